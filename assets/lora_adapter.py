@@ -1,0 +1,82 @@
+"""The asset `lora_adapter`: what training adds to the base model."""
+
+import json
+
+import dagster as dg
+
+from assets.mistakes import explained
+from assets.partitions import BASE_MODELS, OWNERS
+from finetuning.recipe import load
+from resources.artifacts import Artifact, Artifacts
+from resources.gpu import Gpu
+from resources.launcher import Launcher
+
+
+@dg.asset(
+    partitions_def=BASE_MODELS,
+    group_name="model",
+    kinds={"pytorch", "huggingface"},
+    owners=OWNERS,
+    code_version="1",
+    pool="gpu",
+)
+@explained()
+def lora_adapter(
+    context: dg.AssetExecutionContext,
+    artifacts: Artifacts,
+    gpu: Gpu,
+    launcher: Launcher,
+    chat_dataset: Artifact,
+    quantized_base_model: Artifact,
+) -> dg.MaterializeResult[Artifact]:
+    """What the model learned: a small set of new numbers (a LoRA adapter) that works together with the base model.
+
+    It is trained on the assistant's answers alone, in a process of its own that reports its progress here.
+    """
+    recipe = load(context.partition_key)
+
+    def write(folder):
+        attention = gpu.attention(recipe.base_model)
+        for kernel, reason in attention.passed_over.items():
+            context.log.info(f"attention: {kernel} passed over: {reason}")
+        job = {
+            "where": recipe.name,
+            "lora": recipe.lora.model_dump(mode="json"),
+            "training": recipe.training.model_dump(mode="json"),
+            "max_length": recipe.chat.max_length,
+            "chat_dataset": str(chat_dataset.path),
+            "base_model": str(quantized_base_model.path),
+            "model_kwargs": gpu.model_kwargs(recipe.base_model),
+            "output": str(folder),
+        }
+        launcher.run(context, "finetuning.training_process", job)
+        return json.loads((folder / "summary.json").read_text()) | {"passed_over": attention.passed_over}
+
+    artifact = artifacts.plan(
+        context,
+        sections={
+            "lora": recipe.lora.model_dump(mode="json"),
+            "training": recipe.training.model_dump(mode="json"),
+            "base_model": recipe.base_model.model_dump(mode="json", include={"attention"}),
+        },
+        resolved={},
+        inputs=[chat_dataset, quantized_base_model],
+    ).obtain(write)
+    return dg.MaterializeResult(
+        value=artifact, data_version=dg.DataVersion(artifact.fingerprint), metadata=metadata_of(artifact)
+    )
+
+
+def metadata_of(artifact: Artifact) -> dict:
+    """What the UI shows of a training."""
+    from finetuning.plots import as_markdown, loss_curve
+
+    summary = artifact.summary
+    shown = ("trainable_parameters", "steps", "train_loss", "eval_loss", "tokens_per_second", "peak_memory_mb")
+    picture = loss_curve(summary["curve"], summary["eval_loss"])
+    return {
+        **artifact.metadata(),
+        **{key: summary[key] for key in (*shown, "attention", "device")},
+        "attention_passed_over": dg.MetadataValue.json(summary["passed_over"]),
+        "loss_curve": dg.MetadataValue.md(as_markdown(picture, "Loss curve")),
+    }

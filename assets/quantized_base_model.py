@@ -1,0 +1,65 @@
+"""The asset `quantized_base_model`: the frozen weights that adapters are trained on."""
+
+import dagster as dg
+import pandas as pd
+
+from assets.mistakes import explained
+from assets.partitions import BASE_MODELS, OWNERS
+from finetuning.recipe import load
+from resources.artifacts import Artifact, Artifacts
+from resources.gpu import Gpu
+from resources.hub import Hub
+
+
+@dg.asset(
+    partitions_def=BASE_MODELS,
+    group_name="model",
+    kinds={"pytorch", "huggingface"},
+    owners=OWNERS,
+    code_version="1",
+)
+@explained()
+def quantized_base_model(
+    context: dg.AssetExecutionContext, artifacts: Artifacts, hub: Hub, gpu: Gpu
+) -> dg.MaterializeResult[Artifact]:
+    """The model to start from, with each of its numbers stored in fewer bits, so that it needs less memory.
+
+    It stays as it is from here on: training adds a small adapter beside it. How much precision the smaller numbers cost
+    is measured layer by layer.
+    """
+    from finetuning.base_model import fetch, resolve
+
+    recipe = load(context.partition_key)
+    spec = recipe.base_model
+    with hub.connect() as connection:
+        resolved = resolve(spec, connection.api, f"recipes/{recipe.name}.yaml")
+
+        def write(folder):
+            from finetuning.quantization import quantize
+
+            source = fetch(spec, resolved["revision"], connection.api, recipe.name)
+            config = gpu.quantization_config(spec)
+            return quantize(spec, source, folder, config, gpu.model_kwargs(spec), recipe.name)
+
+        artifact = artifacts.plan(
+            context,
+            sections={"base_model": spec.model_dump(mode="json", include={"gguf", "quantization", "dtype"})},
+            resolved={"base_model": resolved},
+        ).obtain(write)
+    summary = artifact.summary
+    layers = pd.DataFrame(summary["layers"], columns=["layer", "shape", "error"])
+    return dg.MaterializeResult(
+        value=artifact,
+        data_version=dg.DataVersion(artifact.fingerprint),
+        metadata={
+            **artifact.metadata(),
+            "source": f"{resolved['source']} at {resolved['revision']}",
+            "parameters": summary["parameters"],
+            "size_mb": summary["size_mb"],
+            "full_size_mb": summary["full_size_mb"],
+            "quantization_error": summary["quantization_error"],
+            "layers": dg.MetadataValue.md(
+                layers.to_markdown(index=False) if len(layers) else "Not quantized: full precision."
+            ),
+        },
+    )

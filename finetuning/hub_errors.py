@@ -1,0 +1,93 @@
+"""Says in one sentence what went wrong between this machine and the hub, and what to do about it."""
+
+import httpx2
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+    RevisionResolutionError,
+)
+
+from finetuning.errors import FinetuningError
+
+# A lost connection reaches the caller as any of these: httpx2's own, the builtin one (Xet, `datasets`, offline mode),
+# or as a file that is missing from the cache.
+UNREACHABLE = (httpx2.TransportError, ConnectionError, TimeoutError, LocalEntryNotFoundError, RevisionResolutionError)
+
+
+def explain(
+    error: Exception, repo_id: str, endpoint: str, has_token: bool, revision: str | None = None
+) -> FinetuningError:
+    """What `error`, which the hub's client raised for `repo_id`, means to the user.
+
+    No text of a client's error is repeated (one about a header holds the token), only what the hub itself answered.
+
+    Raises:
+        Exception: `error` itself, where it has nothing to do with the hub.
+    """
+    if isinstance(error, FinetuningError):
+        return error
+    if isinstance(error, (httpx2.LocalProtocolError, UnicodeError)):
+        return FinetuningError(
+            f"HF_TOKEN can not be sent to {endpoint}: it holds a character that no token has, such as a line break or "
+            "a letter with an accent. Set it again."
+        )
+    if isinstance(error, GatedRepoError):
+        return FinetuningError(
+            f"{repo_id} on {endpoint} is gated: its owner decides who may read it. Ask for access at "
+            f"{endpoint}/{_path(error, repo_id)} with the account that HF_TOKEN belongs to ({_given(has_token)})."
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return FinetuningError(
+            f"{endpoint} has no {error.repo_type or 'repo'} {repo_id}, or this account may not see it. Check the "
+            f"spelling; a private or gated one needs HF_TOKEN ({_given(has_token)})."
+        )
+    if isinstance(error, RevisionNotFoundError):
+        named = f"revision {revision!r}" if revision else "such revision"
+        return FinetuningError(
+            f"{repo_id} on {endpoint} has no {named}: name one of its branches or tags, or a full commit hash. "
+            f"They are listed at {endpoint}/{_path(error, repo_id)}."
+        )
+    if isinstance(error, HFValidationError):
+        return FinetuningError(
+            f"{repo_id!r} can not be the id of a repo; write name or owner/name, of letters, digits, '-', '_' and '.'."
+        )
+    if isinstance(error, HfHubHTTPError):
+        return _explain_status(error, repo_id, endpoint, has_token)
+    if isinstance(error, UNREACHABLE):
+        return FinetuningError(
+            f"The hub {endpoint} can not be reached ({type(error).__name__}) for {repo_id}. Check the address in "
+            "FINETUNING_HUB and the network, and run it again."
+        )
+    raise error
+
+
+def _explain_status(error: HfHubHTTPError, repo_id: str, endpoint: str, has_token: bool) -> FinetuningError:
+    status, said = error.response.status_code, error.server_message or "no reason given"
+    if status == 401:
+        return FinetuningError(
+            f"{endpoint} does not accept the token in HF_TOKEN for {repo_id} ({said}; {_given(has_token)}). Make a new "
+            "one in the account settings of the hub and set HF_TOKEN."
+        )
+    if status == 403:
+        return FinetuningError(
+            f"The account of HF_TOKEN may not do this with {repo_id} on {endpoint} ({said}; {_given(has_token)}). Use "
+            "a token with write access, or a repo of your own."
+        )
+    if status in (409, 412):
+        return FinetuningError(f"{repo_id} on {endpoint} has changed meanwhile ({status}: {said}). Run it again.")
+    if status == 429:
+        return FinetuningError(f"{endpoint} has had too many requests from here ({said}). Wait, and run it again.")
+    advice = "Run it again later." if status >= 500 else "Check the repo's id and what it holds."
+    return FinetuningError(f"{endpoint} answered {status} for {repo_id} ({said}). {advice}")
+
+
+def _path(error: RepositoryNotFoundError | RevisionNotFoundError, repo_id: str) -> str:
+    return f"datasets/{repo_id}" if error.repo_type == "dataset" else repo_id
+
+
+def _given(has_token: bool) -> str:
+    return "a token was given" if has_token else "no token was given"

@@ -1,0 +1,138 @@
+"""The README of the published repo: what the adapter does, how it was proved, and how to load it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from finetuning.base_model import repo_name
+from finetuning.recipe import BaseModelSpec, Recipe
+from finetuning.report import metrics_table
+
+CARD = """---
+{header}
+---
+
+# {title}
+
+{summary}
+
+A LoRA adapter for `{base}`. It was published because its evaluation passed the gate of its recipe.
+
+## Evaluation
+
+{rows} rows of the eval split, which were never trained on; base and tuned model got the same prompts and decoding.
+
+{table}
+
+![Base beside tuned](evaluation/metrics.png)
+
+{reasons}
+
+The whole report, with samples: [evaluation/report.md](evaluation/report.md).
+
+## Use
+
+```python
+from peft import AutoPeftModelForCausalLM
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{repo_id}", revision="{tag}")
+model = AutoPeftModelForCausalLM.from_pretrained("{repo_id}", revision="{tag}")
+messages = {messages}
+inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens={max_new_tokens}, do_sample=False)[0]))
+```
+
+{quantization}
+
+## Training
+
+{steps} steps over {tokens} tokens, on completions only. Data: {sources}. Fingerprint of the adapter: `{adapter}`.
+"""
+
+
+@dataclass(frozen=True)
+class Base:
+    """Where the base model of an adapter is on the hub; `on_hub` says that it was there before."""
+
+    repo_id: str
+    commit: str
+    on_hub: bool
+
+
+def model_card(
+    recipe: Recipe,
+    repo_id: str,
+    tag: str,
+    base: Base,
+    report: Mapping[str, Any],
+    trained: Mapping[str, Any],
+    sources: list[Mapping[str, Any]],
+) -> str:
+    """The card's Markdown with its YAML header; `trained` and `sources` are what the manifests say."""
+    header = ModelCardData(
+        base_model=base.repo_id,
+        license=recipe.hub.license,
+        library_name="peft",
+        pipeline_tag="text-generation",
+        tags=["lora", "dagster"],
+        datasets=sorted({source.hub for source in recipe.dataset.sources if source.hub}) or None,
+        model_name=repo_id.split("/")[-1],
+        eval_results=[
+            EvalResult(
+                task_type="text-generation",
+                dataset_type="eval-split",
+                dataset_name=f"eval split of {recipe.name}",
+                metric_type=name,
+                metric_value=round(found["tuned"], 4),
+            )
+            for name, found in report["metrics"].items()
+        ],
+    )
+    system = recipe.dataset.sources[0].system
+    messages = [*([{"role": "system", "content": system}] if system else []), {"role": "user", "content": "…"}]
+    text = CARD.format(
+        header=header.to_yaml(),
+        title=repo_id.split("/")[-1],
+        summary=recipe.summary,
+        base=base.repo_id,
+        rows=report["rows"],
+        table=metrics_table(report["metrics"]).to_markdown(index=False),
+        reasons="\n".join(f"- {reason}" for reason in report["verdict"]["reasons"]),
+        repo_id=repo_id,
+        tag=tag,
+        messages=messages,
+        max_new_tokens=recipe.evaluation.max_new_tokens,
+        quantization=quantization_note(recipe.base_model, base.on_hub),
+        steps=trained["steps"],
+        tokens=f"{trained['tokens']:,}",
+        sources="; ".join(f"{source['source']} at {source['revision']} ({source['rows']} rows)" for source in sources),
+        adapter=report["adapter"],
+    )
+    return str(ModelCard(text))
+
+
+def quantization_note(spec: BaseModelSpec, on_hub: bool) -> str:
+    """How the base model has to be loaded for the answers that were evaluated."""
+    quantization = spec.quantization
+    if quantization is None:
+        return "The base model was not quantized."
+    if not on_hub:
+        return f"The base repo holds the {quantization.bits}-bit weights that were trained and evaluated on."
+    arguments = "load_in_8bit=True"
+    if quantization.bits == 4:
+        arguments = (
+            f'load_in_4bit=True, bnb_4bit_quant_type="{quantization.type}", '
+            f'bnb_4bit_use_double_quant={quantization.double}, bnb_4bit_compute_dtype="bfloat16"'
+        )
+    return f"For the answers that were evaluated, pass `quantization_config=BitsAndBytesConfig({arguments})` as well."
+
+
+def base_card(recipe: Recipe, source: str) -> str:
+    """The README of a base model that was on no hub: where it came from and what it is for."""
+    header = ModelCardData(library_name="transformers", pipeline_tag="text-generation", license=recipe.hub.license)
+    name = repo_name(recipe.base_model)
+    text = f"# {name}\n\nThe base model of the adapters that were trained on it, exactly as they were: {source}."
+    return str(ModelCard(f"---\n{header.to_yaml()}\n---\n\n{text}\n"))

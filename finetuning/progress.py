@@ -1,0 +1,35 @@
+"""Lines that tell a person, every few seconds, how far a long piece of work is."""
+
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+
+class Progress:
+    """Calls `log` with the newest state at least every `every` seconds, from a thread, for as long as the block lasts.
+
+    A step that itself takes longer than that (a large model, a long answer) is not silent either.
+    """
+
+    def __init__(self, log: Callable[[str], None], state: str, every: float = 5.0) -> None:
+        self._log, self._state, self._every = log, state, every
+        self._started, self._ended = time.monotonic(), threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "Progress":
+        self._log(self._state)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        self._ended.set()
+        self._thread.join()
+
+    def update(self, state: str) -> None:
+        """Nothing; `state` is what the next line says."""
+        self._state = state
+
+    def _run(self) -> None:
+        while not self._ended.wait(self._every):
+            self._log(f"{self._state} · {time.monotonic() - self._started:.0f} s")

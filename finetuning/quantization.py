@@ -1,0 +1,143 @@
+"""The frozen base model that adapters are trained on, quantized by bitsandbytes, and what quantization cost it."""
+
+import math
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from bitsandbytes.functional import dequantize_4bit, int8_vectorwise_dequant
+from bitsandbytes.nn import Linear4bit, Linear8bitLt
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig, PreTrainedModel
+from transformers.utils import logging
+
+from finetuning.base_model import gguf_file
+from finetuning.errors import FinetuningError
+from finetuning.recipe import BaseModelSpec
+
+MIB = 2**20
+
+
+def load_dense(spec: BaseModelSpec, folder: Path, dtype: str, where: str) -> PreTrainedModel:
+    """The base model with plain weights, on the CPU.
+
+    Raises:
+        FinetuningError: `folder` has neither safetensors nor the GGUF file that the recipe names.
+    """
+    logging.disable_progress_bar()
+    gguf = gguf_file(spec, folder, where)
+    if not gguf and not list(folder.glob("*.safetensors")):
+        raise FinetuningError(
+            f"{where}: base_model: {folder} has no *.safetensors file. Weights are read from safetensors or GGUF only; "
+            "convert the model (its repo may have a revision that is converted already) and name that."
+        )
+    return AutoModelForCausalLM.from_pretrained(
+        folder,
+        **gguf,
+        **({"quantization_config": GgufConfig(dequantize=True)} if gguf else {}),
+        dtype=getattr(torch, dtype),
+        use_safetensors=True,
+        trust_remote_code=spec.trust_remote_code,
+    )
+
+
+def quantize(
+    spec: BaseModelSpec,
+    folder: Path,
+    out: Path,
+    config: BitsAndBytesConfig | None,
+    model_kwargs: dict[str, Any],
+    where: str,
+) -> dict[str, Any]:
+    """The summary of the model that `out` then holds: quantized by `config`, or in full precision without one.
+
+    Sizes are in MiB, errors relative: the norm of the difference over the norm of the weight.
+
+    Raises:
+        FinetuningError: there are no weights that may be read, or no layer of them can be quantized.
+    """
+    dense = load_dense(spec, folder, model_kwargs["dtype"], where)
+    tokenizer = AutoTokenizer.from_pretrained(
+        folder, **gguf_file(spec, folder, where), trust_remote_code=spec.trust_remote_code
+    )
+    tokenizer.save_pretrained(out)
+    full_size = dense.get_memory_footprint()
+    summary = {"parameters": dense.num_parameters(), "full_size_mb": round(full_size / MIB, 1)}
+    if config is None:
+        dense.save_pretrained(out)
+        return {**summary, "size_mb": summary["full_size_mb"], "quantization_error": 0.0, "layers": []}
+    with TemporaryDirectory(dir=out) as plain:
+        if spec.gguf:  # transformers does not quantize a GGUF file while it reads it
+            dense.save_pretrained(plain)
+        source = plain if spec.gguf else folder
+        model: Any = AutoModelForCausalLM.from_pretrained(source, quantization_config=config, **model_kwargs)
+    layers = compare_layers(dense, model)
+    if not layers:
+        raise FinetuningError(
+            f"{where}: base_model.quantization: no layer of {type(model).__name__} could be quantized. Set it to null."
+        )
+    model.save_pretrained(out)
+    return {
+        **summary,
+        "size_mb": round(model.get_memory_footprint() / MIB, 1),
+        "quantization_error": math.sqrt(
+            sum(x["squared_error"] for x in layers) / sum(x["squared_norm"] for x in layers)
+        ),
+        "layers": [{key: layer[key] for key in ("layer", "shape", "error")} for layer in layers],
+    }
+
+
+def compare_layers(dense: PreTrainedModel, quantized: PreTrainedModel) -> list[dict[str, Any]]:
+    """For each quantized layer its name, shape, relative error, and the two squared norms that make it."""
+    exact = dict(dense.named_modules())
+    layers = []
+    for name, module in quantized.named_modules():
+        if not is_quantized(module):
+            continue
+        weight: Any = exact[name].weight
+        weight = weight.detach().float()
+        error = (dequantize(module).to("cpu", torch.float32) - weight).square().sum().item()
+        norm = max(weight.square().sum().item(), torch.finfo(torch.float32).tiny)
+        layers.append(
+            {
+                "layer": name,
+                "shape": "x".join(map(str, weight.shape)),
+                "error": round(math.sqrt(error / norm), 4),
+                "squared_error": error,
+                "squared_norm": norm,
+            }
+        )
+    return layers
+
+
+def is_quantized(module: torch.nn.Module) -> bool:
+    """Whether bitsandbytes holds the module's weight in 4 or 8 bits."""
+    return isinstance(module, (Linear4bit, Linear8bitLt))
+
+
+def dequantize(module: Any) -> torch.Tensor:
+    """The weight of a quantized linear layer as the forward pass sees it, (out_features, in_features)."""
+    weight: Any = module.weight
+    if isinstance(module, Linear4bit):
+        return dequantize_4bit(weight.data, weight.quant_state)
+    return int8_vectorwise_dequant(weight.data, weight.SCB if module.state.SCB is None else module.state.SCB)
+
+
+def load_base_model(folder: Path, model_kwargs: dict[str, Any]) -> PreTrainedModel:
+    """The model that `quantize` left in `folder`, ready to be trained on or to answer."""
+    logging.disable_progress_bar()
+    model = AutoModelForCausalLM.from_pretrained(folder, **model_kwargs)
+    keep_trainable_on_cpu(model)
+    return model
+
+
+def keep_trainable_on_cpu(model: torch.nn.Module) -> None:
+    """Nothing; gradients through 4-bit layers stay right on a CPU after the model was evaluated.
+
+    On a CPU with AVX512-BF16 bitsandbytes 0.50 repacks a layer's weight at the first forward pass in eval mode, for
+    good, and from then on uses a kernel that has no backward pass: the loss of a training that evaluates on its way
+    rises, with nothing but a warning (`gemv_4bit: an autograd kernel was not registered`).
+    """
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False

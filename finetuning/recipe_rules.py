@@ -1,0 +1,55 @@
+"""Rules between sections of a recipe: keys that are right by themselves and do not go together.
+
+They read the data as the file has it, so that they are found beside whatever else is wrong there.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from finetuning.recipe_errors import KeyPath
+
+
+def contradictions(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    """The place of each contradiction in a recipe's data, and what to do about it."""
+    base_model, training, dataset = (_section(data, name) for name in ("base_model", "training", "dataset"))
+    yield from _packing(base_model, training)
+    if base_model.get("dtype") == "float16" and training.get("bf16", True) is True:
+        yield ("training", "bf16"), "true with base_model.dtype float16; write bf16: false, or dtype: bfloat16"
+    yield from _overlap(dataset)
+
+
+def _packing(base_model: Mapping[str, Any], training: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    # The flash kernels take the bounds of each sample in a packed row; these two let samples attend to each other.
+    allowed = base_model.get("attention", ["sdpa"])
+    mixing = [kernel for kernel in ("sdpa", "eager") if isinstance(allowed, list) and kernel in allowed]
+    if training.get("packing") is True and mixing:
+        yield (
+            ("training", "packing"),
+            f"true, and base_model.attention allows {' and '.join(mixing)}, which would let packed rows attend to each "
+            "other; write packing: false, or allow only flash_attention_2, flash_attention_3, flash_attention_4",
+        )
+
+
+def _overlap(dataset: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    trained = [_origin(source) for source in _sources(dataset)]
+    for index, source in enumerate(_sources(_section(dataset, "eval"))):
+        if any(_origin(source)[:3]) and _origin(source) in trained:
+            yield (
+                ("dataset", "eval", "sources", index),
+                f"the same rows as dataset.sources[{trained.index(_origin(source))}], so the model would be tested on "
+                "what it learned; name another split, or write eval: {fraction: 0.05}",
+            )
+
+
+def _origin(source: Mapping[str, Any]) -> list[Any]:
+    return [source.get(key) for key in ("hub", "files", "generator", "config")] + [source.get("split", "train")]
+
+
+def _sources(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    sources = data.get("sources")
+    return [source if isinstance(source, Mapping) else {} for source in sources] if isinstance(sources, list) else []
+
+
+def _section(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = data.get(name)
+    return section if isinstance(section, Mapping) else {}

@@ -1,0 +1,67 @@
+"""Whether a tuned model may be published, by the rules of its recipe and the numbers of its report."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from finetuning.errors import FinetuningError
+from finetuning.recipe import EvaluationSpec, GateSpec
+
+
+def judge(spec: EvaluationSpec, metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """{"passed": bool, "reasons": [...]}: a reason for each rule, with the number and how far it missed.
+
+    Where the recipe sets no gate, the first metric has to be better than the base's beyond its 95 % interval.
+    """
+    if not spec.gate:
+        outcomes = [better_beyond_noise(spec.metrics[0], metrics[spec.metrics[0]])]
+    else:
+        outcomes = [outcome for name, gate in spec.gate.items() for outcome in gate_outcomes(name, gate, metrics[name])]
+    return {"passed": all(passed for passed, _ in outcomes), "reasons": [reason for _, reason in outcomes]}
+
+
+def gate_outcomes(name: str, gate: GateSpec, found: Mapping[str, Any]) -> list[tuple[bool, str]]:
+    """Whether each limit of one metric's gate is kept, in words."""
+    sign = 1 if found["higher_is_better"] else -1
+    outcomes = [limit(f"gain in {name}", sign * found["gain"], gate.min_gain)]
+    if gate.min_score is not None:
+        outcomes.append(limit(f"{name} of the tuned model", found["tuned"], gate.min_score))
+    return outcomes
+
+
+def limit(what: str, value: float, least: float) -> tuple[bool, str]:
+    """Whether `value` is at least `least`, and a sentence that says so."""
+    passed = value >= least
+    verb = "reaches" if passed else f"misses by {least - value:.3f}"
+    return passed, f"{what} is {value:.3f}, which {verb} the {least:.3f} that the gate asks for"
+
+
+def better_beyond_noise(name: str, found: Mapping[str, Any]) -> tuple[bool, str]:
+    """Whether the whole 95 % interval of the gain lies on the better side of zero."""
+    low, high = found["interval"]
+    passed = low > 0 if found["higher_is_better"] else high < 0
+    verdict = "better than the base beyond its noise" if passed else "not better than the base beyond its noise"
+    return passed, f"{name} is {verdict}: gain {found['gain']:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}"
+
+
+def require_verdict(report_folder: Path, adapter: str, where: str) -> dict[str, Any]:
+    """The report in `report_folder`, which holds a passed verdict for the adapter with the fingerprint `adapter`.
+
+    Raises:
+        FinetuningError: it is about another adapter, or the verdict failed; nothing may be published then.
+    """
+    path = report_folder / "report.json"
+    report = json.loads(path.read_text())
+    if report["adapter"] != adapter:
+        raise FinetuningError(
+            f"{where}: not published: the report in {path} is about adapter {report['adapter']}, and the one to "
+            f"publish is {adapter}. Materialize evaluation_report for {where}, then publish."
+        )
+    if report["verdict"]["passed"] is not True:
+        reasons = "; ".join(report["verdict"]["reasons"])
+        raise FinetuningError(
+            f"{where}: not published: adapter {adapter} failed its gate: {reasons}. Adapter and report stay where they "
+            f"are ({report_folder / 'report.md'}). Change the recipe's training or data; the gate is evaluation.gate."
+        )
+    return report

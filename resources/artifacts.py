@@ -1,0 +1,283 @@
+"""Where every asset's output lives: a folder named by its fingerprint, written whole or not at all."""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from filelock import FileLock
+
+from finetuning.errors import FinetuningError
+
+MANIFEST = "artifact.json"
+CURRENT = "current.json"
+PACKAGES = (
+    "accelerate",
+    "bitsandbytes",
+    "dagster",
+    "datasets",
+    "flash-attn",
+    "huggingface_hub",
+    "peft",
+    "tokenizers",
+    "torch",
+    "transformers",
+    "trl",
+)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One complete output of one asset for one partition, as its `artifact.json` tells it."""
+
+    asset: str
+    partition: str
+    fingerprint: str
+    path: Path
+    inputs: dict[str, str]
+    sections: dict[str, Any]
+    resolved: dict[str, Any]
+    summary: dict[str, Any]
+    files: dict[str, str]
+    versions: dict[str, str]
+    bytes: int
+    seconds: float
+    created: str
+    reused: bool = field(default=False, compare=False)
+
+    def metadata(self) -> dict[str, Any]:
+        """What every materialization shows: `fingerprint`, `reused`, `seconds` (spent this time), `path`."""
+        return {
+            "fingerprint": self.fingerprint,
+            "reused": self.reused,
+            "seconds": round(self.seconds, 2),
+            "path": dg.MetadataValue.path(str(self.path)),
+        }
+
+    def verify(self) -> None:
+        """Nothing, when every file is what was written.
+
+        Raises:
+            FinetuningError: a file is missing, was added, or has other contents than its recorded sha256.
+        """
+        found = {name: sha256(self.path / name) for name in content_of(self.path)}
+        changed = sorted(name for name in found.keys() | self.files.keys() if found.get(name) != self.files.get(name))
+        if changed:
+            raise FinetuningError(
+                f"{self.path}: changed after it was written: {', '.join(changed)}. What was evaluated is no longer "
+                f"what lies there; delete the folder and materialize {self.asset} for {self.partition} again."
+            )
+
+
+def fingerprint_of(content: Mapping[str, Any]) -> str:
+    """Sixteen hexadecimal digits that are the same for equal content, on every machine.
+
+    Source: sha256 of the JSON with sorted keys and no spaces.
+    """
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
+
+
+def sha256(path: Path) -> str:
+    """The file's sha256 in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_of(folder: Path) -> list[str]:
+    """Names of all files below `folder` but its manifest, relative to it, sorted."""
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in names if name != MANIFEST)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Nothing; `path` holds `content` on the disk, or what it held before, whenever the process dies."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with draft.open("w") as file:
+        json.dump(content, file, indent=2, sort_keys=True)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def read_artifact(folder: Path) -> Artifact | None:
+    """The artifact in `folder`, or None where there is none, or one with a file missing or cut short."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        artifact = Artifact(**{**manifest, "path": folder})
+        size = sum((folder / name).stat().st_size for name in artifact.files)
+    except (OSError, ValueError, TypeError):
+        return None
+    return artifact if size == artifact.bytes else None
+
+
+def installed_versions() -> dict[str, str]:
+    """Version by package name, for those of `PACKAGES` that are installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def sync(*paths: Path) -> None:
+    """Nothing; the files, or the names in the folders, are on the disk."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+class Artifacts(dg.ConfigurableResource):
+    """The store: `<root>/<asset>/<partition>/<fingerprint>/`, and `current.json` that names the one in force."""
+
+    root: str = "artifacts"
+
+    def home(self, asset: str, partition: str) -> Path:
+        """The folder of one asset's artifacts for one partition."""
+        return Path(self.root).absolute() / asset / partition
+
+    def current(self, asset: str, partition: str) -> Artifact:
+        """The artifact in force.
+
+        Raises:
+            FinetuningError: none is there yet, or what `current.json` names is not complete.
+        """
+        home = self.home(asset, partition)
+        try:
+            fingerprint = json.loads((home / CURRENT).read_text())["fingerprint"]
+        except (OSError, ValueError, KeyError):
+            fingerprint = None
+        artifact = read_artifact(home / fingerprint) if fingerprint else None
+        if artifact is None:
+            raise FinetuningError(
+                f"{home}: no complete artifact of {asset} for {partition}. Materialize it first: "
+                f"dagster asset materialize --select {asset} --partition {partition} -m pipelines.definitions"
+            )
+        return artifact
+
+    def plan(
+        self,
+        context: dg.AssetExecutionContext,
+        *,
+        sections: Mapping[str, Any],
+        resolved: Mapping[str, Any],
+        inputs: Sequence[Artifact] = (),
+    ) -> "Plan":
+        """The artifact-to-be of the asset and partition that `context` materializes, with its fingerprint.
+
+        It is that of the asset, its code version, the recipe `sections` that it reads, what they `resolved` to, and the
+        fingerprints of its `inputs`.
+        """
+        record = {
+            "asset": context.asset_key.path[-1],
+            "inputs": {artifact.asset: artifact.fingerprint for artifact in inputs},
+            "sections": dict(sections),
+            "resolved": dict(resolved),
+        }
+        code_version = context.assets_def.code_versions_by_key[context.asset_key]
+        return Plan(
+            home=self.home(record["asset"], context.partition_key),
+            fingerprint=fingerprint_of({**record, "code_version": code_version}),
+            record={**record, "partition": context.partition_key},
+            log=context.log.info,
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An artifact that is there already or is about to be written."""
+
+    home: Path
+    fingerprint: str
+    record: dict[str, Any]
+    log: Callable[[str], None]
+
+    def obtain(
+        self,
+        write: Callable[[Path], dict[str, Any]],
+        still_valid: Callable[[Artifact], bool] = lambda artifact: True,
+    ) -> Artifact:
+        """The complete artifact of this fingerprint, or the one that `write` makes, in force from now on.
+
+        `write` fills an empty folder and returns the summary (JSON) that the manifest keeps; when it raises, nothing of
+        the folder remains. `still_valid` can turn down a complete artifact whose effect outside the store has gone.
+        """
+        started = time.monotonic()
+        self.home.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.home / ".lock"):
+            artifact = read_artifact(self.home / self.fingerprint)
+            reused = artifact is not None and still_valid(artifact)
+            if artifact is None or not reused:
+                artifact = build(self.home, {**self.record, "fingerprint": self.fingerprint}, write)
+            write_json(self.home / CURRENT, {"fingerprint": self.fingerprint})
+        self.log(f"{artifact.asset} {self.fingerprint}: {'reused' if reused else 'written'}, {artifact.path}")
+        return replace(artifact, reused=reused, seconds=time.monotonic() - started)
+
+
+def build(home: Path, record: dict[str, Any], write: Callable[[Path], dict[str, Any]]) -> Artifact:
+    """The artifact that `write` made, renamed into its place once all of it is on the disk.
+
+    The caller holds the lock of `home`, so a partial folder that lies there belongs to a process that died.
+    """
+    for leftover in home.glob(".*.partial"):
+        shutil.rmtree(leftover)
+    partial, final = home / f".{record['fingerprint']}.partial", home / record["fingerprint"]
+    partial.mkdir()
+    started = time.monotonic()
+    try:
+        summary = write(partial)
+        files = {name: sha256(partial / name) for name in content_of(partial)}
+        artifact = Artifact(
+            **record,
+            path=final,
+            summary=summary,
+            files=files,
+            versions=installed_versions(),
+            bytes=sum((partial / name).stat().st_size for name in files),
+            seconds=round(time.monotonic() - started, 3),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        sync(*partial.rglob("*"))
+        manifest = {key: value for key, value in asdict(artifact).items() if key not in ("path", "reused")}
+        write_json(partial / MANIFEST, manifest)
+        sync(partial)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    if final.exists():
+        shutil.rmtree(final)
+    partial.rename(final)
+    sync(home)
+    return artifact
+
+
+class ArtifactIOManager(dg.ConfigurableIOManager):
+    """Hands an asset the artifacts of the assets that it names as parameters; the assets themselves write them."""
+
+    artifacts: Artifacts
+
+    def handle_output(self, context: dg.OutputContext, obj: Artifact) -> None:
+        """Nothing: the artifact is in force since `Plan.obtain` returned."""
+
+    def load_input(self, context: dg.InputContext) -> Artifact:
+        """The artifact in force of the asset upstream, for the partition that runs.
+
+        Raises:
+            dagster.Failure: there is none.
+        """
+        try:
+            return self.artifacts.current(context.asset_key.path[-1], context.partition_key)
+        except FinetuningError as error:
+            raise dg.Failure(str(error), allow_retries=False) from None

@@ -1,0 +1,160 @@
+"""What this machine can do: its device, number formats and attention kernels, and what a recipe gets of them."""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal
+
+import dagster as dg
+
+from finetuning.errors import FinetuningError
+from finetuning.recipe import BaseModelSpec
+
+if TYPE_CHECKING:
+    from transformers import BitsAndBytesConfig
+
+# Kernel -> the package that has it and the least compute capability that it runs on; sdpa and eager come with torch.
+FLASH_KERNELS = {
+    "flash_attention_2": ("flash_attn", (8, 0)),
+    "flash_attention_3": ("flash_attn_interface", (9, 0)),
+    "flash_attention_4": ("flash_attn.cute", (9, 0)),
+}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What was found: `device` is cuda or cpu, memory in bytes, `capability` the CUDA compute capability."""
+
+    device: Literal["cuda", "cpu"]
+    name: str
+    capability: tuple[int, int] | None
+    free_memory: int
+    total_memory: int
+    bf16: bool
+
+
+@dataclass(frozen=True)
+class AttentionChoice:
+    """The kernel to use, and why each better one of the recipe's list was passed over."""
+
+    kernel: str
+    passed_over: dict[str, str]
+
+
+def detect() -> Machine:
+    """The machine that this process runs on."""
+    import torch
+
+    if torch.cuda.is_available():
+        free, total = torch.cuda.mem_get_info()
+        return Machine(
+            device="cuda",
+            name=torch.cuda.get_device_name(),
+            capability=torch.cuda.get_device_capability(),
+            free_memory=free,
+            total_memory=total,
+            bf16=torch.cuda.is_bf16_supported(),
+        )
+    import psutil
+
+    memory = psutil.virtual_memory()
+    # torch computes bf16 on every CPU, in hardware or in float32 registers.
+    return Machine("cpu", "CPU", None, free_memory=memory.available, total_memory=memory.total, bf16=True)
+
+
+def has_module(name: str) -> bool:
+    """Whether `name` can be imported, without importing it."""
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def obstacle(kernel: str, machine: Machine) -> str | None:
+    """Why `kernel` can not run here, or None where it can."""
+    if kernel not in FLASH_KERNELS:
+        return None
+    package, least = FLASH_KERNELS[kernel]
+    if machine.capability is None:
+        return "needs a CUDA GPU, and none was found"
+    if machine.capability < least:
+        found = ".".join(map(str, machine.capability))
+        return f"needs compute capability {least[0]}.{least[1]}, and {machine.name} has {found}"
+    return None if has_module(package) else f"needs the package {package}, which is not installed"
+
+
+class Gpu(dg.ConfigurableResource):
+    """Injects the bitsandbytes and attention configuration that is right for this machine.
+
+    `require: cuda` makes a machine without a GPU an error, instead of a slow training on its CPU.
+    """
+
+    require: str = "any"
+
+    def machine(self) -> Machine:
+        """The machine that was found.
+
+        Raises:
+            FinetuningError: a GPU is required and there is none, or `require` is no word that is known.
+        """
+        if self.require not in ("any", "cuda"):
+            raise FinetuningError(f"FINETUNING_REQUIRE: {self.require!r} is neither any nor cuda.")
+        machine = detect()
+        if self.require == "cuda" and machine.device != "cuda":
+            import torch
+
+            build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
+            raise FinetuningError(
+                f"gpu.require: cuda, but torch {torch.__version__} (built with {build}) sees no GPU; found: "
+                f"{machine.name} with {machine.free_memory / 2**30:.0f} GiB free. Run `nvidia-smi` to see whether the "
+                "driver does, install a CUDA build of torch, or set FINETUNING_REQUIRE=any to run on the CPU."
+            )
+        return machine
+
+    def quantization_config(self, base_model: BaseModelSpec) -> "BitsAndBytesConfig | None":
+        """The bitsandbytes configuration that the recipe asks for; None for full precision."""
+        from transformers import BitsAndBytesConfig
+
+        spec = base_model.quantization
+        if spec is None:
+            return None
+        if spec.bits == 8:
+            return BitsAndBytesConfig(load_in_8bit=True)
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=spec.type or "nf4",
+            bnb_4bit_use_double_quant=spec.double,
+            bnb_4bit_compute_dtype=self.dtype(base_model),
+        )
+
+    def dtype(self, base_model: BaseModelSpec) -> str:
+        """Name of the torch dtype to compute in: the recipe's, or float16 on a GPU without bfloat16."""
+        machine = self.machine()
+        return "float16" if base_model.dtype == "bfloat16" and not machine.bf16 else base_model.dtype
+
+    def attention(self, base_model: BaseModelSpec) -> AttentionChoice:
+        """The first kernel that the recipe allows and this machine has.
+
+        Raises:
+            FinetuningError: none of them can run here; the reason for each is in the text.
+        """
+        machine, passed_over = self.machine(), {}
+        for kernel in base_model.attention:
+            reason = obstacle(kernel, machine)
+            if reason is None:
+                return AttentionChoice(kernel, passed_over)
+            passed_over[kernel] = reason
+        reasons = "; ".join(f"{kernel} {reason}" for kernel, reason in passed_over.items())
+        raise FinetuningError(
+            f"base_model.attention: none of the kernels can run here: {reasons}. Add sdpa to the list (it runs "
+            "everywhere), or install what is missing: pip install '.[flash]'."
+        )
+
+    def model_kwargs(self, base_model: BaseModelSpec) -> dict[str, Any]:
+        """Keyword arguments (JSON) for `from_pretrained` of a model that lies in an artifact."""
+        return {
+            "dtype": self.dtype(base_model),
+            "attn_implementation": self.attention(base_model).kernel,
+            "device_map": {"": 0 if self.machine().device == "cuda" else "cpu"},
+            "use_safetensors": True,
+            "trust_remote_code": base_model.trust_remote_code,
+        }

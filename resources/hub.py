@@ -1,0 +1,156 @@
+"""The model hub: the one place that knows its address and token, and the only one that publishes."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from finetuning.errors import FinetuningError
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+LOCAL = "local"
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What lies on the hub now; `created` is False when the very same was there already."""
+
+    repo_id: str
+    commit: str
+    tag: str
+    created: bool
+
+
+@dataclass(frozen=True)
+class HubConnection:
+    """A hub that answers at `endpoint`; `name` stays the same when a local hub comes back on another port."""
+
+    name: str
+    endpoint: str
+    api: "HfApi"
+
+    def owner(self) -> str:
+        """Name of the account that the token belongs to.
+
+        Raises:
+            FinetuningError: there is no token, or the hub does not know it.
+        """
+        from finetuning.hub_errors import explain
+
+        if not self.api.token:
+            raise FinetuningError(
+                f"Publishing to {self.endpoint} needs a token, and HF_TOKEN is not set. Make a token with write access "
+                "in the account settings of the hub and export HF_TOKEN before the run."
+            )
+        try:
+            return self.api.whoami()["name"]
+        except Exception as error:
+            mistake = explain(error, "the account", self.endpoint, has_token=True)
+        raise mistake  # out here: the client's own error may hold the token
+
+    def repo_id(self, repo: str) -> str:
+        """`repo` with the owner's namespace, where it names none."""
+        return repo if "/" in repo else f"{self.owner()}/{repo}"
+
+    def has(self, publication: Mapping[str, str]) -> bool:
+        """Whether `tag` of `repo_id` still names `commit` on this hub."""
+        from huggingface_hub.errors import RepositoryNotFoundError
+
+        try:
+            refs = self.api.list_repo_refs(publication["repo_id"])
+        except RepositoryNotFoundError:
+            return False
+        tags = {tag.name: tag.target_commit for tag in refs.tags}
+        return tags.get(publication["tag"]) == publication["commit"]
+
+    def publish(self, repo_id: str, files: Mapping[str, Path], *, tag: str, title: str, private: bool) -> Publication:
+        """The repo `repo_id` holding exactly `files` (path in the repo -> local file), as one commit with one tag.
+
+        What is there already under this tag is left as it is.
+
+        Raises:
+            FinetuningError: the token may not write, or somebody else committed since the last publication.
+        """
+        from finetuning.hub_errors import explain
+
+        try:
+            self.api.create_repo(repo_id, private=private, exist_ok=True)
+            return self._commit(repo_id, files, tag, title)
+        except Exception as error:
+            mistake = explain(error, repo_id, self.endpoint, has_token=bool(self.api.token))
+        raise mistake
+
+    def _commit(self, repo_id: str, files: Mapping[str, Path], tag: str, title: str) -> Publication:
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+        tags = {ref.name: ref.target_commit for ref in self.api.list_repo_refs(repo_id).tags}
+        history = self.api.list_repo_commits(repo_id)
+        head = history[0]
+        if tags.get(tag) == head.commit_id:
+            return Publication(repo_id, head.commit_id, tag, created=False)
+        message = f"{title} ({tag})"
+        if head.title != message:  # otherwise the process died between its commit and its tag
+            self._refuse_foreign_head(repo_id, head, len(history), set(tags.values()))
+            stale = set(self.api.list_repo_files(repo_id)) - files.keys() - {".gitattributes"}
+            operations = [CommitOperationAdd(path, str(local)) for path, local in sorted(files.items())]
+            operations += [CommitOperationDelete(path) for path in sorted(stale)]
+            self.api.create_commit(repo_id, operations, commit_message=message, parent_commit=head.commit_id)
+        if tag in tags:
+            self.api.delete_tag(repo_id, tag=tag)
+        commit = self.api.list_repo_commits(repo_id)[0].commit_id
+        self.api.create_tag(repo_id, tag=tag, revision=commit)
+        return Publication(repo_id, commit, tag, created=True)
+
+    def _refuse_foreign_head(self, repo_id, head, commits: int, ours: set[str]) -> None:
+        if commits > 1 and head.commit_id not in ours:
+            raise FinetuningError(
+                f"{repo_id} on {self.endpoint}: its newest commit {head.commit_id[:12]} ({head.title!r} by "
+                f"{', '.join(head.authors) or 'unknown'}) was not made by this pipeline, and publishing would "
+                "overwrite it. Revert that commit, or name another hub.repo in the recipe."
+            )
+
+
+class Hub(dg.ConfigurableResource):
+    """The hub that data and models come from and go to.
+
+    `address` is `local`, a server on loopback that speaks the Hub's HTTP API and keeps its state in the folder
+    `state`, or an address such as the public Hub's. The token comes from HF_TOKEN and is handed to the client alone.
+    """
+
+    address: str = LOCAL
+    state: str = ".hub"
+    cache: str = ".cache/huggingface"
+
+    @contextmanager
+    def connect(self) -> Iterator[HubConnection]:
+        """A connection that is good for as long as the block lasts; starts the local hub when it is not running."""
+        os.environ.setdefault("HF_HOME", str(Path(self.cache).absolute()))
+        os.environ.update(HF_HUB_DISABLE_TELEMETRY="1", HF_UPDATE_DOWNLOAD_COUNTS="0", HF_HUB_DISABLE_PROGRESS_BARS="1")
+        if self.address != LOCAL:
+            yield self._connection(self.address, self.address.rstrip("/"), os.environ.get("HF_TOKEN"))
+            return
+        # A proxy that the user needs for other addresses never sees loopback.
+        os.environ["NO_PROXY"] = ",".join(filter(None, (os.environ.get("NO_PROXY"), "127.0.0.1")))
+        from resources.hub_server.local import local_hub
+
+        with local_hub(Path(self.state).absolute()) as server:
+            yield self._connection(LOCAL, server.endpoint, server.token)
+
+    def _connection(self, name: str, endpoint: str, token: str | None) -> HubConnection:
+        # The client and `datasets` read the address once, when they are first imported.
+        os.environ["HF_ENDPOINT"] = endpoint
+        from huggingface_hub import HfApi, constants
+
+        if endpoint != constants.ENDPOINT:
+            raise FinetuningError(
+                f"This process began with the hub {constants.ENDPOINT} and can not change to {endpoint}. Run the step "
+                "in a process of its own (the default executor does)."
+            )
+        # False, unlike None, keeps the client from a token that lies in the user's home.
+        return HubConnection(name, endpoint, HfApi(endpoint=endpoint, token=token or False))

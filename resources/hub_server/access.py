@@ -1,0 +1,147 @@
+"""Which account asks, for which repo, and whether it may."""
+
+import json
+import secrets
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from resources.hub_server.accounts import Account
+from resources.hub_server.errors import HubError, repo_not_found
+from resources.hub_server.store import KINDS, Repo, Store, sha1
+
+
+@dataclass
+class Hub:
+    """What the requests to one running server share."""
+
+    store: Store
+    accounts: dict[str, Account]
+    show_private: bool = False
+    cdn_origin: str | None = None
+    instance: str = field(default_factory=lambda: secrets.token_hex(16))
+    upload_links: dict[str, tuple[str, int]] = field(default_factory=dict)  # key -> SHA-256, bytes
+    xet_keys: dict[str, float] = field(default_factory=dict)  # key -> end of its life, seconds since 1970
+
+
+def hub_of(request: Request) -> Hub:
+    return request.app.state.hub
+
+
+def account_of(request: Request) -> Account | None:
+    """The account whose token the request carries, None where it carries none.
+
+    Raises:
+        HubError: 401, the token is not known.
+    """
+    header = request.headers.get("authorization")
+    if not header:
+        return None
+    account = hub_of(request).accounts.get(header.removeprefix("Bearer ").strip())
+    if account is None:
+        raise HubError(401, "Invalid credentials in Authorization header")
+    return account
+
+
+def known_account(request: Request) -> Account:
+    """The account that asks.
+
+    Raises:
+        HubError: 401, the request carries no token, or one that is not known.
+    """
+    account = account_of(request)
+    if account is None:
+        raise HubError(401, "Invalid username or password.")
+    return account
+
+
+def require_write(account: Account, repo_id: str) -> None:
+    if not account.may_write(repo_id):
+        raise HubError(403, "Forbidden: you must use a write token with access to this namespace")
+
+
+def kind_in(request: Request) -> str:
+    """The kind of repo that the path is about; a model's address outside of the API does not name it."""
+    first, second = (*request.url.path.split("/")[1:3], "", "")[:2]
+    kind = second if first == "api" else first
+    return kind if kind in KINDS else "models"
+
+
+def param(request: Request, name: str, default: str = "") -> str:
+    """A part of the path, decoded: routes match the path as it was sent, since revisions may hold slashes."""
+    return unquote(request.path_params.get(name, default))
+
+
+def visible_repo(request: Request) -> Repo:
+    """The repo that the path names.
+
+    Raises:
+        HubError: 404 (401 without a token), there is none or the account may not know of it.
+    """
+    repo_id = f"{param(request, 'ns')}/{param(request, 'name')}"
+    account, repo = account_of(request), hub_of(request).store.repo(kind_in(request), repo_id)
+    if repo is None or (repo.private and not (account and account.is_member(repo_id))):
+        raise repo_not_found(404 if account else 401)
+    return repo
+
+
+def readable_repo(request: Request) -> Repo:
+    """The repo that the path names, to an account that may read its files.
+
+    Raises:
+        HubError: as for `visible_repo`, and 403 (401 without a token) where the repo is gated and access not granted.
+    """
+    repo, account = visible_repo(request), account_of(request)
+    if repo.gated and not (account and (account.is_member(repo.id) or account.name in repo.granted)):
+        raise HubError(403 if account else 401, f"Access to {repo.kind[:-1]} {repo.id} is restricted", "GatedRepo")
+    return repo
+
+
+def writable_repo(request: Request) -> tuple[Repo, Account]:
+    """The repo that the path names, and the account that may change it.
+
+    Raises:
+        HubError: as for `visible_repo`, 401 without a token, 403 with a token that may not write there.
+    """
+    repo, account = visible_repo(request), known_account(request)
+    require_write(account, repo.id)
+    return repo, account
+
+
+async def json_object(request: Request) -> dict[str, Any]:
+    """The request's body.
+
+    Raises:
+        HubError: 400, it is not a JSON object.
+    """
+    try:
+        body = json.loads(await request.body())
+    except ValueError as error:
+        raise HubError(400, f"The body is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise HubError(400, "The body is not a JSON object")
+    return body
+
+
+async def whoami(request: Request) -> Response:
+    account = known_account(request)
+    organizations = [{"type": "org", "name": name, "roleInOrg": "write"} for name in account.organizations]
+    return JSONResponse(
+        {
+            "type": "user",
+            "id": sha1(account.name.encode())[:24],
+            "name": account.name,
+            "fullname": account.name,
+            "isPro": False,
+            "orgs": organizations,
+            "auth": {"type": "access_token", "accessToken": {"displayName": "local", "role": account.role}},
+        }
+    )
+
+
+async def auth_check(request: Request) -> Response:
+    readable_repo(request)
+    return JSONResponse({})

@@ -1,0 +1,159 @@
+"""Commits: which files are to come as large ones, and the one atomic change of a branch."""
+
+import base64
+import binascii
+import fnmatch
+import json
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from resources.hub_server.access import hub_of, json_object, param, writable_repo
+from resources.hub_server.errors import HubError, entry_not_found, revision_not_found
+from resources.hub_server.repos import repo_url
+from resources.hub_server.store import Store, Tree
+
+REGULAR_MAX = 10 * 1024 * 1024  # bytes; what is larger must be uploaded as a large file
+
+Operation = tuple[str, dict[str, Any]]
+
+
+async def preupload(request: Request) -> Response:
+    body = await json_object(request)
+    repo, _ = writable_repo(request)
+    head = repo.resolve(param(request, "rev"))
+    tree = repo.commits[head].tree
+    patterns = _large_patterns(hub_of(request).store, tree)
+    files = [_upload_mode(tree, patterns, file) for file in body.get("files", [])]
+    return JSONResponse({"files": files, "commitOid": head})
+
+
+async def commit(request: Request) -> Response:
+    writable_repo(request)  # refuses before the body is read
+    if request.query_params.get("create_pr"):
+        raise HubError(400, "pull requests are not supported by this server")
+    header, operations = _parsed(await request.body())
+    # Everything that changes a repo reads the body first and then loads, checks and saves the repo without an `await`.
+    # The event loop thus runs such changes one after another, and none is made on top of a state that is gone.
+    repo, account = writable_repo(request)
+    ref = _branch(repo.refs, param(request, "rev"))
+    head, parent, store = repo.refs[ref], header.get("parentCommit"), hub_of(request).store
+    if parent and not head.startswith(parent):
+        raise HubError(412, "A commit has happened since. Please refresh and try again.")
+    oid = store.commit(
+        repo,
+        ref,
+        _changed(store, repo.commits[head].tree, operations),
+        author=account.name,
+        title=header["summary"],
+        message=header.get("description") or "",
+        parent=head,
+    )
+    url = f"{repo_url(request, repo.kind, repo.id)}/commit/{oid}"
+    return JSONResponse({"success": True, "commitOid": oid, "commitUrl": url, "hookOutput": ""})
+
+
+def _large_patterns(store: Store, tree: Tree) -> list[str]:
+    if ".gitattributes" not in tree:
+        return []
+    lines = store.content(tree[".gitattributes"]).read_text(errors="replace").splitlines()
+    return [line.split()[0] for line in lines if "filter=lfs" in line.split()[1:]]
+
+
+def _upload_mode(tree: Tree, patterns: list[str], file: dict[str, Any]) -> dict[str, Any]:
+    path, known = file["path"], tree.get(file["path"])
+    names = (path, path.rsplit("/", maxsplit=1)[-1])
+    large = (
+        file["size"] > REGULAR_MAX
+        or b"\0" in base64.b64decode(file.get("sample", ""))
+        or any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in patterns)
+    )
+    # The hash of what lies there already lets the client leave out files that have not changed.
+    unchanged = {"oid": known.lfs or known.oid} if known else {}
+    return {"path": path, "uploadMode": "lfs" if large else "regular", "shouldIgnore": False, **unchanged}
+
+
+def _parsed(body: bytes) -> tuple[dict[str, Any], list[Operation]]:
+    """The header and the operations of a commit, which is sent as one JSON object a line."""
+    try:
+        lines = [json.loads(line) for line in body.splitlines() if line.strip()]
+        items = [(line["key"], line["value"]) for line in lines]
+        headers = [value for key, value in items if key == "header"]
+        if len(headers) != 1 or not headers[0].get("summary"):
+            raise HubError(400, "missing commit header")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise HubError(400, f"The commit can not be read: {error!r}") from error
+    return headers[0], [item for item in items if item[0] != "header"]
+
+
+def _branch(refs: dict[str, str], revision: str) -> str:
+    """The full name of a branch; tags are no place to commit to."""
+    ref = revision if revision.startswith("refs/heads/") else f"refs/heads/{revision}"
+    if ref not in refs:
+        raise revision_not_found(revision)
+    return ref
+
+
+def _changed(store: Store, tree: Tree, operations: list[Operation]) -> Tree:
+    """`tree` after the operations.
+
+    Raises:
+        HubError: 400 or 404, an operation can not be carried out; nothing is changed then.
+    """
+    tree = dict(tree)
+    for key, value in operations:
+        path = _safe_path(value.get("path"), folder=key == "deletedFolder")
+        match key:
+            case "file":
+                tree[path] = store.put_blob(_decoded(path, value))
+            case "lfsFile":
+                sha256 = str(value.get("oid"))
+                if not store.lfs_path(sha256).exists():
+                    raise HubError(400, f"LFS pointer pointed to a file that does not exist: {path}")
+                tree[path] = store.lfs_file(sha256)
+            case "deletedFile":
+                if tree.pop(path, None) is None:
+                    raise entry_not_found("A file with this name doesn't exist")
+            case "deletedFolder":
+                _delete_folder(tree, path)
+            case _:
+                raise HubError(400, f"Unknown operation {key}")
+    _refuse_files_as_folders(tree)
+    return tree
+
+
+def _safe_path(path: object, folder: bool) -> str:
+    """`path`, which must name something inside the repo."""
+    parts = str(path).removesuffix("/" if folder else "").split("/")
+    if any(part in ("", ".", "..", ".git") for part in parts) or "\0" in str(path):
+        raise HubError(400, f"Invalid path: {path}")
+    return "/".join(parts)
+
+
+def _decoded(path: str, value: dict[str, Any]) -> bytes:
+    try:
+        content = value.get("content", "")
+        decoded = base64.b64decode(content) if value.get("encoding") == "base64" else content.encode()
+    except (binascii.Error, AttributeError) as error:
+        raise HubError(400, f"The content of {path} can not be decoded") from error
+    if len(decoded) > REGULAR_MAX:
+        raise HubError(400, f"Your push was rejected: {path} is larger than 10 MiB, use LFS")
+    return decoded
+
+
+def _delete_folder(tree: Tree, folder: str) -> None:
+    inside = [path for path in tree if path.startswith(f"{folder}/")]
+    if not inside:
+        raise entry_not_found("A folder with this name doesn't exist")
+    for path in inside:
+        del tree[path]
+
+
+def _refuse_files_as_folders(tree: Tree) -> None:
+    for path in tree:
+        parts = path.split("/")
+        for depth in range(1, len(parts)):
+            folder = "/".join(parts[:depth])
+            if folder in tree:
+                raise HubError(400, f"Invalid path: {path} ({folder} is a file)")

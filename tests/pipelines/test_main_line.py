@@ -1,0 +1,246 @@
+"""The main line through its public command, on a tiny model: reuse, rebuilds, the lock on publishing, bad input."""
+
+import copy
+import json
+import re
+
+import pytest
+
+from resources.hub_server.local import local_hub
+from tests.pipelines.command import World
+from tests.tiny_models import ZEPHYR, save_tiny_model
+
+ASSETS = {
+    "raw_dataset",
+    "chat_dataset",
+    "quantized_base_model",
+    "lora_adapter",
+    "evaluation_report",
+    "published_repo",
+}
+PASSES = {"exact-match": {"min_gain": -1.0}}
+FAILS = {"exact-match": {"min_gain": 1.0}}
+
+
+@pytest.fixture(scope="module")
+def base_model(tmp_path_factory):
+    return save_tiny_model("smollm2-135m", tmp_path_factory.mktemp("base") / "tiny-llama", ZEPHYR)
+
+
+@pytest.fixture(scope="module")
+def recipe(base_model):
+    return {
+        "summary": "A tiny model that learns nothing much",
+        "base_model": {"repo": str(base_model)},
+        "dataset": {
+            "sources": [
+                {
+                    "generator": "linear-equations",
+                    "format": "question-answer",
+                    "columns": {"question": "Problem", "answer": "Solution"},
+                    "rows": 16,
+                }
+            ],
+            "eval": {"fraction": 0.25},
+        },
+        "lora": {"r": 4, "lora_alpha": 8},
+        "training": {"max_steps": 2, "per_device_train_batch_size": 2, "activation_checkpointing": False},
+        "evaluation": {"metrics": ["exact-match"], "rows": 2, "max_new_tokens": 4, "gate": PASSES},
+        "hub": {"repo": "tiny-adapter", "license": "apache-2.0"},
+    }
+
+
+def changed(recipe: dict, section: str, **keys) -> dict:
+    other = copy.deepcopy(recipe)
+    other[section] |= keys
+    return other
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, recipe):
+    """A world in which the tiny recipe has been through the main line once."""
+    world = World(tmp_path_factory.mktemp("world"))
+    world.write_recipe("tiny", recipe)
+    first = world.materialize("tiny")
+    assert first.returncode == 0, first.stdout[-4000:]
+    return world
+
+
+def commits(world: World, repo_id: str) -> list[str]:
+    from huggingface_hub import HfApi
+
+    with local_hub(world.root / "hub", grace=1.0) as hub:
+        api = HfApi(endpoint=hub.endpoint, token=hub.token)
+        return [commit.title for commit in api.list_repo_commits(repo_id)]
+
+
+def test_one_command_takes_a_recipe_through_all_six_assets(world):
+    found = world.artifacts("tiny")
+    assert set(found) == ASSETS
+    adapter = found["lora_adapter"]
+    assert adapter["inputs"] == {name: found[name]["fingerprint"] for name in ("chat_dataset", "quantized_base_model")}
+    report = json.loads((world.folder("evaluation_report", "tiny") / "report.json").read_text())
+    assert report["adapter"] == adapter["fingerprint"]
+    assert report["verdict"]["passed"] is True
+
+
+def test_a_second_run_reuses_everything_and_makes_no_commit(world):
+    before, history = world.artifacts("tiny"), commits(world, "local/tiny-adapter")
+    again = world.materialize("tiny")
+    assert again.returncode == 0, again.stdout[-4000:]
+    assert len(re.findall(r": reused,", again.stdout)) == 6
+    assert world.artifacts("tiny") == before
+    assert commits(world, "local/tiny-adapter") == history and len(history) == 2
+
+
+def test_the_result_table_names_report_and_commit(world):
+    shown = world.python("-m", "pipelines.results", "tiny")
+    published = world.artifacts("tiny")["published_repo"]["summary"]
+    assert shown.returncode == 0
+    assert "exact-match" in shown.stdout and "report.md" in shown.stdout
+    assert f"local/tiny-adapter at commit {published['commit']}" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("section", "keys", "rebuilt"),
+    [
+        ("lora", {"r": 2}, {"lora_adapter", "evaluation_report", "published_repo"}),
+        ("evaluation", {"rows": 1}, {"evaluation_report", "published_repo"}),
+        ("hub", {"license": "mit"}, {"published_repo"}),
+        ("dataset", {"seed": 7}, ASSETS - {"quantized_base_model"}),
+    ],
+)
+def test_editing_one_section_rebuilds_exactly_what_depends_on_it(world, recipe, section, keys, rebuilt):
+    world.write_recipe("tiny", recipe)
+    assert world.materialize("tiny").returncode == 0
+    before = world.artifacts("tiny")
+    world.write_recipe("tiny", changed(recipe, section, **keys))
+    run = world.materialize("tiny")
+    assert run.returncode == 0, run.stdout[-4000:]
+    after = world.artifacts("tiny")
+    assert {name for name in ASSETS if after[name] != before[name]} == rebuilt
+    assert len(re.findall(r": reused,", run.stdout)) == len(ASSETS) - len(rebuilt)
+
+
+def test_a_failed_gate_fails_the_run_and_publishes_nothing_however_it_is_selected(world, recipe):
+    world.write_recipe("failing", changed(changed(recipe, "evaluation", gate=FAILS), "hub", repo="never-published"))
+    run = world.materialize("failing")
+    assert run.returncode == 1
+    assert "gain in exact-match is 0.000, which misses by 1.000 the 1.000" in run.stdout
+    assert set(world.artifacts("failing")) == ASSETS - {"published_repo"}
+    alone = world.materialize("failing", select="published_repo")
+    assert alone.returncode == 1
+    assert "failing: not published: adapter" in alone.stdout and "failed its gate" in alone.stdout
+    assert not (world.root / "hub" / "repos" / "models" / "local" / "never-published.json").exists()
+
+
+def test_an_adapter_without_a_verdict_of_its_own_is_not_published(world, recipe):
+    world.write_recipe("other", changed(recipe, "hub", repo="other-adapter"))
+    assert world.materialize("other").returncode == 0
+    history = commits(world, "local/other-adapter")
+    world.write_recipe("other", changed(changed(recipe, "lora", r=3), "hub", repo="other-adapter"))
+    assert world.materialize("other", select="lora_adapter").returncode == 0
+    alone = world.materialize("other", select="published_repo")
+    assert alone.returncode == 1
+    assert "is about adapter" in alone.stdout and "Materialize evaluation_report for other" in alone.stdout
+    assert commits(world, "local/other-adapter") == history
+
+
+def test_an_adapter_that_was_edited_after_its_exam_is_not_published(world, recipe):
+    world.write_recipe("edited", changed(recipe, "hub", repo="edited-adapter"))
+    assert world.materialize("edited", select="+evaluation_report").returncode == 0
+    config = world.folder("lora_adapter", "edited") / "adapter_config.json"
+    config.write_text(config.read_text().replace('"lora_alpha": 8', '"lora_alpha": 9'))
+    alone = world.materialize("edited", select="published_repo")
+    assert alone.returncode == 1
+    assert "changed after it was written: adapter_config.json" in alone.stdout
+
+
+def test_somebody_elses_commit_is_never_overwritten(world, recipe):
+    from huggingface_hub import HfApi
+
+    world.write_recipe("shared", changed(recipe, "hub", repo="shared-adapter"))
+    assert world.materialize("shared").returncode == 0
+    with local_hub(world.root / "hub", grace=1.0) as hub:
+        api = HfApi(endpoint=hub.endpoint, token=hub.token)
+        api.upload_file(
+            path_or_fileobj=b"mine",
+            path_in_repo="notes.txt",
+            repo_id="local/shared-adapter",
+            commit_message="Add my notes",
+        )
+    world.write_recipe("shared", changed(changed(recipe, "lora", r=3), "hub", repo="shared-adapter"))
+    run = world.materialize("shared")
+    assert run.returncode == 1
+    assert "'Add my notes'" in run.stdout and "was not made by this pipeline" in run.stdout
+    assert commits(world, "local/shared-adapter")[0] == "Add my notes"
+
+
+BAD = {
+    "an unknown key": ({"training": {"learning_rte": 1.0e-4}}, r"training\.learning_rte: unknown key.*learning_rate"),
+    "a wrong value": ({"lora": {"r": -1}}, r"lora\.r: -1"),
+    "a missing folder": (
+        {"base_model": {"repo": "./nowhere"}},
+        r"base_model\.repo: the folder \./nowhere does not exist",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD, ids=str)
+def test_a_bad_recipe_is_one_clear_message_and_no_file(world, recipe, case):
+    section, message = BAD[case]
+    world.write_recipe("bad", recipe | section)
+    run = world.materialize("bad")
+    assert run.returncode == 1
+    assert re.search(message, run.stdout), run.stdout[-3000:]
+    assert "lora_adapter" not in world.artifacts("bad")
+    assert not list((world.root / "artifacts").glob("*/bad/.*.partial"))
+
+
+def test_a_bad_recipe_takes_no_other_down(world, recipe):
+    (world.root / "recipes" / "broken.yaml").write_text("summary: [")
+    world.write_recipe("tiny", recipe)
+    assert world.materialize("tiny").returncode == 0
+    (world.root / "recipes" / "broken.yaml").unlink()
+
+
+def test_a_column_that_is_not_there_is_named_beside_those_that_are(world, recipe):
+    (world.root / "rows.jsonl").write_text('{"question": "2 + 3?", "answer": "5"}\n' * 8)
+    source = {
+        "files": [str(world.root / "rows.jsonl")],
+        "format": "question-answer",
+        "columns": {"question": "qestion"},
+    }
+    world.write_recipe("columns", changed(recipe, "dataset", sources=[source]))
+    run = world.materialize("columns", select="raw_dataset")
+    assert run.returncode == 1
+    assert "qestion" in run.stdout and "it has question, answer" in run.stdout.replace("'", "")
+
+
+def test_a_partition_that_does_not_exist_is_named(world):
+    run = world.materialize("no-such-model", select="raw_dataset")
+    assert run.returncode != 0
+    assert "no-such-model" in run.stdout
+
+
+def test_a_gpu_that_is_required_and_absent_is_said_before_anything_is_written(world, recipe):
+    world.write_recipe("gpu", recipe)
+    run = world.materialize("gpu", select="quantized_base_model", FINETUNING_REQUIRE="cuda", CUDA_VISIBLE_DEVICES="")
+    assert run.returncode == 1
+    assert "gpu.require: cuda, but torch" in run.stdout
+    assert "gpu" not in {path.parent.name for path in (world.root / "artifacts").glob("*/*/current.json")}
+
+
+@pytest.mark.parametrize(
+    ("token", "message"),
+    [(None, "needs a token, and HF_TOKEN is not set"), ("hf_wrong_one", r"HF_TOKEN")],
+)
+def test_a_missing_or_wrong_token_is_said_and_never_shown(world, recipe, token, message):
+    world.write_recipe("tiny", recipe)
+    assert world.materialize("tiny").returncode == 0
+    with local_hub(world.root / "hub", grace=1.0) as hub:
+        environment = {"FINETUNING_HUB": hub.endpoint, **({"HF_TOKEN": token} if token else {})}
+        run = world.materialize("tiny", select="published_repo", **environment)
+    assert run.returncode == 1
+    assert re.search(message, run.stdout), run.stdout[-3000:]
+    assert "hf_wrong_one" not in run.stdout

@@ -1,0 +1,130 @@
+"""Artifacts: written whole or not at all, reused by fingerprint, rebuilt exactly where something changed."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from finetuning.errors import FinetuningError
+from resources.artifacts import MANIFEST, Artifacts, Plan, fingerprint_of, read_artifact
+
+
+def plan(home, **changes) -> Plan:
+    record = {"asset": "thing", "partition": "tiny", "inputs": {}, "sections": {}, "resolved": {}, **changes}
+    return Plan(home / "thing" / "tiny", fingerprint_of(record), record, log=lambda text: None)
+
+
+def write_one_file(folder):
+    (folder / "data.txt").write_text("hello")
+    return {"rows": 1}
+
+
+def must_not_write(folder):
+    raise AssertionError("a complete artifact was written again")
+
+
+def test_a_second_run_returns_the_first_ones_artifact(tmp_path):
+    first = plan(tmp_path).obtain(write_one_file)
+    second = plan(tmp_path).obtain(must_not_write)
+    assert (first.reused, second.reused) == (False, True)
+    assert second == first.__class__(**{**first.__dict__, "seconds": second.seconds})
+    assert second.summary == {"rows": 1}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sections": {"lora": {"r": 8}}},
+        {"resolved": {"commit": "abc"}},
+        {"inputs": {"raw_dataset": "0" * 16}},
+        {"asset": "other"},
+    ],
+)
+def test_whatever_goes_in_changes_the_fingerprint(tmp_path, change):
+    assert plan(tmp_path, **change).fingerprint != plan(tmp_path).fingerprint
+
+
+def test_the_fingerprint_does_not_depend_on_the_order_of_keys():
+    assert fingerprint_of({"a": 1, "b": {"c": 2, "d": 3}}) == fingerprint_of({"b": {"d": 3, "c": 2}, "a": 1})
+
+
+def test_a_failed_write_leaves_nothing(tmp_path):
+    def fail(folder):
+        write_one_file(folder)
+        raise FinetuningError("no")
+
+    with pytest.raises(FinetuningError):
+        plan(tmp_path).obtain(fail)
+    assert [path.name for path in (tmp_path / "thing" / "tiny").iterdir()] == [".lock"]
+    with pytest.raises(FinetuningError, match="no complete artifact of thing for tiny"):
+        Artifacts(root=str(tmp_path)).current("thing", "tiny")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.resources.test_artifacts import plan, write_one_file
+
+def die(self, target):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+Path.rename = die
+plan(Path(sys.argv[1])).obtain(write_one_file)
+"""
+
+
+def test_a_process_killed_between_writing_and_renaming_leaves_no_artifact(tmp_path):
+    child = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=Path.cwd(), check=False)
+    assert child.returncode == -signal.SIGKILL
+    home = tmp_path / "thing" / "tiny"
+    partial = home / f".{plan(tmp_path).fingerprint}.partial"
+    assert (partial / MANIFEST).exists(), "the child died before everything was written"
+    assert not (home / plan(tmp_path).fingerprint).exists()
+    with pytest.raises(FinetuningError):
+        Artifacts(root=str(tmp_path)).current("thing", "tiny")
+    artifact = plan(tmp_path).obtain(write_one_file)
+    assert not artifact.reused and not partial.exists()
+    assert Artifacts(root=str(tmp_path)).current("thing", "tiny").fingerprint == artifact.fingerprint
+
+
+def test_a_file_that_was_cut_short_makes_the_artifact_incomplete(tmp_path):
+    artifact = plan(tmp_path).obtain(write_one_file)
+    (artifact.path / "data.txt").write_text("hel")
+    assert read_artifact(artifact.path) is None
+    assert not plan(tmp_path).obtain(write_one_file).reused
+
+
+def test_the_artifact_in_force_follows_the_recipe_back_and_forth(tmp_path):
+    store = Artifacts(root=str(tmp_path))
+    old = plan(tmp_path).obtain(write_one_file)
+    new = plan(tmp_path, sections={"lora": 1}).obtain(write_one_file)
+    assert store.current("thing", "tiny").fingerprint == new.fingerprint
+    plan(tmp_path).obtain(must_not_write)
+    assert store.current("thing", "tiny").fingerprint == old.fingerprint
+
+
+def test_an_artifact_whose_effect_is_gone_is_written_again(tmp_path):
+    plan(tmp_path).obtain(write_one_file)
+    again = plan(tmp_path).obtain(write_one_file, still_valid=lambda artifact: False)
+    assert not again.reused
+
+
+def test_a_file_that_was_edited_or_added_is_named(tmp_path):
+    artifact = plan(tmp_path).obtain(write_one_file)
+    artifact.verify()
+    (artifact.path / "data.txt").write_text("HELLO")
+    (artifact.path / "more.txt").write_text("x")
+    with pytest.raises(FinetuningError, match=r"changed after it was written: data\.txt, more\.txt"):
+        artifact.verify()
+
+
+def test_the_manifest_tells_what_the_artifact_was_made_from(tmp_path):
+    artifact = plan(tmp_path, sections={"lora": {"r": 8}}, inputs={"raw_dataset": "0" * 16}).obtain(write_one_file)
+    manifest = json.loads((artifact.path / MANIFEST).read_text())
+    assert manifest["sections"] == {"lora": {"r": 8}}
+    assert manifest["inputs"] == {"raw_dataset": "0" * 16}
+    assert manifest["bytes"] == 5 and list(manifest["files"]) == ["data.txt"]
+    assert "torch" in manifest["versions"]

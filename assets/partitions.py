@@ -2,13 +2,44 @@
 
 import warnings
 
+import click
 import dagster as dg
 
-from finetuning.recipe import find
+from finetuning.errors import FinetuningError
+from finetuning.recipe import find, folders
+from finetuning.recipe_errors import nearest
 
+OWNERS = ["team:fine-tuning"]
 # A check whose status is kept by partition is a preview in Dagster 1.13. Without it one model's passed verdict would
 # show as every model's.
 warnings.filterwarnings("ignore", "Specifying a partitions_def on an AssetCheckSpec", category=dg.PreviewWarning)
 
-BASE_MODELS = dg.StaticPartitionsDefinition(list(find()))
-OWNERS = ["team:fine-tuning"]
+
+class UnknownPartition(FinetuningError, click.ClickException):
+    """A partition that no recipe makes; Dagster's command line shows its text alone, and exits with 2."""
+
+    exit_code = 2
+
+    def __init__(self, key: str, known: list[str]) -> None:
+        places = ", ".join(str(folder) for folder in folders())
+        click.ClickException.__init__(
+            self,
+            f"--partition {key}: there is no recipe of that name; there are {', '.join(known)}{nearest(key, known)}. "
+            f"Recipes are read from {places}, and from the folders in FINETUNING_RECIPES (separated by ':').",
+        )
+
+
+class RecipePartitions(dg.StaticPartitionsDefinition):
+    """The recipes found; an unknown key is explained instead of refused in Dagster's words."""
+
+    def validate_partition_key(self, partition_key: str, context) -> None:
+        """Nothing.
+
+        Raises:
+            UnknownPartition: no recipe has that name.
+        """
+        if not self.has_partition_key(partition_key):
+            raise UnknownPartition(partition_key, list(self.get_partition_keys()))
+
+
+BASE_MODELS = RecipePartitions(list(find()))

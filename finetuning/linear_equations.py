@@ -1,6 +1,6 @@
 """Makes linear equations with a worked solution: training data that needs no network.
 
-{"Problem": "Solve for y: 10 - 4 = -2 - 1y + 9y .", "Solution": "6 = -2 + 8y\\n8 = 8y\\ny = 8 / 8\\n#### 1"}
+{"Problem": "Solve for y: 14 - 4 = 4 - 1y + 3y .", "Solution": "10 = 4 + 2y\\n6 = 2y\\n#### 3"}
 """
 
 from collections.abc import Iterator
@@ -10,13 +10,14 @@ from random import Random
 VERSION = 1
 
 VARIABLES = "xyzabnt"
-COEFFICIENTS = [number for number in range(-9, 10) if number]
+COEFFICIENTS = [number for number in range(-3, 4) if number]
 
 
 def generate(rows: int, seed: int) -> Iterator[dict[str, str]]:
     """`rows` problems with their solutions, no two alike; the same seed gives the same rows in the same order.
 
-    Some 70 million different problems exist; each holds one unknown, whose value is a whole number in [-10, 10].
+    Numbers are small enough for a small model to learn the arithmetic: the unknown is in [1, 9], its coefficients add
+    up to at most 3, and no number is negative before the equals sign. Some 50,000 different problems exist.
     """
     random = Random(seed)
     seen: set[str] = set()
@@ -28,21 +29,18 @@ def generate(rows: int, seed: int) -> Iterator[dict[str, str]]:
 
 
 def _equation(random: Random) -> dict[str, str]:
-    variable, answer = random.choice(VARIABLES), random.randint(-10, 10)
-    first, second = random.choice(COEFFICIENTS), random.choice(COEFFICIENTS)
-    while first + second == 0:
-        second = random.choice(COEFFICIENTS)
-    slope, constant = first + second, random.randint(-20, 20)
+    variable, answer = random.choice(VARIABLES), random.randint(1, 9)
+    slope, constant = random.randint(1, 3), random.randint(0, 5)
+    first = random.choice([number for number in COEFFICIENTS if number != slope])
     left = slope * answer + constant
-    sign, operand = random.choice([-1, 1]), random.randint(1, 20)
+    operand = random.choice([number for number in range(-5, 6) if number and number <= left])
     problem = (
-        f"{left - sign * operand} {_signed(sign * operand)} = "
-        f"{constant} {_signed(first)}{variable} {_signed(second)}{variable} ."
+        f"{left - operand} {_signed(operand)} = "
+        f"{constant} {_signed(first)}{variable} {_signed(slope - first)}{variable} ."
     )
     steps = [
-        f"{left} = {constant} {_signed(slope)}{variable}",
+        f"{left} = {constant} + {slope}{variable}",
         f"{left - constant} = {slope}{variable}",
-        f"{variable} = {left - constant} / {slope}",
         f"#### {answer}",
     ]
     return {"Problem": f"Solve for {variable}: {problem}", "Solution": "\n".join(steps)}

@@ -9,6 +9,7 @@ import torch
 from bitsandbytes.functional import dequantize_4bit, int8_vectorwise_dequant
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig, PreTrainedModel
+from transformers.models.falcon import modeling_falcon
 from transformers.utils import logging
 
 from finetuning.base_model import gguf_file
@@ -18,20 +19,30 @@ from finetuning.recipe import BaseModelSpec
 MIB = 2**20
 
 
+def load_model(folder: Path | str, **kwargs: Any) -> Any:
+    """The causal language model in `folder`, loaded by transformers with `kwargs`, with no progress bar.
+
+    transformers 5.23 quantizes layers whose type is exactly `torch.nn.Linear`. Falcon's linear layers are a subclass
+    that computes the same; they would stay in full precision with no error.
+    """
+    logging.disable_progress_bar()
+    modeling_falcon.FalconLinear = torch.nn.Linear  # pyright: ignore[reportAttributeAccessIssue]
+    return AutoModelForCausalLM.from_pretrained(folder, **kwargs)
+
+
 def load_dense(spec: BaseModelSpec, folder: Path, dtype: str, where: str) -> PreTrainedModel:
     """The base model with plain weights, on the CPU.
 
     Raises:
         FinetuningError: `folder` has neither safetensors nor the GGUF file that the recipe names.
     """
-    logging.disable_progress_bar()
     gguf = gguf_file(spec, folder, where)
     if not gguf and not list(folder.glob("*.safetensors")):
         raise FinetuningError(
             f"{where}: base_model: {folder} has no *.safetensors file. Weights are read from safetensors or GGUF only; "
             "convert the model (its repo may have a revision that is converted already) and name that."
         )
-    return AutoModelForCausalLM.from_pretrained(
+    return load_model(
         folder,
         **gguf,
         **({"quantization_config": GgufConfig(dequantize=True)} if gguf else {}),
@@ -70,7 +81,7 @@ def quantize(
         if spec.gguf:  # transformers does not quantize a GGUF file while it reads it
             dense.save_pretrained(plain)
         source = plain if spec.gguf else folder
-        model: Any = AutoModelForCausalLM.from_pretrained(source, quantization_config=config, **model_kwargs)
+        model = load_model(source, quantization_config=config, **model_kwargs)
     layers = compare_layers(dense, model)
     if not layers:
         raise FinetuningError(
@@ -125,8 +136,7 @@ def dequantize(module: Any) -> torch.Tensor:
 
 def load_base_model(folder: Path, model_kwargs: dict[str, Any]) -> PreTrainedModel:
     """The model that `quantize` left in `folder`, ready to be trained on or to answer."""
-    logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(folder, **model_kwargs)
+    model = load_model(folder, **model_kwargs)
     keep_trainable_on_cpu(model)
     return model
 

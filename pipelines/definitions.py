@@ -18,6 +18,17 @@ from resources.hub import LOCAL, Hub
 from resources.launcher import Launcher
 
 ROOT = Path(__file__).resolve().parent.parent
+# What libraries read once, when they are first imported, in the steps' processes and their children: caches stay in the
+# checkout, nothing calls home, and progress bars (which flood the UI) give way to the steps' own lines.
+ENVIRONMENT = {
+    "HF_HOME": str(ROOT / ".cache" / "huggingface"),
+    "MPLCONFIGDIR": str(ROOT / ".cache" / "matplotlib"),
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+    "TQDM_DISABLE": "1",
+}
+for name, value in ENVIRONMENT.items():
+    os.environ.setdefault(name, value)
 
 artifacts = Artifacts(root=os.environ.get("FINETUNING_ARTIFACTS", str(ROOT / "artifacts")))
 
@@ -31,7 +42,6 @@ defs = dg.Definitions(
         "hub": Hub(
             address=os.environ.get("FINETUNING_HUB", LOCAL),
             state=os.environ.get("FINETUNING_HUB_STATE", str(ROOT / ".hub")),
-            cache=str(ROOT / ".cache" / "huggingface"),
         ),
         "launcher": Launcher(),
     },

@@ -125,13 +125,10 @@ class Hub(dg.ConfigurableResource):
 
     address: str = LOCAL
     state: str = ".hub"
-    cache: str = ".cache/huggingface"
 
     @contextmanager
     def connect(self) -> Iterator[HubConnection]:
         """A connection that is good for as long as the block lasts; starts the local hub when it is not running."""
-        os.environ.setdefault("HF_HOME", str(Path(self.cache).absolute()))
-        os.environ.update(HF_HUB_DISABLE_TELEMETRY="1", HF_UPDATE_DOWNLOAD_COUNTS="0", HF_HUB_DISABLE_PROGRESS_BARS="1")
         if self.address != LOCAL:
             yield self._connection(self.address, self.address.rstrip("/"), os.environ.get("HF_TOKEN"))
             return

@@ -32,7 +32,7 @@ CONFIGS: dict[str, tuple[type[PreTrainedConfig], dict]] = {
     "phi-2": (PhiConfig, {**WIDE, "partial_rotary_factor": 0.5}),
     "mistral-7b-fennec": (MistralConfig, {**WIDE, "num_key_value_heads": 2, "sliding_window": None}),
     "zephyr-7b-beta": (MistralConfig, {**WIDE, "num_key_value_heads": 2, "sliding_window": 64}),
-    "gemma-2b": (GemmaConfig, {**WIDE, "num_key_value_heads": 1, "head_dim": 16}),
+    "gemma-2b": (GemmaConfig, {**WIDE, "num_key_value_heads": 1, "head_dim": 32}),
     "smollm2-135m": (LlamaConfig, {**WIDE, "num_key_value_heads": 2, "tie_word_embeddings": True}),
     "qwen": (Qwen2Config, {**WIDE, "num_key_value_heads": 2}),
 }

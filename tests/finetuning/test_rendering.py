@@ -127,6 +127,13 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(smollm2_tokenizer):
         render(smollm2_tokenizer, CONVERSATION[1:])
 
 
+def test_a_template_that_rewrites_the_prompt_once_there_is_an_answer_is_refused(smollm2_tokenizer):
+    counted = "{% if 'What' in messages[0]['content'] %}{{ messages | length }}{% endif %}"
+    smollm2_tokenizer.chat_template = counted + smollm2_tokenizer.chat_template
+    with pytest.raises(FinetuningError, match=r"not prefix-stable: '1<.* becomes '2<"):
+        render(smollm2_tokenizer, CONVERSATION[1:3])
+
+
 def test_messages_that_the_template_refuses_drop_the_row(smollm2_tokenizer):
     smollm2_tokenizer.chat_template = (
         "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"

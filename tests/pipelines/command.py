@@ -44,13 +44,13 @@ class World:
         options = ["--select", select, "--partition", partition, "--config-json", IN_PROCESS]
         return self.python("-m", *command, *options, **environment)
 
-    def python(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def python(self, *arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
         """What a Python process answered that runs in the checkout, with stderr in stdout."""
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=ROOT,
             env={**self.environment, **environment},
-            stdin=subprocess.DEVNULL,
+            input=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -31,13 +31,13 @@ def chat_dataset(
     recipe = load(context.partition_key)
     spec = recipe.base_model
     with hub.connect() as connection:
-        resolved = resolve(spec, connection.api, f"recipes/{recipe.name}.yaml")
+        resolved = resolve(spec, connection.api, recipe.file)
 
         def write(folder):
             from finetuning.chat import write_chat
 
-            source = fetch(spec, resolved["revision"], connection.api, recipe.name, weights=False)
-            return write_chat(raw_dataset.path, folder, recipe, load_tokenizer(spec, source, recipe.name))
+            source = fetch(spec, resolved["revision"], connection.api, recipe.file, weights=False)
+            return write_chat(raw_dataset.path, folder, recipe, load_tokenizer(spec, source, recipe.file))
 
         artifact = artifacts.plan(
             context,

@@ -40,7 +40,7 @@ def lora_adapter(
         for kernel, reason in attention.passed_over.items():
             context.log.info(f"attention: {kernel} passed over: {reason}")
         job = {
-            "where": recipe.name,
+            "where": recipe.file,
             "lora": recipe.lora.model_dump(mode="json"),
             "training": recipe.training.model_dump(mode="json"),
             "max_length": recipe.chat.max_length,

@@ -32,14 +32,14 @@ def quantized_base_model(
     recipe = load(context.partition_key)
     spec = recipe.base_model
     with hub.connect() as connection:
-        resolved = resolve(spec, connection.api, f"recipes/{recipe.name}.yaml")
+        resolved = resolve(spec, connection.api, recipe.file)
 
         def write(folder):
             from finetuning.quantization import quantize
 
-            source = fetch(spec, resolved["revision"], connection.api, recipe.name)
+            source = fetch(spec, resolved["revision"], connection.api, recipe.file)
             config = gpu.quantization_config(spec)
-            return quantize(spec, source, folder, config, gpu.model_kwargs(spec), recipe.name)
+            return quantize(spec, source, folder, config, gpu.model_kwargs(spec), recipe.file)
 
         artifact = artifacts.plan(
             context,

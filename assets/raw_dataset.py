@@ -28,12 +28,12 @@ def raw_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: Hu
 
     recipe = load(context.partition_key)
     with hub.connect() as connection:
-        revisions = resolve_all(recipe.dataset, api=connection.api, where=f"recipes/{recipe.name}.yaml")
+        revisions = resolve_all(recipe.dataset, api=connection.api, where=recipe.file)
 
         def write(folder):
             from finetuning.sources import write_raw
 
-            return write_raw(recipe.dataset, revisions, folder, api=connection.api, recipe_name=recipe.name)
+            return write_raw(recipe.dataset, revisions, folder, api=connection.api, file=recipe.file)
 
         plan = artifacts.plan(
             context, sections={"dataset": recipe.dataset.model_dump(mode="json")}, resolved={"revisions": revisions}

@@ -123,7 +123,7 @@ def write_chat(raw_folder: Path, folder: Path, recipe: Recipe, tokenizer: PreTra
     Raises:
         FinetuningError: too many rows are longer than `chat.max_length`, or a split is empty.
     """
-    where = f"recipes/{recipe.name}.yaml"
+    where = recipe.file
     folder.mkdir(parents=True, exist_ok=True)
     split = split_conversations(raw_folder, recipe.dataset)
     train, evaluation = (

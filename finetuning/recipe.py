@@ -486,6 +486,12 @@ class Recipe(Spec):
     )
     hub: HubSpec = Field(description="Where the adapter is published.")
 
+    @property
+    def file(self) -> str:
+        """The recipe's file, as messages show it: relative to the current directory when it is inside."""
+        path = find().get(self.name)
+        return shown(path) if path else f"{self.name}.yaml"
+
     @field_validator("merge")
     @classmethod
     def _no_merge_yet(cls, value: MergeSpec | None) -> None:

@@ -32,7 +32,7 @@ PREVIEW_ROWS, PREVIEW_CHARACTERS = 5, 200
 
 
 def write_raw(
-    dataset: DatasetSpec, revisions: Mapping[str, str], folder: Path, *, api: "HfApi", recipe_name: str
+    dataset: DatasetSpec, revisions: Mapping[str, str], folder: Path, *, api: "HfApi", file: str
 ) -> dict[str, Any]:
     """`rows` (of all sources), `sources` (a record for each) and `preview` (the first rows) of what is now in `folder`.
 
@@ -40,6 +40,7 @@ def write_raw(
 
     Args:
         revisions: of every source, as `source_revisions.resolve_all` gives them.
+        file: the recipe's, for messages.
 
     Raises:
         FinetuningError: a source can not be read, has too few rows, or lacks a column that its format needs.
@@ -48,7 +49,7 @@ def write_raw(
     folder.mkdir(parents=True, exist_ok=True)
     records, preview = [], []
     for stem, (source, path) in sources(dataset).items():
-        where = f"recipes/{recipe_name}.yaml: {path}"
+        where = f"{file}: {path}"
         rows = read(source, revision=revisions[stem], seed=dataset.seed, stream=stem, api=api, where=where)
         check_columns(rows.column_names, source, where)
         rows.to_parquet(str(folder / f"{stem}.parquet"))

@@ -5,14 +5,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from finetuning.errors import FinetuningError
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
+    from huggingface_hub import GitCommitInfo, HfApi
 
 LOCAL = "local"
 
@@ -41,8 +41,6 @@ class HubConnection:
         Raises:
             FinetuningError: there is no token, or the hub does not know it.
         """
-        from finetuning.hub_errors import explain
-
         if not self.api.token:
             raise FinetuningError(
                 f"Publishing to {self.endpoint} needs a token, and HF_TOKEN is not set. Make a token with write access "
@@ -51,23 +49,31 @@ class HubConnection:
         try:
             return self.api.whoami()["name"]
         except Exception as error:
-            mistake = explain(error, "the account", self.endpoint, has_token=True)
+            mistake = self._explained(error, "the account")
         raise mistake  # out here: the client's own error may hold the token
 
     def repo_id(self, repo: str) -> str:
         """`repo` with the owner's namespace, where it names none."""
         return repo if "/" in repo else f"{self.owner()}/{repo}"
 
-    def has(self, publication: Mapping[str, str]) -> bool:
-        """Whether `tag` of `repo_id` still names `commit` on this hub."""
+    def has(self, publication: Mapping[str, Any]) -> bool:
+        """Whether this hub has the publication still, and none of this pipeline's after it.
+
+        Raises:
+            FinetuningError: the hub does not answer, or not to this token.
+        """
         from huggingface_hub.errors import RepositoryNotFoundError
 
         try:
-            refs = self.api.list_repo_refs(publication["repo_id"])
+            tags, head = self._refs(publication["repo_id"])
         except RepositoryNotFoundError:
             return False
-        tags = {tag.name: tag.target_commit for tag in refs.tags}
-        return tags.get(publication["tag"]) == publication["commit"]
+        except Exception as error:
+            mistake = self._explained(error, publication["repo_id"])
+        else:
+            later = head != publication["commit"] and head in tags.values()
+            return tags.get(publication["tag"]) == publication["commit"] and not later
+        raise mistake
 
     def publish(self, repo_id: str, files: Mapping[str, Path], *, tag: str, title: str, private: bool) -> Publication:
         """The repo `repo_id` holding exactly `files` (path in the repo -> local file), as one commit with one tag.
@@ -77,37 +83,49 @@ class HubConnection:
         Raises:
             FinetuningError: the token may not write, or somebody else committed since the last publication.
         """
-        from finetuning.hub_errors import explain
-
         try:
             self.api.create_repo(repo_id, private=private, exist_ok=True)
-            return self._commit(repo_id, files, tag, title)
+            return self._publish(repo_id, files, tag, f"{title} ({tag})")
         except Exception as error:
-            mistake = explain(error, repo_id, self.endpoint, has_token=bool(self.api.token))
-        raise mistake
+            mistake = self._explained(error, repo_id)
+        raise mistake  # out here: the client's own error may hold the token
 
-    def _commit(self, repo_id: str, files: Mapping[str, Path], tag: str, title: str) -> Publication:
-        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-
-        tags = {ref.name: ref.target_commit for ref in self.api.list_repo_refs(repo_id).tags}
+    def _publish(self, repo_id: str, files: Mapping[str, Path], tag: str, message: str) -> Publication:
+        tags, commit = self._refs(repo_id)
+        if tags.get(tag) == commit:
+            return Publication(repo_id, commit, tag, created=False)
         history = self.api.list_repo_commits(repo_id)
-        head = history[0]
-        if tags.get(tag) == head.commit_id:
-            return Publication(repo_id, head.commit_id, tag, created=False)
-        message = f"{title} ({tag})"
-        if head.title != message:  # otherwise the process died between its commit and its tag
-            self._refuse_foreign_head(repo_id, head, len(history), set(tags.values()))
-            stale = set(self.api.list_repo_files(repo_id)) - files.keys() - {".gitattributes"}
-            operations = [CommitOperationAdd(path, str(local)) for path, local in sorted(files.items())]
-            operations += [CommitOperationDelete(path) for path in sorted(stale)]
-            self.api.create_commit(repo_id, operations, commit_message=message, parent_commit=head.commit_id)
+        # A head with this very message: the process died between its commit and its tag.
+        if history[0].title != message:
+            self._refuse_foreign_head(repo_id, history[0], len(history), set(tags.values()))
+            commit = self._commit(repo_id, files, message, parent=commit)
         if tag in tags:
             self.api.delete_tag(repo_id, tag=tag)
-        commit = self.api.list_repo_commits(repo_id)[0].commit_id
         self.api.create_tag(repo_id, tag=tag, revision=commit)
         return Publication(repo_id, commit, tag, created=True)
 
-    def _refuse_foreign_head(self, repo_id, head, commits: int, ours: set[str]) -> None:
+    def _commit(self, repo_id: str, files: Mapping[str, Path], message: str, parent: str) -> str:
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+        stale = set(self.api.list_repo_files(repo_id)) - files.keys() - {".gitattributes"}
+        operations = [
+            *(CommitOperationAdd(path, str(local)) for path, local in sorted(files.items())),
+            *(CommitOperationDelete(path) for path in sorted(stale)),
+        ]
+        return self.api.create_commit(repo_id, operations, commit_message=message, parent_commit=parent).oid
+
+    def _refs(self, repo_id: str) -> tuple[dict[str, str], str]:
+        """The commit of each tag, and that of the main branch."""
+        refs = self.api.list_repo_refs(repo_id)
+        (head,) = [branch.target_commit for branch in refs.branches if branch.name == "main"]
+        return {tag.name: tag.target_commit for tag in refs.tags}, head
+
+    def _explained(self, error: Exception, repo_id: str) -> FinetuningError:
+        from finetuning.hub_errors import explain
+
+        return explain(error, repo_id, self.endpoint, has_token=bool(self.api.token))
+
+    def _refuse_foreign_head(self, repo_id: str, head: "GitCommitInfo", commits: int, ours: set[str]) -> None:
         if commits > 1 and head.commit_id not in ours:
             raise FinetuningError(
                 f"{repo_id} on {self.endpoint}: its newest commit {head.commit_id[:12]} ({head.title!r} by "

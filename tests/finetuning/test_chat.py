@@ -8,7 +8,7 @@ from finetuning.errors import FinetuningError
 from finetuning.recipe import BaseModelSpec, ChatSpec, DatasetSpec, EvalSpec, HubSpec, Recipe, SourceSpec
 from finetuning.rendering import NOT_SUPERVISED
 
-WHERE = "recipes/x.yaml"
+WHERE = "x.yaml"
 QUESTION, ANSWER = {"role": "user", "content": "What is 2 + 3?"}, {"role": "assistant", "content": "#### 5"}
 
 
@@ -275,9 +275,7 @@ def test_an_unstable_template_is_an_error_with_the_place_of_a_row(tmp_path, toke
         "{% if '7' in messages[0]['content'] %}{{ messages | length }}{% endif %}" + tokenizer.chat_template
     )
     raw(tmp_path / "raw", rows_of(10))
-    with pytest.raises(
-        FinetuningError, match=r"^recipes/x.yaml: base_model.chat_template: train-00.parquet:7: .*stable"
-    ):
+    with pytest.raises(FinetuningError, match=r"^x.yaml: base_model.chat_template: train-00.parquet:7: .*stable"):
         write_chat(tmp_path / "raw", tmp_path / "chat", recipe(), tokenizer)
 
 

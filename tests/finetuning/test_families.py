@@ -67,7 +67,7 @@ def trained(request, tmp_path_factory):
     for name in ("raw", "chat", "base", "adapter"):
         (root / name).mkdir()
     revisions = {"train-00": "1"}
-    write_raw(recipe.dataset, revisions, root / "raw", api=None, recipe_name=recipe.name)  # type: ignore[arg-type]
+    write_raw(recipe.dataset, revisions, root / "raw", api=None, file=recipe.file)  # type: ignore[arg-type]
     write_chat(root / "raw", root / "chat", recipe, load_tokenizer(recipe.base_model, model, recipe.name))
     kwargs = Gpu().model_kwargs(recipe.base_model)
     quantized = quantize(

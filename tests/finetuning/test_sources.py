@@ -137,7 +137,7 @@ def test_files_with_other_columns_or_of_other_kinds_do_not_go_together(tmp_path)
 
 def write(dataset: DatasetSpec, folder, revisions=None):
     revisions = revisions or {"train-00": "r0", "train-01": "r1", "eval-00": "e0"}
-    return write_raw(dataset, revisions, folder, api=None, recipe_name="x")
+    return write_raw(dataset, revisions, folder, api=None, file="recipes/x.yaml")
 
 
 def test_each_source_becomes_a_file_and_is_told_of(tmp_path):

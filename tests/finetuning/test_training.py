@@ -1,0 +1,87 @@
+"""Training: trl's loss, master weights in float32, and a loss that is no number ends it."""
+
+import math
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerState, TrainingArguments
+from trl import SFTConfig, SFTTrainer
+
+from finetuning.errors import FinetuningError
+from finetuning.progress import Progress
+from finetuning.training import CpuTrainer, TrainingProgress, keep_master_weights
+from tests.tiny_models import save_tiny_model
+
+ROWS = [
+    {"input_ids": list(range(5, 25)), "labels": [-100] * 12 + list(range(17, 25))},
+    {"input_ids": list(range(40, 52)), "labels": [-100] * 9 + list(range(49, 52))},
+    {"input_ids": list(range(60, 90)), "labels": [-100] * 4 + list(range(64, 70)) + [-100] * 10 + list(range(80, 90))},
+]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return save_tiny_model("smollm2-135m", tmp_path_factory.mktemp("tiny"))
+
+
+def trained(trainer_class, folder, out, **settings):
+    """The losses and the trained weights of three steps over the same rows in the same order."""
+    trainer = trainer_class(
+        model=AutoModelForCausalLM.from_pretrained(folder),
+        args=SFTConfig(
+            output_dir=str(out),
+            max_steps=3,
+            learning_rate=1e-2,
+            per_device_train_batch_size=1,
+            gradient_accumulation_steps=3,
+            logging_steps=1,
+            seed=1,
+            report_to=[],
+            use_cpu=True,
+            bf16=False,
+            save_strategy="no",
+            dataset_kwargs={"skip_prepare_dataset": True},
+            max_length=None,
+            disable_tqdm=True,
+            **settings,
+        ),
+        train_dataset=Dataset.from_list(ROWS),
+        processing_class=AutoTokenizer.from_pretrained(folder),
+        peft_config=LoraConfig(r=4, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"),
+    )
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return losses, {name: p.detach() for name, p in trainer.model.named_parameters() if p.requires_grad}
+
+
+def test_the_cpu_head_gives_trls_own_losses_and_weights(tiny, tmp_path):
+    ours, theirs = (trained(cls, tiny, tmp_path) for cls in (CpuTrainer, SFTTrainer))
+    assert ours[0] == pytest.approx(theirs[0], rel=1e-4)
+    assert ours[0][0] != pytest.approx(ours[0][2], rel=1e-3), "nothing was learned, so equal losses prove nothing"
+    for name, weight in theirs[1].items():
+        torch.testing.assert_close(ours[1][name], weight, rtol=1e-2, atol=1e-4)
+
+
+def test_what_is_trained_is_stored_in_float32():
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)).to(torch.bfloat16)
+    model[0].requires_grad_(False)
+    keep_master_weights(model)
+    assert (model[0].weight.dtype, model[1].weight.dtype) == (torch.bfloat16, torch.float32)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_ends_the_training(tmp_path, loss):
+    callback = TrainingProgress(Progress(lambda line: None, ""), "tiny.yaml")
+    state = TrainerState(global_step=7, max_steps=10)
+    with pytest.raises(FinetuningError, match=r"tiny\.yaml: training diverged: the loss at step 7 is (nan|inf)"):
+        callback.on_log(TrainingArguments(str(tmp_path)), state, None, logs={"loss": loss})  # type: ignore[arg-type]
+
+
+def test_the_loss_curve_has_every_logged_step(tmp_path):
+    callback = TrainingProgress(Progress(lambda line: None, ""), "tiny.yaml")
+    for step in (1, 2):
+        state = TrainerState(global_step=step, max_steps=2, epoch=step / 2)
+        callback.on_log(TrainingArguments(str(tmp_path)), state, None, logs={"loss": 1 / step})  # type: ignore[arg-type]
+    assert [(point["step"], point["loss"]) for point in callback.curve] == [(1, 1.0), (2, 0.5)]

@@ -1,0 +1,93 @@
+"""The hub resource against the local hub: one commit and one tag for what is new, nothing for what is there."""
+
+import pytest
+from huggingface_hub import HfApi
+
+from finetuning.errors import FinetuningError
+from resources.hub import HubConnection
+from resources.hub_server.local import local_hub
+
+
+@pytest.fixture(scope="module")
+def connection(tmp_path_factory):
+    with local_hub(tmp_path_factory.mktemp("hub"), grace=1.0) as hub:
+        yield HubConnection("local", hub.endpoint, HfApi(endpoint=hub.endpoint, token=hub.token))
+
+
+@pytest.fixture
+def files(tmp_path):
+    for name in ("one.txt", "two.txt"):
+        (tmp_path / name).write_text(name)
+    return {path.name: path for path in tmp_path.iterdir()}
+
+
+def publish(connection, repo, files, tag):
+    return connection.publish(connection.repo_id(repo), files, tag=tag, title="Publish it", private=True)
+
+
+def titles(connection, repo):
+    return [commit.title for commit in connection.api.list_repo_commits(connection.repo_id(repo))]
+
+
+def test_publishing_makes_one_commit_and_one_tag(connection, files):
+    made = publish(connection, "first", files, "aaaa")
+    assert made.created and made.repo_id == "local/first"
+    assert titles(connection, "first") == ["Publish it (aaaa)", "initial commit"]
+    assert set(connection.api.list_repo_files("local/first", revision="aaaa")) == {".gitattributes", *files}
+
+
+def test_the_same_twice_makes_no_second_commit(connection, files):
+    first, again = (publish(connection, "twice", files, "aaaa") for _ in range(2))
+    assert (first.commit, again.created) == (again.commit, False)
+    assert len(titles(connection, "twice")) == 2
+
+
+def test_a_new_version_leaves_nothing_of_the_old_one(connection, files):
+    publish(connection, "new", files, "aaaa")
+    publish(connection, "new", {"three.txt": files["one.txt"]}, "bbbb")
+    assert set(connection.api.list_repo_files("local/new")) == {".gitattributes", "three.txt"}
+    assert set(connection.api.list_repo_files("local/new", revision="aaaa")) == {".gitattributes", *files}
+
+
+def test_going_back_to_an_older_version_publishes_it_again(connection, files):
+    old = publish(connection, "back", files, "aaaa")
+    assert connection.has({"repo_id": old.repo_id, "commit": old.commit, "tag": old.tag})
+    publish(connection, "back", {"three.txt": files["one.txt"]}, "bbbb")
+    assert not connection.has({"repo_id": old.repo_id, "commit": old.commit, "tag": old.tag})
+    again = publish(connection, "back", files, "aaaa")
+    assert again.created
+    assert set(connection.api.list_repo_files("local/back")) == {".gitattributes", *files}
+
+
+def test_a_death_between_commit_and_tag_is_mended_without_a_second_commit(connection, files):
+    made = publish(connection, "died", files, "aaaa")
+    connection.api.delete_tag("local/died", tag="aaaa")
+    mended = publish(connection, "died", files, "aaaa")
+    assert (mended.commit, len(titles(connection, "died"))) == (made.commit, 2)
+
+
+def test_somebody_elses_commit_is_named_and_kept(connection, files):
+    publish(connection, "shared", files, "aaaa")
+    connection.api.upload_file(
+        path_or_fileobj=b"mine", path_in_repo="notes.txt", repo_id="local/shared", commit_message="Add my notes"
+    )
+    with pytest.raises(FinetuningError, match=r"'Add my notes' by local\) was not made by this pipeline"):
+        publish(connection, "shared", files, "bbbb")
+    assert titles(connection, "shared")[0] == "Add my notes"
+
+
+def test_a_repo_that_is_gone_is_not_there(connection):
+    assert not connection.has({"repo_id": "local/never", "commit": "a" * 40, "tag": "aaaa"})
+
+
+def test_a_wrong_token_is_explained_and_not_shown(connection, files):
+    wrong = HubConnection("local", connection.endpoint, HfApi(endpoint=connection.endpoint, token="hf_secret_wrong"))
+    for act in (wrong.owner, lambda: publish(wrong, "local/first", files, "cccc")):
+        with pytest.raises(FinetuningError, match="HF_TOKEN") as mistake:
+            act()
+        assert "hf_secret" not in str(mistake.value)
+
+
+def test_no_token_is_explained(connection):
+    with pytest.raises(FinetuningError, match="needs a token, and HF_TOKEN is not set"):
+        HubConnection("local", connection.endpoint, HfApi(endpoint=connection.endpoint, token=False)).owner()

@@ -1,0 +1,63 @@
+"""The launcher: a child's progress and its mistakes reach the step that started it."""
+
+import signal
+
+import dagster as dg
+import pytest
+
+from finetuning.errors import FinetuningError
+from resources.launcher import FAILURE, Launcher, child_environment, reason_of_death
+
+
+def launch(monkeypatch, tmp_path, source: str, instance=None):
+    """The result of an asset that launches a module with that source."""
+    (tmp_path / "entry.py").write_text(source)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    @dg.asset
+    def launched(context: dg.AssetExecutionContext, launcher: Launcher) -> None:
+        launcher.run(context, "entry", {"answer": 42})
+
+    return dg.materialize([launched], resources={"launcher": Launcher()}, instance=instance)
+
+
+def test_the_child_gets_its_job_and_its_lines_reach_the_event_log(monkeypatch, tmp_path):
+    source = """
+import json, sys
+from dagster_pipes import open_dagster_pipes
+with open_dagster_pipes() as pipes:
+    pipes.log.info("the answer is %d" % json.load(open(sys.argv[1]))["answer"])
+"""
+    with dg.instance_for_test() as instance:
+        result = launch(monkeypatch, tmp_path, source, instance)
+        lines = [entry.user_message for entry in instance.all_logs(result.run_id)]
+    assert result.success
+    assert "the answer is 42" in lines
+
+
+def test_what_the_child_explains_is_the_error(monkeypatch, tmp_path):
+    source = f"""
+import sys
+from pathlib import Path
+Path(sys.argv[1]).with_name({FAILURE!r}).write_text("training diverged: lower the learning rate")
+sys.exit(3)
+"""
+    with pytest.raises(FinetuningError, match="^training diverged: lower the learning rate$"):
+        launch(monkeypatch, tmp_path, source)
+
+
+def test_a_child_that_was_killed_is_said_to_have_been_killed(monkeypatch, tmp_path):
+    source = f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})"
+    with pytest.raises(FinetuningError, match=r"killed by the system \(signal 9\), most often because memory ran out"):
+        launch(monkeypatch, tmp_path, source)
+
+
+def test_a_death_without_words_points_to_the_logs(tmp_path):
+    assert "compute logs" in reason_of_death(tmp_path / FAILURE, "External execution process failed with code 1")
+
+
+def test_children_use_as_many_threads_as_there_are_cores_unless_told(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert int(child_environment()["OMP_NUM_THREADS"]) >= 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert child_environment()["OMP_NUM_THREADS"] == "3"

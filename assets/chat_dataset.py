@@ -54,7 +54,7 @@ def chat_dataset(
 
 
 def metadata_of(artifact: Artifact, recipe) -> dict:
-    """What the UI shows of the conversations: counts, lengths, and a preview with what is trained on in bold."""
+    """What the UI shows of the conversations: counts, lengths, and a preview with what is trained on marked."""
     from finetuning.plots import as_markdown, token_lengths
 
     summary = artifact.summary
@@ -69,6 +69,7 @@ def metadata_of(artifact: Artifact, recipe) -> dict:
         "tokens": summary["tokens"],
         "supervised_tokens": summary["supervised_tokens"],
         "stop_token": summary["stop_token"],
+        "truncated": summary["truncated"],
         "dropped": dg.MetadataValue.md(dropped.to_markdown(index=False) if len(dropped) else "No row was dropped."),
         "lengths": dg.MetadataValue.md(as_markdown(picture, "Token lengths")),
         "preview": dg.MetadataValue.md("\n\n---\n\n".join(map(marked, summary["preview"]))),

@@ -20,7 +20,6 @@ from resources.gpu import Gpu
     kinds={"report", "python"},
     owners=OWNERS,
     code_version="1",
-    pool="gpu",
     check_specs=[
         dg.AssetCheckSpec(
             "verdict",
@@ -46,6 +45,8 @@ def evaluation_report(
     tuned model may be published.
     """
     recipe = load(context.partition_key)
+    # An adapter from other rows may have learned these, and one from another base is another model.
+    lora_adapter.require_inputs(chat_dataset, quantized_base_model)
 
     def write(folder):
         folders = (chat_dataset.path, quantized_base_model.path, lora_adapter.path)
@@ -53,7 +54,8 @@ def evaluation_report(
             from finetuning.evaluation import evaluate
             from finetuning.report import write_report
 
-            found = evaluate(recipe.evaluation, *folders, gpu.model_kwargs(recipe.base_model), progress)
+            with gpu.exclusive(context.log.info):
+                found = evaluate(recipe.evaluation, *folders, gpu.model_kwargs(recipe.base_model), progress)
         verdict = judge(recipe.evaluation, found["metrics"])
         adapter = {"fingerprint": lora_adapter.fingerprint, "summary": lora_adapter.summary}
         return write_report(folder, recipe.name, recipe.summary, adapter, found, verdict)

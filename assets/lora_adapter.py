@@ -18,7 +18,6 @@ from resources.launcher import Launcher
     kinds={"pytorch", "huggingface"},
     owners=OWNERS,
     code_version="1",
-    pool="gpu",
 )
 @explained()
 def lora_adapter(
@@ -49,7 +48,8 @@ def lora_adapter(
             "model_kwargs": gpu.model_kwargs(recipe.base_model),
             "output": str(folder),
         }
-        launcher.run(context, "finetuning.training_process", job)
+        with gpu.exclusive(context.log.info):
+            launcher.run(context, "finetuning.training_process", job)
         return json.loads((folder / "summary.json").read_text()) | {"passed_over": attention.passed_over}
 
     artifact = artifacts.plan(

@@ -8,6 +8,7 @@ import dagster as dg
 
 from assets.mistakes import explained
 from assets.partitions import BASE_MODELS, OWNERS
+from finetuning.errors import FinetuningError
 from finetuning.recipe import Recipe, load
 from finetuning.verdict import require_verdict
 from resources.artifacts import Artifact, Artifacts
@@ -40,9 +41,16 @@ def published_repo(
     took, stops it here.
     """
     recipe = load(context.partition_key)
-    evaluation_report.verify()
-    lora_adapter.verify()
-    report = require_verdict(evaluation_report.path, lora_adapter.fingerprint, recipe.name)
+    lora_adapter.require_inputs(quantized_base_model)
+    report = require_verdict(evaluation_report.path, lora_adapter.fingerprint, recipe.file)
+    evaluation_report.require_inputs(lora_adapter, quantized_base_model)
+    if evaluation_report.sections["evaluation"] != recipe.evaluation.model_dump(mode="json"):
+        raise FinetuningError(
+            f"{recipe.file}: evaluation: changed since report {evaluation_report.fingerprint} was made. Materialize "
+            f"evaluation_report for {recipe.name}, then publish."
+        )
+    for artifact in (evaluation_report, lora_adapter, quantized_base_model):
+        artifact.verify()
     with hub.connect() as connection:
         plan = artifacts.plan(
             context,
@@ -91,10 +99,11 @@ def base_of(recipe: Recipe, connection: HubConnection, base_model: Artifact, fol
     resolved = base_model.resolved["base_model"]
     if resolved["on_hub"]:
         return Base(resolved["source"], resolved["revision"], on_hub=True)
-    source = f"{resolved['source']} ({resolved['revision']})"
-    files = base_files(folder, base_model.path, base_card(recipe, source))
+    source = f"{Path(resolved['source']).name} ({resolved['revision']})"  # of a folder, no more than its name
+    files = base_files(folder, base_model.path, base_card(recipe.base_model, source))
     repo_id = connection.repo_id(repo_name(recipe.base_model))
+    private = recipe.hub.private and not connection.is_public(repo_id)  # other adapters may need it public
     publication = connection.publish(
-        repo_id, files, tag=base_model.fingerprint, title="Publish base model", private=recipe.hub.private
+        repo_id, files, tag=base_model.fingerprint, title="Publish base model", private=private
     )
     return Base(publication.repo_id, publication.commit, on_hub=False)

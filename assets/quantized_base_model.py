@@ -39,7 +39,8 @@ def quantized_base_model(
 
             source = fetch(spec, resolved["revision"], connection.api, recipe.file)
             config = gpu.quantization_config(spec)
-            return quantize(spec, source, folder, config, gpu.model_kwargs(spec), recipe.file)
+            with gpu.exclusive(context.log.info):
+                return quantize(spec, source, folder, config, gpu.model_kwargs(spec), recipe.file)
 
         artifact = artifacts.plan(
             context,

@@ -1,7 +1,9 @@
 """Where a base model comes from: a Hub repo, a local folder, or an installed package, and which version exactly."""
 
 import hashlib
-from importlib.metadata import version
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +27,10 @@ def local_folder(spec: BaseModelSpec, where: str) -> Path | None:
         FinetuningError: the package is not installed, or the path that `repo` names does not exist.
     """
     if spec.package:
-        found = find_spec(spec.package)
+        try:
+            found = find_spec(spec.package)
+        except ModuleNotFoundError:  # of a dotted name, the first part
+            found = None
         if found is None or not found.submodule_search_locations:
             raise FinetuningError(
                 f"{where}: base_model.package: the package {spec.package!r} is not installed. Install it into the "
@@ -61,7 +66,8 @@ def resolve(spec: BaseModelSpec, api: "HfApi", where: str) -> dict[str, Any]:
         raise FinetuningError(f"{where}: base_model.repo: {reason}")  # out here: the client's error may hold the token
     if spec.package:
         gguf_file(spec, folder, where)
-        source = f"package {spec.package} {version(spec.package.replace('_', '-'))}"
+        distributions = packages_distributions().get(spec.package.split(".")[0], [])
+        source = " ".join(["package", spec.package, *(version(name) for name in distributions[:1])])
     else:
         source = str(spec.repo)
     return {"source": source, "revision": hash_of_weights(folder), "on_hub": False}
@@ -93,7 +99,7 @@ def gguf_file(spec: BaseModelSpec, folder: Path, where: str) -> dict[str, Any]:
 def template_revision(spec: BaseModelSpec) -> str:
     """A hash of the chat template's text where a file holds it, else the template's name."""
     path = CHAT_TEMPLATES / f"{spec.chat_template}.jinja"
-    path = path if path.exists() else Path(spec.chat_template)
+    path = path if path.exists() else Path(spec.chat_template).expanduser()
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else spec.chat_template
 
 
@@ -120,15 +126,33 @@ def fetch(spec: BaseModelSpec, revision: str, api: "HfApi", where: str, weights:
     raise FinetuningError(f"{where}: base_model.repo: {reason}")
 
 
+@contextmanager
+def readable(spec: BaseModelSpec, where: str) -> Iterator[None]:
+    """Nothing; what transformers can not load within the block is a mistake in the recipe, in transformers' words.
+
+    Raises:
+        FinetuningError: a file is missing or broken, or the model needs code that its repo ships.
+    """
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:400]
+        raise FinetuningError(
+            f"{where}: base_model: transformers can not load {spec.repo or spec.package}: {reason}. It has to have "
+            "config.json, a tokenizer, and safetensors or a GGUF file; a model whose repo ships its own code needs "
+            "trust_remote_code: true."
+        ) from error
+
+
 def load_tokenizer(spec: BaseModelSpec, folder: Path, where: str) -> "PreTrainedTokenizerBase":
     """The base model's tokenizer, with the recipe's chat template set and a padding token."""
     from transformers import AutoTokenizer
 
     from finetuning.chat import load_template
 
-    tokenizer = AutoTokenizer.from_pretrained(
-        folder, **gguf_file(spec, folder, where), trust_remote_code=spec.trust_remote_code
-    )
+    gguf = gguf_file(spec, folder, where)
+    with readable(spec, where):
+        tokenizer = AutoTokenizer.from_pretrained(folder, **gguf, trust_remote_code=spec.trust_remote_code)
     load_template(tokenizer, spec.chat_template, where)
     if tokenizer.pad_token is None:
         # Safe: batches carry an attention mask and labels of their own, so padding never hides a stop token.

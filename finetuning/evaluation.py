@@ -18,9 +18,9 @@ from transformers import (
 
 from finetuning.chat import render_prompt, stop_token
 from finetuning.errors import FinetuningError
-from finetuning.metrics import Metric, metrics_for
+from finetuning.metrics import Metric, final_answer, metrics_for
 from finetuning.progress import Progress
-from finetuning.quantization import load_base_model
+from finetuning.quantization import load_model
 from finetuning.recipe import EvaluationSpec
 
 RESAMPLES = 10_000
@@ -67,6 +67,21 @@ def questions_of(chat_dataset: Path, tokenizer: PreTrainedTokenizerBase, rows: i
         ids = render_prompt(tokenizer, prompt)
         questions.append(Question(row["place"], prompt, ids, answer["content"]))
     return questions
+
+
+def require_final_answers(questions: Sequence[Question]) -> None:
+    """Nothing.
+
+    Raises:
+        FinetuningError: a reference states no final answer, so that no answer could ever be right.
+    """
+    unclear = [question for question in questions if final_answer(question.reference) is None]
+    if unclear:
+        raise FinetuningError(
+            f"evaluation.metrics: final-answer: {len(unclear)} of {len(questions)} references state no final answer; "
+            f"the first is {unclear[0].place}: {unclear[0].reference[:80]!r}. End them with `#### ` and the answer, or "
+            "use another metric."
+        )
 
 
 def generate(
@@ -164,9 +179,11 @@ def evaluate(
         FinetuningError: the adapter changes nothing.
     """
     progress.update("loading the base model")
-    tokenizer = AutoTokenizer.from_pretrained(adapter)
+    tokenizer = AutoTokenizer.from_pretrained(adapter, trust_remote_code=model_kwargs["trust_remote_code"])
     questions = questions_of(chat_dataset, tokenizer, spec.rows)
-    model: Any = load_base_model(base_model, model_kwargs)
+    if "final-answer" in spec.metrics:
+        require_final_answers(questions)
+    model = load_model(base_model, **model_kwargs)
     answers = {}
     for name in ("base", "tuned"):
         model = load_tuned(model, adapter) if name == "tuned" else model

@@ -125,14 +125,14 @@ def quantization_note(spec: BaseModelSpec, on_hub: bool) -> str:
     if quantization.bits == 4:
         arguments = (
             f'load_in_4bit=True, bnb_4bit_quant_type="{quantization.type}", '
-            f'bnb_4bit_use_double_quant={quantization.double}, bnb_4bit_compute_dtype="bfloat16"'
+            f'bnb_4bit_use_double_quant={quantization.double}, bnb_4bit_compute_dtype="{spec.dtype}"'
         )
     return f"For the answers that were evaluated, pass `quantization_config=BitsAndBytesConfig({arguments})` as well."
 
 
-def base_card(recipe: Recipe, source: str) -> str:
+def base_card(spec: BaseModelSpec, source: str) -> str:
     """The README of a base model that was on no hub: where it came from and what it is for."""
-    header = ModelCardData(library_name="transformers", pipeline_tag="text-generation", license=recipe.hub.license)
-    name = repo_name(recipe.base_model)
+    header = ModelCardData(library_name="transformers", pipeline_tag="text-generation")
+    name = repo_name(spec)
     text = f"# {name}\n\nThe base model of the adapters that were trained on it, exactly as they were: {source}."
     return str(ModelCard(f"---\n{header.to_yaml()}\n---\n\n{text}\n"))

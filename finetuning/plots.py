@@ -41,8 +41,9 @@ def base_beside_tuned(metrics: Mapping[str, Mapping[str, Any]]) -> bytes:
         low, high = found["interval"]
         error = [[max(found["gain"] - low, 0)], [max(high - found["gain"], 0)]]
         for offset, key, color in ((-0.2, "base", BASE), (0.2, "tuned", TUNED)):
-            bars = axes.bar(position + offset, found[key], 0.38, color=color, label=key if position == 0 else None)
-            axes.bar_label(bars, fmt="{:.1%}", padding=3, color=INK)
+            axes.bar(position + offset, found[key], 0.38, color=color, label=key if position == 0 else None)
+            top = found[key] + (error[1][0] if key == "tuned" else 0)
+            axes.text(position + offset, top + 0.02, f"{found[key]:.1%}", ha="center", color=INK)
         axes.errorbar(position + 0.2, found["tuned"], error, color=INK, capsize=4, linewidth=1)
     ticks = [name if found["higher_is_better"] else f"{name}\n(less is better)" for name, found in metrics.items()]
     axes.set_xticks(range(len(metrics)), ticks)
@@ -54,7 +55,7 @@ def base_beside_tuned(metrics: Mapping[str, Mapping[str, Any]]) -> bytes:
 def _figure(title: str, x: str, y: str):
     figure = Figure(figsize=(6.4, 3.4), dpi=90, layout="constrained")
     axes = figure.subplots()
-    axes.set_title(title, loc="left", color=INK)
+    axes.set_title(title, loc="left", color=INK, pad=10)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.spines[["top", "right"]].set_visible(False)

@@ -29,4 +29,7 @@ def base_files(folder: Path, base_model: Path, card: str) -> Mapping[str, Path]:
     """Weights, configuration and tokenizer of a base model, with a card that is written into `folder`."""
     readme = folder / "base.md"
     readme.write_text(card)
-    return {**{path.name: path for path in base_model.iterdir() if path.name not in LEFT_OUT}, "README.md": readme}
+    return {
+        **{path.name: path for path in base_model.iterdir() if path.is_file() and path.name not in LEFT_OUT},
+        "README.md": readme,
+    }

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.models.falcon import modeling_falcon
 from transformers.utils import logging
 
-from finetuning.base_model import gguf_file
+from finetuning.base_model import gguf_file, readable
 from finetuning.errors import FinetuningError
 from finetuning.recipe import BaseModelSpec
 
@@ -42,14 +42,16 @@ def load_dense(spec: BaseModelSpec, folder: Path, dtype: str, where: str) -> Pre
             f"{where}: base_model: {folder} has no *.safetensors file. Weights are read from safetensors or GGUF only; "
             "convert the model (its repo may have a revision that is converted already) and name that."
         )
-    return load_model(
-        folder,
-        **gguf,
-        **({"quantization_config": GgufConfig(dequantize=True)} if gguf else {}),
-        dtype=getattr(torch, dtype),
-        use_safetensors=True,
-        trust_remote_code=spec.trust_remote_code,
-    )
+    plain = {"quantization_config": GgufConfig(dequantize=True)} if gguf else {}
+    with readable(spec, where):
+        return load_model(
+            folder,
+            **gguf,
+            **plain,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            trust_remote_code=spec.trust_remote_code,
+        )
 
 
 def quantize(
@@ -68,9 +70,10 @@ def quantize(
         FinetuningError: there are no weights that may be read, or no layer of them can be quantized.
     """
     dense = load_dense(spec, folder, model_kwargs["dtype"], where)
-    tokenizer = AutoTokenizer.from_pretrained(
-        folder, **gguf_file(spec, folder, where), trust_remote_code=spec.trust_remote_code
-    )
+    with readable(spec, where):
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, **gguf_file(spec, folder, where), trust_remote_code=spec.trust_remote_code
+        )
     tokenizer.save_pretrained(out)
     full_size = dense.get_memory_footprint()
     summary = {"parameters": dense.num_parameters(), "full_size_mb": round(full_size / MIB, 1)}
@@ -132,13 +135,6 @@ def dequantize(module: Any) -> torch.Tensor:
     if isinstance(module, Linear4bit):
         return dequantize_4bit(weight.data, weight.quant_state)
     return int8_vectorwise_dequant(weight.data, weight.SCB if module.state.SCB is None else module.state.SCB)
-
-
-def load_base_model(folder: Path, model_kwargs: dict[str, Any]) -> PreTrainedModel:
-    """The model that `quantize` left in `folder`, ready to be trained on or to answer."""
-    model = load_model(folder, **model_kwargs)
-    keep_trainable_on_cpu(model)
-    return model
 
 
 def keep_trainable_on_cpu(model: torch.nn.Module) -> None:

@@ -22,12 +22,12 @@ from trl import SFTConfig, SFTTrainer, pack_dataset
 
 from finetuning.errors import FinetuningError
 from finetuning.progress import Progress
-from finetuning.quantization import load_base_model
+from finetuning.quantization import keep_trainable_on_cpu, load_model
 from finetuning.recipe import LoraSpec, TrainingSpec
+from finetuning.recipe_errors import nearest
+from finetuning.rendering import NOT_SUPERVISED
 
 MIB = 2**20
-# The label of a position that is not supervised (torch's own default).
-IGNORED = -100
 
 
 class TrainingJob(BaseModel):
@@ -76,12 +76,20 @@ class TrainingProgress(TrainerCallback):
         if loss is None:
             return
         self._loss = float(loss)
-        if not math.isfinite(self._loss):
+        self.require_finite(self._loss, state)
+        self.curve.append({"step": state.global_step, "loss": self._loss, "epoch": round(state.epoch or 0.0, 4)})
+
+    def require_finite(self, loss: float, state: TrainerState) -> None:
+        """Nothing.
+
+        Raises:
+            FinetuningError: `loss` is infinite or not a number.
+        """
+        if not math.isfinite(loss):
             raise FinetuningError(
-                f"{self.where}: training diverged: the loss at step {state.global_step} is {self._loss}. Lower "
+                f"{self.where}: training diverged: the loss at step {state.global_step} is {loss}. Lower "
                 "training.learning_rate, or set training.max_grad_norm to 0.3."
             )
-        self.curve.append({"step": state.global_step, "loss": self._loss, "epoch": round(state.epoch or 0.0, 4)})
 
 
 class CpuTrainer(SFTTrainer):
@@ -94,13 +102,13 @@ class CpuTrainer(SFTTrainer):
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch=None):
         """The same loss as trl's `nll`: the sum over supervised tokens, divided by their number in the whole batch."""
         labels = inputs["labels"][:, 1:]
-        positions = (labels != IGNORED).any(dim=0).nonzero().flatten()
+        positions = (labels != NOT_SUPERVISED).any(dim=0).nonzero().flatten()
         rest = {key: value for key, value in inputs.items() if key != "labels"}
         outputs = model(**rest, use_cache=False, logits_to_keep=positions)
         kept = labels[:, positions]
-        count = (kept != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
+        count = (kept != NOT_SUPERVISED).sum() if num_items_in_batch is None else num_items_in_batch
         logits = outputs.logits.float().flatten(0, 1)
-        loss = cross_entropy(logits, kept.flatten(), ignore_index=IGNORED, reduction="sum") / count
+        loss = cross_entropy(logits, kept.flatten(), ignore_index=NOT_SUPERVISED, reduction="sum") / count
         return (loss, outputs) if return_outputs else loss
 
 
@@ -113,8 +121,12 @@ def train(job: TrainingJob, progress: Progress) -> dict[str, Any]:
         FinetuningError: the loss is no longer a number.
     """
     progress.update("loading the base model")
-    model = load_base_model(job.base_model, job.model_kwargs)
-    tokenizer = AutoTokenizer.from_pretrained(job.chat_dataset / "tokenizer")
+    model = load_model(job.base_model, **job.model_kwargs)
+    keep_trainable_on_cpu(model)
+    require_target_modules(model, job)
+    tokenizer = AutoTokenizer.from_pretrained(
+        job.chat_dataset / "tokenizer", trust_remote_code=job.model_kwargs["trust_remote_code"]
+    )
     callback = TrainingProgress(progress, job.where)
     trainer = (CpuTrainer if model.device.type == "cpu" else SFTTrainer)(
         model=model,
@@ -132,6 +144,7 @@ def train(job: TrainingJob, progress: Progress) -> dict[str, Any]:
     seconds = time.monotonic() - started
     progress.update("measuring the loss on the eval split")
     eval_loss = trainer.evaluate()["eval_loss"]
+    callback.require_finite(eval_loss, trainer.state)
     adapted.save_pretrained(job.output)
     tokenizer.save_pretrained(job.output)
     return {
@@ -149,6 +162,22 @@ def train(job: TrainingJob, progress: Progress) -> dict[str, Any]:
     }
 
 
+def require_target_modules(model: torch.nn.Module, job: TrainingJob) -> None:
+    """Nothing.
+
+    Raises:
+        FinetuningError: the recipe targets a module that the model does not have.
+    """
+    layers = {name.rsplit(".")[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    wanted = [] if isinstance(job.lora.target_modules, str) else job.lora.target_modules
+    for name in wanted:
+        if name.rsplit(".")[-1] not in layers:
+            raise FinetuningError(
+                f"{job.where}: lora.target_modules: {name!r} is no linear layer of {type(model).__name__}, which has "
+                f"{', '.join(sorted(layers))}{nearest(name, layers)}. Or write all-linear."
+            )
+
+
 def keep_master_weights(model: torch.nn.Module) -> None:
     """Nothing; what is trained is stored in float32, and computed with in bfloat16 by the trainer's autocast.
 
@@ -162,10 +191,13 @@ def keep_master_weights(model: torch.nn.Module) -> None:
 
 def sft_config(job: TrainingJob) -> SFTConfig:
     """The recipe's training settings, and those that are not a matter of taste."""
-    on_cpu = job.model_kwargs["device_map"][""] == "cpu"
+    on_cpu, dtype = job.model_kwargs["device_map"][""] == "cpu", job.model_kwargs["dtype"]
+    settings = job.training.model_dump()
+    # A GPU without bfloat16 computes in float16, whatever the recipe wishes.
+    settings |= {"bf16": settings["bf16"] and dtype == "bfloat16", "fp16": dtype == "float16"}
     return SFTConfig(
-        **job.training.model_dump(),
-        output_dir=str(job.output / "checkpoints"),
+        **settings,
+        output_dir=str(job.output),
         # Rows come tokenized, with labels, and no longer than chat.max_length.
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,

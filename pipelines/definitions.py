@@ -38,7 +38,7 @@ defs = dg.Definitions(
     resources={
         "artifacts": artifacts,
         "io_manager": ArtifactIOManager(artifacts=artifacts),
-        "gpu": Gpu(require=os.environ.get("FINETUNING_REQUIRE", "any")),
+        "gpu": Gpu(require=os.environ.get("FINETUNING_REQUIRE", "any"), lock=str(ROOT / ".dagster" / "gpu.lock")),
         "hub": Hub(
             address=os.environ.get("FINETUNING_HUB", LOCAL),
             state=os.environ.get("FINETUNING_HUB_STATE", str(ROOT / ".hub")),

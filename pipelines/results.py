@@ -10,7 +10,7 @@ from pipelines.definitions import artifacts
 
 
 def results(partition: str) -> str:
-    """The evaluation table, the seconds of each asset, where the report is, and what was published.
+    """The evaluation table, where the report is, and what was published.
 
     Raises:
         FinetuningError: nothing was published for `partition` yet.

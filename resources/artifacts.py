@@ -5,7 +5,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from finetuning.errors import FinetuningError
 
@@ -61,6 +62,21 @@ class Artifact:
             "seconds": round(self.seconds, 2),
             "path": dg.MetadataValue.path(str(self.path)),
         }
+
+    def require_inputs(self, *inputs: "Artifact") -> None:
+        """Nothing, when this artifact was made from these very ones.
+
+        Raises:
+            FinetuningError: it was made from others; what it says is not about these.
+        """
+        for artifact in inputs:
+            made_from = self.inputs.get(artifact.asset)
+            if made_from != artifact.fingerprint:
+                raise FinetuningError(
+                    f"{self.partition}: the {self.asset} in force ({self.fingerprint}) was made from {artifact.asset} "
+                    f"{made_from}, and the one in force now is {artifact.fingerprint}. Materialize {self.asset} for "
+                    f"{self.partition} first, and what lies between."
+                )
 
     def verify(self) -> None:
         """Nothing, when every file is what was written.
@@ -216,7 +232,7 @@ class Plan:
         """
         started = time.monotonic()
         self.home.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.home / ".lock"):
+        with locked(self.home / ".lock", self.log):
             artifact = read_artifact(self.home / self.fingerprint)
             reused = artifact is not None and still_valid(artifact)
             if artifact is None or not reused:
@@ -224,6 +240,21 @@ class Plan:
             write_json(self.home / CURRENT, {"fingerprint": self.fingerprint})
         self.log(f"{artifact.asset} {self.fingerprint}: {'reused' if reused else 'written'}, {artifact.path}")
         return replace(artifact, reused=reused, seconds=time.monotonic() - started)
+
+
+@contextmanager
+def locked(path: Path, log: Callable[[str], None]) -> Iterator[None]:
+    """Nothing; holds the lock of `path`, after saying so if another process has it. A killed process holds none."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log(f"waiting for another process that holds {path}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def build(home: Path, record: dict[str, Any], write: Callable[[Path], dict[str, Any]]) -> Artifact:

@@ -1,13 +1,17 @@
 """What this machine can do: its device, number formats and attention kernels, and what a recipe gets of them."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
+from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 
 from finetuning.errors import FinetuningError
 from finetuning.recipe import BaseModelSpec
+from resources.artifacts import locked
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig
@@ -28,7 +32,6 @@ class Machine:
     name: str
     capability: tuple[int, int] | None
     free_memory: int
-    total_memory: int
     bf16: bool
 
 
@@ -45,28 +48,18 @@ def detect() -> Machine:
     import torch
 
     if torch.cuda.is_available():
-        free, total = torch.cuda.mem_get_info()
+        free, _ = torch.cuda.mem_get_info()
         return Machine(
             device="cuda",
             name=torch.cuda.get_device_name(),
             capability=torch.cuda.get_device_capability(),
             free_memory=free,
-            total_memory=total,
-            bf16=torch.cuda.is_bf16_supported(),
+            bf16=torch.cuda.is_bf16_supported(including_emulation=False),
         )
     import psutil
 
-    memory = psutil.virtual_memory()
     # torch computes bf16 on every CPU, in hardware or in float32 registers.
-    return Machine("cpu", "CPU", None, free_memory=memory.available, total_memory=memory.total, bf16=True)
-
-
-def has_module(name: str) -> bool:
-    """Whether `name` can be imported, without importing it."""
-    try:
-        return find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False
+    return Machine("cpu", "CPU", None, free_memory=psutil.virtual_memory().available, bf16=True)
 
 
 def obstacle(kernel: str, machine: Machine) -> str | None:
@@ -79,7 +72,17 @@ def obstacle(kernel: str, machine: Machine) -> str | None:
     if machine.capability < least:
         found = ".".join(map(str, machine.capability))
         return f"needs compute capability {least[0]}.{least[1]}, and {machine.name} has {found}"
-    return None if has_module(package) else f"needs the package {package}, which is not installed"
+    failure = import_failure(package)
+    return f"needs the package {package}, which does not import: {failure}" if failure else None
+
+
+def import_failure(name: str) -> str | None:
+    """Why `name` can not be imported, or None where it can: a kernel built for another torch is found, and fails."""
+    try:
+        import_module(name)
+    except Exception as error:
+        return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return None
 
 
 class Gpu(dg.ConfigurableResource):
@@ -89,6 +92,15 @@ class Gpu(dg.ConfigurableResource):
     """
 
     require: str = "any"
+    lock: str = ".dagster/gpu.lock"
+
+    @contextmanager
+    def exclusive(self, log: Callable[[str], None]) -> Iterator[None]:
+        """Nothing; no other process of this checkout computes meanwhile, whatever started it, or however it ended."""
+        path = Path(self.lock).absolute()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path, log):
+            yield
 
     def machine(self) -> Machine:
         """The machine that was found.

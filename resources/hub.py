@@ -1,6 +1,7 @@
 """The model hub: the one place that knows its address and token, and the only one that publishes."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from huggingface_hub import GitCommitInfo, HfApi
 
 LOCAL = "local"
+TAG = re.compile("[0-9a-f]{16}")  # a fingerprint
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,21 @@ class HubConnection:
         except Exception as error:
             mistake = self._explained(error, publication["repo_id"])
         else:
-            later = head != publication["commit"] and head in tags.values()
+            # Below a later tag of the pipeline it is not in force; below somebody's own commit it is left in peace.
+            later = head != publication["commit"] and any(
+                commit == head and TAG.fullmatch(tag) for tag, commit in tags.items()
+            )
             return tags.get(publication["tag"]) == publication["commit"] and not later
         raise mistake
+
+    def is_public(self, repo_id: str) -> bool:
+        """Whether the repo is there and everybody may see it."""
+        from huggingface_hub.errors import RepositoryNotFoundError
+
+        try:
+            return not self.api.repo_info(repo_id).private
+        except RepositoryNotFoundError:
+            return False
 
     def publish(self, repo_id: str, files: Mapping[str, Path], *, tag: str, title: str, private: bool) -> Publication:
         """The repo `repo_id` holding exactly `files` (path in the repo -> local file), as one commit with one tag.
@@ -85,20 +99,22 @@ class HubConnection:
         """
         try:
             self.api.create_repo(repo_id, private=private, exist_ok=True)
-            return self._publish(repo_id, files, tag, f"{title} ({tag})")
+            if self.api.repo_info(repo_id).private != private:
+                self.api.update_repo_settings(repo_id, private=private)
+            return self._publish(repo_id, files, tag, title)
         except Exception as error:
             mistake = self._explained(error, repo_id)
         raise mistake  # out here: the client's own error may hold the token
 
-    def _publish(self, repo_id: str, files: Mapping[str, Path], tag: str, message: str) -> Publication:
+    def _publish(self, repo_id: str, files: Mapping[str, Path], tag: str, title: str) -> Publication:
         tags, commit = self._refs(repo_id)
         if tags.get(tag) == commit:
             return Publication(repo_id, commit, tag, created=False)
         history = self.api.list_repo_commits(repo_id)
-        # A head with this very message: the process died between its commit and its tag.
-        if history[0].title != message:
-            self._refuse_foreign_head(repo_id, history[0], len(history), set(tags.values()))
-            commit = self._commit(repo_id, files, message, parent=commit)
+        # A head of this very title: the process died between its commit and its tag.
+        if history[0].title != f"{title} ({tag})":
+            self._refuse_foreign_head(repo_id, history, title)
+            commit = self._commit(repo_id, files, f"{title} ({tag})", parent=commit)
         if tag in tags:
             self.api.delete_tag(repo_id, tag=tag)
         self.api.create_tag(repo_id, tag=tag, revision=commit)
@@ -125,12 +141,15 @@ class HubConnection:
 
         return explain(error, repo_id, self.endpoint, has_token=bool(self.api.token))
 
-    def _refuse_foreign_head(self, repo_id: str, head: "GitCommitInfo", commits: int, ours: set[str]) -> None:
-        if commits > 1 and head.commit_id not in ours:
+    def _refuse_foreign_head(self, repo_id: str, history: list["GitCommitInfo"], title: str) -> None:
+        head = history[0]
+        ours = re.fullmatch(re.escape(title) + r" \([0-9a-f]{16}\)", head.title)
+        untouched = len(history) == 1 and set(self.api.list_repo_files(repo_id)) <= {".gitattributes", "README.md"}
+        if not ours and not untouched:
             raise FinetuningError(
                 f"{repo_id} on {self.endpoint}: its newest commit {head.commit_id[:12]} ({head.title!r} by "
-                f"{', '.join(head.authors) or 'unknown'}) was not made by this pipeline, and publishing would "
-                "overwrite it. Revert that commit, or name another hub.repo in the recipe."
+                f"{', '.join(head.authors) or 'unknown'}) was not made by this recipe, and publishing would overwrite "
+                "it. Revert that commit, or name another hub.repo in the recipe."
             )
 
 
@@ -151,7 +170,9 @@ class Hub(dg.ConfigurableResource):
             yield self._connection(self.address, self.address.rstrip("/"), os.environ.get("HF_TOKEN"))
             return
         # A proxy that the user needs for other addresses never sees loopback.
-        os.environ["NO_PROXY"] = ",".join(filter(None, (os.environ.get("NO_PROXY"), "127.0.0.1")))
+        excepted = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+        if "127.0.0.1" not in excepted:
+            os.environ["no_proxy"] = os.environ["NO_PROXY"] = f"{excepted},127.0.0.1".strip(",")
         from resources.hub_server.local import local_hub
 
         with local_hub(Path(self.state).absolute()) as server:

@@ -22,7 +22,9 @@ class Launcher(dg.ConfigurableResource):
     """Starts a `finetuning` entry point as one child process; its progress comes back through Dagster Pipes."""
 
     def run(self, context: dg.AssetExecutionContext, module: str, job: Mapping[str, Any]) -> None:
-        """Nothing, once `python -m <module> JOB.json`, with `job` in that file, has ended well.
+        """Nothing, once `python -m <module> JOB.json PARENT`, with `job` in that file, has ended well.
+
+        PARENT is this process's id, so that the child can end itself when this process is killed.
 
         Raises:
             FinetuningError: the child said what was wrong, or was killed.
@@ -33,7 +35,7 @@ class Launcher(dg.ConfigurableResource):
             path = Path(folder) / "job.json"
             path.write_text(json.dumps(job))
             try:
-                client.run(context=context, command=[sys.executable, "-m", module, str(path)])
+                client.run(context=context, command=[sys.executable, "-m", module, str(path), str(os.getpid())])
             except DagsterPipesExecutionError as error:
                 raise FinetuningError(reason_of_death(path.with_name(FAILURE), str(error))) from None
 

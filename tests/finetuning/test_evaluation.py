@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetuning.chat import render_prompt
 from finetuning.errors import FinetuningError
-from finetuning.evaluation import Question, answer_of, bootstrap_interval, generate, load_tuned
+from finetuning.evaluation import Question, answer_of, bootstrap_interval, generate, load_tuned, require_final_answers
 from finetuning.progress import Progress
 from finetuning.recipe import EvaluationSpec
 from tests.tiny_models import ZEPHYR, save_tiny_model
@@ -20,7 +20,10 @@ SILENT = Progress(lambda line: None, "")
 def tiny(tmp_path_factory):
     """A tiny model in float32 and its tokenizer."""
     folder = save_tiny_model("smollm2-135m", tmp_path_factory.mktemp("tiny"), ZEPHYR)
-    return AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    for weight in model.parameters():  # a fresh model says the same to everything
+        torch.nn.init.normal_(weight, std=0.4)
+    return model, AutoTokenizer.from_pretrained(folder)
 
 
 def questions(tokenizer, count):
@@ -85,3 +88,9 @@ def test_padding_never_reaches_an_answer(tiny):
             model, tokenizer, questions(tokenizer, 3), EvaluationSpec(max_new_tokens=3, batch_size=3), SILENT, "tiny"
         )
     assert all("</s>" not in answer.text and answer.tokens <= 3 for answer in answers)
+
+
+def test_references_without_a_final_answer_are_a_mistake_and_not_a_score_of_zero():
+    asked = [Question("train-00.parquet:3", [], [], "Paris, of course."), Question("x", [], [], "#### 4")]
+    with pytest.raises(FinetuningError, match=r"1 of 2 references state no final answer.*train-00\.parquet:3"):
+        require_final_answers(asked)

@@ -31,7 +31,9 @@ def test_equal_answers_are_equal_however_they_are_written(one, other):
     assert same_answer(one, other)
 
 
-@pytest.mark.parametrize(("one", "other"), [("8", "18"), ("18", "8"), ("1/0", "1"), ("-3", "3"), ("", "0")])
+@pytest.mark.parametrize(
+    ("one", "other"), [("8", "18"), ("18", "8"), ("1/0", "1"), ("-3", "3"), ("", "0"), ("1e99999999", "1")]
+)
 def test_different_answers_are_different(one, other):
     assert not same_answer(one, other)
 

@@ -6,7 +6,7 @@ from bitsandbytes.nn import Linear4bit
 
 from finetuning.base_model import resolve
 from finetuning.errors import FinetuningError
-from finetuning.quantization import dequantize, keep_trainable_on_cpu, load_base_model, load_dense, quantize
+from finetuning.quantization import dequantize, keep_trainable_on_cpu, load_dense, load_model, quantize
 from finetuning.recipe import BaseModelSpec
 from resources.gpu import Gpu
 from tests.tiny_models import save_tiny_model
@@ -21,7 +21,8 @@ def test_gradients_are_those_of_the_dequantized_weight_after_an_evaluation(tmp_p
     spec = BaseModelSpec.model_validate({"repo": str(tiny_llama)})
     kwargs = Gpu().model_kwargs(spec)
     quantize(spec, tiny_llama, tmp_path, Gpu().quantization_config(spec), kwargs, "tiny")
-    model = load_base_model(tmp_path, kwargs)
+    model = load_model(tmp_path, **kwargs)
+    keep_trainable_on_cpu(model)
     layer = next(module for module in model.modules() if isinstance(module, Linear4bit))
     weight = dequantize(layer).to(torch.bfloat16)
     with torch.no_grad():  # what an evaluation on the way does

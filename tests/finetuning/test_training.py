@@ -1,6 +1,7 @@
 """Training: trl's loss, master weights in float32, and a loss that is no number ends it."""
 
 import math
+from itertools import chain
 
 import pytest
 import torch
@@ -11,7 +12,15 @@ from trl import SFTConfig, SFTTrainer
 
 from finetuning.errors import FinetuningError
 from finetuning.progress import Progress
-from finetuning.training import CpuTrainer, TrainingProgress, keep_master_weights
+from finetuning.training import (
+    CpuTrainer,
+    TrainingJob,
+    TrainingProgress,
+    keep_master_weights,
+    require_target_modules,
+    train,
+    train_rows,
+)
 from tests.tiny_models import save_tiny_model
 
 ROWS = [
@@ -62,6 +71,41 @@ def test_the_cpu_head_gives_trls_own_losses_and_weights(tiny, tmp_path):
     assert ours[0][0] != pytest.approx(ours[0][2], rel=1e-3), "nothing was learned, so equal losses prove nothing"
     for name, weight in theirs[1].items():
         torch.testing.assert_close(ours[1][name], weight, rtol=1e-2, atol=1e-4)
+
+
+def job_of(tmp_path, tiny, lora=None, training=None, **changes):
+    settings = {
+        "where": "tiny.yaml",
+        "lora": lora or {},
+        "training": {"max_steps": 2, "activation_checkpointing": False, **(training or {})},
+        "max_length": 64,
+        "chat_dataset": tmp_path,
+        "base_model": tiny,
+        "model_kwargs": {"dtype": "float32", "device_map": {"": "cpu"}, "trust_remote_code": False},
+        "output": tmp_path / "adapter",
+        **changes,
+    }
+    return TrainingJob.model_validate(settings)
+
+
+def test_packing_keeps_every_token_and_label_and_trains(tmp_path, tiny):
+    for split in ("train", "eval"):
+        Dataset.from_list(ROWS).to_parquet(str(tmp_path / f"{split}.parquet"))
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(tmp_path / "tokenizer")
+    job = job_of(tmp_path, tiny, training={"packing": True, "per_device_train_batch_size": 1})
+    packed = train_rows(job)
+    assert len(packed) < len(ROWS)
+    for column in ("input_ids", "labels"):
+        before, after = (sorted(chain.from_iterable(row[column] for row in rows)) for rows in (ROWS, packed))
+        assert after == before
+    assert train(job, Progress(lambda line: None, ""))["steps"] == 2
+
+
+def test_a_target_that_the_model_does_not_have_is_named_beside_those_that_it_has(tmp_path, tiny):
+    job = job_of(tmp_path, tiny, lora={"target_modules": ["q_prj"]})
+    model = AutoModelForCausalLM.from_pretrained(tiny)
+    with pytest.raises(FinetuningError, match=r"'q_prj' is no linear layer of LlamaForCausalLM.*nearest is q_proj"):
+        require_target_modules(model, job)
 
 
 def test_what_is_trained_is_stored_in_float32():

@@ -101,25 +101,23 @@ def test_the_result_table_names_report_and_commit(world):
     assert f"local/tiny-adapter at commit {published['commit']}" in shown.stdout
 
 
-@pytest.mark.parametrize(
-    ("section", "keys", "rebuilt"),
-    [
-        ("lora", {"r": 2}, {"lora_adapter", "evaluation_report", "published_repo"}),
-        ("evaluation", {"rows": 1}, {"evaluation_report", "published_repo"}),
-        ("hub", {"license": "mit"}, {"published_repo"}),
-        ("dataset", {"seed": 7}, ASSETS - {"quantized_base_model"}),
-    ],
-)
-def test_editing_one_section_rebuilds_exactly_what_depends_on_it(world, recipe, section, keys, rebuilt):
-    world.write_recipe("tiny", recipe)
-    assert world.materialize("tiny").returncode == 0
-    before = world.artifacts("tiny")
-    world.write_recipe("tiny", changed(recipe, section, **keys))
-    run = world.materialize("tiny")
-    assert run.returncode == 0, run.stdout[-4000:]
-    after = world.artifacts("tiny")
-    assert {name for name in ASSETS if after[name] != before[name]} == rebuilt
-    assert len(re.findall(r": reused,", run.stdout)) == len(ASSETS) - len(rebuilt)
+EDITS = [
+    ("hub", {"license": "mit"}, {"published_repo"}),
+    ("evaluation", {"rows": 1}, {"evaluation_report", "published_repo"}),
+    ("lora", {"r": 2}, {"lora_adapter", "evaluation_report", "published_repo"}),
+    ("dataset", {"seed": 7}, ASSETS - {"quantized_base_model"}),
+]
+
+
+def test_editing_one_section_rebuilds_exactly_what_depends_on_it(world, recipe):
+    for section, keys, rebuilt in EDITS:
+        before, recipe = world.artifacts("tiny"), changed(recipe, section, **keys)
+        world.write_recipe("tiny", recipe)
+        run = world.materialize("tiny")
+        assert run.returncode == 0, run.stdout[-4000:]
+        after = world.artifacts("tiny")
+        assert {name for name in ASSETS if after[name] != before[name]} == rebuilt, section
+        assert len(re.findall(r": reused,", run.stdout)) == len(ASSETS) - len(rebuilt), section
 
 
 def test_a_failed_gate_fails_the_run_and_publishes_nothing_however_it_is_selected(world, recipe):
@@ -144,6 +142,14 @@ def test_an_adapter_without_a_verdict_of_its_own_is_not_published(world, recipe)
     assert alone.returncode == 1
     assert "is about adapter" in alone.stdout and "Materialize evaluation_report for other" in alone.stdout
     assert commits(world, "local/other-adapter") == history
+
+
+def test_an_adapter_never_sits_its_exam_on_rows_that_it_may_have_learned(world, recipe):
+    world.write_recipe("other", changed(changed(recipe, "dataset", seed=9), "hub", repo="other-adapter"))
+    assert world.materialize("other", select="raw_dataset,chat_dataset").returncode == 0
+    exam = world.materialize("other", select="evaluation_report")
+    assert exam.returncode == 1
+    assert "the lora_adapter in force" in exam.stdout and "was made from chat_dataset" in exam.stdout
 
 
 def test_an_adapter_that_was_edited_after_its_exam_is_not_published(world, recipe):
@@ -172,7 +178,7 @@ def test_somebody_elses_commit_is_never_overwritten(world, recipe):
     world.write_recipe("shared", changed(changed(recipe, "lora", r=3), "hub", repo="shared-adapter"))
     run = world.materialize("shared")
     assert run.returncode == 1
-    assert "'Add my notes'" in run.stdout and "was not made by this pipeline" in run.stdout
+    assert "'Add my notes'" in run.stdout and "was not made by this recipe" in run.stdout
     assert commits(world, "local/shared-adapter")[0] == "Add my notes"
 
 

@@ -6,8 +6,8 @@ from finetuning.errors import FinetuningError
 from finetuning.recipe import BaseModelSpec
 from resources.gpu import Gpu, Machine, detect, obstacle
 
-H100 = Machine("cuda", "NVIDIA H100", (9, 0), 80 << 30, 80 << 30, bf16=True)
-T4 = Machine("cuda", "Tesla T4", (7, 5), 15 << 30, 16 << 30, bf16=False)
+H100 = Machine("cuda", "NVIDIA H100", (9, 0), 80 << 30, bf16=True)
+T4 = Machine("cuda", "Tesla T4", (7, 5), 15 << 30, bf16=False)
 
 
 def base_model(**changes):

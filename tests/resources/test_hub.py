@@ -7,6 +7,8 @@ from finetuning.errors import FinetuningError
 from resources.hub import HubConnection
 from resources.hub_server.local import local_hub
 
+A, B = "a" * 16, "b" * 16
+
 
 @pytest.fixture(scope="module")
 def connection(tmp_path_factory):
@@ -30,64 +32,89 @@ def titles(connection, repo):
 
 
 def test_publishing_makes_one_commit_and_one_tag(connection, files):
-    made = publish(connection, "first", files, "aaaa")
+    made = publish(connection, "first", files, A)
     assert made.created and made.repo_id == "local/first"
-    assert titles(connection, "first") == ["Publish it (aaaa)", "initial commit"]
-    assert set(connection.api.list_repo_files("local/first", revision="aaaa")) == {".gitattributes", *files}
+    assert titles(connection, "first") == [f"Publish it ({A})", "initial commit"]
+    assert set(connection.api.list_repo_files("local/first", revision=A)) == {".gitattributes", *files}
 
 
 def test_the_same_twice_makes_no_second_commit(connection, files):
-    first, again = (publish(connection, "twice", files, "aaaa") for _ in range(2))
+    first, again = (publish(connection, "twice", files, A) for _ in range(2))
     assert (first.commit, again.created) == (again.commit, False)
     assert len(titles(connection, "twice")) == 2
 
 
 def test_a_new_version_leaves_nothing_of_the_old_one(connection, files):
-    publish(connection, "new", files, "aaaa")
-    publish(connection, "new", {"three.txt": files["one.txt"]}, "bbbb")
+    publish(connection, "new", files, A)
+    publish(connection, "new", {"three.txt": files["one.txt"]}, B)
     assert set(connection.api.list_repo_files("local/new")) == {".gitattributes", "three.txt"}
-    assert set(connection.api.list_repo_files("local/new", revision="aaaa")) == {".gitattributes", *files}
+    assert set(connection.api.list_repo_files("local/new", revision=A)) == {".gitattributes", *files}
 
 
 def test_going_back_to_an_older_version_publishes_it_again(connection, files):
-    old = publish(connection, "back", files, "aaaa")
+    old = publish(connection, "back", files, A)
     assert connection.has({"repo_id": old.repo_id, "commit": old.commit, "tag": old.tag})
-    publish(connection, "back", {"three.txt": files["one.txt"]}, "bbbb")
+    publish(connection, "back", {"three.txt": files["one.txt"]}, B)
     assert not connection.has({"repo_id": old.repo_id, "commit": old.commit, "tag": old.tag})
-    again = publish(connection, "back", files, "aaaa")
+    again = publish(connection, "back", files, A)
     assert again.created
     assert set(connection.api.list_repo_files("local/back")) == {".gitattributes", *files}
 
 
 def test_a_death_between_commit_and_tag_is_mended_without_a_second_commit(connection, files):
-    made = publish(connection, "died", files, "aaaa")
-    connection.api.delete_tag("local/died", tag="aaaa")
-    mended = publish(connection, "died", files, "aaaa")
+    made = publish(connection, "died", files, A)
+    connection.api.delete_tag("local/died", tag=A)
+    mended = publish(connection, "died", files, A)
     assert (mended.commit, len(titles(connection, "died"))) == (made.commit, 2)
 
 
 def test_somebody_elses_commit_is_named_and_kept(connection, files):
-    publish(connection, "shared", files, "aaaa")
+    publish(connection, "shared", files, A)
     connection.api.upload_file(
         path_or_fileobj=b"mine", path_in_repo="notes.txt", repo_id="local/shared", commit_message="Add my notes"
     )
-    with pytest.raises(FinetuningError, match=r"'Add my notes' by local\) was not made by this pipeline"):
-        publish(connection, "shared", files, "bbbb")
+    with pytest.raises(FinetuningError, match=r"'Add my notes' by local\) was not made by this recipe"):
+        publish(connection, "shared", files, B)
     assert titles(connection, "shared")[0] == "Add my notes"
 
 
+def test_a_tag_on_it_does_not_make_somebody_elses_commit_ours(connection, files):
+    made = publish(connection, "tagged", files, A)
+    connection.api.upload_file(
+        path_or_fileobj=b"mine", path_in_repo="notes.txt", repo_id="local/tagged", commit_message="Mend the card"
+    )
+    connection.api.create_tag("local/tagged", tag="v1.1")
+    assert connection.has({"repo_id": made.repo_id, "commit": made.commit, "tag": made.tag})
+    with pytest.raises(FinetuningError, match=r"'Mend the card' by local\) was not made by this recipe"):
+        publish(connection, "tagged", files, B)
+
+
+def test_a_repo_that_somebody_filled_is_not_taken_over(connection, files):
+    connection.api.create_repo("local/filled", private=True)
+    connection.api.upload_file(path_or_fileobj=b"x", path_in_repo="model.safetensors", repo_id="local/filled")
+    with pytest.raises(FinetuningError, match="was not made by this recipe"):
+        publish(connection, "filled", files, A)
+
+
+def test_a_published_repo_becomes_private_when_the_recipe_says_so(connection, files):
+    for private, tag in ((False, A), (True, B)):
+        connection.publish("local/shown", files, tag=tag, title="Publish it", private=private)
+        assert connection.is_public("local/shown") is not private
+        files = {**files, "more.txt": files["one.txt"]}
+
+
 def test_a_repo_that_is_gone_is_not_there(connection):
-    assert not connection.has({"repo_id": "local/never", "commit": "a" * 40, "tag": "aaaa"})
+    assert not connection.has({"repo_id": "local/never", "commit": "a" * 40, "tag": A})
 
 
 def test_a_wrong_token_is_explained_and_not_shown(connection, files):
     wrong = HubConnection("local", connection.endpoint, HfApi(endpoint=connection.endpoint, token="hf_secret_wrong"))
-    for act in (wrong.owner, lambda: publish(wrong, "local/first", files, "cccc")):
+    for act in (wrong.owner, lambda: publish(wrong, "local/first", files, "c" * 16)):
         with pytest.raises(FinetuningError, match="HF_TOKEN") as mistake:
             act()
         assert "hf_secret" not in str(mistake.value)
 
 
 def test_no_token_is_explained(connection):
-    with pytest.raises(FinetuningError, match="needs a token, and HF_TOKEN is not set"):
+    with pytest.raises(FinetuningError, match=r"needs a token, and HF_TOKEN is not set"):
         HubConnection("local", connection.endpoint, HfApi(endpoint=connection.endpoint, token=False)).owner()

@@ -1,6 +1,10 @@
 """The launcher: a child's progress and its mistakes reach the step that started it."""
 
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -15,8 +19,9 @@ def launch(monkeypatch, tmp_path, source: str, instance=None):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
     @dg.asset
-    def launched(context: dg.AssetExecutionContext, launcher: Launcher) -> None:
+    def launched(context: dg.AssetExecutionContext, launcher: Launcher) -> dg.MaterializeResult:
         launcher.run(context, "entry", {"answer": 42})
+        return dg.MaterializeResult()
 
     return dg.materialize([launched], resources={"launcher": Launcher()}, instance=instance)
 
@@ -42,7 +47,7 @@ from pathlib import Path
 Path(sys.argv[1]).with_name({FAILURE!r}).write_text("training diverged: lower the learning rate")
 sys.exit(3)
 """
-    with pytest.raises(FinetuningError, match="^training diverged: lower the learning rate$"):
+    with pytest.raises(FinetuningError, match=r"^training diverged: lower the learning rate$"):
         launch(monkeypatch, tmp_path, source)
 
 
@@ -61,3 +66,20 @@ def test_children_use_as_many_threads_as_there_are_cores_unless_told(monkeypatch
     assert int(child_environment()["OMP_NUM_THREADS"]) >= 1
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert child_environment()["OMP_NUM_THREADS"] == "3"
+
+
+def test_a_child_ends_when_its_parent_is_killed(tmp_path):
+    parent = """
+import os, signal, subprocess, sys, time
+child = "import sys, time, finetuning.training_process as p; p.end_with(int(sys.argv[1])); time.sleep(60)"
+process = subprocess.Popen([sys.executable, "-c", child, str(os.getpid())])
+print(process.pid, flush=True)
+time.sleep(1)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    started = subprocess.run([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True, check=False)
+    child, deadline = int(started.stdout), time.monotonic() + 20
+    assert started.returncode == -signal.SIGKILL
+    while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not Path(f"/proc/{child}").exists()

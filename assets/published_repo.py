@@ -42,7 +42,7 @@ def published_repo(
     """
     recipe = load(context.partition_key)
     lora_adapter.require_inputs(quantized_base_model)
-    report = require_verdict(evaluation_report.path, lora_adapter.fingerprint, recipe.file)
+    report = require_verdict(evaluation_report.path, lora_adapter.fingerprint, recipe.name)
     evaluation_report.require_inputs(lora_adapter, quantized_base_model)
     if evaluation_report.sections["evaluation"] != recipe.evaluation.model_dump(mode="json"):
         raise FinetuningError(

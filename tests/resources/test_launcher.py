@@ -72,7 +72,7 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path):
     parent = """
 import os, signal, subprocess, sys, time
 child = "import sys, time, finetuning.training_process as p; p.end_with(int(sys.argv[1])); time.sleep(60)"
-process = subprocess.Popen([sys.executable, "-c", child, str(os.getpid())])
+process = subprocess.Popen([sys.executable, "-c", child, str(os.getpid())], stdout=subprocess.DEVNULL)
 print(process.pid, flush=True)
 time.sleep(1)
 os.kill(os.getpid(), signal.SIGKILL)

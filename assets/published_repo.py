@@ -31,6 +31,7 @@ def published_repo(
     artifacts: Artifacts,
     hub: Hub,
     raw_dataset: Artifact,
+    chat_dataset: Artifact,
     quantized_base_model: Artifact,
     lora_adapter: Artifact,
     evaluation_report: Artifact,
@@ -41,7 +42,8 @@ def published_repo(
     took, stops it here.
     """
     recipe = load(context.partition_key)
-    lora_adapter.require_inputs(quantized_base_model)
+    chat_dataset.require_inputs(raw_dataset)
+    lora_adapter.require_inputs(chat_dataset, quantized_base_model)
     report = require_verdict(evaluation_report.path, lora_adapter.fingerprint, recipe.name)
     evaluation_report.require_inputs(lora_adapter, quantized_base_model)
     if evaluation_report.sections["evaluation"] != recipe.evaluation.model_dump(mode="json"):
@@ -56,7 +58,7 @@ def published_repo(
             context,
             sections={"hub": recipe.hub.model_dump(mode="json"), "summary": recipe.summary},
             resolved={"hub": connection.name, "repo_id": connection.repo_id(recipe.hub.repo)},
-            inputs=[raw_dataset, quantized_base_model, lora_adapter, evaluation_report],
+            inputs=[raw_dataset, chat_dataset, quantized_base_model, lora_adapter, evaluation_report],
         )
 
         def write(folder):

@@ -15,7 +15,8 @@ EDGES = {
     "quantized_base_model": set(),
     "lora_adapter": {"chat_dataset", "quantized_base_model"},
     "evaluation_report": {"chat_dataset", "quantized_base_model", "lora_adapter"},
-    "published_repo": {"raw_dataset", "quantized_base_model", "lora_adapter", "evaluation_report"},
+    # All of them: what is said of the model on the hub has to be about one unbroken chain.
+    "published_repo": {"raw_dataset", "chat_dataset", "quantized_base_model", "lora_adapter", "evaluation_report"},
 }
 SPECS = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
 

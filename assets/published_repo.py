@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -44,13 +44,8 @@ def published_repo(
     recipe = load(context.partition_key)
     chat_dataset.require_inputs(raw_dataset)
     lora_adapter.require_inputs(chat_dataset, quantized_base_model)
-    report = require_verdict(evaluation_report.path, lora_adapter.fingerprint, recipe.name)
-    evaluation_report.require_inputs(lora_adapter, quantized_base_model)
-    if evaluation_report.sections["evaluation"] != recipe.evaluation.model_dump(mode="json"):
-        raise FinetuningError(
-            f"{recipe.file}: evaluation: changed since report {evaluation_report.fingerprint} was made. Materialize "
-            f"evaluation_report for {recipe.name}, then publish."
-        )
+    evaluation_report.require_inputs(quantized_base_model)
+    report = verdict_on(recipe, lora_adapter, evaluation_report)
     for artifact in (evaluation_report, lora_adapter, quantized_base_model):
         artifact.verify()
     with hub.connect() as connection:
@@ -90,6 +85,22 @@ def published_repo(
             "endpoint": endpoint,
         },
     )
+
+
+def verdict_on(recipe: Recipe, adapter: Artifact, evaluation_report: Artifact) -> dict[str, Any]:
+    """The report, which holds a passed verdict on this adapter by the recipe's rules of today.
+
+    Raises:
+        FinetuningError: it is about another adapter, by other rules, or did not pass.
+    """
+    report = require_verdict(evaluation_report.path, adapter.fingerprint, recipe.name)
+    evaluation_report.require_inputs(adapter)
+    if evaluation_report.sections["evaluation"] != recipe.evaluation.model_dump(mode="json"):
+        raise FinetuningError(
+            f"{recipe.file}: evaluation: changed since report {evaluation_report.fingerprint} was made. Materialize "
+            f"evaluation_report for {recipe.name}, then publish."
+        )
+    return report
 
 
 def base_of(recipe: Recipe, connection: HubConnection, base_model: Artifact, folder: Path) -> "Base":

@@ -144,6 +144,16 @@ def test_an_adapter_without_a_verdict_of_its_own_is_not_published(world, recipe)
     assert commits(world, "local/other-adapter") == history
 
 
+def test_a_gate_that_was_raised_after_the_exam_holds(world, recipe):
+    world.write_recipe("raised", changed(recipe, "hub", repo="raised-adapter"))
+    assert world.materialize("raised", select=",".join(ASSETS - {"published_repo"})).returncode == 0
+    stricter = changed(changed(recipe, "evaluation", gate=FAILS), "hub", repo="raised-adapter")
+    world.write_recipe("raised", stricter)
+    alone = world.materialize("raised", select="published_repo")
+    assert alone.returncode == 1
+    assert "raised.yaml: evaluation: changed since report" in alone.stdout
+
+
 def test_an_adapter_never_sits_its_exam_on_rows_that_it_may_have_learned(world, recipe):
     world.write_recipe("other", changed(changed(recipe, "dataset", seed=9), "hub", repo="other-adapter"))
     assert world.materialize("other", select="raw_dataset,chat_dataset").returncode == 0

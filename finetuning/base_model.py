@@ -148,7 +148,7 @@ def load_tokenizer(spec: BaseModelSpec, folder: Path, where: str) -> "PreTrained
     """The base model's tokenizer, with the recipe's chat template set and a padding token."""
     from transformers import AutoTokenizer
 
-    from finetuning.chat import load_template
+    from finetuning.chat_template import load_template
 
     gguf = gguf_file(spec, folder, where)
     with readable(spec, where):

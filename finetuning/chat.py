@@ -15,10 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from transformers import PreTrainedTokenizerBase
 
+from finetuning.chat_template import stop_text
 from finetuning.errors import FinetuningError
 from finetuning.formats import Message, RowDropped
-from finetuning.recipe import CHAT_TEMPLATES, ChatSpec, Recipe
-from finetuning.rendering import NOT_SUPERVISED, Rendered, Segment, added_tokens, encode, segments, texts, token_ids
+from finetuning.recipe import ChatSpec, Recipe
+from finetuning.rendering import NOT_SUPERVISED, Rendered, Segment, encode, segments
 from finetuning.splits import Conversation, Dropped, split_conversations
 
 BATCH_ROWS = 1_000
@@ -32,83 +33,6 @@ SCHEMA = pa.schema(
         ("place", pa.string()),
     ]
 )
-
-
-def load_template(tokenizer: PreTrainedTokenizerBase, chat_template: str, where: str) -> None:
-    """Nothing; the tokenizer then has the chat template that the recipe names.
-
-    Args:
-        chat_template: `native`, the name of a file in `finetuning/chat_templates`, or the path of a `.jinja` file.
-        where: the recipe's file.
-
-    Raises:
-        FinetuningError: there is no such template, the vocabulary lacks a token that it needs, or it has no stop token.
-    """
-    where = f"{where}: base_model.chat_template"
-    if chat_template == "native" and tokenizer.chat_template is None:
-        raise FinetuningError(
-            f"{where}: native, and the tokenizer has no chat template of its own (a base model, not a chat model). "
-            "Write `chat_template: instruction`, which needs no new token."
-        )
-    if chat_template == "chatml":
-        missing = [token for token in ("<|im_start|>", "<|im_end|>") if not _is_one_token(tokenizer, token)]
-        if missing:
-            raise FinetuningError(
-                f"{where}: chatml needs {' and '.join(missing)}, which the tokenizer's vocabulary does not have, and "
-                "an adapter adds no tokens. Write `chat_template: instruction`, which needs none."
-            )
-    if chat_template != "native":
-        tokenizer.chat_template = _template_text(tokenizer, chat_template, where)
-    try:
-        stop_token(tokenizer)
-    except FinetuningError as error:
-        raise FinetuningError(f"{where}: {chat_template}: {error}") from error
-
-
-def stop_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id of the token that ends an answer: the one that the chat template puts after it.
-
-    Raises:
-        FinetuningError: the template puts no token of the vocabulary there, or has no prompt that an answer follows.
-    """
-    question, answer = {"role": "user", "content": "question"}, {"role": "assistant", "content": "an answer"}
-    try:
-        prompt = texts(tokenizer, [[question]], add_generation_prompt=True)[0]
-        text = texts(tokenizer, [[question, answer]])[0]
-    except RowDropped as reason:
-        raise FinetuningError(f"{reason}. Use chatml or instruction instead.") from reason
-    if not text.startswith(prompt) or not text[len(prompt) :].lstrip().startswith(answer["content"]):
-        raise FinetuningError(
-            f"with add_generation_prompt it makes {prompt!r}, and the whole conversation is {text!r}: the answer must "
-            "follow the prompt, with nothing between them. Use chatml or instruction instead."
-        )
-    after = text[text.rindex(answer["content"]) + len(answer["content"]) :].lstrip()
-    ids = added_tokens(tokenizer)
-    stops = [token for token in ids if after.startswith(token)]
-    if not stops:
-        raise FinetuningError(
-            f"it ends an answer with {after!r}, which does not begin with a token of its own, so that the model could "
-            f"not learn to stop. Use chatml or instruction instead (eos_token is {tokenizer.eos_token!r})."
-        )
-    return ids[max(stops, key=len)]
-
-
-def render(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> Rendered:
-    """The token ids of a whole conversation, and labels for each answer and the stop token after it.
-
-    Raises:
-        RowDropped: the template does not take these messages, or one of them holds the stop token.
-        FinetuningError: the template changes what went before when a turn is added.
-    """
-    return encode(tokenizer, segments(tokenizer, [messages], _stop_text(tokenizer)))[0]
-
-
-def render_prompt(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> list[int]:
-    """The token ids that an answer to `messages` follows: the very ones that precede it in training."""
-    answered = [*messages, {"role": "assistant", "content": "an answer"}]
-    found = segments(tokenizer, [answered], _stop_text(tokenizer))[0]
-    last = max(i for i, segment in enumerate(found) if segment.supervised)
-    return encode(tokenizer, [found[:last]])[0].input_ids
 
 
 def write_chat(raw_folder: Path, folder: Path, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
@@ -143,7 +67,7 @@ def write_chat(raw_folder: Path, folder: Path, recipe: Recipe, tokenizer: PreTra
         "truncated": train.truncated + evaluation.truncated,
         "tokens": sum(train.kept_lengths),
         "supervised_tokens": train.supervised_tokens,
-        "stop_token": _stop_text(tokenizer),
+        "stop_token": stop_text(tokenizer),
         "lengths": {"train": _histogram(train.kept_lengths), "max": max(lengths.values())},
         "preview": [_preview(tokenizer, rendered) for rendered in train.first],
     }
@@ -179,7 +103,7 @@ def _write(
     where: str,
 ) -> _Written:
     written = _Written()
-    stop = _stop_text(tokenizer)
+    stop = stop_text(tokenizer)
     with pq.ParquetWriter(path, SCHEMA) as writer:
         for start in range(0, len(conversations), BATCH_ROWS):
             batch = [(row.place, row.messages) for row in conversations[start : start + BATCH_ROWS]]
@@ -265,26 +189,3 @@ def _preview(tokenizer: PreTrainedTokenizerBase, rendered: Rendered) -> list[dic
         {"text": tokenizer.decode([token for token, _ in part]), "supervised": supervised}
         for supervised, part in groupby(pairs, key=lambda pair: pair[1] != NOT_SUPERVISED)
     ]
-
-
-def _template_text(tokenizer: PreTrainedTokenizerBase, chat_template: str, where: str) -> str:
-    shipped = CHAT_TEMPLATES / f"{chat_template}.jinja"
-    path = shipped if shipped.is_file() else Path(chat_template).expanduser()
-    if not path.is_file():
-        names = ", ".join(sorted(file.stem for file in CHAT_TEMPLATES.glob("*.jinja")))
-        raise FinetuningError(
-            f"{where}: {chat_template!r} is no file (looked in {Path.cwd()}), nor one of native, {names}."
-        )
-    text = path.read_text(encoding="utf-8")
-    begins = tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
-    # A model that has always seen its first token at the start is lost without it; one that has not is led astray.
-    return "{{- bos_token -}}\n" + text if begins and path == shipped else text
-
-
-def _is_one_token(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
-    ids = token_ids(tokenizer, [token])[0]
-    return len(ids) == 1 and tokenizer.convert_ids_to_tokens(ids[0]) == token
-
-
-def _stop_text(tokenizer: PreTrainedTokenizerBase) -> str:
-    return str(tokenizer.convert_ids_to_tokens(stop_token(tokenizer)))

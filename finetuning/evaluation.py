@@ -16,12 +16,13 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from finetuning.chat import render_prompt, stop_token
+from finetuning.chat_template import stop_token
 from finetuning.errors import FinetuningError
 from finetuning.metrics import Metric, final_answer, metrics_for
 from finetuning.progress import Progress
 from finetuning.quantization import load_model
 from finetuning.recipe import EvaluationSpec
+from finetuning.rendering import render_prompt
 
 RESAMPLES = 10_000
 

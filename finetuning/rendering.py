@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from itertools import chain
 from typing import NamedTuple
 
-from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
 
+from finetuning.chat_template import stop_text, texts
 from finetuning.errors import FinetuningError
 from finetuning.formats import Message, RowDropped
+from finetuning.tokenization import added_tokens, token_ids
 
 NOT_SUPERVISED = -100
 
@@ -29,6 +30,24 @@ class Rendered(NamedTuple):
 
     input_ids: list[int]
     labels: list[int]
+
+
+def render(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> Rendered:
+    """The token ids of a whole conversation, and labels for each answer and the stop token after it.
+
+    Raises:
+        RowDropped: the template does not take these messages, or one of them holds the stop token.
+        FinetuningError: the template changes what went before when a turn is added.
+    """
+    return encode(tokenizer, segments(tokenizer, [messages], stop_text(tokenizer)))[0]
+
+
+def render_prompt(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> list[int]:
+    """The token ids that an answer to `messages` follows: the very ones that precede it in training."""
+    answered = [*messages, {"role": "assistant", "content": "an answer"}]
+    found = segments(tokenizer, [answered], stop_text(tokenizer))[0]
+    last = max(i for i, segment in enumerate(found) if segment.supervised)
+    return encode(tokenizer, [found[:last]])[0].input_ids
 
 
 def segments(tokenizer: PreTrainedTokenizerBase, conversations: list[list[Message]], stop: str) -> list[list[Segment]]:
@@ -75,24 +94,6 @@ def _unstable(before: str, after: str) -> FinetuningError:
     )
 
 
-def texts(
-    tokenizer: PreTrainedTokenizerBase, conversations: list[list[Message]], add_generation_prompt: bool = False
-) -> list[str]:
-    """Each conversation as the chat template writes it.
-
-    Raises:
-        RowDropped: the template refuses one of them, as some do with a system message.
-    """
-    if not conversations:
-        return []
-    try:
-        return tokenizer.apply_chat_template(  # pyright: ignore[reportReturnType] # a list in, a list out
-            conversations, tokenize=False, add_generation_prompt=add_generation_prompt
-        )
-    except TemplateError as error:
-        raise RowDropped(f"the chat template refuses it: {' '.join(str(error).split())[:100]}") from error
-
-
 def encode(tokenizer: PreTrainedTokenizerBase, rows: list[list[Segment]]) -> list[Rendered]:
     """The tokens of each row's pieces, joined."""
     together, line_break, letter = token_ids(tokenizer, ["\na", "\n", "a"])
@@ -107,17 +108,6 @@ def encode(tokenizer: PreTrainedTokenizerBase, rows: list[list[Segment]]) -> lis
 def _join(pieces: list[tuple[list[int], bool]]) -> Rendered:
     labels = (ids if supervised else [NOT_SUPERVISED] * len(ids) for ids, supervised in pieces)
     return Rendered(list(chain.from_iterable(ids for ids, _ in pieces)), list(chain.from_iterable(labels)))
-
-
-def token_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    """The tokens of each text by itself, and no token that is not in the text."""
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        return [tokenizer.encode(text, add_special_tokens=False) for text in texts]
-    # Past the tokenizer's own call, which spends half of its time on offsets and on a dictionary that nobody reads.
-    backend = tokenizer.backend_tokenizer
-    backend.no_truncation()
-    backend.no_padding()
-    return [found.ids for found in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
 
 def _token_ids_in_context(tokenizer: PreTrainedTokenizerBase, rows: list[list[Segment]]) -> list[list[int]]:
@@ -136,8 +126,3 @@ def _token_ids_in_context(tokenizer: PreTrainedTokenizerBase, rows: list[list[Se
 
 def _ending(text: str, special: Iterable[str]) -> str:
     return next((token for token in special if text.endswith(token)), "\n")
-
-
-def added_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """Text and id of the tokens that are found before a text is split into words: `</s>` and other special ones."""
-    return {token.content: number for number, token in tokenizer.added_tokens_decoder.items()}

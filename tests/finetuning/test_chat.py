@@ -3,10 +3,11 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer
 
-from finetuning.chat import load_template, render, render_prompt, stop_token, write_chat
+from finetuning.chat import write_chat
+from finetuning.chat_template import load_template, stop_token
 from finetuning.errors import FinetuningError
 from finetuning.recipe import BaseModelSpec, ChatSpec, DatasetSpec, EvalSpec, HubSpec, Recipe, SourceSpec
-from finetuning.rendering import NOT_SUPERVISED
+from finetuning.rendering import NOT_SUPERVISED, render, render_prompt
 
 WHERE = "x.yaml"
 QUESTION, ANSWER = {"role": "user", "content": "What is 2 + 3?"}, {"role": "assistant", "content": "#### 5"}

@@ -6,11 +6,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from finetuning.chat import render_prompt
 from finetuning.errors import FinetuningError
 from finetuning.evaluation import Question, answer_of, bootstrap_interval, generate, load_tuned, require_final_answers
 from finetuning.progress import Progress
 from finetuning.recipe import EvaluationSpec
+from finetuning.rendering import render_prompt
 from tests.tiny_models import ZEPHYR, save_tiny_model
 
 SILENT = Progress(lambda line: None, "")

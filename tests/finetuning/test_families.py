@@ -10,11 +10,12 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from finetuning.base_model import load_tokenizer
-from finetuning.chat import render_prompt, write_chat
+from finetuning.chat import write_chat
 from finetuning.evaluation import evaluate
 from finetuning.progress import Progress
 from finetuning.quantization import quantize
 from finetuning.recipe import BaseModelSpec, DatasetSpec, Recipe, find, load
+from finetuning.rendering import render_prompt
 from finetuning.sources import write_raw
 from finetuning.training import TrainingJob, train
 from resources.gpu import Gpu

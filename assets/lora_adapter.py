@@ -6,6 +6,7 @@ import dagster as dg
 
 from assets.mistakes import explained
 from assets.partitions import BASE_MODELS, OWNERS
+from finetuning.data_checks import judge, require
 from finetuning.recipe import load
 from resources.artifacts import Artifact, Artifacts
 from resources.gpu import Gpu
@@ -33,6 +34,8 @@ def lora_adapter(
     It is trained on the assistant's answers alone, in a process of its own that reports its progress here.
     """
     recipe = load(context.partition_key)
+    # However this asset was selected: no faulty data reaches a GPU.
+    require(judge(chat_dataset.summary["checks"], recipe))
 
     def write(folder):
         attention = gpu.attention(recipe.base_model)

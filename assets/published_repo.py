@@ -62,8 +62,8 @@ def published_repo(
 
             base = base_of(recipe, connection, quantized_base_model, folder)
             repo_id = connection.repo_id(recipe.hub.repo)
-            sources = raw_dataset.summary["sources"]
-            card = model_card(recipe, repo_id, plan.fingerprint, base, report, lora_adapter.summary, sources)
+            summaries = lora_adapter.summary, chat_dataset.summary, raw_dataset.summary["sources"]
+            card = model_card(recipe, repo_id, plan.fingerprint, base, report, *summaries)
             files = adapter_files(folder, lora_adapter.path, evaluation_report.path, base, card)
             publication = connection.publish(
                 repo_id, files, tag=plan.fingerprint, title=f"Publish {recipe.name}", private=recipe.hub.private

@@ -3,8 +3,10 @@
 import dagster as dg
 import pandas as pd
 
+from assets.checks import results, specs
 from assets.mistakes import explained
 from assets.partitions import BASE_MODELS, OWNERS
+from finetuning.data_checks import RAW_CHECKS, judge
 from finetuning.recipe import load
 from resources.artifacts import Artifact, Artifacts
 from resources.hub import Hub
@@ -15,16 +17,18 @@ from resources.hub import Hub
     group_name="data",
     kinds={"dataset", "huggingface"},
     owners=OWNERS,
-    code_version="1",
+    code_version="2",
+    check_specs=specs("raw_dataset", RAW_CHECKS),
 )
 @explained()
-def raw_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: Hub) -> dg.MaterializeResult[Artifact]:
+def raw_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: Hub):
     """The examples that the model will learn from, exactly as their authors published them.
 
     They are fetched once and kept, together with the version that they were published under, so that the same model can
-    be trained again on the same examples.
+    be trained again on the same examples. A line that no example can be read from is kept beside them, with the reason.
     """
-    from finetuning.source_revisions import resolve_all
+    from finetuning.format_recognition import recognise_all
+    from finetuning.source_revisions import raw_section, resolve_all
 
     recipe = load(context.partition_key)
     with hub.connect() as connection:
@@ -36,18 +40,34 @@ def raw_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: Hu
             return write_raw(recipe.dataset, revisions, folder, api=connection.api, file=recipe.file)
 
         plan = artifacts.plan(
-            context, sections={"dataset": recipe.dataset.model_dump(mode="json")}, resolved={"revisions": revisions}
+            context, sections={"dataset": raw_section(recipe.dataset)}, resolved={"revisions": revisions}
         )
         artifact = plan.obtain(write)
-    summary = artifact.summary
+    # Of rows that were there already too: their format is no part of what they are, and may have been changed.
+    formats = recognise_all(artifact.path, recipe.dataset, recipe.file)
     return dg.MaterializeResult(
         value=artifact,
         data_version=dg.DataVersion(artifact.fingerprint),
-        metadata={
-            **artifact.metadata(),
-            "rows": summary["rows"],
-            "dagster/row_count": summary["rows"],
-            "sources": dg.MetadataValue.md(pd.DataFrame(summary["sources"]).to_markdown(index=False)),
-            "preview": dg.MetadataValue.json(summary["preview"]),
-        },
+        metadata=metadata_of(artifact, formats),
+        check_results=results(context, judge(artifact.summary["checks"], recipe)),
     )
+
+
+def metadata_of(artifact: Artifact, formats: dict[str, str]) -> dict:
+    """What the UI shows of the rows: counts, sources, the first rows, and the first lines that are none."""
+    summary = artifact.summary
+    sources = pd.DataFrame(summary["sources"]).assign(format=list(formats.values()))
+    unreadable = pd.DataFrame(summary["unreadable_examples"], columns=["place", "reason", "text"])
+    return {
+        **artifact.metadata(),
+        "rows": summary["rows"],
+        "dagster/row_count": summary["rows"],
+        "sources": dg.MetadataValue.md(
+            sources[["source", "revision", "format", "rows", "unreadable"]].to_markdown(index=False)
+        ),
+        "unreadable": summary["unreadable"],
+        "unreadable_rows": dg.MetadataValue.md(
+            unreadable.to_markdown(index=False) if len(unreadable) else "Every line is a row."
+        ),
+        "preview": dg.MetadataValue.json(summary["preview"]),
+    }

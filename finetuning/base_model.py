@@ -1,6 +1,7 @@
 """Where a base model comes from: a Hub repo, a local folder, or an installed package, and which version exactly."""
 
 import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import packages_distributions, version
@@ -144,8 +145,18 @@ def readable(spec: BaseModelSpec, where: str) -> Iterator[None]:
         ) from error
 
 
+def rows_of(folder: Path) -> int | None:
+    """Rows of the embeddings of the model in `folder`, by its configuration; None where that does not say."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return config.get("vocab_size", config.get("text_config", {}).get("vocab_size"))
+
+
 def load_tokenizer(spec: BaseModelSpec, folder: Path, where: str) -> "PreTrainedTokenizerBase":
-    """The base model's tokenizer, with the recipe's chat template set and a padding token."""
+    """The base model's tokenizer, with the recipe's chat template set, the tokens that it needs, and a padding token.
+
+    Where new tokens came from is in its `given_tokens` (see `load_template`), which is not saved with it.
+    """
     from transformers import AutoTokenizer
 
     from finetuning.chat_template import load_template
@@ -153,7 +164,7 @@ def load_tokenizer(spec: BaseModelSpec, folder: Path, where: str) -> "PreTrained
     gguf = gguf_file(spec, folder, where)
     with readable(spec, where):
         tokenizer = AutoTokenizer.from_pretrained(folder, **gguf, trust_remote_code=spec.trust_remote_code)
-    load_template(tokenizer, spec.chat_template, where)
+    tokenizer.given_tokens = load_template(tokenizer, spec.chat_template, where, rows_of(folder))
     if tokenizer.pad_token is None:
         # Safe: batches carry an attention mask and labels of their own, so padding never hides a stop token.
         tokenizer.pad_token = tokenizer.eos_token

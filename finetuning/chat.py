@@ -5,187 +5,180 @@
    of which "5<|im_end|>" is supervised: the answer and the stop token, nothing else
 """
 
-from dataclasses import dataclass, field
-from itertools import groupby
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 from transformers import PreTrainedTokenizerBase
 
-from finetuning.chat_template import stop_text
+from finetuning.conversations import Batch, batches
 from finetuning.errors import FinetuningError
-from finetuning.formats import Message, RowDropped
-from finetuning.recipe import ChatSpec, Recipe
-from finetuning.rendering import NOT_SUPERVISED, Rendered, Segment, encode, segments
-from finetuning.splits import Conversation, Dropped, split_conversations
+from finetuning.findings import Count, FindingsTable
+from finetuning.format_recognition import recognise_all
+from finetuning.layouts import NOT_SUPERVISED, Tokens
+from finetuning.recipe import Recipe
+from finetuning.rendering import Renderer
+from finetuning.secret_patterns import find_secret
+from finetuning.shuffling import write_in_order
+from finetuning.splits import Fate, Split, split
+from finetuning.tokenized_rows import TokenizedRows
 
-BATCH_ROWS = 1_000
 HISTOGRAM_BINS = 20
-PREVIEW_CONVERSATIONS = 3
-SCHEMA = pa.schema(
-    [
-        ("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
-        ("input_ids", pa.list_(pa.int32())),
-        ("labels", pa.list_(pa.int32())),
-        ("place", pa.string()),
-    ]
-)
+PREVIEW_CONVERSATIONS, PREVIEW_TOKENS, READ_FOR_PREVIEW = 3, 400, 20
+SIDES = {"train": Fate.TRAIN, "eval": Fate.EVAL}
+# Why a row is in neither split, and the check that counts it; repeats that the recipe has dropped are no fault.
+LEFT_OUT = {
+    Fate.DUPLICATE: ("", "word for word an earlier row"),
+    Fate.NEAR_DUPLICATE: ("", "nearly an earlier row"),
+    Fate.OVERLAP: ("overlap", "the question is in eval"),
+    Fate.NEAR_OVERLAP: ("overlap", "nearly a question in eval"),
+}
 
 
 def write_chat(raw_folder: Path, folder: Path, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """What `folder` then holds: `train.parquet`, `eval.parquet` and `tokenizer/`, counted and shown.
+    """What `folder` then holds, counted and shown: both splits as tokens, what was dropped and found, the tokenizer.
 
-    Every row of `raw_folder` is in train, in eval, or counted in `dropped` with a reason. `lengths` are in tokens;
-    their `max` is that of the longest row before any was dropped or cut.
+    Every row of `raw_folder` is in `train.parquet`, in `eval.parquet`, or in `dropped.parquet` with a reason;
+    `findings.parquet` lists rows that are kept and have a fault. `checks` has {"rows", "of", "examples"} for each check
+    of the recipe. `lengths` are in tokens; their `max` is that of the longest row before any was dropped.
 
     Args:
         tokenizer: with its chat template set (`load_template`).
 
     Raises:
-        FinetuningError: too many rows are longer than `chat.max_length`, or a split is empty.
+        FinetuningError: a source's format is not recognised, the template can not be used, or a split is empty.
     """
-    where = recipe.file
+    formats = recognise_all(raw_folder, recipe.dataset, recipe.file)
     folder.mkdir(parents=True, exist_ok=True)
-    split = split_conversations(raw_folder, recipe.dataset)
-    train, evaluation = (
-        _write(folder / f"{name}.parquet", rows, tokenizer, recipe.chat, split.dropped, where)
-        for name, rows in (("train", split.train), ("eval", split.eval))
-    )
-    lengths = train.lengths | evaluation.lengths
-    _check_lengths(lengths, recipe.chat, where)
-    for name, written in (("train", train), ("eval", evaluation)):
-        if not written.rows:
-            raise FinetuningError(f"{where}: dataset: the {name} split is empty. {_what_became(split.dropped)}")
+    with FindingsTable(folder / "dropped.parquet") as dropped, FindingsTable(folder / "findings.parquet") as findings:
+        try:
+            renderer = Renderer(tokenizer)
+            with TokenizedRows(folder, recipe, renderer, dropped, findings) as rows:
+                for batch, tokens in _tokenized(
+                    renderer, batches(raw_folder, recipe.dataset, formats, renderer, dropped)
+                ):
+                    rows.add(batch, tokens)
+        except FinetuningError as error:
+            raise FinetuningError(f"{recipe.file}: base_model.chat_template: {error}") from error
+        is_eval = np.concatenate([np.zeros(0, bool), *rows.index.is_eval])
+        decided = split(rows.index, rows.sketches.pairs(is_eval), recipe.dataset)
+        _record(decided, rows.path, dropped, findings)
+    for side, fate in SIDES.items():
+        if not (decided.fate == fate).any():
+            raise FinetuningError(f"{recipe.file}: dataset: the {side} split is empty. {_what_became(dropped)}")
+        write_in_order(rows.path, np.where(decided.fate == fate, decided.position, -1), folder / f"{side}.parquet")
+    rows.path.unlink()
+    rows.sketches.path.unlink()
     tokenizer.save_pretrained(folder / "tokenizer")
+    in_train = decided.fate == Fate.TRAIN
+    kept_lengths = np.concatenate(rows.kept_lengths)[in_train]
     return {
-        "train_rows": train.rows,
-        "eval_rows": evaluation.rows,
-        "dropped": split.dropped.records(),
-        "truncated": train.truncated + evaluation.truncated,
-        "tokens": sum(train.kept_lengths),
-        "supervised_tokens": train.supervised_tokens,
-        "stop_token": stop_text(tokenizer),
-        "lengths": {"train": _histogram(train.kept_lengths), "max": max(lengths.values())},
-        "preview": [_preview(tokenizer, rendered) for rendered in train.first],
+        "train_rows": int(in_train.sum()),
+        "eval_rows": int((decided.fate == Fate.EVAL).sum()),
+        "dropped": dropped.records(),
+        "checks": _checks(raw_folder, rows, decided, recipe),
+        "tokens": int(kept_lengths.sum()),
+        "supervised_tokens": int(np.concatenate(rows.supervised)[in_train].sum()),
+        "stop_token": renderer.stop,
+        "given_tokens": getattr(tokenizer, "given_tokens", {}),
+        "lengths": {"train": _histogram(kept_lengths), "max": int(np.concatenate(rows.lengths).max())},
+        "preview": _preview(folder / "train.parquet", tokenizer),
     }
 
 
-@dataclass
-class _Written:
-    """What went into the file of one split."""
-
-    lengths: dict[str, int] = field(default_factory=dict)  # tokens, by place, of every row before any limit
-    kept_lengths: list[int] = field(default_factory=list)
-    supervised_tokens: int = 0
-    truncated: int = 0
-    first: list[Rendered] = field(default_factory=list)
-
-    @property
-    def rows(self) -> int:
-        return len(self.kept_lengths)
-
-    def add(self, rendered: Rendered) -> None:
-        self.kept_lengths.append(len(rendered.input_ids))
-        self.supervised_tokens += len(rendered.labels) - rendered.labels.count(NOT_SUPERVISED)
-        if len(self.first) < PREVIEW_CONVERSATIONS:
-            self.first.append(rendered)
+def _tokenized(renderer: Renderer, found: Iterable[Batch]) -> Iterator[tuple[Batch, Tokens]]:
+    """Each batch with its tokens, which a thread makes while the next batch is read and the last one looked at."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = None
+        for batch in found:
+            started = batch, pool.submit(renderer.tokenize, batch.laid_out)
+            if waiting:
+                yield waiting[0], waiting[1].result()
+            waiting = started
+        if waiting:
+            yield waiting[0], waiting[1].result()
 
 
-def _write(
-    path: Path,
-    conversations: list[Conversation],
-    tokenizer: PreTrainedTokenizerBase,
-    chat: ChatSpec,
-    dropped: Dropped,
-    where: str,
-) -> _Written:
-    written = _Written()
-    stop = stop_text(tokenizer)
-    with pq.ParquetWriter(path, SCHEMA) as writer:
-        for start in range(0, len(conversations), BATCH_ROWS):
-            batch = [(row.place, row.messages) for row in conversations[start : start + BATCH_ROWS]]
-            taken = _pieces(tokenizer, batch, stop, dropped, where)
-            records = []
-            encoded = encode(tokenizer, [pieces for _, _, pieces in taken])
-            for (place, messages, _), whole in zip(taken, encoded, strict=True):
-                written.lengths[place] = len(whole.input_ids)
-                try:
-                    rendered = _limited(whole, chat)
-                except RowDropped as reason:
-                    dropped.add(str(reason), place)
-                    continue
-                written.truncated += rendered is not whole
-                written.add(rendered)
-                records.append({"messages": messages, **rendered._asdict(), "place": place})
-            writer.write_table(pa.Table.from_pylist(records, SCHEMA))
-    return written
+def _record(decided: Split, path: Path, dropped: FindingsTable, findings: FindingsTable) -> None:
+    """Nothing; the rows that the split left out are in `dropped`, and the repeats that it kept in `findings`."""
+    kept = decided.fate <= Fate.EVAL
+    start = 0
+    with pa.OSFile(str(path)) as file, pa.ipc.open_file(file) as reader:
+        for number in range(reader.num_record_batches):
+            batch = reader.get_batch(number)
+            part = slice(start, start + batch.num_rows)
+            start += batch.num_rows
+            for i in np.flatnonzero(~kept[part]).tolist():
+                dropped.add(str(batch["place"][i]), *LEFT_OUT[Fate(decided.fate[part][i])])
+            for check, marks in (("duplicates", decided.duplicate), ("near_duplicates", decided.near_duplicate)):
+                for i in np.flatnonzero(marks[part] & kept[part]).tolist():
+                    findings.add(str(batch["place"][i]), check, "repeats an earlier row")
 
 
-def _pieces(
-    tokenizer: PreTrainedTokenizerBase, batch: list[tuple[str, list[Message]]], stop: str, dropped: Dropped, where: str
-) -> list[tuple[str, list[Message], list[Segment]]]:
-    """The rows of `batch` (place and messages) that the template takes, with their pieces."""
-    try:
-        found = segments(tokenizer, [messages for _, messages in batch], stop)
-    except (RowDropped, FinetuningError) as error:
-        if len(batch) > 1:  # alone, each of them tells whether it was the one
-            return [taken for row in batch for taken in _pieces(tokenizer, [row], stop, dropped, where)]
-        place = batch[0][0]
-        if isinstance(error, FinetuningError):
-            raise FinetuningError(f"{where}: base_model.chat_template: {place}: {error}") from error
-        dropped.add(str(error), place)
-        return []
-    return [(place, messages, pieces) for (place, messages), pieces in zip(batch, found, strict=True)]
+def _checks(raw_folder: Path, rows: TokenizedRows, decided: Split, recipe: Recipe) -> dict[str, Any]:
+    """What each check counted: how many rows, of how many, and the first ones."""
+    sources = orjson.loads((raw_folder / "sources.json").read_bytes())
+    readable = sum(source["rows"] for source in sources)
+    rendered, kept = sum(map(len, rows.lengths)), len(decided.fate)
+    overlapping = (decided.fate == Fate.OVERLAP) | (decided.fate == Fate.NEAR_OVERLAP)
+    of = {
+        "bad_rows": readable,
+        "max_length": rendered,
+        "supervision": kept,
+        "stop_token": kept,
+        "bos_token": kept if rows.bos is not None else 0,
+        "duplicates": kept,
+        "near_duplicates": kept,
+        "overlap": int((overlapping | (decided.fate == Fate.TRAIN)).sum()),
+        "secrets": kept,
+        "special_tokens": kept,
+        "round_trip": rows.round_trips,
+    }
+    counted = {}
+    for check, total in of.items():
+        counts = [table.checks.get(check, Count()) for table in (rows.dropped, rows.findings)]
+        examples = [example for count in counts for example in count.examples]
+        counted[check] = {"rows": sum(count.rows for count in counts), "of": total, "examples": examples[:5]}
+    counted["overlap"]["rows"] += decided.overlap
+    ranked = np.sort(np.concatenate(rows.lengths))[::-1]
+    counted["max_length"] |= {
+        "longest": int(ranked[0]),
+        "enough": int(ranked[min(int(recipe.chat.tolerance * len(ranked)), len(ranked) - 1)]),
+    }
+    return counted
 
 
-def _limited(rendered: Rendered, chat: ChatSpec) -> Rendered:
-    if len(rendered.input_ids) <= chat.max_length:
-        return rendered
-    if chat.over_length != "truncate":
-        raise RowDropped(f"longer than {chat.max_length} tokens")
-    cut = Rendered(rendered.input_ids[: chat.max_length], rendered.labels[: chat.max_length])
-    if cut.labels.count(NOT_SUPERVISED) == len(cut.labels):
-        raise RowDropped(f"no answer within the first {chat.max_length} tokens")
-    return cut
-
-
-def _check_lengths(lengths: dict[str, int], chat: ChatSpec, where: str) -> None:
-    over = sum(length > chat.max_length for length in lengths.values())
-    tolerance = 0.0 if chat.over_length == "error" else chat.tolerance
-    if over <= tolerance * len(lengths):
-        return
-    place, longest = max(lengths.items(), key=lambda item: item[1])
-    ranked = sorted(lengths.values(), reverse=True)
-    enough = ranked[int(tolerance * len(ranked))]
-    raise FinetuningError(
-        f"{where}: chat.max_length: {over} of {len(lengths)} rows ({over / len(lengths):.1%}) are longer than "
-        f"{chat.max_length} tokens, and {tolerance:.1%} may be. The longest is {place} with {longest}. Write "
-        f"`max_length: {longest}`, which holds them all"
-        + (f", or `max_length: {enough}`, which holds enough of them" if enough < longest else "")
-        + (", or `over_length: drop`" if chat.over_length == "error" else ", or a higher `tolerance`")
-        + "."
-    )
-
-
-def _what_became(dropped: Dropped) -> str:
+def _what_became(dropped: FindingsTable) -> str:
     records = [f"{r['rows']} rows were dropped: {r['reason']} (such as {r['example']})" for r in dropped.records()]
     return "; ".join(records[:5]) + "." if records else "No row was dropped: the sources have too few."
 
 
-def _histogram(lengths: list[int]) -> dict[str, list[int]]:
+def _histogram(lengths: np.ndarray) -> dict[str, list[int]]:
     """At most HISTOGRAM_BINS counts of lengths and, one more, the edges between them; all bins equally wide."""
-    low, high = min(lengths), max(lengths) + 1
+    low, high = int(lengths.min()), int(lengths.max()) + 1
     width = -(-(high - low) // HISTOGRAM_BINS)
     counts, edges = np.histogram(lengths, bins=np.arange(low, high + width, width))
     return {"edges": edges.tolist(), "counts": counts.tolist()}
 
 
-def _preview(tokenizer: PreTrainedTokenizerBase, rendered: Rendered) -> list[dict[str, Any]]:
-    pairs = zip(*rendered, strict=True)
+def _preview(path: Path, tokenizer: PreTrainedTokenizerBase) -> list[list[dict[str, Any]]]:
+    """The first conversations of a split, token by token: its text, its id, and whether it is learned.
+
+    Those with text that looks like a secret are passed over.
+    """
+    with pq.ParquetFile(path) as file:
+        rows = next(file.iter_batches(READ_FOR_PREVIEW, columns=["input_ids", "labels"])).to_pylist()
+    shown = [row for row in rows if not find_secret(str(tokenizer.decode(row["input_ids"])))]
     return [
-        {"text": tokenizer.decode([token for token, _ in part]), "supervised": supervised}
-        for supervised, part in groupby(pairs, key=lambda pair: pair[1] != NOT_SUPERVISED)
+        [
+            {"text": tokenizer.decode([token]), "id": token, "supervised": label != NOT_SUPERVISED}
+            for token, label in islice(zip(row["input_ids"], row["labels"], strict=True), PREVIEW_TOKENS)
+        ]
+        for row in shown[:PREVIEW_CONVERSATIONS]
     ]

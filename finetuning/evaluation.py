@@ -17,12 +17,14 @@ from transformers import (
 )
 
 from finetuning.chat_template import stop_token
+from finetuning.conversations import conversation_of
+from finetuning.embeddings import give_rows, untrained_rows
 from finetuning.errors import FinetuningError
 from finetuning.metrics import Metric, final_answer, metrics_for
 from finetuning.progress import Progress
 from finetuning.quantization import load_model
 from finetuning.recipe import EvaluationSpec
-from finetuning.rendering import render_prompt
+from finetuning.rendering import Renderer
 
 RESAMPLES = 10_000
 
@@ -61,11 +63,12 @@ class GenerationProgress(StoppingCriteria):
 
 def questions_of(chat_dataset: Path, tokenizer: PreTrainedTokenizerBase, rows: int) -> list[Question]:
     """The first `rows` conversations of the eval split; their order is fixed by the data set's seed."""
-    table = pq.read_table(chat_dataset / "eval.parquet", columns=["messages", "place"]).slice(0, rows)
-    questions = []
+    table = pq.read_table(chat_dataset / "eval.parquet", columns=["messages", "tools", "place"]).slice(0, rows)
+    questions, renderer = [], Renderer(tokenizer)
     for row in table.to_pylist():
-        *prompt, answer = row["messages"]
-        ids = render_prompt(tokenizer, prompt)
+        conversation = conversation_of(row)
+        *prompt, answer = conversation.messages
+        ids = renderer.prompt(conversation._replace(messages=prompt))
         questions.append(Question(row["place"], prompt, ids, answer["content"]))
     return questions
 
@@ -154,7 +157,8 @@ def load_tuned(base_model: Any, adapter: Path) -> PeftModel:
     """The base model with the adapter that lies in `adapter`.
 
     Raises:
-        FinetuningError: the adapter changes nothing: one of its B matrices is zero all over.
+        FinetuningError: the adapter changes nothing: one of its B matrices is zero all over, or the rows that it
+            brings for new tokens are still what the base model has there.
     """
     model = PeftModel.from_pretrained(base_model, str(adapter))
     zero = [n for n, p in model.named_parameters() if "lora_B" in n and not torch.any(p)]
@@ -162,6 +166,12 @@ def load_tuned(base_model: Any, adapter: Path) -> PeftModel:
         raise FinetuningError(
             f"{adapter}: {len(zero)} B matrices of the adapter are zero (the first is {zero[0]}): nothing was learned "
             "there. Raise training.learning_rate or the number of steps."
+        )
+    same = untrained_rows(model)
+    if same:
+        raise FinetuningError(
+            f"{adapter}: the rows of the new tokens in {same[0]} are what they were before training: nothing was "
+            "learned there. Raise training.learning_rate or the number of steps."
         )
     return model
 
@@ -180,11 +190,13 @@ def evaluate(
         FinetuningError: the adapter changes nothing.
     """
     progress.update("loading the base model")
-    tokenizer = AutoTokenizer.from_pretrained(adapter, trust_remote_code=model_kwargs["trust_remote_code"])
+    trust = model_kwargs["trust_remote_code"]
+    tokenizer = AutoTokenizer.from_pretrained(adapter, trust_remote_code=trust)
     questions = questions_of(chat_dataset, tokenizer, spec.rows)
     if "final-answer" in spec.metrics:
         require_final_answers(questions)
     model = load_model(base_model, **model_kwargs)
+    give_rows(model, tokenizer, base_model, str(adapter), trust)
     answers = {}
     for name in ("base", "tuned"):
         model = load_tuned(model, adapter) if name == "tuned" else model

@@ -6,13 +6,17 @@
 A new format is a function here, a line in FORMATS, and its name and columns in finetuning/recipe.py.
 """
 
+import json
 from collections.abc import Callable, Mapping
+from types import NoneType
 from typing import Any
 
 from finetuning.recipe import SourceSpec
 
 Row = Mapping[str, Any]
-Message = dict[str, str]
+# `role` and `content`, both text; of an assistant that calls tools also `tool_calls`, of a tool's answer `name` and
+# `tool_call_id`, where the row has them.
+Message = dict[str, Any]
 
 # Columns that a data set may lack.
 OPTIONAL_COLUMNS = {"alpaca": ("input",)}
@@ -25,15 +29,41 @@ SHAREGPT_ROLES = {
     "chatgpt": "assistant",
     "model": "assistant",
     "assistant": "assistant",
+    "tool": "tool",
+    "observation": "tool",
+    "function_response": "tool",
 }
+ROLES = ("system", "user", "assistant", "tool")
+# What may come after what; a conversation begins after None.
+FOLLOWING = {
+    None: ("system", "user"),
+    "system": ("user",),
+    "user": ("assistant",),
+    "assistant": ("user", "tool"),
+    "tool": ("tool", "assistant"),
+}
+TOOL_KEYS = ("tool_calls", "name", "tool_call_id")
 
 
 class RowDropped(Exception):
-    """Why a row can not be used, in a few words that are the same for all rows with that fault."""
+    """Why a row can not be used: a few words that are the same for all rows with that fault, and the field it is in."""
+
+    def __init__(self, reason: str, field: str = "") -> None:
+        super().__init__(reason)
+        self.field = field
 
 
-def to_messages(row: Row, source: SourceSpec) -> list[Message]:
+class NotChosen(RowDropped):
+    """The row is as it should be, and the recipe does not want it."""
+
+
+def to_messages(row: Row, source: SourceSpec, format: str | None = None) -> list[Message]:
     """The conversation in `row`: an optional system message, then user and assistant by turns, the assistant last.
+
+    An assistant that calls tools is followed by what the tools answer, and then speaks again.
+
+    Args:
+        format: the row's, where the source does not name it.
 
     Raises:
         RowDropped: the row holds no such conversation.
@@ -42,21 +72,53 @@ def to_messages(row: Row, source: SourceSpec) -> list[Message]:
     >>> [message["content"] for message in to_messages({"q": "2 + 3?", "answer": "5"}, source)]
     ['Be brief.', '2 + 3?', '5']
     """
-    named = {**row, **{name: row[column] for name, column in source.columns.items() if column in row}}
-    messages = [message for message in FORMATS[source.format](named, source) if not _blank_system(message)]
+    if source.columns:
+        row = {**row, **{name: row[column] for name, column in source.columns.items() if column in row}}
+    try:
+        messages = FORMATS[format or source.format or ""](row, source)
+    except KeyError as missing:
+        name = str(missing.args[0])
+        raise RowDropped("a column is missing", source.columns.get(name, name)) from missing
+    if messages and messages[0]["role"] == "system" and not messages[0]["content"].strip():
+        del messages[0]
     if source.system and messages and messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": source.system})
     _check(messages)
     return messages
 
 
+def tools_of(row: Row, source: SourceSpec) -> list[Any] | None:
+    """The tools that a row of `messages` offers to the assistant: JSON schemas, as the chat template takes them.
+
+    >>> tools_of({"tools": '[{"name": "add"}]'}, SourceSpec(files=["x.jsonl"]))
+    [{'name': 'add'}]
+    """
+    tools = row.get("tools")
+    if isinstance(tools, str):
+        try:
+            tools = json.loads(tools) if tools.strip() else None
+        except ValueError as error:
+            raise RowDropped("no JSON, which tools have to be", "tools") from error
+    if tools and not (isinstance(tools, list) and all(isinstance(tool, Mapping) for tool in tools)):
+        raise RowDropped(f"{_kind(tools)}, not a list of tools", "tools")
+    return tools or None
+
+
 def messages(row: Row, source: SourceSpec) -> list[Message]:
     """The messages themselves, without any other key that they have.
 
-    >>> messages({"messages": [{"role": "user", "content": "2 + 3?", "name": "ann"}]}, None)
+    >>> messages({"messages": [{"role": "user", "content": "2 + 3?", "mood": "curious"}]}, None)
     [{'role': 'user', 'content': '2 + 3?'}]
     """
-    return [_message(message.get("role"), message.get("content")) for message in _dicts(row, "messages")]
+    found = []
+    for number, message in enumerate(_dicts(row, "messages")):
+        role = message.get("role")
+        made = _message(role, message.get("content"), f"messages[{number}]")
+        if role in ("assistant", "tool"):
+            made |= {key: message[key] for key in TOOL_KEYS if message.get(key)}
+            _check_calls(made.get("tool_calls", []), f"messages[{number}].tool_calls")
+        found.append(made)
+    return found
 
 
 def sharegpt(row: Row, source: SourceSpec) -> list[Message]:
@@ -65,8 +127,10 @@ def sharegpt(row: Row, source: SourceSpec) -> list[Message]:
     >>> sharegpt({"conversations": [{"from": "human", "value": "2 + 3?"}, {"from": "gpt", "value": "5"}]}, None)
     [{'role': 'user', 'content': '2 + 3?'}, {'role': 'assistant', 'content': '5'}]
     """
-    turns = _dicts(row, "conversations")
-    return [_message(SHAREGPT_ROLES.get(str(turn.get("from")), turn.get("from")), turn.get("value")) for turn in turns]
+    return [
+        _message(SHAREGPT_ROLES.get(str(turn.get("from")), turn.get("from")), turn.get("value"), f"conversations[{i}]")
+        for i, turn in enumerate(_dicts(row, "conversations"))
+    ]
 
 
 def alpaca(row: Row, source: SourceSpec) -> list[Message]:
@@ -77,10 +141,12 @@ def alpaca(row: Row, source: SourceSpec) -> list[Message]:
     >>> alpaca({"instruction": "What is 2 + 3?", "input": "", "output": "5"}, None)[0]["content"]
     'What is 2 + 3?'
     """
-    instruction, given = row["instruction"], row.get("input") or ""
-    if isinstance(instruction, str) and isinstance(given, str) and given.strip():
+    instruction, given = row["instruction"], row.get("input")
+    if not isinstance(given, (str, NoneType)):
+        raise RowDropped(f"{_kind(given)} in the input, not text", "input")
+    if isinstance(instruction, str) and given and given.strip():
         instruction = f"{instruction}\n\n{given}"
-    return [_message("user", instruction), _message("assistant", row["output"])]
+    return [_message("user", instruction, "instruction"), _message("assistant", row["output"], "output")]
 
 
 def prompt_completion(row: Row, source: SourceSpec) -> list[Message]:
@@ -89,7 +155,7 @@ def prompt_completion(row: Row, source: SourceSpec) -> list[Message]:
     >>> prompt_completion({"prompt": "2 + 3 =", "completion": "5"}, None)
     [{'role': 'user', 'content': '2 + 3 ='}, {'role': 'assistant', 'content': '5'}]
     """
-    return [_message("user", row["prompt"]), _message("assistant", row["completion"])]
+    return [_message("user", row["prompt"], "prompt"), _message("assistant", row["completion"], "completion")]
 
 
 def question_answer(row: Row, source: SourceSpec) -> list[Message]:
@@ -98,7 +164,7 @@ def question_answer(row: Row, source: SourceSpec) -> list[Message]:
     >>> question_answer({"question": "2 + 3?", "answer": "5"}, None)
     [{'role': 'user', 'content': '2 + 3?'}, {'role': 'assistant', 'content': '5'}]
     """
-    return [_message("user", row["question"]), _message("assistant", row["answer"])]
+    return [_message("user", row["question"], "question"), _message("assistant", row["answer"], "answer")]
 
 
 def ultrafeedback(row: Row, source: SourceSpec) -> list[Message]:
@@ -112,11 +178,11 @@ def ultrafeedback(row: Row, source: SourceSpec) -> list[Message]:
     completions = _dicts(row, "completions")
     completion = next((answer for answer in completions if answer.get("model") == source.model), None)
     if completion is None:
-        raise RowDropped(f"no answer of {source.model}")
+        raise NotChosen(f"no answer of {source.model}", "completions")
     return [
-        _message("system", completion.get("custom_system_prompt") or ""),
-        _message("user", row["instruction"]),
-        _message("assistant", completion.get("response")),
+        _message("system", completion.get("custom_system_prompt") or "", "completions.custom_system_prompt"),
+        _message("user", row["instruction"], "instruction"),
+        _message("assistant", completion.get("response"), "completions.response"),
     ]
 
 
@@ -132,40 +198,52 @@ FORMATS: dict[str, Callable[[Row, SourceSpec], list[Message]]] = {
 
 def _dicts(row: Row, column: str) -> list[Mapping[str, Any]]:
     value = row[column]
-    if not isinstance(value, list) or not all(isinstance(entry, Mapping) for entry in value):
-        raise RowDropped(f"{column} is {_kind(value)}, not a list of records")
+    if not isinstance(value, list):
+        raise RowDropped(f"{_kind(value)}, not a list of records", column)
+    for number, entry in enumerate(value):
+        if not isinstance(entry, Mapping):
+            raise RowDropped(f"{_kind(entry)}, not a record", f"{column}[{number}]")
     return value
 
 
-def _message(role: Any, content: Any) -> Message:
-    if role not in ("system", "user", "assistant"):
-        raise RowDropped(f"unknown role {str(role)[:20]!r}")
+def _message(role: Any, content: Any, field: str) -> Message:
+    if role not in ROLES:
+        raise RowDropped(f"unknown role {str(role)[:20]!r}", field)
     if content is None:
         content = ""
     if not isinstance(content, str):
-        raise RowDropped(f"the {role} turn is {_kind(content)}, not text")
+        raise RowDropped(f"{_kind(content)} in the {role} turn, not text", field)
     return {"role": role, "content": content}
 
 
+def _check_calls(calls: Any, field: str) -> None:
+    if not isinstance(calls, list) or not all(isinstance(call, Mapping) for call in calls):
+        raise RowDropped(f"{_kind(calls)}, not a list of tool calls", field)
+
+
 def _kind(value: Any) -> str:
-    return {dict: "a record", list: "a list", str: "text", type(None): "empty"}.get(type(value), type(value).__name__)
-
-
-def _blank_system(message: Message) -> bool:
-    return message["role"] == "system" and not message["content"].strip()
+    kinds = {dict: "a record", list: "a list", str: "text", type(None): "nothing", bool: "true or false"}
+    return kinds.get(type(value), "a number" if isinstance(value, (int, float)) else type(value).__name__)
 
 
 def _check(conversation: list[Message]) -> None:
-    for message in conversation:
-        if not message["content"].strip():
-            raise RowDropped("empty answer" if message["role"] == "assistant" else "empty user turn")
-    roles = [message["role"] for message in conversation]
-    turns = roles[1:] if roles[:1] == ["system"] else roles
-    if "assistant" not in turns:
-        raise RowDropped("no assistant turn")
-    if "system" in turns:
-        raise RowDropped("a system message that is not the first")
-    if turns[-1] == "user":
-        raise RowDropped("ends with a user turn")
-    if turns != ["user", "assistant"] * (len(turns) // 2):
-        raise RowDropped("user and assistant turns do not alternate")
+    before = None
+    for number, message in enumerate(conversation):
+        role = message["role"]
+        if role not in FOLLOWING[before]:
+            raise RowDropped(_disorder(before, role), f"turn {number}")
+        if not message["content"].strip() and not (message.get("tool_calls") or role == "tool"):
+            raise RowDropped(f"empty {'answer' if role == 'assistant' else f'{role} turn'}", f"turn {number}")
+        before = role
+    if before is None:
+        raise RowDropped("no turns at all")
+    if before != "assistant":
+        raise RowDropped(f"ends with a {before} turn, not with an answer", f"turn {len(conversation) - 1}")
+
+
+def _disorder(before: str | None, role: str) -> str:
+    if role == "system":
+        return "a system message that is not the first"
+    if before == role:
+        return f"two {role} turns in a row"
+    return f"{'an' if role == 'assistant' else 'a'} {role} turn {f'after the {before} turn' if before else 'first'}"

@@ -42,7 +42,8 @@ tokenizer = AutoTokenizer.from_pretrained("{repo_id}", revision="{tag}")
 model = AutoPeftModelForCausalLM.from_pretrained("{repo_id}", revision="{tag}")
 messages = {messages}
 inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-print(tokenizer.decode(model.generate(**inputs, max_new_tokens={max_new_tokens}, do_sample=False)[0]))
+stop = {{"eos_token_id": tokenizer.convert_tokens_to_ids("{stop_token}"), "pad_token_id": tokenizer.pad_token_id}}
+print(tokenizer.decode(model.generate(**inputs, **stop, max_new_tokens={max_new_tokens}, do_sample=False)[0]))
 ```
 
 {quantization}
@@ -69,9 +70,10 @@ def model_card(
     base: Base,
     report: Mapping[str, Any],
     trained: Mapping[str, Any],
+    chat: Mapping[str, Any],
     sources: list[Mapping[str, Any]],
 ) -> str:
-    """The card's Markdown with its YAML header; `trained` and `sources` are what the manifests say."""
+    """The card's Markdown with its YAML header; `trained`, `chat` and `sources` are what the manifests say."""
     header = ModelCardData(
         base_model=base.repo_id,
         license=recipe.hub.license,
@@ -104,6 +106,7 @@ def model_card(
         repo_id=repo_id,
         tag=tag,
         messages=messages,
+        stop_token=chat["stop_token"],
         max_new_tokens=recipe.evaluation.max_new_tokens,
         quantization=quantization_note(recipe.base_model, base.on_hub),
         steps=trained["steps"],

@@ -161,7 +161,9 @@ class SourceSpec(Spec):
 
     hub: Text | None = Field(default=None, description="Data set on the Hub (`openai/gsm8k`).")
     files: Annotated[tuple[Text, ...], Field(strict=False, min_length=1)] | None = Field(
-        default=None, description="Local files, or patterns of them (`data/*.jsonl`)."
+        default=None,
+        description="Files, or patterns of them (`data/*.jsonl`, `s3://bucket/chats/*.parquet`): jsonl, json, csv or "
+        "parquet, compressed or not, here or at any address that fsspec reads.",
     )
     generator: Literal["linear-equations"] | None = Field(
         default=None, description="Rows that this project makes up, seeded."
@@ -171,13 +173,20 @@ class SourceSpec(Spec):
     revision: Text = Field(
         default="main", description="Branch, tag or commit of a Hub data set; a run records the commit."
     )
-    format: Format = Field(description="What a row looks like.")
+    format: Format | None = Field(
+        default=None, description="What a row looks like; `null` recognises it from the columns."
+    )
     columns: dict[str, Text] = Field(
         default={}, description="The format's column names, to the data set's, where the two differ."
     )
     system: Text | None = Field(default=None, description="System prompt that opens every conversation of this source.")
     rows: Count | None = Field(
         default=None, description="How many rows to take, drawn with `dataset.seed`; `null` takes all."
+    )
+    streaming: bool = Field(
+        default=False,
+        description="Fetch no more of a Hub data set than `rows` asks for. They are drawn from shuffled files through "
+        "a buffer, so that a data set in a certain order is not drawn from evenly.",
     )
     model: Text | None = Field(
         default=None, description="Whose answer to take (`gpt-4`); `ultrafeedback` rows have several."
@@ -205,11 +214,16 @@ class SourceSpec(Spec):
     @field_validator("columns")
     @classmethod
     def _columns_of_the_format(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
-        own = FORMAT_COLUMNS.get(info.data.get("format", ""))
-        strangers = [column for column in value if own and column not in own]
-        if own and strangers:
+        if "format" not in info.data:
+            return value
+        format = info.data["format"]
+        own = (
+            FORMAT_COLUMNS[format] if format else sorted({name for names in FORMAT_COLUMNS.values() for name in names})
+        )
+        strangers = [column for column in value if column not in own]
+        if strangers:
             named = ", ".join(f"{column!r}{nearest(column, own)}" for column in strangers)
-            raise ValueError(f"no column of {info.data['format']} (which has {_list(own)}): {named}")
+            raise ValueError(f"no column of {format or 'any format'} (which has {_list(own)}): {named}")
         return value
 
     @field_validator("rows")
@@ -217,6 +231,15 @@ class SourceSpec(Spec):
     def _a_generator_needs_rows(cls, value: int | None, info: ValidationInfo) -> int | None:
         if value is None and info.data.get("generator"):
             raise ValueError("missing; a generator has no end, so write how many rows it makes")
+        return value
+
+    @field_validator("streaming")
+    @classmethod
+    def _a_stream_needs_rows(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and (info.data.get("files") or info.data.get("generator")):
+            raise ValueError("true would be ignored: only a hub source is streamed; leave it out")
+        if value and "rows" in info.data and info.data["rows"] is None:
+            raise ValueError("true without rows, which would fetch everything; write how many rows to take")
         return value
 
     @field_validator("model")
@@ -256,6 +279,12 @@ class DatasetSpec(Spec):
         description="One or more data sets, mixed in proportion to their rows."
     )
     eval: EvalSpec = Field(default=EvalSpec(fraction=0.05), description="The rows that are kept out of training.")
+    dedup: Literal["none", "exact", "near"] = Field(
+        default="none",
+        description="Which repeated conversations are dropped: none of them, those that are word for word the same, or "
+        "also those whose question and answer are nearly the same (about 85 % of their three-token sequences). Only "
+        "the first is kept.",
+    )
     seed: int = Field(default=42, ge=0, description="Seed of every draw of rows: `rows`, the split, the order.")
 
 
@@ -271,6 +300,61 @@ class ChatSpec(Spec):
         ge=0,
         le=1,
         description="Share of rows that may be over length before that is an error; unused by `error`.",
+    )
+
+
+class CheckSpec(Spec):
+    """How much of a fault is too much, and whether that ends the run."""
+
+    severity: Literal["error", "warn"] = Field(
+        default="error", description="`error` ends the run before anything is trained; `warn` only shows it."
+    )
+    limit: float = Field(default=0.0, ge=0, le=1, description="Share of rows that may have the fault.")
+
+
+class WarningSpec(CheckSpec):
+    """The same for a fault that is often harmless: a warning, unless said otherwise."""
+
+    severity: Literal["error", "warn"] = Field(
+        default="warn", description="`error` ends the run before anything is trained; `warn` only shows it."
+    )
+
+
+class ChecksSpec(Spec):
+    """Faults of the data that are looked for in every run. `chat.tolerance` is the limit of rows that are too long."""
+
+    unreadable_rows: CheckSpec = Field(
+        default=CheckSpec(), description="Lines of a file that no row can be read from: broken JSON, wrong encoding."
+    )
+    bad_rows: CheckSpec = Field(
+        default=CheckSpec(),
+        description="Rows that hold no conversation: unknown roles, wrong order, empty turns, values of another type.",
+    )
+    supervision: CheckSpec = Field(
+        default=CheckSpec(), description="Rows of which nothing is learned, or everything, the prompt too."
+    )
+    stop_token: CheckSpec = Field(
+        default=CheckSpec(), description="Rows with an answer whose stop token is not learned."
+    )
+    bos_token: CheckSpec = Field(
+        default=CheckSpec(), description="Rows without exactly one begin-of-sequence token, for models that use one."
+    )
+    duplicates: WarningSpec = Field(default=WarningSpec(), description="Rows that repeat another one word for word.")
+    near_duplicates: WarningSpec = Field(default=WarningSpec(), description="Rows that nearly repeat another one.")
+    overlap: CheckSpec = Field(
+        default=CheckSpec(),
+        description="Train rows whose question is in eval as well, word for word or nearly. They are always left out "
+        "of train.",
+    )
+    secrets: WarningSpec = Field(
+        default=WarningSpec(), description="Rows with text that looks like a password, a key or a token."
+    )
+    special_tokens: WarningSpec = Field(
+        default=WarningSpec(),
+        description="Rows whose text spells out a special token. It is learned as plain text, never as that token.",
+    )
+    round_trip: CheckSpec = Field(
+        default=CheckSpec(), description="Rows (of a sample) whose tokens do not decode to the text that they encode."
     )
 
 
@@ -478,6 +562,10 @@ class Recipe(Spec):
     base_model: BaseModelSpec = Field(description="The model that is fine-tuned.")
     dataset: DatasetSpec = Field(description="The rows that are trained and evaluated on.")
     chat: ChatSpec = Field(default=ChatSpec(), description="How conversations become tokens.")
+    checks: ChecksSpec = Field(
+        default=ChecksSpec(),
+        description="Faults of the data: how much of each is too much, and whether that ends a run.",
+    )
     lora: LoraSpec = Field(default=LoraSpec(), description="The adapter.")
     training: TrainingSpec = Field(default=TrainingSpec(), description="How the adapter is trained.")
     evaluation: EvaluationSpec = Field(default=EvaluationSpec(), description="How base and tuned model are compared.")

@@ -31,6 +31,9 @@ This page is made from the schema: `python -m finetuning.recipe reference > docs
 FORMATS = """
 ## Formats
 
+A format that is not named is recognised by its columns. Roles are system, user, assistant and tool; an assistant's turn
+may have `tool_calls`, and a row of `messages` its `tools`.
+
 `columns` translates the names below to a data set's own: `columns: {question: Problem, answer: Solution}`.
 
 | format | a row |
@@ -66,8 +69,10 @@ def _tables(section: Schema, place: str, sections: dict[str, Schema]) -> Iterato
         yield f"| `{key}` | {_type(field)} | {default} | {meaning} |\n"
     for key, field in section["properties"].items():
         # The sources of `dataset.eval` have the keys of `dataset.sources`.
-        for name in dict.fromkeys(_sections_of(field)) if place != "dataset.eval" else ():
+        for name in dict.fromkeys(_sections_of(field)) if place not in ("dataset.eval", "checks") else ():
             yield from _tables(sections[name], f"{place}.{key}".removeprefix("."), sections)
+    if place == "checks":  # all alike
+        yield from _tables(sections["CheckSpec"], "checks.NAME", sections)
 
 
 def _sections_of(field: Any) -> Iterator[str]:

@@ -1,25 +1,46 @@
 """Renders conversations by a chat template and tokenizes them piece by piece, so that each piece's tokens are known.
 
+<|im_start|>user\\n2 + 3?<|im_end|>\\n<|im_start|>assistant\\n5<|im_end|>\\n
+-> the control tokens by their ids, "user\\n2 + 3?", "\\n", "assistant\\n" and "5" each tokenized by itself
+
 No token then lies across the end of a prompt: what the model is given to answer is exactly what preceded the answer in
-training.
+training. And no text of a conversation becomes a control token, whatever it spells out.
 """
 
-from collections.abc import Iterable
-from itertools import chain
-from typing import NamedTuple
+import re
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from finetuning.chat_template import stop_text, texts
 from finetuning.errors import FinetuningError
 from finetuning.formats import Message, RowDropped
-from finetuning.tokenization import added_tokens, token_ids
+from finetuning.layouts import ANSWER, OTHER, QUESTION, LaidOut, Layout, Pattern, Piece, Tokens, joined, layout_of
+from finetuning.template_analysis import only_writes_contents
+from finetuning.tokenization import PlainText, added_tokens, token_ids
 
-NOT_SUPERVISED = -100
+# Stands for the text of a turn while the layout of a conversation is found; private use, in no text that is read.
+SLOT = "\ue000turn {}\ue001"
+SLOTS = re.compile("\ue000turn (\\d+)\ue001")
+MOST_SYSTEM_PROMPTS = 1_000
+# So many conversations with the same roles are rendered and compared before a template is relied on.
+COMPARED = 100
+# A piece on its way to become tokens: its place among all parts, the piece, and its text.
+Text = tuple[int, Piece, str]
+
+
+class Conversation(NamedTuple):
+    """The turns of a conversation, and the tools that are offered in it."""
+
+    messages: list[Message]
+    tools: list[Any] | None = None
 
 
 class Segment(NamedTuple):
-    """A piece of a rendered conversation that is tokenized by itself."""
+    """A piece of a rendered conversation: a prompt, an answer with its stop token, or what follows the last one."""
 
     text: str
     supervised: bool
@@ -32,47 +53,268 @@ class Rendered(NamedTuple):
     labels: list[int]
 
 
-def render(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> Rendered:
-    """The token ids of a whole conversation, and labels for each answer and the stop token after it.
+class Renderer:
+    """Renders by the chat template of a tokenizer, and remembers what it found out about that template."""
 
-    Raises:
-        RowDropped: the template does not take these messages, or one of them holds the stop token.
-        FinetuningError: the template changes what went before when a turn is added.
-    """
-    return encode(tokenizer, segments(tokenizer, [messages], stop_text(tokenizer)))[0]
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer, self.stop = tokenizer, stop_text(tokenizer)
+        added = [(token, number) for number, token in tokenizer.added_tokens_decoder.items()]
+        written = _written_by_template(tokenizer)
+        control = {t.content: i for t, i in added if len(t.content) > 1 and (t.special or t.content in written)}
+        self.plain = PlainText(tokenizer, control)
+        self._takes_space = {token.content: (token.lstrip, token.rstrip) for token, _ in added}
+        self._only_writes = only_writes_contents(str(tokenizer.get_chat_template()))
+        self._compared: dict[tuple[str, ...], int] = {}
+        self._layouts: dict[tuple[str, ...], Layout | RowDropped] = {}
+        self._system_prompts: dict[tuple[str, str], list[int]] = {}
+        self._lengths: dict[str, int] = {}
+
+    def lay_out(self, conversations: Sequence[Conversation]) -> list[LaidOut | RowDropped]:
+        """The pieces of each conversation, or why the template does not take it.
+
+        Their texts together are exactly what the template makes of that conversation: each is rendered and compared,
+        but for a template that only writes what turns say, where the first ones with the same roles are.
+
+        Raises:
+            FinetuningError: the template changes what went before when a turn is added.
+        """
+        unsure = [i for i, conversation in enumerate(conversations) if not self._is_sure(conversation)]
+        rendered = dict(zip(unsure, self._texts([conversations[i] for i in unsure]), strict=True))
+        found: list[LaidOut | RowDropped] = []
+        for i, conversation in enumerate(conversations):
+            try:
+                found.append(self._pieces(conversation, rendered.get(i)))
+            except RowDropped as reason:
+                found.append(reason)
+        return found
+
+    def prompt(self, conversation: Conversation) -> list[int]:
+        """The token ids that an answer to the conversation follows: the very ones that precede it in training.
+
+        Raises:
+            RowDropped: the template does not take these messages.
+        """
+        answered = [*conversation.messages, {"role": "assistant", "content": "an answer"}]
+        (found,) = self.lay_out([Conversation(answered, conversation.tools)])
+        if isinstance(found, RowDropped):
+            raise found
+        pieces = found.layout.pieces
+        answer = max(i for i, piece in enumerate(pieces) if piece.kind == ANSWER)
+        while answer and pieces[answer - 1].kind == ANSWER:
+            answer -= 1
+        return self.tokenize([LaidOut(layout_of(pieces[:answer], self.plain.control_ids), found.contents)]).ids.tolist()
+
+    def tokenize(self, conversations: Sequence[LaidOut]) -> Tokens:
+        """The tokens of conversations that are laid out."""
+        parts: list[list[int]] = []
+        kinds: list[int] = []
+        ends: list[int] = []
+        found: list[Text] = []
+        for layout, contents in conversations:
+            found += [(len(parts) + offset, piece, piece.text(contents)) for offset, piece in layout.texts]
+            parts += layout.parts
+            kinds += layout.kinds
+            ends.append(len(parts))
+        self._fill(parts, found)
+        tokens = joined(parts, kinds, ends)
+        controls = sum([layout.controls for layout, _ in conversations])
+        if np.count_nonzero(self.plain.is_control[tokens.ids]) > controls:
+            spelled_out = [text for text in found if not self.plain.control_ids.isdisjoint(parts[text[0]])]
+            for place, piece, text in spelled_out:
+                parts[place] = self.plain.apart(text, piece.before)
+            tokens = joined(parts, kinds, ends)
+            tokens.spelled_out = sorted({bisect_right(ends, place) for place, _, _ in spelled_out})
+        self._take_off_margins(tokens, parts, conversations)
+        return tokens
+
+    def _fill(self, parts: list[list[int]], found: list[Text]) -> None:
+        """Nothing; `parts` then has the tokens of the texts. System prompts, which many rows share, are remembered."""
+        if len(self._system_prompts) > MOST_SYSTEM_PROMPTS:
+            self._system_prompts = {}
+        known = self._system_prompts
+        new = [text for text in found if text[1].kind != OTHER or (text[2], text[1].before) not in known]
+        ids = self.plain.token_ids([text for _, _, text in new], [piece.before for _, piece, _ in new])
+        for (place, piece, text), tokens in zip(new, ids, strict=True):
+            parts[place] = tokens
+            if piece.kind == OTHER:
+                known[text, piece.before] = tokens
+        for place, piece, text in found:
+            if piece.kind == OTHER:
+                parts[place] = known[text, piece.before]
+
+    def _take_off_margins(self, tokens: Tokens, parts: list[list[int]], conversations: Sequence[LaidOut]) -> None:
+        """Nothing; of a question's tokens only those of the user's own words are then of kind QUESTION."""
+        margins, start = [], 0
+        for layout, contents in conversations:
+            for offset, head, tail in layout.margins:
+                margins.append((start + offset, self._length(head, contents), self._length(tail, contents)))
+            start += len(layout.parts)
+        if not margins:
+            return
+        places, heads, tails = np.array(margins, np.int64).T
+        lengths = np.fromiter(map(len, parts), np.int64, len(parts))
+        ends = np.cumsum(lengths)[places]
+        starts = ends - lengths[places]
+        edges = np.zeros(len(tokens.ids) + 1, np.int32)
+        np.add.at(edges, starts, 1)
+        np.add.at(edges, np.minimum(starts + heads, ends), -1)
+        np.add.at(edges, np.maximum(ends - tails, starts), 1)
+        np.add.at(edges, ends, -1)
+        tokens.kinds[np.cumsum(edges[:-1]) > 0] = OTHER
+
+    def _length(self, pattern: Pattern, contents: list[str]) -> int:
+        """How many tokens a text has by itself. Texts around the user's own words are few, and remembered."""
+        text = pattern.fill(contents) if pattern.slots else pattern.text
+        length = self._lengths.get(text)
+        if length is None:
+            if len(self._lengths) > MOST_SYSTEM_PROMPTS:
+                self._lengths = {}
+            length = self._lengths[text] = len(token_ids(self.tokenizer, [pattern.fill(contents)])[0])
+        return length
+
+    def _texts(self, conversations: Sequence[Conversation]) -> list[str | RowDropped]:
+        if len(conversations) > 1 and not any(conversation.tools for conversation in conversations):
+            try:
+                return list(texts(self.tokenizer, [conversation.messages for conversation in conversations]))
+            except RowDropped:
+                pass  # one by one, each of them tells whether it was the one
+        found: list[str | RowDropped] = []
+        for messages, tools in conversations:
+            try:
+                found += texts(self.tokenizer, [messages], tools=tools)
+            except RowDropped as reason:
+                found.append(reason)
+        return found
+
+    def _is_sure(self, conversation: Conversation) -> bool:
+        """Whether the layout of the conversation's roles is known to be what the template makes of it."""
+        return _is_plain(conversation) and self._compared.get(_roles(conversation), 0) >= COMPARED
+
+    def _pieces(self, conversation: Conversation, text: str | RowDropped | None) -> LaidOut:
+        """The pieces of a conversation of which the template made `text`, or would surely make what the layout says."""
+        if isinstance(text, RowDropped):
+            raise text
+        # Whatever has more than a role and a content, the template may arrange by what is in it.
+        if not _is_plain(conversation):
+            return LaidOut(self._own_layout(conversation, str(text)), [])
+        roles = _roles(conversation)
+        layout = self._layout(roles)
+        contents = [message["content"] for message in conversation.messages]
+        if any(layout.strips):
+            contents = [c.strip() if strip else c for c, strip in zip(contents, layout.strips, strict=True)]
+        if text is None:
+            return LaidOut(layout, contents)
+        if layout.pattern.fill(contents) == text:
+            self._compared[roles] = self._compared.get(roles, 0) + layout.is_known
+            return LaidOut(layout, contents)
+        return LaidOut(self._own_layout(conversation, text), [])
+
+    def _layout(self, roles: tuple[str, ...]) -> Layout:
+        """The layout of all conversations with these roles in this order, if the template only writes their turns."""
+        layout = self._layouts.get(roles)
+        if layout is None:
+            messages = [{"role": role, "content": SLOT.format(i)} for i, role in enumerate(roles)]
+            try:
+                layout = self._layout_of(segments(self.tokenizer, Conversation(messages), self.stop), roles)
+                strips = [self._strips(layout, messages, turn) for turn in range(len(roles))]
+                known = self._only_writes and None not in strips
+                layout = layout._replace(strips=tuple(map(bool, strips)), is_known=known)
+            except RowDropped as reason:
+                layout = reason
+            self._layouts[roles] = layout
+        if isinstance(layout, RowDropped):
+            raise layout
+        return layout
+
+    def _strips(self, layout: Layout, messages: list[Message], turn: int) -> bool | None:
+        """Whether the template takes white space off that turn; None if it does something else to it."""
+        bare = [message["content"] for message in messages]
+        spaced = [*bare[:turn], f" {bare[turn]}\n", *bare[turn + 1 :]]
+        asked = [message | {"content": content} for message, content in zip(messages, spaced, strict=True)]
+        text = texts(self.tokenizer, [asked])[0]
+        return {layout.pattern.fill(spaced): False, layout.pattern.fill(bare): True}.get(text)
+
+    def _own_layout(self, conversation: Conversation, text: str) -> Layout:
+        """The layout of one conversation whose text the template changes or arranges by what it says."""
+        for i, message in enumerate(conversation.messages):
+            spelled_out = self.plain.spelled_out.search(message["content"])
+            if spelled_out:
+                raise RowDropped(f"spells out {spelled_out[0]} where the chat template changes the text", f"turn {i}")
+            if message["content"].strip() not in text:
+                raise _left_out(message["role"], i)
+        self._require_tools(conversation, text)
+        try:
+            return self._layout_of(segments(self.tokenizer, conversation, self.stop), None)
+        except FinetuningError as error:
+            raise RowDropped("the chat template changes earlier turns when a turn is added") from error
+
+    def _require_tools(self, conversation: Conversation, text: str) -> None:
+        """Nothing, when the template writes the tools, and each call of one: without it the text would be another.
+
+        Raises:
+            RowDropped: it leaves some out.
+        """
+        messages, tools = conversation
+        if tools and self._texts([Conversation(messages)])[0] == text:
+            raise RowDropped("the chat template leaves out the tools", "tools")
+        for i, message in enumerate(messages):
+            if "tool_calls" in message:
+                without = {key: value for key, value in message.items() if key != "tool_calls"}
+                if self._texts([Conversation([*messages[:i], without, *messages[i + 1 :]], tools)])[0] == text:
+                    raise RowDropped("the chat template leaves out the tool calls", f"turn {i}")
+
+    def _layout_of(self, found: list[Segment], roles: tuple[str, ...] | None) -> Layout:
+        """The layout with a slot for the turn of each role, or with none where `roles` is None."""
+        pieces = [piece for segment in found for piece in self._pieces_of(segment, roles)]
+        layout = layout_of([self._placed(pieces, i) for i in range(len(pieces))], self.plain.control_ids)
+        missing = [(role, i) for i, role in enumerate(roles or ()) if i not in layout.pattern.slots]
+        if missing:
+            raise _left_out(*missing[0])
+        return layout
+
+    def _pieces_of(self, segment: Segment, roles: tuple[str, ...] | None) -> list[Piece]:
+        pieces = []
+        for text in self.plain.split(segment.text):
+            kind = ANSWER if segment.supervised else OTHER
+            if text in self.plain.control:
+                pieces.append(Piece([self.plain.control[text]], _pattern(text, None), kind))
+                continue
+            margins = None if segment.supervised else _margins(text, roles)
+            asks = kind == OTHER and (margins is not None or roles is None)
+            pieces.append(Piece(None, _pattern(text, roles), QUESTION if asks else kind, margins=margins))
+        return pieces
+
+    def _placed(self, pieces: list[Piece], i: int) -> Piece:
+        """Piece `i` with what it needs of its neighbours; one without slots has its tokens then."""
+        piece = pieces[i]
+        if piece.ids is not None:
+            return piece
+        before, after = (pieces[j].text([]) if 0 <= j < len(pieces) and pieces[j].ids else "\n" for j in (i - 1, i + 1))
+        if i == 0:
+            before = ""
+        strip = self._takes_space.get(before, (False, False))[1], self._takes_space.get(after, (False, False))[0]
+        piece = piece._replace(before=before, strip=strip)
+        if piece.pattern.slots:
+            return piece
+        return piece._replace(ids=self.plain.token_ids([piece.text([])], [before])[0])
 
 
-def render_prompt(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> list[int]:
-    """The token ids that an answer to `messages` follows: the very ones that precede it in training."""
-    answered = [*messages, {"role": "assistant", "content": "an answer"}]
-    found = segments(tokenizer, [answered], stop_text(tokenizer))[0]
-    last = max(i for i, segment in enumerate(found) if segment.supervised)
-    return encode(tokenizer, [found[:last]])[0].input_ids
-
-
-def segments(tokenizer: PreTrainedTokenizerBase, conversations: list[list[Message]], stop: str) -> list[list[Segment]]:
-    """Each conversation, rendered, in pieces: prompt, answer with the `stop` token, prompt, answer, …, the rest.
+def segments(tokenizer: PreTrainedTokenizerBase, conversation: Conversation, stop: str) -> list[Segment]:
+    """The conversation, rendered, in pieces: prompt, answer with the `stop` token, prompt, answer, …, the rest.
 
     An answer is what the template adds to the prompt (with `add_generation_prompt`) when it is given the answer too.
 
     Raises:
-        RowDropped: the template refuses one of the conversations, or one holds the stop token.
+        RowDropped: the template refuses the conversation.
         FinetuningError: the template changes what went before when a turn is added.
     """
-    if any(stop in message["content"] for messages in conversations for message in messages):
-        raise RowDropped(f"contains the stop token {stop}")
-    turns = [[i for i, message in enumerate(messages) if message["role"] == "assistant"] for messages in conversations]
-    answers = [(messages, turn) for messages, own in zip(conversations, turns, strict=True) for turn in own]
-    prompts = iter(texts(tokenizer, [messages[:turn] for messages, turn in answers], add_generation_prompt=True))
-    whole = iter(texts(tokenizer, [messages[: turn + 1] for messages, turn in answers]))
-    return [_cut([(next(prompts), next(whole)) for _ in own], stop) for own in turns]
-
-
-def _cut(answers: list[tuple[str, str]], stop: str) -> list[Segment]:
-    """The pieces of one conversation, from the text up to each answer, and the text with it."""
+    messages, tools = conversation
+    turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    prompts = texts(tokenizer, [messages[:turn] for turn in turns], add_generation_prompt=True, tools=tools)
+    whole = texts(tokenizer, [messages[: turn + 1] for turn in turns], tools=tools)
     found: list[Segment] = []
     before, end = "", 0
-    for prompt, text in answers:
+    for prompt, text in zip(prompts, whole, strict=True):
         if not prompt.startswith(before):
             raise _unstable(before, prompt)
         if not text.startswith(prompt) or stop not in text[len(prompt) :]:
@@ -84,45 +326,59 @@ def _cut(answers: list[tuple[str, str]], stop: str) -> list[Segment]:
     return [*found, Segment(before[end:], False)] if before[end:] else found
 
 
+def render(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> Rendered:
+    """The token ids of a whole conversation, and labels for each answer and the stop token after it.
+
+    Raises:
+        RowDropped: the template does not take these messages.
+        FinetuningError: the template changes what went before when a turn is added.
+    """
+    renderer = Renderer(tokenizer)
+    (found,) = renderer.lay_out([Conversation(messages)])
+    if isinstance(found, RowDropped):
+        raise found
+    tokens = renderer.tokenize([found])
+    return Rendered(tokens.ids.tolist(), tokens.labels.tolist())
+
+
+def _roles(conversation: Conversation) -> tuple[str, ...]:
+    return tuple([message["role"] for message in conversation.messages])
+
+
+def _is_plain(conversation: Conversation) -> bool:
+    return conversation.tools is None and all(len(message) == 2 for message in conversation.messages)
+
+
+def _written_by_template(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    """Tokens that the template itself writes around turns."""
+    turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "an answer"}]
+    text = texts(tokenizer, [turns])[0] + texts(tokenizer, [turns[:1]], add_generation_prompt=True)[0]
+    return {token for token in added_tokens(tokenizer) if token.strip() and token in text}
+
+
+def _pattern(text: str, roles: tuple[str, ...] | None) -> Pattern:
+    """The text with a place for each slot; without roles, a text has no slots."""
+    if roles is None:
+        return Pattern(text.replace("%", "%%"))
+    return Pattern(SLOTS.sub("%s", text.replace("%", "%%")), tuple(int(slot) for slot in SLOTS.findall(text)))
+
+
+def _margins(text: str, roles: tuple[str, ...] | None) -> tuple[Pattern, Pattern] | None:
+    """What stands before and after the turns of user and tools in a piece of text; None where there is no such turn."""
+    asked = [slot.span() for slot in SLOTS.finditer(text) if roles and roles[int(slot[1])] in ("user", "tool")]
+    return (_pattern(text[: asked[0][0]], roles), _pattern(text[asked[-1][1] :], roles)) if asked else None
+
+
+def _left_out(role: str, turn: int) -> RowDropped:
+    return RowDropped(f"the chat template leaves out or changes the {role} turn", f"turn {turn}")
+
+
 def _unstable(before: str, after: str) -> FinetuningError:
     pairs = enumerate(zip(before, after, strict=False))
     same = next((i for i, (a, b) in pairs if a != b), min(len(before), len(after)))
     shown = slice(max(0, same - 20), same + 40)
+    pieces = [text[shown].replace("\ue000", "<").replace("\ue001", ">") for text in (before, after)]
     return FinetuningError(
-        f"the template is not prefix-stable: {before[shown]!r} becomes {after[shown]!r} when the next turn is added, "
+        f"the template is not prefix-stable: {pieces[0]!r} becomes {pieces[1]!r} when the next turn is added, "
         "so that prompt and answer can not be told apart. Use chatml or instruction instead."
     )
-
-
-def encode(tokenizer: PreTrainedTokenizerBase, rows: list[list[Segment]]) -> list[Rendered]:
-    """The tokens of each row's pieces, joined."""
-    together, line_break, letter = token_ids(tokenizer, ["\na", "\n", "a"])
-    if together == line_break + letter:
-        ids = token_ids(tokenizer, [segment.text for row in rows for segment in row])
-    else:
-        ids = _token_ids_in_context(tokenizer, rows)
-    pieces = iter(ids)
-    return [_join([(next(pieces), segment.supervised) for segment in row]) for row in rows]
-
-
-def _join(pieces: list[tuple[list[int], bool]]) -> Rendered:
-    labels = (ids if supervised else [NOT_SUPERVISED] * len(ids) for ids, supervised in pieces)
-    return Rendered(list(chain.from_iterable(ids for ids, _ in pieces)), list(chain.from_iterable(labels)))
-
-
-def _token_ids_in_context(tokenizer: PreTrainedTokenizerBase, rows: list[list[Segment]]) -> list[list[int]]:
-    """The tokens of each piece, for tokenizers that put a space before any text that they are given (Llama 2, Mistral).
-
-    A piece is tokenized behind the special token, or else a line break, that it follows, and what stands for that is
-    taken off again: so it gets the tokens that it has in the whole text.
-    """
-    special = added_tokens(tokenizer)
-    befores = [before for row in rows for before in ("", *(_ending(segment.text, special) for segment in row[:-1]))]
-    pieces = [segment.text for row in rows for segment in row]
-    heads = {before: len(token_ids(tokenizer, [before])[0]) for before in set(befores)}
-    ids = token_ids(tokenizer, [before + piece for before, piece in zip(befores, pieces, strict=True)])
-    return [found[heads[before] :] for before, found in zip(befores, ids, strict=True)]
-
-
-def _ending(text: str, special: Iterable[str]) -> str:
-    return next((token for token in special if text.endswith(token)), "\n")

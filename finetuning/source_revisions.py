@@ -6,15 +6,22 @@
 """
 
 import hashlib
-from pathlib import Path
-from typing import TYPE_CHECKING
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 from finetuning import linear_equations
 from finetuning.errors import FinetuningError
 from finetuning.recipe import DatasetSpec, SourceSpec
+from finetuning.source_files import SourceFile, file_info, matching_files, opened
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
+
+
+# What file systems call what identifies the contents of a file, the surest first.
+CHECKSUMS = ("sha256", "md5Hash", "md5", "content_md5", "Content-MD5", "Digest", "checksum", "generation")
+CHECKSUMS += ("ETag", "etag", "e_tag", "crc32c")
+CHANGE_TIMES = ("LastModified", "last_modified", "Last-Modified", "updated", "mtime")
 
 
 def sources(dataset: DatasetSpec) -> dict[str, tuple[SourceSpec, str]]:
@@ -48,41 +55,44 @@ def resolve(source: SourceSpec, *, api: "HfApi", where: str) -> str:
     if source.hub:
         return _commit(source.hub, source.revision, api, where)
     if source.files:
-        return _hash(matching_files(source.files, where))
+        return _hash(matching_files(source.files, where), where)
     return f"{source.generator}@{linear_equations.VERSION}"
 
 
-def matching_files(patterns: tuple[str, ...], where: str) -> list[Path]:
-    """The files that `patterns` match, pattern by pattern, each one once; paths are relative to the working directory.
-
-    Raises:
-        FinetuningError: a pattern matches no file.
-    """
-    matched: dict[Path, None] = {}
-    for pattern in patterns:
-        path = Path(pattern).expanduser()
-        paths = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
-        files = sorted(found for found in paths if found.is_file())
-        if not files:
-            raise FinetuningError(f"{where}.files: no file matches {pattern!r}; {_there(path)}.")
-        matched |= dict.fromkeys(files)
-    return list(matched)
+def raw_section(dataset: DatasetSpec) -> dict[str, Any]:
+    """The keys of `dataset` that decide which raw rows there are, and nothing of what becomes of them later."""
+    read = {
+        stem: source.model_dump(
+            mode="json", include={"hub", "files", "generator", "config", "split", "rows", "streaming"}
+        )
+        for stem, (source, _) in sources(dataset).items()
+    }
+    is_drawn = any(source["rows"] for source in read.values())
+    return {"sources": read, "seed": dataset.seed if is_drawn else None}
 
 
-def _there(pattern: Path) -> str:
-    folder = next(parent for parent in pattern.absolute().parents if parent.is_dir())
-    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-    return f"the folder {folder} holds {shown or 'nothing'}"
-
-
-def _hash(files: list[Path]) -> str:
+def _hash(files: list[SourceFile], where: str) -> str:
+    """A digest of the name of each file and of what changes when its contents do."""
     digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{path.name} {content}\n".encode())
+    for file in files:
+        digest.update(f"{PurePosixPath(file.name).name} {_contents(file, where)}\n".encode())
     return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def _contents(file: SourceFile, where: str) -> str:
+    """The sha256 of the contents; of a remote file what its file system knows of them, as long as it knows anything."""
+    known = file_info(file, where)
+    for key in CHECKSUMS:
+        if known.get(key):
+            return f"{key} {known[key]}"
+    for key in CHANGE_TIMES:
+        if known.get(key) and known.get("size"):
+            return f"{key} {known[key]} {known['size']}"
+    digest = hashlib.sha256()
+    with opened(file, where) as stream:
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def _commit(repo_id: str, revision: str, api: "HfApi", where: str) -> str:

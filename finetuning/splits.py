@@ -1,126 +1,142 @@
-"""Reads raw rows as conversations and decides which of them train and which are kept for evaluation."""
+"""Decides what becomes of each conversation: train, eval, or neither, so that no question is in both."""
 
-import hashlib
-import json
-from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple
+from enum import IntEnum
+from itertools import chain
 
 import numpy as np
-import pyarrow.parquet as pq
-from datasets import Features
 
-from finetuning.formats import Message, RowDropped, to_messages
+from finetuning.near_duplicates import Pairs, clusters
 from finetuning.recipe import DatasetSpec
-from finetuning.source_revisions import sources
-
-BATCH_ROWS = 1_000
 
 
-class Conversation(NamedTuple):
-    """One usable row. Its text stays packed as JSON: a hundred thousand rows are in memory together."""
+class Fate(IntEnum):
+    """What becomes of a conversation; after the first two, why it is in neither split."""
 
-    place: str
-    packed: bytes
-    prompt: bytes
-    """A digest of all messages before the last answer, which depends on the seed of the data set too."""
-
-    @property
-    def messages(self) -> list[Message]:
-        """The messages themselves."""
-        return json.loads(self.packed)
+    TRAIN = 0
+    EVAL = 1
+    DUPLICATE = 2
+    NEAR_DUPLICATE = 3
+    OVERLAP = 4
+    NEAR_OVERLAP = 5
 
 
 @dataclass
-class Dropped:
-    """How many rows were not used, by reason, and the place of the first one."""
+class Index:
+    """What the split needs to know of all conversations together: 17 bytes each, in lists of arrays."""
 
-    places: dict[str, list[Any]] = field(default_factory=dict)
+    is_eval: list[np.ndarray] = field(default_factory=list)
+    """Whether it comes from `dataset.eval.sources`."""
+    conversation: list[np.ndarray] = field(default_factory=list)
+    """A digest of all its messages."""
+    question: list[np.ndarray] = field(default_factory=list)
+    """A digest of what the user says in it, which depends on the data set's seed too."""
 
-    def add(self, reason: str, place: str) -> None:
-        """Nothing; one more row was dropped for that reason."""
-        self.places.setdefault(reason, [0, place])[0] += 1
-
-    def records(self) -> list[dict[str, Any]]:
-        """A record for each reason, the most frequent first."""
-        records = [{"reason": reason, "rows": n, "example": place} for reason, (n, place) in self.places.items()]
-        return sorted(records, key=lambda record: -record["rows"])
+    def joined(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The three arrays (conversations,)."""
+        kinds = (bool, np.uint64, np.uint64)
+        lists = (self.is_eval, self.conversation, self.question)
+        return tuple(np.concatenate([np.zeros(0, kind), *arrays]) for kind, arrays in zip(kinds, lists, strict=True))  # pyright: ignore[reportReturnType]
 
 
 @dataclass
 class Split:
-    """The conversations of both splits, each in its final order, and the rows that are in neither."""
+    """The fate of each conversation, its place in its split (from 0, random), and what was found on the way.
 
-    train: list[Conversation]
-    eval: list[Conversation]
-    dropped: Dropped
-
-
-def split_conversations(raw_folder: Path, dataset: DatasetSpec) -> Split:
-    """The rows of `raw_folder` as conversations, train and eval without a prompt in common, both in random order.
-
-    The order and the choice depend on `dataset.seed` alone. With `eval.fraction`, whole prompts go to eval until it has
-    that share of the rows (one row at least); with `eval.sources`, a train row whose prompt is in eval is dropped.
+    The arrays have a number for each conversation. `duplicate` and `near_duplicate` mark those that repeat an earlier
+    one, whether or not the recipe has them dropped.
     """
-    dropped = Dropped()
-    train = list(_conversations(raw_folder, "train", dataset, dropped))
-    evaluation = list(_conversations(raw_folder, "eval", dataset, dropped))
+
+    fate: np.ndarray
+    position: np.ndarray
+    duplicate: np.ndarray
+    near_duplicate: np.ndarray
+    overlap: int
+    """How many of the conversations in train are, in the end, about a question in eval: none, if this code is right."""
+
+
+def split(index: Index, pairs: Pairs, dataset: DatasetSpec) -> Split:
+    """The conversations of the sources, parted without a question in common, each split in random order.
+
+    The order and the choice depend on `dataset.seed` alone. With `eval.fraction`, questions go to eval with all that
+    nearly repeat them until it has that share of the rows; with `eval.sources`, a train row whose question is in eval
+    is in neither.
+    """
+    is_eval, conversation, question = index.joined()
+    fate = np.where(is_eval, Fate.EVAL, Fate.TRAIN).astype(np.int8)
+    duplicate = _repeats(conversation, is_eval)
+    near_duplicate = np.zeros(len(fate), bool)
+    same_side = is_eval[pairs.first] == is_eval[pairs.second]
+    near_duplicate[pairs.second[pairs.same_answer & same_side]] = True
+    near_duplicate &= ~duplicate
+    if dataset.dedup != "none":
+        fate[duplicate] = Fate.DUPLICATE
+    if dataset.dedup == "near":
+        fate[near_duplicate] = Fate.NEAR_DUPLICATE
     if dataset.eval.fraction:
-        prompts = _drawn_prompts(train, dataset.eval.fraction)
-        evaluation = [row for row in train if row.prompt in prompts]
-        train = [row for row in train if row.prompt not in prompts]
+        fate[_drawn(fate, question, pairs, dataset.eval.fraction)] = Fate.EVAL
     else:
-        prompts = {row.prompt for row in evaluation}
-        for row in train:
-            if row.prompt in prompts:
-                dropped.add("also in eval", row.place)
-        train = [row for row in train if row.prompt not in prompts]
+        _leave_out_overlap(fate, question, pairs)
     rng = np.random.default_rng(dataset.seed)
-    return Split(_shuffled(train, rng), _shuffled(evaluation, rng), dropped)
+    position = np.full(len(fate), -1, np.int64)
+    for side in (Fate.TRAIN, Fate.EVAL):
+        rows = np.flatnonzero(fate == side)
+        position[rows] = rng.permutation(len(rows))
+    return Split(fate, position, duplicate, near_duplicate, _overlap(fate, question, pairs))
 
 
-def _shuffled(rows: list[Conversation], rng: np.random.Generator) -> list[Conversation]:
-    return [rows[i] for i in rng.permutation(len(rows))]
+def _repeats(conversation: np.ndarray, is_eval: np.ndarray) -> np.ndarray:
+    """Which conversations are word for word an earlier one of the same side."""
+    repeats = np.ones(len(conversation), bool)
+    for side in (False, True):
+        rows = np.flatnonzero(is_eval == side)
+        repeats[rows[np.unique(conversation[rows], return_index=True)[1]]] = False
+    return repeats
 
 
-def _conversations(raw_folder: Path, split: str, dataset: DatasetSpec, dropped: Dropped) -> Iterator[Conversation]:
-    key, pack = str(dataset.seed).encode()[:64], json.JSONEncoder().encode
-    for stem, (source, _) in sources(dataset).items():
-        if not stem.startswith(split):
-            continue
-        for place, row in _raw_rows(raw_folder / f"{stem}.parquet"):
-            try:
-                messages = to_messages(row, source)
-            except RowDropped as reason:
-                dropped.add(str(reason), place)
-                continue
-            prompt = hashlib.blake2b(pack(messages[:-1]).encode(), key=key, digest_size=16).digest()
-            yield Conversation(place, pack(messages).encode(), prompt)
+def _drawn(fate: np.ndarray, question: np.ndarray, pairs: Pairs, fraction: float) -> np.ndarray:
+    """Numbers of the conversations that go to eval: whole groups, in the order of their digests, which the seed mixes.
 
-
-def _raw_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each row of a raw file with its place, such as `train-00.parquet:17` (rows count from 0)."""
-    with pq.ParquetFile(path) as file:
-        # Columns whose rows differ in shape are kept as JSON text, which only `datasets` knows how to decode.
-        features = Features.from_arrow_schema(file.schema_arrow)
-        number = 0
-        for batch in file.iter_batches(BATCH_ROWS):
-            for row in batch.to_pylist():
-                yield f"{path.name}:{number}", features.decode_example(row)
-                number += 1
-
-
-def _drawn_prompts(rows: Iterable[Conversation], fraction: float) -> set[bytes]:
-    """Prompts that together hold `fraction` of the rows: in the order of their digests, which the seed shuffles."""
-    counts = Counter(row.prompt for row in rows)
-    wanted = max(1, round(fraction * counts.total()))
-    drawn: set[bytes] = set()
-    held = 0
-    for prompt in sorted(counts):
-        if held >= wanted:
+    A group that is too big for what is left to draw stays in train; the smallest one goes to eval if all are.
+    """
+    rows = np.flatnonzero(fate == Fate.TRAIN)
+    if not len(rows):
+        return rows
+    _, same, number = np.unique(question, return_index=True, return_inverse=True)
+    # The same question is in one group, whatever is nearly like it.
+    label = clusters(len(fate), np.r_[pairs.first, same[number]], np.r_[pairs.second, np.arange(len(fate))])
+    _, group = np.unique(label[rows], return_inverse=True)
+    sizes = np.bincount(group)
+    first = np.full(len(sizes), np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(first, group, question[rows])
+    wanted = max(1, round(fraction * len(rows)))
+    drawn, held = np.zeros(len(sizes), bool), 0
+    for chosen in np.argsort(first):
+        if held + sizes[chosen] <= wanted:
+            drawn[chosen] = True
+            held += sizes[chosen]
+        if held == wanted:
             break
-        drawn.add(prompt)
-        held += counts[prompt]
-    return drawn
+    if not held and len(sizes) > 1:
+        drawn[sizes.argmin()] = True
+    return rows[drawn[group]]
+
+
+def _leave_out_overlap(fate: np.ndarray, question: np.ndarray, pairs: Pairs) -> None:
+    """Nothing; what is in train and (nearly) in eval is in neither then."""
+    exact = (fate == Fate.TRAIN) & np.isin(question, question[fate == Fate.EVAL])
+    fate[exact] = Fate.OVERLAP
+    for train, evaluation in ((pairs.first, pairs.second), (pairs.second, pairs.first)):
+        near = (fate[train] == Fate.TRAIN) & (fate[evaluation] == Fate.EVAL)
+        fate[train[near]] = Fate.NEAR_OVERLAP
+    # Not every pair is known of each row: those with the same question go the same way.
+    copies = (fate == Fate.TRAIN) & np.isin(question, question[fate == Fate.NEAR_OVERLAP])
+    fate[copies] = Fate.NEAR_OVERLAP
+
+
+def _overlap(fate: np.ndarray, question: np.ndarray, pairs: Pairs) -> int:
+    in_train, in_eval = fate == Fate.TRAIN, fate == Fate.EVAL
+    exact = np.flatnonzero(in_train & np.isin(question, question[in_eval]))
+    sides = ((pairs.first, pairs.second), (pairs.second, pairs.first))
+    near = [train[in_train[train] & in_eval[evaluation]] for train, evaluation in sides]
+    return len(set(chain(exact.tolist(), *(rows.tolist() for rows in near))))

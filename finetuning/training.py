@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig
 from pydantic import BaseModel, ConfigDict
 from torch.nn.functional import cross_entropy
 from transformers import (
@@ -20,12 +19,13 @@ from transformers import (
 )
 from trl import SFTConfig, SFTTrainer, pack_dataset
 
+from finetuning.embeddings import adapt_head, give_rows, has_bias, linear_layers, lora_config
 from finetuning.errors import FinetuningError
+from finetuning.layouts import NOT_SUPERVISED
 from finetuning.progress import Progress
 from finetuning.quantization import keep_trainable_on_cpu, load_model
 from finetuning.recipe import LoraSpec, TrainingSpec
 from finetuning.recipe_errors import nearest
-from finetuning.rendering import NOT_SUPERVISED
 
 MIB = 2**20
 
@@ -124,20 +124,22 @@ def train(job: TrainingJob, progress: Progress) -> dict[str, Any]:
     model = load_model(job.base_model, **job.model_kwargs)
     keep_trainable_on_cpu(model)
     require_target_modules(model, job)
-    tokenizer = AutoTokenizer.from_pretrained(
-        job.chat_dataset / "tokenizer", trust_remote_code=job.model_kwargs["trust_remote_code"]
-    )
+    trust = job.model_kwargs["trust_remote_code"]
+    tokenizer = AutoTokenizer.from_pretrained(job.chat_dataset / "tokenizer", trust_remote_code=trust)
+    new_tokens = give_rows(model, tokenizer, job.base_model, job.where, trust)
     callback = TrainingProgress(progress, job.where)
-    trainer = (CpuTrainer if model.device.type == "cpu" else SFTTrainer)(
+    own_head = model.device.type == "cpu" or (new_tokens and has_bias(model.get_output_embeddings()))
+    trainer = (CpuTrainer if own_head else SFTTrainer)(
         model=model,
         args=sft_config(job),
         train_dataset=train_rows(job),
         eval_dataset=tokens_of(job.chat_dataset / "eval.parquet"),
         processing_class=tokenizer,
-        peft_config=LoraConfig(**job.lora.model_dump(), task_type="CAUSAL_LM"),
+        peft_config=lora_config(job.lora, model, new_tokens, job.where),
         callbacks=[callback],
     )
     adapted: Any = trainer.model
+    adapt_head(adapted, new_tokens)
     keep_master_weights(adapted)
     started = time.monotonic()
     result = trainer.train()
@@ -145,7 +147,8 @@ def train(job: TrainingJob, progress: Progress) -> dict[str, Any]:
     progress.update("measuring the loss on the eval split")
     eval_loss = trainer.evaluate()["eval_loss"]
     callback.require_finite(eval_loss, trainer.state)
-    adapted.save_pretrained(job.output)
+    # peft would add all embeddings, which are as they were but for rows that it saves by themselves.
+    adapted.save_pretrained(job.output, save_embedding_layers=False)
     tokenizer.save_pretrained(job.output)
     return {
         "trainable_parameters": sum(p.numel() for p in adapted.parameters() if p.requires_grad),
@@ -168,7 +171,7 @@ def require_target_modules(model: torch.nn.Module, job: TrainingJob) -> None:
     Raises:
         FinetuningError: the recipe targets a module that the model does not have.
     """
-    layers = {name.rsplit(".")[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    layers = linear_layers(model)
     wanted = [] if isinstance(job.lora.target_modules, str) else job.lora.target_modules
     for name in wanted:
         if name.rsplit(".")[-1] not in layers:

@@ -10,7 +10,7 @@ from finetuning.errors import FinetuningError
 from finetuning.evaluation import Question, answer_of, bootstrap_interval, generate, load_tuned, require_final_answers
 from finetuning.progress import Progress
 from finetuning.recipe import EvaluationSpec
-from finetuning.rendering import render_prompt
+from finetuning.rendering import Conversation, Renderer
 from tests.tiny_models import ZEPHYR, save_tiny_model
 
 SILENT = Progress(lambda line: None, "")
@@ -29,7 +29,8 @@ def tiny(tmp_path_factory):
 def questions(tokenizer, count):
     texts = ["Solve for y: " + "1 + " * number + "1 = 1y ." for number in range(count)]
     prompts = [[{"role": "user", "content": text}] for text in texts]
-    return [Question(str(i), prompt, render_prompt(tokenizer, prompt), "") for i, prompt in enumerate(prompts)]
+    renderer = Renderer(tokenizer)
+    return [Question(str(i), prompt, renderer.prompt(Conversation(prompt)), "") for i, prompt in enumerate(prompts)]
 
 
 def test_a_batch_answers_as_each_row_alone_does(tiny):

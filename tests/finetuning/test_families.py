@@ -15,7 +15,7 @@ from finetuning.evaluation import evaluate
 from finetuning.progress import Progress
 from finetuning.quantization import quantize
 from finetuning.recipe import BaseModelSpec, DatasetSpec, Recipe, find, load
-from finetuning.rendering import render_prompt
+from finetuning.rendering import Conversation, Renderer
 from finetuning.sources import write_raw
 from finetuning.training import TrainingJob, train
 from resources.gpu import Gpu
@@ -118,7 +118,8 @@ def test_the_adapter_loads_and_generates(trained):
     adapter = trained["root"] / "adapter"
     model = AutoPeftModelForCausalLM.from_pretrained(adapter)
     tokenizer = AutoTokenizer.from_pretrained(adapter)
-    ids = torch.tensor([render_prompt(tokenizer, [{"role": "user", "content": "Solve for y: 1 = 1y ."}])])
+    question = Conversation([{"role": "user", "content": "Solve for y: 1 = 1y ."}])
+    ids = torch.tensor([Renderer(tokenizer).prompt(question)])
     output = model.generate(input_ids=ids, max_new_tokens=3, min_new_tokens=3, do_sample=False)
     assert output.shape == (1, ids.shape[1] + 3)
 

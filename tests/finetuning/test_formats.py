@@ -3,7 +3,7 @@ import doctest
 import pytest
 
 from finetuning import formats
-from finetuning.formats import FORMATS, RowDropped, to_messages
+from finetuning.formats import FORMATS, NotChosen, RowDropped, to_messages, tools_of
 from finetuning.recipe import FORMAT_COLUMNS, SourceSpec
 
 
@@ -69,51 +69,150 @@ def test_text_is_left_as_it_is():
     assert to_messages(row, source("question-answer")) == turns(("user", " 2 + 3?\n"), ("assistant", "\n5 "))
 
 
+CALLS = [{"type": "function", "function": {"name": "add", "arguments": {"a": 2}}}]
+
+
 @pytest.mark.parametrize(
-    ("messages", "reason"),
+    ("messages", "reason", "field"),
     [
-        (turns(("user", "2 + 3?"), ("assistant", "")), "empty answer"),
-        (turns(("user", "2 + 3?"), ("assistant", " \n")), "empty answer"),
-        (turns(("user", "2 + 3?"), ("assistant", None)), "empty answer"),
-        (turns(("user", ""), ("assistant", "5")), "empty user turn"),
-        (turns(("user", "2 + 3?")), "no assistant turn"),
-        ([], "no assistant turn"),
-        (turns(("system", "Be brief.")), "no assistant turn"),
-        (turns(("user", "2 + 3?"), ("tool", "5"), ("assistant", "5")), "unknown role 'tool'"),
-        (turns(("user", "1?"), ("assistant", "1"), ("user", "2?")), "ends with a user turn"),
-        (turns(("user", "1?"), ("user", "2?"), ("assistant", "2")), "user and assistant turns do not alternate"),
+        (turns(("user", "2 + 3?"), ("assistant", "")), "empty answer", "turn 1"),
+        (turns(("user", "2 + 3?"), ("assistant", " \n")), "empty answer", "turn 1"),
+        (turns(("user", "2 + 3?"), ("assistant", None)), "empty answer", "turn 1"),
+        (turns(("user", ""), ("assistant", "5")), "empty user turn", "turn 0"),
+        (turns(("user", "2 + 3?")), "ends with a user turn, not with an answer", "turn 0"),
+        ([], "no turns at all", ""),
+        (turns(("system", "Be brief.")), "ends with a system turn, not with an answer", "turn 0"),
+        (turns(("user", "2?"), ("tool", "5"), ("assistant", "5")), "a tool turn after the user turn", "turn 1"),
+        (turns(("user", "2?"), ("critic", "5")), "unknown role 'critic'", "messages[1]"),
+        (turns(("user", "2?"), (None, "5")), "unknown role 'None'", "messages[1]"),
+        (turns(("user", "2?"), ("assistant " * 99, "5")), "unknown role 'assistant assistant '", "messages[1]"),
         (
-            turns(("assistant", "Hello"), ("user", "1?"), ("assistant", "1")),
-            "user and assistant turns do not alternate",
+            turns(("user", "1?"), ("assistant", "1"), ("user", "2?")),
+            "ends with a user turn, not with an answer",
+            "turn 2",
         ),
-        (turns(("user", "1?"), ("assistant", "1"), ("system", "s")), "a system message that is not the first"),
-        ("text", "messages is text, not a list of records"),
-        (None, "messages is empty, not a list of records"),
-        (["text"], "messages is a list, not a list of records"),
-        ([{"role": "user", "content": ["part"]}], "the user turn is a list, not text"),
+        (turns(("user", "1?"), ("user", "2?"), ("assistant", "2")), "two user turns in a row", "turn 1"),
+        (turns(("user", "1?"), ("assistant", "1"), ("assistant", "2")), "two assistant turns in a row", "turn 2"),
+        (turns(("assistant", "Hello"), ("user", "1?"), ("assistant", "1")), "an assistant turn first", "turn 0"),
+        (turns(("system", "s"), ("assistant", "1")), "an assistant turn after the system turn", "turn 1"),
+        (
+            turns(("user", "1?"), ("assistant", "1"), ("system", "s")),
+            "a system message that is not the first",
+            "turn 2",
+        ),
+        (turns(("system", "s"), ("system", "s"), ("user", "1?")), "a system message that is not the first", "turn 1"),
+        ("text", "text, not a list of records", "messages"),
+        (None, "nothing, not a list of records", "messages"),
+        ({}, "a record, not a list of records", "messages"),
+        (["text"], "text, not a record", "messages[0]"),
+        ([*turns(("user", "2?")), None], "nothing, not a record", "messages[1]"),
+        ([{"role": "user", "content": ["part"]}], "a list in the user turn, not text", "messages[0]"),
+        ([{"role": "user", "content": True}], "true or false in the user turn, not text", "messages[0]"),
+        ([{"role": ["user"], "content": "x"}], "unknown role \"['user']\"", "messages[0]"),
     ],
 )
-def test_a_row_that_is_no_conversation_is_dropped_with_the_reason(messages, reason):
+def test_a_row_that_is_no_conversation_is_dropped_with_reason_and_field(messages, reason, field):
     with pytest.raises(RowDropped) as dropped:
         to_messages({"messages": messages}, source("messages"))
-    assert str(dropped.value) == reason
+    assert (str(dropped.value), dropped.value.field) == (reason, field)
 
 
 @pytest.mark.parametrize(
-    ("format", "row", "reason"),
+    ("format", "row", "reason", "field"),
     [
-        ("question-answer", {"question": "2 + 3?", "answer": 5}, "the assistant turn is int, not text"),
-        ("question-answer", {"question": "2 + 3?", "answer": None}, "empty answer"),
-        ("prompt-completion", {"prompt": ["a"], "completion": "b"}, "the user turn is a list, not text"),
-        ("alpaca", {"instruction": {}, "input": "b", "output": "c"}, "the user turn is a record, not text"),
-        ("sharegpt", {"conversations": [{"from": "observation", "value": "x"}]}, "unknown role 'observation'"),
-        ("sharegpt", {"conversations": [{}]}, "unknown role 'None'"),
+        ("question-answer", {"question": "2?", "answer": 5}, "a number in the assistant turn, not text", "answer"),
+        ("question-answer", {"question": "2 + 3?", "answer": None}, "empty answer", "turn 1"),
+        ("question-answer", {"question": "2 + 3?"}, "a column is missing", "answer"),
+        ("prompt-completion", {"prompt": ["a"], "completion": "b"}, "a list in the user turn, not text", "prompt"),
+        (
+            "alpaca",
+            {"instruction": {}, "input": "b", "output": "c"},
+            "a record in the user turn, not text",
+            "instruction",
+        ),
+        ("alpaca", {"instruction": "a", "input": 5, "output": "c"}, "a number in the input, not text", "input"),
+        ("alpaca", {"instruction": "a", "input": [], "output": "c"}, "a list in the input, not text", "input"),
+        ("alpaca", {"instruction": "a", "input": 0, "output": "c"}, "a number in the input, not text", "input"),
+        (
+            "sharegpt",
+            {"conversations": [{"from": "critic", "value": "x"}]},
+            "unknown role 'critic'",
+            "conversations[0]",
+        ),
+        ("sharegpt", {"conversations": [{}]}, "unknown role 'None'", "conversations[0]"),
+        ("ultrafeedback", {"instruction": "a", "completions": "b"}, "text, not a list of records", "completions"),
+        ("messages", {}, "a column is missing", "messages"),
     ],
 )
-def test_a_value_of_the_wrong_type_drops_the_row(format, row, reason):
+def test_a_value_of_the_wrong_type_drops_the_row(format, row, reason, field):
     with pytest.raises(RowDropped) as dropped:
-        to_messages(row, source(format))
-    assert str(dropped.value) == reason
+        to_messages(row, source(format, **({"model": "gpt-4"} if format == "ultrafeedback" else {})))
+    assert (str(dropped.value), dropped.value.field) == (reason, field)
+
+
+def test_a_missing_column_is_named_as_the_data_set_names_it():
+    spec = source("question-answer", columns={"question": "Problem"})
+    with pytest.raises(RowDropped) as dropped:
+        to_messages({"Question": "2?", "answer": "5"}, spec)
+    assert dropped.value.field == "Problem"
+
+
+def test_a_row_without_a_format_of_its_source_is_read_in_that_of_its_columns():
+    row = {"prompt": "2?", "completion": "5"}
+    spec = SourceSpec(files=["rows.jsonl"])
+    assert to_messages(row, spec, "prompt-completion") == turns(("user", "2?"), ("assistant", "5"))
+
+
+def test_calls_of_tools_and_what_they_answer_are_kept():
+    messages = [
+        {"role": "user", "content": "2 + 3?"},
+        {"role": "assistant", "content": None, "tool_calls": CALLS},
+        {"role": "tool", "content": "5", "name": "add", "tool_call_id": "1", "other": "x"},
+        {"role": "assistant", "content": "5", "tool_calls": []},
+    ]
+    assert to_messages({"messages": messages}, source("messages")) == [
+        {"role": "user", "content": "2 + 3?"},
+        {"role": "assistant", "content": "", "tool_calls": CALLS},
+        {"role": "tool", "content": "5", "name": "add", "tool_call_id": "1"},
+        {"role": "assistant", "content": "5"},
+    ]
+
+
+def test_a_conversation_does_not_end_in_a_call_that_nothing_answers():
+    messages = [*turns(("user", "2?")), {"role": "assistant", "content": "", "tool_calls": CALLS}, {"role": "tool"}]
+    with pytest.raises(RowDropped, match="ends with a tool turn"):
+        to_messages({"messages": messages}, source("messages"))
+
+
+@pytest.mark.parametrize(
+    ("tools", "found"),
+    [
+        ([{"name": "add"}], [{"name": "add"}]),
+        ('[{"name": "add"}]', [{"name": "add"}]),
+        (None, None),
+        ([], None),
+        ("", None),
+        ("[]", None),
+        (" \n", None),
+    ],
+)
+def test_tools_are_records_or_the_json_text_of_them(tools, found):
+    assert tools_of({"tools": tools}, source("messages")) == found
+
+
+@pytest.mark.parametrize(
+    ("tools", "reason"),
+    [
+        ("{", "no JSON, which tools have to be"),
+        ('{"a": 1}', "a record, not a list of tools"),
+        ([1], "a list, not a list of tools"),
+        (3, "a number, not a list of tools"),
+    ],
+)
+def test_tools_of_another_kind_drop_the_row(tools, reason):
+    with pytest.raises(RowDropped, match=rf"^{reason}$") as dropped:
+        tools_of({"tools": tools}, source("messages"))
+    assert dropped.value.field == "tools"
 
 
 def test_ultrafeedback_takes_the_answer_of_the_model_that_is_named():
@@ -124,5 +223,5 @@ def test_ultrafeedback_takes_the_answer_of_the_model_that_is_named():
     row = {"instruction": "2 + 3?", "completions": completions}
     messages = to_messages(row, source("ultrafeedback", model="gpt-4"))
     assert messages == turns(("system", "Be brief."), ("user", "2 + 3?"), ("assistant", "5"))
-    with pytest.raises(RowDropped, match="no answer of wizardlm"):
+    with pytest.raises(NotChosen, match=r"^no answer of wizardlm$"):
         to_messages(row, source("ultrafeedback", model="wizardlm"))

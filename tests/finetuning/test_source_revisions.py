@@ -1,14 +1,17 @@
 import shutil
 import subprocess
 import sys
+from typing import ClassVar
 
+import fsspec
+import fsspec.implementations.memory
 import pytest
 from huggingface_hub import HfApi
 
 from finetuning import linear_equations
 from finetuning.errors import FinetuningError
 from finetuning.recipe import DatasetSpec, EvalSpec, SourceSpec
-from finetuning.source_revisions import resolve, resolve_all, sources
+from finetuning.source_revisions import raw_section, resolve, resolve_all, sources
 
 WHERE = "recipes/x.yaml: dataset.sources[0]"
 NO_HUB = HfApi(endpoint="http://127.0.0.1:9", token=False)
@@ -62,6 +65,64 @@ def test_a_pattern_without_a_file_says_what_the_folder_holds(tmp_path):
     )
     with pytest.raises(FinetuningError, match=f"the folder {tmp_path} holds rows.jsonl"):
         revision(tmp_path / "no/such/folder/*.jsonl")
+
+
+def test_the_revision_of_a_remote_file_without_a_checksum_is_that_of_its_contents():
+    memory = fsspec.filesystem("memory")
+    memory.pipe("memory://revisions/a.jsonl", b"1")
+    first = revision("memory://revisions/a.jsonl")
+    memory.pipe("memory://revisions/a.jsonl", b"1")
+    assert revision("memory://revisions/a.jsonl") == revision("memory://revisions/*.jsonl") == first
+    memory.pipe("memory://revisions/a.jsonl", b"2")
+    assert revision("memory://revisions/a.jsonl") != first
+    memory.rm("memory://revisions", recursive=True)
+
+
+class Bucket(fsspec.implementations.memory.MemoryFileSystem):
+    """A store that knows of each file what `known` has, and has no contents to give."""
+
+    protocol = "bucket"
+    known: ClassVar = {}
+
+    def info(self, path, **keys):
+        return {"name": path, "type": "file", "size": 5, **self.known}
+
+    def _open(self, *arguments, **keys):
+        raise AssertionError("nothing is fetched to tell its revision")
+
+
+@pytest.mark.parametrize(
+    "key", ["ETag", "md5Hash", "generation", "checksum", "Content-MD5", "LastModified", "Last-Modified", "mtime"]
+)
+def test_the_revision_of_a_remote_file_is_what_its_file_system_knows_of_it(monkeypatch, key):
+    fsspec.register_implementation("bucket", Bucket, clobber=True)
+    revisions = []
+    for known in ("1", "1", "2"):
+        monkeypatch.setattr(Bucket, "known", {key: known})
+        revisions.append(revision("bucket://a.jsonl"))
+    assert revisions[0] == revisions[1] != revisions[2]
+
+
+def test_a_remote_file_that_can_not_be_reached_is_an_error():
+    with pytest.raises(FinetuningError) as error:
+        revision("http://127.0.0.1:9/a.jsonl")
+    assert str(error.value).startswith(f"{WHERE}.files: http://127.0.0.1:9/a.jsonl can not be reached: ")
+
+
+def test_what_decides_the_raw_rows_is_no_more_than_what_is_read(tmp_path):
+    spec = {"files": ["a.jsonl"], "format": "question-answer"}
+
+    def section(seed=42, dedup="none", **keys):
+        return raw_section(DatasetSpec(sources=(SourceSpec(**{**spec, **keys}),), seed=seed, dedup=dedup))
+
+    same = [{"format": None}, {"columns": {"question": "q"}}, {"system": "Be brief."}, {"seed": 1}, {"dedup": "exact"}]
+    assert [section(**keys) == section() for keys in same] == [True] * 5
+    assert section(format="ultrafeedback", model="gpt-4") == section()
+    assert section(files=["b.jsonl"]) != section() != section(rows=5)
+    assert section(rows=5, seed=1) != section(rows=5)
+    hub = {"files": None, "hub": "openai/gsm8k"}
+    assert section(**hub) != section(**hub, config="main") != section(**hub, split="test")
+    assert section(**hub, rows=5) != section(**hub, rows=5, streaming=True)
 
 
 def test_the_revision_of_a_generator_is_its_version(monkeypatch):

@@ -1,208 +1,239 @@
-import csv
-import gzip
 import json
+import subprocess
+import sys
+from collections import Counter
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from finetuning import raw_folder, sources
 from finetuning.errors import FinetuningError
 from finetuning.recipe import DatasetSpec, EvalSpec, SourceSpec
-from finetuning.sources import read, write_raw
-from finetuning.splits import split_conversations
+from finetuning.sources import write_raw
 
 WHERE = "recipes/x.yaml: dataset.sources[0]"
 ROWS = [{"question": f"{n} + 1?", "answer": f"#### {n + 1}"} for n in range(20)]
+GENERATED = SourceSpec(
+    generator="linear-equations",
+    rows=7,
+    format="question-answer",
+    columns={"question": "Problem", "answer": "Solution"},
+)
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A file with ROWS."""
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
 
 
 def source(*paths, **keys) -> SourceSpec:
     return SourceSpec(files=[str(path) for path in paths], **{"format": "question-answer", **keys})
 
 
-def rows_of(spec: SourceSpec, seed: int = 42, stream: str = "train-00") -> list[dict]:
-    return read(spec, revision="any", seed=seed, stream=stream, api=None, where=WHERE).to_list()
-
-
-def mistake(spec: SourceSpec) -> str:
-    with pytest.raises(FinetuningError) as error:
-        rows_of(spec)
-    return str(error.value)
-
-
-def as_jsonl(rows) -> str:
-    return "".join(json.dumps(row) + "\n" for row in rows)
-
-
-def as_csv(rows, path) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def test_each_kind_of_file_gives_the_same_rows(tmp_path):
-    (tmp_path / "a.jsonl").write_text(as_jsonl(ROWS))
-    (tmp_path / "a.json").write_text(json.dumps(ROWS))
-    as_csv(ROWS, tmp_path / "a.csv")
-    pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "a.parquet")
-    for kind in ("jsonl", "json", "csv"):
-        (tmp_path / f"b.{kind}.gz").write_bytes(gzip.compress((tmp_path / f"a.{kind}").read_bytes()))
-    for name in ("a.jsonl", "a.json", "a.csv", "a.parquet", "b.jsonl.gz", "b.json.gz", "b.csv.gz"):
-        assert rows_of(source(tmp_path / name)) == ROWS, name
-
-
-def test_files_come_in_the_order_of_the_patterns_and_of_their_names(tmp_path):
-    for name, rows in (("b", ROWS[5:10]), ("a", ROWS[:5]), ("c", ROWS[10:])):
-        (tmp_path / f"{name}.jsonl").write_text(as_jsonl(rows))
-    assert rows_of(source(tmp_path / "*.jsonl")) == ROWS
-    assert rows_of(source(tmp_path / "c.jsonl", tmp_path / "*.jsonl")) == ROWS[10:] + ROWS[:10]
-
-
-def test_values_of_a_csv_file_stay_the_text_that_they_are(tmp_path):
-    rows = [{"question": "NA", "answer": "05"}, {"question": "", "answer": "1.0"}, {"question": "a,\nb", "answer": "5"}]
-    as_csv(rows, tmp_path / "a.csv")
-    assert rows_of(source(tmp_path / "a.csv")) == rows
-
-
-def test_a_changed_file_is_read_anew(tmp_path):
-    path = tmp_path / "a.jsonl"
-    path.write_text(as_jsonl(ROWS[:3]))
-    assert rows_of(source(path)) == ROWS[:3]
-    path.write_text(as_jsonl(ROWS[3:7]))
-    assert rows_of(source(path)) == ROWS[3:7]
-
-
-def test_some_rows_are_drawn_by_the_seed_without_repetition(tmp_path):
-    (tmp_path / "a.jsonl").write_text(as_jsonl(ROWS))
-    drawn = rows_of(source(tmp_path / "a.jsonl", rows=8))
-    questions = {row["question"] for row in drawn}
-    assert len(drawn) == len(questions) == 8 and questions <= {row["question"] for row in ROWS}
-    assert rows_of(source(tmp_path / "a.jsonl", rows=8)) == drawn
-    assert rows_of(source(tmp_path / "a.jsonl", rows=8), seed=43) != drawn
-    assert drawn != ROWS[:8]
-
-
-def test_more_rows_than_there_are_is_an_error_with_both_numbers(tmp_path):
-    (tmp_path / "a.jsonl").write_text(as_jsonl(ROWS))
-    found = mistake(source(tmp_path / "a.jsonl", rows=21))
-    assert found.startswith(f"{WHERE}.rows: 21 rows are asked for") and "has 20" in found
-
-
-def test_generated_rows_follow_seed_and_stream():
-    spec = SourceSpec(generator="linear-equations", rows=50, format="question-answer")
-    rows = rows_of(spec)
-    assert len(rows) == 50 and rows == rows_of(spec)
-    assert rows[0].keys() == {"Problem", "Solution"}
-    assert rows != rows_of(spec, seed=43)
-    assert rows != rows_of(spec, stream="eval-00") != rows_of(spec, stream="train-01")
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "words"),
-    [
-        ("a.jsonl", '{"a": 1}\n{"a": 2\n{"a": 3}\n', "line 2: Expecting ',' delimiter at character 8"),
-        ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n\n{"a": 2\n'), "line 3: Expecting ',' delimiter"),
-        ("a.jsonl", '{"a": 1}\n7\n', "line 2: 7 is no JSON object"),
-        ("a.json", '[{"a": 1},\n{"a": 2]', "line 2: Expecting ',' delimiter"),
-        ("a.csv", "a,b\n1,2\n3,4,5\n", "Expected 2 fields in line 3, saw 3"),
-        ("a.csv", "a,b\n", "it holds no rows"),
-        ("a.jsonl", "\n \n", "it is empty"),
-        ("a.jsonl", "", "is empty. Fill it, or leave it out"),
-        ("a.parquet", "no parquet", "can not be read"),
-        ("a.csv.gz", "no gzip", "can not be read"),
-        ("a.txt", "text", "is of no kind that can be read; its name must end in .jsonl, .json, .csv, .parquet"),
-    ],
-)
-def test_a_file_that_can_not_be_read_is_an_error_with_its_name_and_the_place_in_it(tmp_path, name, content, words):
-    path = tmp_path / name
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    found = mistake(source(path))
-    assert found.startswith(f"{WHERE}.files: {path} ") and words in found
-
-
-def test_among_many_files_the_broken_one_is_named(tmp_path):
-    (tmp_path / "a.jsonl").write_text(as_jsonl(ROWS))
-    (tmp_path / "b.jsonl").write_text('{"question": "1"\n')
-    (tmp_path / "c.jsonl").write_text(as_jsonl(ROWS))
-    assert f"files: {tmp_path}/b.jsonl can not be read: line 1: Expecting" in mistake(source(tmp_path / "*.jsonl"))
-
-
-def test_files_with_other_columns_or_of_other_kinds_do_not_go_together(tmp_path):
-    (tmp_path / "a.jsonl").write_text(as_jsonl(ROWS))
-    (tmp_path / "b.jsonl").write_text('{"other": "1"}\n')
-    assert "column names don't match" in mistake(source(tmp_path / "*.jsonl"))
-    as_csv(ROWS, tmp_path / "c.csv")
-    assert "are of several kinds" in mistake(source(tmp_path / "a.jsonl", tmp_path / "c.csv"))
-
-
-def write(dataset: DatasetSpec, folder, revisions=None):
-    revisions = revisions or {"train-00": "r0", "train-01": "r1", "eval-00": "e0"}
+def write(folder, *trained, evaluated=None, seed=42):
+    dataset = DatasetSpec(
+        sources=trained, seed=seed, eval=EvalSpec(sources=evaluated) if evaluated else EvalSpec(fraction=0.1)
+    )
+    revisions = {"train-00": "r0", "train-01": "r1", "eval-00": "e0"}
     return write_raw(dataset, revisions, folder, api=None, file="recipes/x.yaml")
 
 
-def test_each_source_becomes_a_file_and_is_told_of(tmp_path):
-    (tmp_path / "a.jsonl").write_text(as_jsonl(ROWS))
-    generated = SourceSpec(
-        generator="linear-equations",
-        rows=7,
-        format="question-answer",
-        columns={"question": "Problem", "answer": "Solution"},
-    )
-    files = source(tmp_path / "a.jsonl")
-    summary = write(DatasetSpec(sources=(files, generated), eval=EvalSpec(sources=(generated,))), tmp_path / "raw")
-    assert summary["rows"] == 34
-    assert summary["sources"] == [
-        {"source": f"{tmp_path}/a.jsonl", "revision": "r0", "rows": 20, "split": "train"},
-        {"source": "linear-equations", "revision": "r1", "rows": 7, "split": "train"},
-        {"source": "linear-equations", "revision": "e0", "rows": 7, "split": "eval"},
+def table(path) -> list[dict]:
+    return pq.read_table(path).to_pylist()
+
+
+def lines_of(folder, stem="train-00") -> list[int]:
+    return [row["line"] for row in table(folder / f"{stem}.parquet")]
+
+
+def test_each_source_becomes_a_file_and_is_told_of(tmp_path, path):
+    summary = write(tmp_path / "raw", source(path), GENERATED, evaluated=(GENERATED,))
+    names = sorted(file.name for file in (tmp_path / "raw").iterdir())
+    assert names == ["eval-00.parquet", "sources.json", "train-00.parquet", "train-01.parquet", "unreadable.parquet"]
+    assert summary["sources"] == json.loads((tmp_path / "raw/sources.json").read_text())
+    told = ("stem", "split", "source", "revision", "columns", "rows", "lines", "unreadable")
+    assert [tuple(record[key] for key in told) for record in summary["sources"]] == [
+        ("train-00", "train", str(path), "r0", ["question", "answer"], 20, 20, 0),
+        ("train-01", "train", "linear-equations", "r1", ["Problem", "Solution"], 7, 7, 0),
+        ("eval-00", "eval", "linear-equations", "e0", ["Problem", "Solution"], 7, 7, 0),
     ]
-    assert summary["preview"] == ROWS[:5]
-    names = sorted(path.name for path in (tmp_path / "raw").iterdir())
-    assert names == ["eval-00.parquet", "train-00.parquet", "train-01.parquet"]
-    assert pq.read_table(tmp_path / "raw/train-00.parquet").to_pylist() == ROWS
+    assert summary["rows"] == 34 and summary["unreadable"] == 0 and summary["preview"] == ROWS[:5]
 
 
-def test_long_text_is_cut_in_the_preview_alone(tmp_path):
-    rows = [{"question": "q" * 1000, "answer": "a", "list": [{"key": "v" * 1000}], "number": 7, "nothing": None}]
-    (tmp_path / "a.jsonl").write_text(as_jsonl(rows))
-    dataset = DatasetSpec(sources=(source(tmp_path / "a.jsonl"),))
-    preview = write(dataset, tmp_path / "raw")["preview"][0]
+def test_a_raw_row_is_kept_as_its_author_wrote_it_with_its_place(tmp_path):
+    (tmp_path / "a.jsonl").write_text('\n {"question" : "é\\u00e9", "answer": "5" }\n')
+    write(tmp_path / "raw", source(tmp_path / "a.jsonl"), GENERATED)
+    assert table(tmp_path / "raw/train-00.parquet") == [
+        {"file": f"{tmp_path}/a.jsonl", "line": 2, "row": '{"question" : "é\\u00e9", "answer": "5" }'}
+    ]
+    generated = table(tmp_path / "raw/train-01.parquet")
+    assert [(row["file"], row["line"]) for row in generated] == [("linear-equations", n) for n in range(1, 8)]
+    schema = pq.read_schema(tmp_path / "raw/train-00.parquet")
+    assert [(field.name, str(field.type)) for field in schema] == [
+        ("file", "string"),
+        ("line", "int64"),
+        ("row", "string"),
+    ]
+
+
+def test_lines_that_are_no_rows_are_kept_apart_with_the_reason_and_counted(tmp_path, path):
+    path.write_text(path.read_text() + '{"question": "1"\n[]\n' + '{"question": "2"\n' * 10)
+    summary = write(tmp_path / "raw", source(path), source(path))
+    assert (summary["rows"], summary["unreadable"]) == (40, 24)
+    assert [(r["rows"], r["lines"], r["unreadable"]) for r in summary["sources"]] == [(20, 32, 12), (20, 32, 12)]
+    unreadable = table(tmp_path / "raw/unreadable.parquet")
+    assert unreadable[1] == {"file": str(path), "line": 22, "reason": "a JSON list, not an object", "text": "[]"}
+    assert Counter(row["reason"] for row in unreadable) == {
+        "no valid JSON: unexpected end of data": 22,
+        "a JSON list, not an object": 2,
+    }
+    assert len(summary["unreadable_examples"]) == 10
+    assert summary["unreadable_examples"][0] == {
+        "place": f"{path}:21",
+        "reason": "no valid JSON: unexpected end of data",
+        "text": '{"question": "1"',
+    }
+
+
+def test_a_changed_file_is_read_anew(tmp_path, path):
+    write(tmp_path / "raw", source(path))
+    path.write_text('{"question": "1", "answer": "2"}\n')
+    write(tmp_path / "again", source(path))
+    assert (len(lines_of(tmp_path / "raw")), len(lines_of(tmp_path / "again"))) == (20, 1)
+
+
+def test_some_rows_are_drawn_by_the_seed_without_repetition(tmp_path, path):
+    drawn = source(path, rows=8)
+    for folder, seed in (("a", 42), ("b", 42), ("c", 43)):
+        summary = write(tmp_path / folder, drawn, drawn, seed=seed)
+        assert [(record["rows"], record["lines"]) for record in summary["sources"]] == [(8, 20)] * 2
+    lines = lines_of(tmp_path / "a")
+    assert len(set(lines)) == 8 and lines == sorted(lines) and lines != list(range(1, 9))
+    assert lines == lines_of(tmp_path / "b") != lines_of(tmp_path / "c")
+    assert lines != lines_of(tmp_path / "a", "train-01")
+    rows = [json.loads(row["row"]) for row in table(tmp_path / "a/train-00.parquet")]
+    assert rows == [ROWS[line - 1] for line in lines]
+    assert not [file for file in (tmp_path / "a").iterdir() if file.suffix not in (".parquet", ".json")]
+
+
+def test_every_row_is_drawn_as_often_as_any_other(tmp_path, path):
+    counts = Counter()
+    for seed in range(100):
+        write(tmp_path / "raw", source(path, rows=5), seed=seed)
+        counts.update(lines_of(tmp_path / "raw"))
+    assert len(counts) == 20 and min(counts.values()) >= 10 and max(counts.values()) <= 42
+
+
+def test_lines_that_are_no_rows_are_never_drawn_and_still_counted(tmp_path, path):
+    path.write_text("x\n" * 20 + path.read_text())
+    summary = write(tmp_path / "raw", source(path, rows=20))
+    assert lines_of(tmp_path / "raw") == list(range(21, 41))
+    assert (summary["rows"], summary["unreadable"], summary["sources"][0]["lines"]) == (20, 20, 40)
+
+
+def test_more_rows_than_there_are_is_an_error_with_both_numbers(tmp_path, path):
+    with pytest.raises(FinetuningError) as error:
+        write(tmp_path / "raw", source(path, rows=21))
+    assert str(error.value) == (
+        f"{WHERE}.rows: 21 rows are asked for, and {path} has 20. Ask for at most that many, or leave `rows` out to "
+        "take them all."
+    )
+
+
+def test_generated_rows_follow_seed_and_stream(tmp_path):
+    for folder, seed in (("a", 42), ("b", 42), ("c", 43)):
+        write(tmp_path / folder, GENERATED, GENERATED, evaluated=(GENERATED,), seed=seed)
+    rows = {(f, s): table(tmp_path / f"{f}/{s}.parquet") for f in "abc" for s in ("train-00", "train-01", "eval-00")}
+    assert json.loads(rows["a", "train-00"][0]["row"]).keys() == {"Problem", "Solution"}
+    assert rows["a", "train-00"] == rows["b", "train-00"] != rows["c", "train-00"]
+    assert rows["a", "train-00"] != rows["a", "train-01"] != rows["a", "eval-00"]
+
+
+def test_long_text_is_cut_in_preview_and_record_alone(tmp_path):
+    row = {"question": "q" * 1000, "answer": "a", "list": [{"key": "v" * 1000}], "number": 7, "nothing": None}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
+    summary = write(tmp_path / "raw", source(tmp_path / "a.jsonl"))
+    (preview,) = summary["preview"]
     assert preview["question"] == "q" * 199 + "…" and len(preview["list"]) == 200
     assert preview["number"] == 7 and preview["nothing"] is None
-    assert pq.read_table(tmp_path / "raw/train-00.parquet")["question"][0].as_py() == "q" * 1000
+    assert summary["sources"][0]["first_row"]["question"] == "q" * 200
+    assert json.loads(table(tmp_path / "raw/train-00.parquet")[0]["row"]) == row
 
 
-def test_a_missing_column_is_an_error_with_what_exists_and_the_nearest(tmp_path):
-    (tmp_path / "a.jsonl").write_text(as_jsonl(ROWS))
-    spec = source(tmp_path / "a.jsonl", columns={"question": "qustion"})
-    with pytest.raises(FinetuningError) as error:
-        write(DatasetSpec(sources=(spec,)), tmp_path / "raw")
-    assert str(error.value) == (
-        f"{WHERE}.columns.question: the data set {tmp_path}/a.jsonl has no column 'qustion'; it has question, answer; "
-        "nearest is question"
-    )
+def test_the_preview_is_of_the_rows_that_were_drawn(tmp_path, path):
+    summary = write(tmp_path / "raw", source(path, rows=3))
+    assert summary["preview"] == [ROWS[line - 1] for line in lines_of(tmp_path / "raw")]
 
 
-def test_all_missing_columns_of_a_source_are_told_at_once_and_optional_ones_may_miss(tmp_path):
-    (tmp_path / "a.jsonl").write_text(as_jsonl([{"text": "a"}]))
-    (tmp_path / "b.jsonl").write_text(as_jsonl([{"instruction": "a", "output": "b"}]))
-    with pytest.raises(FinetuningError) as error:
-        write(DatasetSpec(sources=(source(tmp_path / "a.jsonl", format="alpaca"),)), tmp_path / "raw")
-    assert [line.split(":")[1].split(".")[-1] for line in str(error.value).splitlines()] == ["instruction", "output"]
-    write(DatasetSpec(sources=(source(tmp_path / "b.jsonl", format="alpaca"),)), tmp_path / "raw")
-    named = source(tmp_path / "b.jsonl", format="alpaca", columns={"input": "context"})
-    with pytest.raises(FinetuningError, match=r"columns\.input: the data set .* has no column 'context'"):
-        write(DatasetSpec(sources=(named,)), tmp_path / "raw")
+def test_a_format_that_does_not_fit_is_an_error_before_all_rows_are_read(tmp_path, path, monkeypatch):
+    monkeypatch.setattr(sources, "FIRST_ROWS", 10)
+    path.write_text('{"Problem": "1", "Solution": "2"}\n' * 10 + "x\n" * 5)
+    with pytest.raises(FinetuningError, match=r"dataset\.sources\[0\]\.columns\.question: .* has no column 'question'"):
+        write(tmp_path / "raw", source(path))
+    with pytest.raises(FinetuningError, match=r"`columns: {question: Problem, answer: Solution}`"):
+        write(tmp_path / "raw", source(path, format=None))
+    assert pq.ParquetFile(tmp_path / "raw/unreadable.parquet").metadata.num_rows == 0
 
 
-def test_rows_that_differ_in_shape_come_back_as_they_were(tmp_path):
-    plain = [{"role": "user", "content": "2 + 3?"}, {"role": "assistant", "content": "5", "calls": [{"a": 1}]}]
-    parts = [{"role": "user", "content": [{"text": "2 + 3?"}]}, {"role": "assistant", "content": "5"}]
-    (tmp_path / "a.jsonl").write_text(as_jsonl([{"messages": plain}, {"messages": parts}]))
-    dataset = DatasetSpec(sources=(source(tmp_path / "a.jsonl", format="messages"),))
-    write(dataset, tmp_path / "raw")
-    split = split_conversations(tmp_path / "raw", dataset)
-    assert [row.messages[1]["content"] for row in split.train + split.eval] == ["5"]
-    assert split.dropped.records() == [
-        {"reason": "the user turn is a list, not text", "rows": 1, "example": "train-00.parquet:1"}
-    ]
+def test_columns_are_those_of_all_first_rows(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"question": "1"}\n{"answer": "2", "question": "3"}\n')
+    assert write(tmp_path / "raw", source(tmp_path / "a.jsonl"))["sources"][0]["columns"] == ["question", "answer"]
+
+
+def test_rows_that_differ_in_shape_and_very_deep_ones_are_kept_as_they_are(tmp_path):
+    rows = [{"question": "a", "answer": {"b": [1, "x"]}}, {"question": ["a"], "answer": None, "more": 1.0}]
+    deep = '{"question": "a", "answer": ' + "[" * 1000 + "]" * 1000 + "}"
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + deep)
+    write(tmp_path / "raw", source(tmp_path / "a.jsonl"))
+    kept = [row["row"] for row in table(tmp_path / "raw/train-00.parquet")]
+    assert [json.loads(text) for text in kept[:2]] == rows and kept[2] == deep
+
+
+def test_row_groups_are_bounded_in_rows_and_in_bytes(tmp_path, path, monkeypatch):
+    monkeypatch.setattr(raw_folder, "GROUP_ROWS", 6)
+    write(tmp_path / "raw", source(path))
+    groups = pq.ParquetFile(tmp_path / "raw/train-00.parquet").metadata
+    assert [groups.row_group(i).num_rows for i in range(groups.num_row_groups)] == [6, 6, 6, 2]
+    monkeypatch.setattr(raw_folder, "GROUP_BYTES", 100)
+    write(tmp_path / "raw", source(path))
+    groups = pq.ParquetFile(tmp_path / "raw/train-00.parquet").metadata
+    assert max(groups.row_group(i).num_rows for i in range(groups.num_row_groups)) == 3
+    assert lines_of(tmp_path / "raw") == list(range(1, 21))
+
+
+def test_datasets_is_not_imported_to_read_files_and_generators(tmp_path, path):
+    code = f"""
+import sys
+from pathlib import Path
+from finetuning.recipe import DatasetSpec, SourceSpec
+from finetuning.sources import write_raw
+dataset = DatasetSpec(sources=(SourceSpec(files=[{str(path)!r}]),))
+write_raw(dataset, {{"train-00": "r"}}, Path({str(tmp_path / "raw")!r}), api=None, file="x.yaml")
+print({{"datasets", "huggingface_hub", "torch"}} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr
+
+
+def test_memory_stays_bounded_however_long_the_file_is(tmp_path):
+    code = """
+import resource, sys
+from pathlib import Path
+from finetuning.recipe import DatasetSpec, SourceSpec
+from finetuning.sources import write_raw
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+for name in ("short", "long"):
+    dataset = DatasetSpec(sources=(SourceSpec(files=[f"{sys.argv[1]}/{name}.jsonl"], rows=1000),))
+    write_raw(dataset, {"train-00": "r"}, Path(sys.argv[1]) / name, api=None, file="x.yaml")
+    print(peak())
+"""
+    row = json.dumps({"question": "q" * 300, "answer": "a" * 300}) + "\n"
+    for name, rows in (("short", 50_000), ("long", 250_000)):
+        (tmp_path / f"{name}.jsonl").write_text(row * rows)
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    short, long = map(float, done.stdout.split())
+    assert long < short + 60  # MB; the long file alone has 160

@@ -6,12 +6,14 @@ from itertools import chain
 import pytest
 import torch
 from datasets import Dataset
-from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerState, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
+from finetuning.embeddings import adapt_head, lora_config
 from finetuning.errors import FinetuningError
 from finetuning.progress import Progress
+from finetuning.quantization import load_model
+from finetuning.recipe import LoraSpec
 from finetuning.training import (
     CpuTrainer,
     TrainingJob,
@@ -35,10 +37,12 @@ def tiny(tmp_path_factory):
     return save_tiny_model("smollm2-135m", tmp_path_factory.mktemp("tiny"))
 
 
-def trained(trainer_class, folder, out, **settings):
+def trained(trainer_class, folder, out, new_tokens=(), **settings):
     """The losses and the trained weights of three steps over the same rows in the same order."""
+    model = load_model(folder)
+    spec = LoraSpec(r=4, lora_dropout=0.0)
     trainer = trainer_class(
-        model=AutoModelForCausalLM.from_pretrained(folder),
+        model=model,
         args=SFTConfig(
             output_dir=str(out),
             max_steps=3,
@@ -58,8 +62,9 @@ def trained(trainer_class, folder, out, **settings):
         ),
         train_dataset=Dataset.from_list(ROWS),
         processing_class=AutoTokenizer.from_pretrained(folder),
-        peft_config=LoraConfig(r=4, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"),
+        peft_config=lora_config(spec, model, list(new_tokens), "tiny.yaml"),
     )
+    adapt_head(trainer.model, list(new_tokens))
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return losses, {name: p.detach() for name, p in trainer.model.named_parameters() if p.requires_grad}
@@ -71,6 +76,19 @@ def test_the_cpu_head_gives_trls_own_losses_and_weights(tiny, tmp_path):
     assert ours[0][0] != pytest.approx(ours[0][2], rel=1e-3), "nothing was learned, so equal losses prove nothing"
     for name, weight in theirs[1].items():
         torch.testing.assert_close(ours[1][name], weight, rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["smollm2-135m", "mistral-7b-fennec"])
+def test_trls_own_head_trains_the_rows_of_new_tokens_as_well(tmp_path, family):
+    folder = save_tiny_model(family, tmp_path / "model")
+    ours, theirs = (trained(cls, folder, tmp_path, new_tokens=[22, 50]) for cls in (CpuTrainer, SFTTrainer))
+    assert ours[0] == pytest.approx(theirs[0], rel=1e-4)
+    rows = [name for name in theirs[1] if "trainable_tokens_delta" in name]
+    start = load_model(folder).get_input_embeddings().weight[[22, 50]]
+    assert len(rows) == (1 if family == "smollm2-135m" else 2)
+    assert (theirs[1][rows[0]] - start).abs().max() > 1e-2
+    for name in rows:
+        torch.testing.assert_close(ours[1][name], theirs[1][name], rtol=1e-2, atol=1e-4)
 
 
 def job_of(tmp_path, tiny, lora=None, training=None, **changes):

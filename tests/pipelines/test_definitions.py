@@ -6,7 +6,7 @@ import sys
 import dagster as dg
 import pytest
 
-from finetuning.recipe import find
+from finetuning.recipe import ChecksSpec, find
 from pipelines.definitions import defs
 
 EDGES = {
@@ -40,10 +40,19 @@ def test_every_asset_explains_itself(name):
     assert len(spec.description or "") > 100
 
 
-def test_the_verdict_blocks_and_is_kept_by_partition():
-    (check,) = [spec for asset in defs.resolve_asset_graph().assets_defs for spec in asset.check_specs]
-    assert (check.name, check.blocking) == ("verdict", True)
-    assert check.partitions_def == SPECS["evaluation_report"].partitions_def
+def test_every_check_blocks_and_is_kept_by_partition():
+    checks = {
+        (name, spec.name): spec
+        for asset in defs.resolve_asset_graph().assets_defs
+        for spec in asset.check_specs
+        for name in [asset.key.to_user_string()]
+    }
+    assert ("evaluation_report", "verdict") in checks and ("raw_dataset", "unreadable_rows") in checks
+    assert {name for asset, name in checks if asset == "chat_dataset"} == {*ChecksSpec.model_fields, "max_length"} - {
+        "unreadable_rows"
+    }
+    for (asset, _), spec in checks.items():
+        assert spec.blocking and spec.partitions_def == SPECS[asset].partitions_def
 
 
 def test_the_main_line_is_a_job_over_all_assets():

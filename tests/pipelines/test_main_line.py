@@ -105,6 +105,7 @@ EDITS = [
     ("hub", {"license": "mit"}, {"published_repo"}),
     ("evaluation", {"rows": 1}, {"evaluation_report", "published_repo"}),
     ("lora", {"r": 2}, {"lora_adapter", "evaluation_report", "published_repo"}),
+    ("dataset", {"dedup": "exact"}, ASSETS - {"raw_dataset", "quantized_base_model"}),
     ("dataset", {"seed": 7}, ASSETS - {"quantized_base_model"}),
 ]
 

@@ -1,0 +1,139 @@
+"""Reads the rows of a raw data set as conversations, and lays them out by the chat template, batch by batch.
+
+data/train.jsonl:17  {"question": "What is 2 + 3?", "answer": "#### 5"}
+-> Row("data/train.jsonl:17", Conversation([user: What is 2 + 3?, assistant: #### 5]))
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from finetuning.findings import FindingsTable
+from finetuning.formats import NotChosen, RowDropped, to_messages, tools_of
+from finetuning.layouts import LaidOut
+from finetuning.recipe import DatasetSpec, SourceSpec
+from finetuning.rendering import Conversation, Renderer
+from finetuning.source_revisions import sources
+
+BATCH_ROWS = 1_000
+BATCH_BYTES = 8 * 2**20
+DIGEST_BYTES = 8
+TEXT = pa.string()
+MESSAGE = pa.struct([(key, TEXT) for key in ("role", "content", "tool_calls", "name", "tool_call_id")])
+
+
+class Row(NamedTuple):
+    """One usable row of a raw data set."""
+
+    place: str
+    conversation: Conversation
+
+
+class Batch(NamedTuple):
+    """Rows of one source, and each of them laid out."""
+
+    is_eval: bool
+    rows: list[Row]
+    laid_out: list[LaidOut]
+
+
+def batches(
+    raw_folder: Path, dataset: DatasetSpec, formats: Mapping[str, str], renderer: Renderer, dropped: FindingsTable
+) -> Iterator[Batch]:
+    """All rows of `raw_folder`; those that hold no conversation, or that the template does not take, are `dropped`.
+
+    Args:
+        formats: of each source, by its stem.
+
+    Raises:
+        FinetuningError: the chat template changes what went before when a turn is added.
+    """
+    for stem, (source, _) in sources(dataset).items():
+        for raw in _raw_rows(raw_folder / f"{stem}.parquet"):
+            rows, texts = [], []
+            for place, text in raw:
+                try:
+                    rows.append(Row(place, _conversation(text, source, formats[stem])))
+                    texts.append(text)
+                except NotChosen as reason:
+                    dropped.add(place, "", str(reason), reason.field, text)
+                except RowDropped as reason:
+                    dropped.add(place, "bad_rows", str(reason), reason.field, text)
+            kept, laid_out = [], []
+            for row, text, found in zip(rows, texts, renderer.lay_out([row.conversation for row in rows]), strict=True):
+                if isinstance(found, RowDropped):
+                    dropped.add(row.place, "bad_rows", str(found), found.field, text)
+                else:
+                    kept.append(row)
+                    laid_out.append(found)
+            if kept:
+                yield Batch(stem.startswith("eval"), kept, laid_out)
+
+
+def digests(rows: list[Row], seed: int) -> tuple[list[int], list[int]]:
+    """For each row, a number for all that is said, and one for what the user says, which depends on the seed too."""
+    key = str(seed).encode()[:64]
+    conversations, questions = [], []
+    for _, (messages, tools) in rows:
+        whole = orjson.dumps([messages, tools]) if tools else orjson.dumps(messages)
+        conversations.append(hashlib.blake2b(whole, digest_size=DIGEST_BYTES).digest())
+        asked = "\x1e".join([message["content"] for message in messages if message["role"] == "user"])
+        asked = " ".join(asked.split()).casefold().encode()
+        questions.append(hashlib.blake2b(asked, digest_size=DIGEST_BYTES, key=key).digest())
+    return [int.from_bytes(digest) for digest in conversations], [int.from_bytes(digest) for digest in questions]
+
+
+def messages_column(rows: list[Row]) -> pa.ListArray:
+    """The messages of each row: a list of records with the keys of MESSAGE, `tool_calls` as JSON text."""
+    flat = [message for row in rows for message in row.conversation.messages]
+    offsets = [0]
+    for row in rows:
+        offsets.append(offsets[-1] + len(row.conversation.messages))
+    columns = [pa.array([message["role"] for message in flat], TEXT), pa.array([m["content"] for m in flat], TEXT)]
+    if all(len(message) == 2 for message in flat):
+        columns += [pa.nulls(len(flat), TEXT)] * 3
+    else:
+        calls = [message.get("tool_calls") for message in flat]
+        columns.append(pa.array([call and orjson.dumps(call).decode() for call in calls], TEXT))
+        columns += [pa.array([_text(message.get(key)) for message in flat], TEXT) for key in ("name", "tool_call_id")]
+    records = pa.StructArray.from_arrays(columns, fields=list(MESSAGE))
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), records)
+
+
+def conversation_of(record: Mapping[str, Any]) -> Conversation:
+    """The conversation in a record of a split: its columns `messages` and `tools`."""
+    messages = [{key: value for key, value in message.items() if value is not None} for message in record["messages"]]
+    for message in messages:
+        if "tool_calls" in message:
+            message["tool_calls"] = orjson.loads(message["tool_calls"])
+    return Conversation(messages, orjson.loads(record["tools"]) if record["tools"] else None)
+
+
+def _raw_rows(path: Path) -> Iterator[list[tuple[str, str]]]:
+    """Place and JSON text of the rows of a raw file, in lists of at most BATCH_ROWS rows and about BATCH_BYTES."""
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(BATCH_ROWS):
+            files, lines, texts = (column.to_pylist() for column in batch.columns)
+            part, held = [], 0
+            for name, line, text in zip(files, lines, texts, strict=True):
+                part.append((f"{name}:{line}", text))
+                held += len(text)
+                if held > BATCH_BYTES:
+                    yield part
+                    part, held = [], 0
+            yield part
+
+
+def _conversation(text: str, source: SourceSpec, format: str) -> Conversation:
+    row = orjson.loads(text)
+    messages = to_messages(row, source, format)
+    return Conversation(messages, tools_of(row, source) if format == "messages" and "tools" in row else None)
+
+
+def _text(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else str(value)

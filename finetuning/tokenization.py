@@ -57,7 +57,10 @@ class PlainText:
             return None
         texts = ["a", " b ", "\n\n", "é 1", "</"]
         apart = token_ids(self.tokenizer, texts)
+        others = added_tokens(self.tokenizer)
         for text, number in self.control.items():
+            if any(_touch(text, other) for other in others if other != text):
+                continue
             together = token_ids(self.tokenizer, [text.join(texts)])[0]
             if together == [*chain.from_iterable([*ids, number] for ids in apart)][:-1]:
                 return text, number
@@ -66,10 +69,14 @@ class PlainText:
     def _token_ids_together(self, texts: Sequence[str], separator: str, number: int) -> list[list[int]]:
         """The tokens of each text. Several at a time are one text, for each one costs as much as ten tokens do."""
         joinable = [text for text in texts if separator not in text]
-        groups = [separator.join(joinable[i : i + TOGETHER]) for i in range(0, len(joinable), TOGETHER)]
-        found = iter(part for ids in token_ids(self.tokenizer, groups) for part in _parts(ids, number))
-        alone = iter(token_ids(self.tokenizer, [text for text in texts if separator in text]))
-        return [next(alone) if separator in text else next(found) for text in texts]
+        groups = [joinable[i : i + TOGETHER] for i in range(0, len(joinable), TOGETHER)]
+        found: list[list[int]] = []
+        for group, ids in zip(groups, token_ids(self.tokenizer, list(map(separator.join, groups))), strict=True):
+            parts = list(_parts(ids, number))
+            # A tokenizer that changes text first may make the separator of other text.
+            found += parts if len(parts) == len(group) else token_ids(self.tokenizer, group)
+        joined, alone = iter(found), iter(token_ids(self.tokenizer, [text for text in texts if separator in text]))
+        return [next(alone) if separator in text else next(joined) for text in texts]
 
     def split(self, text: str) -> list[str]:
         """The control tokens in a text and what lies between them, in their order."""
@@ -101,6 +108,12 @@ class PlainText:
         parts = [text[start:end] for start, end in pairwise(bounds)]
         ids = self.token_ids(parts, [before, *["\n"] * (len(parts) - 1)])
         return [token for part in ids for token in part]
+
+
+def _touch(first: str, second: str) -> bool:
+    """Whether one text holds the other, or ends with what the other begins with."""
+    ends = [(a[-size:], b[:size]) for a, b in ((first, second), (second, first)) for size in range(1, len(a))]
+    return first in second or second in first or any(end == beginning for end, beginning in ends)
 
 
 def _parts(ids: list[int], separator: int) -> Iterator[list[int]]:

@@ -93,7 +93,7 @@ class TokenizedRows:
         reasons = np.full(len(sizes), f"longer than {limit} tokens", object)
         if self.chat.over_length == "truncate":
             tokens, answers, cut_through = truncate(tokens, limit)
-            keep = supervised(tokens) > 0
+            keep = ~long | (supervised(tokens) > 0)
             reasons[:] = f"no answer within the first {limit} tokens"
             for i in np.flatnonzero(long & keep):
                 self.findings.add(rows[i].place, "max_length", f"cut to {limit} tokens or fewer")
@@ -121,8 +121,9 @@ class TokenizedRows:
 
     def _check_texts(self, rows: list[Row]) -> None:
         for place, (messages, _) in rows:
-            if kind := find_secret("\n".join([message["content"] for message in messages])):
-                fields = [f"turn {i}" for i, message in enumerate(messages) if find_secret(message["content"])]
+            texts = [f"{m['content']}\n{m['tool_calls']}" if "tool_calls" in m else m["content"] for m in messages]
+            if kind := find_secret("\n".join(texts)):
+                fields = [f"turn {i}" for i, text in enumerate(texts) if find_secret(text)]
                 # The text itself is not kept: it would lie in one more place then.
                 self.findings.add(place, "secrets", f"looks like: {kind}", ", ".join(fields))
 

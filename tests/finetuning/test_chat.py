@@ -418,7 +418,6 @@ def test_a_secret_is_in_no_file_but_that_of_its_split(tmp_path, tokenizer):
     assert SECRET not in json.dumps(made.summary | {"preview": []})
 
 
-# BUG 10b
 def test_a_secret_is_not_in_the_preview(tmp_path, tokenizer):
     rows = [row | {"answer": f"{SECRET} {n}"} for n, row in enumerate(different(20))]
     made = Made(tmp_path, tokenizer, rows)
@@ -516,7 +515,6 @@ def test_calls_of_tools_are_learned_where_the_template_writes_them(tmp_path, tok
         assert learned.count("</s>") == 2 and messages[2]["content"] not in learned.split("</s>")[0]
 
 
-# BUG 4b
 @pytest.mark.parametrize("lost", ["calls", "tools"])
 def test_calls_and_tools_that_the_template_does_not_write_drop_the_row(tmp_path, tokenizer, lost):
     if lost == "calls":

@@ -28,11 +28,11 @@ def test_a_table_of_nothing_has_its_columns(tmp_path):
 def test_reasons_are_counted_the_most_frequent_first_with_the_place_of_the_first(tmp_path):
     with FindingsTable(tmp_path / "found.parquet") as table:
         for n in range(5):
-            table.add(f"a:{n}", "bad_rows", "rare" if n == 1 else "frequent")
+            table.add(f"a:{n}", "bad_rows", "rare" if n == 0 else "frequent")
         table.add("a:9", "", "not chosen")
     assert table.records() == [
-        {"reason": "frequent", "rows": 4, "example": "a:0"},
-        {"reason": "rare", "rows": 1, "example": "a:1"},
+        {"reason": "frequent", "rows": 4, "example": "a:1"},
+        {"reason": "rare", "rows": 1, "example": "a:0"},
         {"reason": "not chosen", "rows": 1, "example": "a:9"},
     ]
 

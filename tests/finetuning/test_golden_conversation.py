@@ -112,7 +112,6 @@ def test_every_answer_is_learned_with_its_stop_token(made):
     assert stop in ("</s>", "<|im_end|>")
 
 
-# BUG 12: Zephyr's own template writes no such token, and `native` can not be given one.
 @pytest.mark.parametrize("name", ["gemma-2b", "mistral-7b-fennec", "zephyr-7b-beta"])
 def test_a_model_whose_tokenizer_begins_every_text_sees_that_token_once(name, tmp_path):
     recipe, tokenizer = with_its_tokenizer(load(name), tmp_path / "model", begins=True)

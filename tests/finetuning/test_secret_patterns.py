@@ -39,6 +39,7 @@ ORDINARY = [
     "UUID 123e4567-e89b-12d3-a456-426614174000, ISBN 978-3-16-148410-0, phone +49 30 123456",
     "AKIA is the beginning of a key, hf_ of another, and sk-learn is a library; ghp_ too.",
     "base64: TWFueSBoYW5kcyBtYWtlIGxpZ2h0IHdvcmsuIFRoaXMgaXMgYSB0ZXN0IG9mIGVuY29kaW5nLg==",
+    "glpat" + "-" + "a" * 60,
     "{{ bos_token }}<|im_start|>user\n\\frac{1}{2} + \\sqrt{x_{1}} = 3",
     "",
 ]

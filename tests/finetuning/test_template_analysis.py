@@ -65,6 +65,8 @@ LOOKING = [
     "{{ range(message.content | length) | join }}",
     "{% if message in messages[1:] %}x{% endif %}",
     "{% if loop.previtem is defined and loop.previtem.content == message.content %}x{% endif %}",
+    "{{ loop.previtem }}",
+    "{{ loop.nextitem }}",
     "{% for other in messages if other.content == 'x' %}x{% endfor %}",
     "{{ {'x': 1}[message.content] }}",
     "{% include message.content %}",

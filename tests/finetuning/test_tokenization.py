@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers import normalizers
 from transformers import AddedToken
 
 from finetuning.tokenization import PlainText, added_tokens, token_ids
@@ -66,13 +67,33 @@ def test_no_control_token_comes_out_of_a_text_and_it_stays_the_same(nested, piec
     assert nested.tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
 
 
+@QUICK
+@given(
+    st.lists(st.one_of(st.sampled_from([*NESTED, "</s>", "x<", "x>", "b>", "|", ""]), st.text(max_size=3)), max_size=8)
+)
+def test_texts_have_the_same_tokens_together_as_alone(nested, texts):
+    alone = [token_ids(nested.tokenizer, [text])[0] for text in texts]
+    assert nested.token_ids(texts, ["\n"] * len(texts)) == alone
+
+
+def test_a_text_that_becomes_a_control_token_by_normalization_moves_no_other_texts_tokens(tiny_tokenizer):
+    tiny_tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    tiny_tokenizer.add_tokens([AddedToken("<stop>", special=True, normalized=True)])
+    plain = PlainText(tiny_tokenizer, {"<stop>": added_tokens(tiny_tokenizer)["<stop>"]})
+    texts = ["one", "a <STOP> b", "two"]
+    assert plain.token_ids(texts, ["\n"] * 3) == token_ids(tiny_tokenizer, texts)
+
+
 def test_a_text_that_spells_out_nothing_has_the_same_tokens_apart(nested):
     assert nested.apart("What is 2 + 3?", "\n") == nested.token_ids(["What is 2 + 3?"], ["\n"])[0]
 
 
-def test_a_tokenizer_that_changes_text_before_it_looks_for_its_tokens_finds_none(tiny_tokenizer):
-    from tokenizers import normalizers
+def test_only_what_spells_out_a_control_token_is_cut_in_two(nested):
+    ids = nested.apart("The answer is <a> 5.", "\n")
+    assert ids == [token for part in token_ids(nested.tokenizer, ["The answer is <", "a> 5."]) for token in part]
 
+
+def test_a_tokenizer_that_changes_text_before_it_looks_for_its_tokens_finds_none(tiny_tokenizer):
     tiny_tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
     tiny_tokenizer.add_tokens([AddedToken("<stop>", special=True, normalized=True)])
     plain = PlainText(tiny_tokenizer, added_tokens(tiny_tokenizer))

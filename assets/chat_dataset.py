@@ -32,6 +32,7 @@ def chat_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: H
     is counted, with the reason. The checks look for the faults that spoil a training without a trace.
     """
     from finetuning.base_model import fetch, load_tokenizer, resolve, template_revision
+    from finetuning.source_revisions import chat_section
 
     recipe = load(context.partition_key)
     spec = recipe.base_model
@@ -43,13 +44,14 @@ def chat_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: H
             from finetuning.chat import write_chat
 
             source = fetch(spec, resolved["revision"], connection.api, recipe.file, weights=False)
-            return write_chat(raw_dataset.path, folder, recipe, load_tokenizer(spec, source, recipe.file))
+            summary = write_chat(raw_dataset.path, folder, recipe, load_tokenizer(spec, source, recipe.file))
+            return summary | {"raw_checks": raw_dataset.summary["checks"]}
 
         artifact = artifacts.plan(
             context,
             sections={
-                "dataset": recipe.dataset.model_dump(mode="json"),
-                "chat": recipe.chat.model_dump(mode="json"),
+                "dataset": chat_section(recipe.dataset),
+                "chat": recipe.chat.model_dump(mode="json", include={"max_length", "over_length"}),
                 "base_model": spec.model_dump(mode="json", include={"gguf", "chat_template", "trust_remote_code"}),
             },
             resolved={"base_model": resolved, "chat_template": template_revision(spec)},

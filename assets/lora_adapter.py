@@ -35,7 +35,7 @@ def lora_adapter(
     """
     recipe = load(context.partition_key)
     # However this asset was selected: no faulty data reaches a GPU.
-    require(judge(chat_dataset.summary["checks"], recipe))
+    require(judge(chat_dataset.summary["raw_checks"] | chat_dataset.summary["checks"], recipe))
 
     def write(folder):
         attention = gpu.attention(recipe.base_model)

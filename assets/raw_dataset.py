@@ -7,6 +7,7 @@ from assets.checks import results, specs
 from assets.mistakes import explained
 from assets.partitions import BASE_MODELS, OWNERS
 from finetuning.data_checks import RAW_CHECKS, judge
+from finetuning.errors import FinetuningError
 from finetuning.recipe import load
 from resources.artifacts import Artifact, Artifacts
 from resources.hub import Hub
@@ -37,7 +38,10 @@ def raw_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: Hu
         def write(folder):
             from finetuning.sources import write_raw
 
-            return write_raw(recipe.dataset, revisions, folder, api=connection.api, file=recipe.file)
+            summary = write_raw(recipe.dataset, revisions, folder, api=connection.api, file=recipe.file)
+            if resolve_all(recipe.dataset, api=connection.api, where=recipe.file) != revisions:
+                raise FinetuningError(f"{recipe.file}: dataset: a source changed while it was read. Run it again.")
+            return summary
 
         plan = artifacts.plan(
             context, sections={"dataset": raw_section(recipe.dataset)}, resolved={"revisions": revisions}

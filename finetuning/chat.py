@@ -67,7 +67,7 @@ def write_chat(raw_folder: Path, folder: Path, recipe: Recipe, tokenizer: PreTra
         except FinetuningError as error:
             raise FinetuningError(f"{recipe.file}: base_model.chat_template: {error}") from error
         is_eval = np.concatenate([np.zeros(0, bool), *rows.index.is_eval])
-        decided = split(rows.index, rows.sketches.pairs(is_eval), recipe.dataset)
+        decided = split(rows.index, rows.sketches.pairs(is_eval, recipe.dataset.similarity), recipe.dataset)
         _record(decided, rows.path, dropped, findings)
     for side, fate in SIDES.items():
         if not (decided.fate == fate).any():
@@ -146,17 +146,19 @@ def _checks(raw_folder: Path, rows: TokenizedRows, decided: Split, recipe: Recip
         examples = [example for count in counts for example in count.examples]
         counted[check] = {"rows": sum(count.rows for count in counts), "of": total, "examples": examples[:5]}
     counted["overlap"]["rows"] += decided.overlap
-    ranked = np.sort(np.concatenate(rows.lengths))[::-1]
-    counted["max_length"] |= {
-        "longest": int(ranked[0]),
-        "enough": int(ranked[min(int(recipe.chat.tolerance * len(ranked)), len(ranked) - 1)]),
-    }
+    found = np.concatenate(rows.lengths)
+    counted["max_length"]["percentiles"] = np.percentile(found, range(101), method="inverted_cdf").astype(int).tolist()
     return counted
 
 
 def _what_became(dropped: FindingsTable) -> str:
     records = [f"{r['rows']} rows were dropped: {r['reason']} (such as {r['example']})" for r in dropped.records()]
-    return "; ".join(records[:5]) + "." if records else "No row was dropped: the sources have too few."
+    if records:
+        return "; ".join(records[:5]) + "."
+    return (
+        "No row was dropped: the sources have too few, or so many questions are nearly the same that they could not be "
+        "parted; where all begin with one long instruction, raise dataset.similarity."
+    )
 
 
 def _histogram(lengths: np.ndarray) -> dict[str, list[int]]:

@@ -1,6 +1,7 @@
 """Gives a tokenizer its chat template, and says which token ends an answer."""
 
 import re
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from finetuning.recipe import CHAT_TEMPLATES
 from finetuning.tokenization import added_tokens
 from finetuning.vocabulary import add_control_tokens, is_one_token
 
+# What templates that write the date (Llama 3) take for today, so that the same rows give the same tokens on any day.
+TODAY = date(2024, 7, 26)
 BOS = "{{- bos_token -}}\n"
 # What looks like a control token in the text of a template.
 MARK = re.compile(r"<\|[A-Za-z0-9_]+\|>")
@@ -32,7 +35,11 @@ def texts(
         return []
     try:
         return tokenizer.apply_chat_template(  # pyright: ignore[reportReturnType] # a list in, a list out
-            conversations, tools=tools, tokenize=False, add_generation_prompt=add_generation_prompt
+            conversations,
+            tools=tools,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            strftime_now=TODAY.strftime,
         )
     except Exception as error:  # a template is a program, and stumbles over what it did not expect in its own ways
         raise RowDropped(f"the chat template refuses it: {' '.join(str(error).split())[:100]}") from error
@@ -160,6 +167,9 @@ def _template_text(tokenizer: PreTrainedTokenizerBase, chat_template: str, where
         raise FinetuningError(
             f"{where}: {chat_template!r} is no file (looked in {Path.cwd()}), nor one of native, {names}."
         )
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise FinetuningError(f"{where}: {path} is not valid UTF-8. Convert it: iconv -f latin1 -t utf-8.") from error
     # A model that has always seen its first token at the start is lost without it; one that has not is led astray.
     return BOS + text if bos_in_use(tokenizer) is not None and path == shipped else text

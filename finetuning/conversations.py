@@ -75,17 +75,26 @@ def batches(
                 yield Batch(stem.startswith("eval"), kept, laid_out)
 
 
-def digests(rows: list[Row], seed: int) -> tuple[list[int], list[int]]:
-    """For each row, a number for all that is said, and one for what the user says, which depends on the seed too."""
+def digests(rows: list[Row], seed: int) -> tuple[list[int], list[int], list[tuple[int, int]]]:
+    """For each row, a number for all that is said, and one for what the user says, which depends on the seed too.
+
+    Beside them, for each answer but a row's last one, the row (from 0) and a number for what the user said until then.
+    """
     key = str(seed).encode()[:64]
-    conversations, questions = [], []
-    for _, (messages, tools) in rows:
+    conversations, questions, prefixes = [], [], []
+    for number, (_, (messages, tools)) in enumerate(rows):
         whole = orjson.dumps([messages, tools]) if tools else orjson.dumps(messages)
-        conversations.append(hashlib.blake2b(whole, digest_size=DIGEST_BYTES).digest())
-        asked = "\x1e".join([message["content"] for message in messages if message["role"] == "user"])
-        asked = " ".join(asked.split()).casefold().encode()
-        questions.append(hashlib.blake2b(asked, digest_size=DIGEST_BYTES, key=key).digest())
-    return [int.from_bytes(digest) for digest in conversations], [int.from_bytes(digest) for digest in questions]
+        conversations.append(int.from_bytes(hashlib.blake2b(whole, digest_size=DIGEST_BYTES).digest()))
+        asked = hashlib.blake2b(digest_size=DIGEST_BYTES, key=key)
+        before = None
+        for message in messages:
+            if message["role"] == "user":
+                if before is not None:
+                    prefixes.append((number, before))
+                asked.update(" ".join(message["content"].split()).casefold().encode() + b"\x1e")
+                before = int.from_bytes(asked.digest())
+        questions.append(before)
+    return conversations, questions, prefixes
 
 
 def messages_column(rows: list[Row]) -> pa.ListArray:
@@ -132,7 +141,7 @@ def _raw_rows(path: Path) -> Iterator[list[tuple[str, str]]]:
 def _conversation(text: str, source: SourceSpec, format: str) -> Conversation:
     row = orjson.loads(text)
     messages = to_messages(row, source, format)
-    return Conversation(messages, tools_of(row, source) if format == "messages" and "tools" in row else None)
+    return Conversation(messages, tools_of(row) if format in ("messages", "sharegpt") and "tools" in row else None)
 
 
 def _text(value: Any) -> str | None:

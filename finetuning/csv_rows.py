@@ -7,6 +7,7 @@ or 5?",05
 """
 
 import csv
+from collections import Counter
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -16,7 +17,7 @@ from finetuning.errors import FinetuningError
 from finetuning.json_rows import lines
 from finetuning.raw_rows import MOST_BYTES, TOO_LONG, Item, RawRow, Unreadable, excerpt
 
-OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
 FAULTS = {
     "unexpected end of data": "a quote that is never closed",
     "field larger": TOO_LONG,
@@ -64,12 +65,22 @@ def _header(reader: Iterator[list[str]], name: str, where: str, delimiter: str) 
     except csv.Error as error:
         raise FinetuningError(f"{where}.files: {name} can not be read: its header has {_fault(error)}.") from error
     named = [column.encode(errors="replace").decode() for column in header]
+    if named != header:
+        raise FinetuningError(
+            f"{where}.files: {name} can not be read: its header is not valid UTF-8: {_list(named)}. Convert the file: "
+            "iconv -f latin1 -t utf-8."
+        )
     other = next((sign for sign in OTHER_DELIMITERS if len(header) == 1 and sign in header[0]), None)
     if other and other != delimiter:
-        advice = "name it .tsv" if other == "\t" else "write commas instead"
+        advice = {"\t": "name it .tsv", ",": "name it .csv"}.get(other, "write commas instead")
         raise FinetuningError(
             f"{where}.files: {name} can not be read: the header {named[0][:80]!r} is one column, and has "
             f"{OTHER_DELIMITERS[other]} in it: {advice}."
+        )
+    strange = next((column for column in header if "\0" in column), None)
+    if strange:
+        raise FinetuningError(
+            f"{where}.files: {name} can not be read: its header has a NUL byte in {strange[:80]!r}. Rename it."
         )
     empty = next((number for number, column in enumerate(header, 1) if not column.strip()), None)
     if empty:
@@ -77,7 +88,7 @@ def _header(reader: Iterator[list[str]], name: str, where: str, delimiter: str) 
             f"{where}.files: {name} can not be read: column {empty} of its header has no name; it has {_list(named)}. "
             "Name it, or take the column out."
         )
-    twin = next((column for column in named if named.count(column) > 1), None)
+    twin = next((column for column, times in Counter(named).items() if times > 1), None)
     if twin:
         raise FinetuningError(
             f"{where}.files: {name} can not be read: its header has {twin!r} twice; it has {_list(named)}. Rename one."
@@ -86,7 +97,7 @@ def _header(reader: Iterator[list[str]], name: str, where: str, delimiter: str) 
 
 
 def _list(columns: list[str]) -> str:
-    return ", ".join(repr(column[:40]) for column in columns[:20])
+    return ", ".join(repr(column[:40]) for column in columns[:20]) + (", …" if len(columns) > 20 else "")
 
 
 def _item(name: str, line: int, row: dict[str, str], first: str) -> Item:

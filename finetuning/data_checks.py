@@ -119,7 +119,8 @@ def _remedy(name: str, record: Mapping[str, Any], recipe: Recipe) -> str:
 
 
 def _longer(record: Mapping[str, Any], recipe: Recipe, allowed: str) -> str:
-    enough, longest = record["enough"], record["longest"]
+    longest = record["percentiles"][100]
+    enough = record["percentiles"][math.ceil(100 * (1 - recipe.chat.tolerance))]
     text = f"The longest has {longest} tokens. Write `chat: {{max_length: {longest}}}`, which holds them all"
     if enough < longest and recipe.chat.over_length != "error":
         text += f", or `max_length: {enough}`, which holds enough of them"

@@ -6,6 +6,7 @@ import numpy as np
 
 from finetuning.errors import FinetuningError
 from finetuning.recipe import SourceSpec
+from finetuning.source_files import without_secrets
 
 
 def seed_of(seed: int, stream: str) -> int:
@@ -37,4 +38,4 @@ def describe(source: SourceSpec) -> str:
     """The source in a few words: `openai/gsm8k (main, train)`, `data/*.jsonl`, or `linear-equations`."""
     if source.hub:
         return f"{source.hub} ({', '.join(filter(None, [source.config, source.split]))})"
-    return ", ".join(source.files) if source.files else str(source.generator)
+    return ", ".join(map(without_secrets, source.files)) if source.files else str(source.generator)

@@ -195,12 +195,15 @@ def evaluate(
     questions = questions_of(chat_dataset, tokenizer, spec.rows)
     if "final-answer" in spec.metrics:
         require_final_answers(questions)
-    model = load_model(base_model, **model_kwargs)
-    give_rows(model, tokenizer, base_model, str(adapter), trust)
     answers = {}
     for name in ("base", "tuned"):
+        # Each from the disk, as whoever uses the published adapter loads it: bitsandbytes packs the weights of a model
+        # that has answered by itself in another way, and its numbers are not quite the same then.
+        model = load_model(base_model, **model_kwargs)
+        give_rows(model, tokenizer, base_model, str(adapter), trust)
         model = load_tuned(model, adapter) if name == "tuned" else model
         answers[name] = generate(model.eval(), tokenizer, questions, spec, progress, name)
+        del model
     references = [question.reference for question in questions]
     metrics = metrics_for(spec.metrics)
     rows = zip(questions, answers["base"], answers["tuned"], strict=True)

@@ -146,13 +146,15 @@ def _broken_table(file: SourceFile, error: Exception, where: str) -> FinetuningE
     )
 
 
-def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | None]:
-    """The batch's rows; None for one whose text is not UTF-8."""
+def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | str]:
+    """The batch's rows; of one that Python can not hold, why not."""
     try:
         yield from batch.to_pylist()
-    except UnicodeDecodeError:
+    except Exception:  # one by one, each row tells whether it was the one
         for i in range(len(batch)):
             try:
                 yield batch.slice(i, 1).to_pylist()[0]
             except UnicodeDecodeError:
-                yield None
+                yield "not valid UTF-8"
+            except Exception as error:  # dates beyond the year 9999, unknown time zones, …: arrow has many kinds
+                yield f"a value that can not be read: {said_by(error)}"

@@ -12,6 +12,7 @@ from finetuning.secret_patterns import find_secret
 
 SHOWN_CHARACTERS = 200
 WRITTEN_TOGETHER = 10_000
+MOST_REASONS = 100  # some hold a word of the row
 
 
 class Finding(NamedTuple):
@@ -64,7 +65,8 @@ class FindingsTable:
         """Nothing; one more row. A text that looks like a secret is not repeated here."""
         shown = "" if find_secret(text) else text[:SHOWN_CHARACTERS]
         self._waiting.append(Finding(place, check, reason, field, shown))
-        self.reasons.setdefault(reason, Count()).add(place, "", field)
+        known = reason in self.reasons or len(self.reasons) < MOST_REASONS
+        self.reasons.setdefault(reason if known else "other reasons", Count()).add(place, "", field)
         self.checks.setdefault(check, Count()).add(place, reason, field)
         if len(self._waiting) >= WRITTEN_TOGETHER:
             self._write()

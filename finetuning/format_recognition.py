@@ -211,4 +211,5 @@ def shortened(value: Any, depth: int = 0) -> Any:
 
 
 def _list(words: Sequence[str]) -> str:
-    return ", ".join(words) or "none"
+    shown = [word if len(word) <= 60 and word.isprintable() else repr(word[:60]) for word in words[:20]]
+    return ", ".join(shown) + (f" and {len(words) - 20} more" if len(words) > 20 else "") or "none"

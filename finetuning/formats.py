@@ -6,10 +6,11 @@
 A new format is a function here, a line in FORMATS, and its name and columns in finetuning/recipe.py.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from types import NoneType
 from typing import Any
+
+import orjson
 
 from finetuning.recipe import SourceSpec
 
@@ -43,6 +44,12 @@ FOLLOWING = {
     "tool": ("tool", "assistant"),
 }
 TOOL_KEYS = ("tool_calls", "name", "tool_call_id")
+# Each answer is rendered with all that precedes it, so that time grows with the square of the turns.
+MOST_TURNS = 1_000
+# White space, and marks that no reader sees.
+BLANK = "".join(map(chr, [*range(0x21), 0x7F, 0x85, 0xA0, 0x1680, *range(0x2000, 0x2010), 0x2028, 0x2029, 0x202F])) + (
+    "\u205f\u2060\u3000\ufeff"
+)
 
 
 class RowDropped(Exception):
@@ -79,6 +86,9 @@ def to_messages(row: Row, source: SourceSpec, format: str | None = None) -> list
     except KeyError as missing:
         name = str(missing.args[0])
         raise RowDropped("a column is missing", source.columns.get(name, name)) from missing
+    has_own = (format or source.format) in ("sharegpt", "alpaca") and isinstance(row.get("system"), str)
+    if has_own and messages and messages[0]["role"] != "system":
+        messages.insert(0, {"role": "system", "content": row["system"]})
     if messages and messages[0]["role"] == "system" and not messages[0]["content"].strip():
         del messages[0]
     if source.system and messages and messages[0]["role"] != "system":
@@ -87,20 +97,20 @@ def to_messages(row: Row, source: SourceSpec, format: str | None = None) -> list
     return messages
 
 
-def tools_of(row: Row, source: SourceSpec) -> list[Any] | None:
-    """The tools that a row of `messages` offers to the assistant: JSON schemas, as the chat template takes them.
+def tools_of(row: Row) -> list[Any] | None:
+    """The tools that a row of `messages` or `sharegpt` offers: JSON schemas, as the chat template takes them.
 
-    >>> tools_of({"tools": '[{"name": "add"}]'}, SourceSpec(files=["x.jsonl"]))
+    >>> tools_of({"tools": '[{"name": "add"}]'})
     [{'name': 'add'}]
     """
     tools = row.get("tools")
     if isinstance(tools, str):
         try:
-            tools = json.loads(tools) if tools.strip() else None
+            tools = orjson.loads(tools) if tools.strip() else None
         except ValueError as error:
             raise RowDropped("no JSON, which tools have to be", "tools") from error
-    if tools and not (isinstance(tools, list) and all(isinstance(tool, Mapping) for tool in tools)):
-        raise RowDropped(f"{_kind(tools)}, not a list of tools", "tools")
+    if tools:
+        _check_records(tools, "tools", "tools")
     return tools or None
 
 
@@ -116,7 +126,7 @@ def messages(row: Row, source: SourceSpec) -> list[Message]:
         made = _message(role, message.get("content"), f"messages[{number}]")
         if role in ("assistant", "tool"):
             made |= {key: message[key] for key in TOOL_KEYS if message.get(key)}
-            _check_calls(made.get("tool_calls", []), f"messages[{number}].tool_calls")
+            _check_tool_keys(made, f"messages[{number}]")
         found.append(made)
     return found
 
@@ -128,9 +138,13 @@ def sharegpt(row: Row, source: SourceSpec) -> list[Message]:
     [{'role': 'user', 'content': '2 + 3?'}, {'role': 'assistant', 'content': '5'}]
     """
     return [
-        _message(SHAREGPT_ROLES.get(str(turn.get("from")), turn.get("from")), turn.get("value"), f"conversations[{i}]")
+        _message(_sharegpt_role(turn.get("from")), turn.get("value"), f"conversations[{i}]")
         for i, turn in enumerate(_dicts(row, "conversations"))
     ]
+
+
+def _sharegpt_role(role: Any) -> Any:
+    return SHAREGPT_ROLES.get(role, role) if isinstance(role, str) else role
 
 
 def alpaca(row: Row, source: SourceSpec) -> list[Message]:
@@ -207,8 +221,10 @@ def _dicts(row: Row, column: str) -> list[Mapping[str, Any]]:
 
 
 def _message(role: Any, content: Any, field: str) -> Message:
+    if not isinstance(role, str):
+        raise RowDropped("no role" if role is None else f"{_kind(role)} as the role", field)
     if role not in ROLES:
-        raise RowDropped(f"unknown role {str(role)[:20]!r}", field)
+        raise RowDropped(f"unknown role {role[:20]!r}", field)
     if content is None:
         content = ""
     if not isinstance(content, str):
@@ -216,23 +232,42 @@ def _message(role: Any, content: Any, field: str) -> Message:
     return {"role": role, "content": content}
 
 
-def _check_calls(calls: Any, field: str) -> None:
-    if not isinstance(calls, list) or not all(isinstance(call, Mapping) for call in calls):
-        raise RowDropped(f"{_kind(calls)}, not a list of tool calls", field)
+def _check_tool_keys(message: Message, field: str) -> None:
+    if "tool_calls" in message:
+        _check_records(message["tool_calls"], f"{field}.tool_calls", "tool calls")
+    for key in ("name", "tool_call_id"):
+        if not isinstance(message.get(key, ""), (str, int)):
+            raise RowDropped(f"{_kind(message[key])} as the {key}, not text", f"{field}.{key}")
+
+
+def _check_records(records: Any, field: str, what: str) -> None:
+    if not isinstance(records, list):
+        raise RowDropped(f"{_kind(records)}, not a list of {what}", field)
+    strange = next((record for record in records if not isinstance(record, Mapping)), None)
+    if strange is not None or None in records:
+        raise RowDropped(f"a list with {_kind(strange)} in it, not of {what}", field)
+    try:
+        orjson.dumps(records)
+    except TypeError as error:  # it writes less deep nesting than it reads
+        raise RowDropped(f"{what} that are nested too deeply", field) from error
 
 
 def _kind(value: Any) -> str:
+    if isinstance(value, dict) and value.keys() == {"bytes"}:
+        return "bytes"  # as raw rows keep those that are no text
     kinds = {dict: "a record", list: "a list", str: "text", type(None): "nothing", bool: "true or false"}
     return kinds.get(type(value), "a number" if isinstance(value, (int, float)) else type(value).__name__)
 
 
 def _check(conversation: list[Message]) -> None:
+    if len(conversation) > MOST_TURNS:
+        raise RowDropped(f"more than {MOST_TURNS} turns")
     before = None
     for number, message in enumerate(conversation):
         role = message["role"]
         if role not in FOLLOWING[before]:
             raise RowDropped(_disorder(before, role), f"turn {number}")
-        if not message["content"].strip() and not (message.get("tool_calls") or role == "tool"):
+        if not message["content"].strip(BLANK) and not (message.get("tool_calls") or role == "tool"):
             raise RowDropped(f"empty {'answer' if role == 'assistant' else f'{role} turn'}", f"turn {number}")
         before = role
     if before is None:

@@ -20,7 +20,8 @@ CHUNK_BYTES = 1 << 20
 JSON_SPACE = " \t\r\n"
 # Keys of a message. A list of such objects is a conversation in a row, not a list of rows.
 TURNS = ({"role", "content"}, {"from", "value"})
-DECODER = json.JSONDecoder()
+# A number is read again from its text; here it may be longer than Python takes for a whole number.
+DECODER = json.JSONDecoder(parse_int=float)
 
 
 def json_lines(stream: BinaryIO, name: str) -> Iterator[Item]:
@@ -92,6 +93,8 @@ def _rows_within(text: "_JsonText", name: str, where: str) -> Iterator[str]:
     """The rows of the one list of objects in an object that has begun; without such a list, the object itself."""
     list_key, fields = None, []
     for key in text.key_texts():
+        if sum(map(len, fields)) > MOST_BYTES:
+            raise _Break(TOO_LONG)
         if text.next_sign() != "[":
             fields.append(f"{key}:{text.value_text()}")
             continue
@@ -102,9 +105,10 @@ def _rows_within(text: "_JsonText", name: str, where: str) -> Iterator[str]:
             fields.append(f"{key}:[{','.join([*([first] if first else []), *values])}]")
             continue
         if list_key:
+            both = f"{list_key} and {key}".encode(errors="replace").decode()
             raise FinetuningError(
-                f"{where}.files: {name} can not be read: it holds several lists of objects, {list_key} and {key}. Keep "
-                "the one that is the rows."
+                f"{where}.files: {name} can not be read: it holds several lists of objects, {both}. Keep the one that "
+                "is the rows."
             )
         list_key = key
         yield first
@@ -205,6 +209,8 @@ class _JsonText:
             except json.JSONDecodeError as error:
                 at_end = error.pos >= len(self._text.rstrip()) or error.msg.startswith("Unterminated")
                 reason = f"no valid JSON: {'unexpected end of data' if at_end else error.msg}"
+                if self._text[error.pos : error.pos + 1] == "\0":
+                    reason = "a NUL byte"
             except RecursionError:
                 raise _Break("nested too deeply") from None
             if len(self._text) - self._at > MOST_BYTES:

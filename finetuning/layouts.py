@@ -105,8 +105,8 @@ class Tokens:
 def layout_of(pieces: list[Piece], control: set[int]) -> Layout:
     """The layout of these pieces; neighbours of one kind whose tokens are always the same become one."""
     merged: list[Piece] = []
-    for (fixed, kind), some in groupby(pieces, key=lambda piece: (piece.ids is not None, piece.kind)):
-        if fixed:
+    for (mergeable, kind), some in groupby(pieces, key=lambda p: (p.ids is not None and p.margins is None, p.kind)):
+        if mergeable:
             group = list(some)
             ids = list(chain.from_iterable(piece.ids or () for piece in group))
             merged.append(Piece(ids, _joined_patterns(group), kind))

@@ -14,9 +14,8 @@ import rensa
 
 from finetuning.layouts import ANSWER, QUESTION, Tokens
 
-# Questions whose three-token sequences are the same to this share (Jaccard) are nearly the same. Of pairs at 0.85, the
-# bands below find 92 %, at 0.9 99 %, at 0.7 38 % (of which the signatures then rule most out), at 0.5 3 %.
-SIMILARITY = 0.85
+# Of pairs with 0.85 of their three-token sequences in common (Jaccard), these bands find 92 %, at 0.9 99 %, at 0.7
+# 38 %, at 0.5 3 %; the signatures then rule out those below the similarity that is asked for.
 BANDS, BAND_HASHES = 8, 8
 QUESTION_HASHES, ANSWER_HASHES = BANDS * BAND_HASHES, 32
 WIDTH = QUESTION_HASHES + ANSWER_HASHES
@@ -55,7 +54,7 @@ class Sketches:
             mixed = (mixed ^ bands[:, :, column]) * MULTIPLIERS[0] ^ (mixed >> np.uint64(29))
         self._bands.append(mixed)
 
-    def pairs(self, is_eval: np.ndarray) -> Pairs:
+    def pairs(self, is_eval: np.ndarray, similarity: float) -> Pairs:
         """Pairs of conversations with nearly the same question; `is_eval` (conversations,) puts some of them first.
 
         Within a band, each is compared with the first one and with the one before it, so that the time is linear.
@@ -67,13 +66,13 @@ class Sketches:
         same_answer = np.zeros(0, bool)
         for band in range(BANDS):
             pairs = np.setdiff1d(_neighbours(bands[:, band], eval_first), found, assume_unique=True)
-            pairs, same = self._compare(pairs, len(bands))
+            pairs, same = self._compare(pairs, len(bands), similarity)
             found, same_answer = np.concatenate([found, pairs]), np.concatenate([same_answer, same])
         first, second = np.divmod(found, max(len(bands), 1))
         order = np.argsort(found)
         return Pairs(first[order], second[order], same_answer[order])
 
-    def _compare(self, pairs: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    def _compare(self, pairs: np.ndarray, count: int, similarity: float) -> tuple[np.ndarray, np.ndarray]:
         """Those of the pairs whose questions are nearly the same, and whether their answers are."""
         if not len(pairs):
             return pairs, np.zeros(0, bool)
@@ -83,9 +82,9 @@ class Sketches:
             some = pairs[start : start + COMPARED_TOGETHER]
             first, second = np.divmod(some, count)
             equal = signatures[first] == signatures[second]
-            near = equal[:, :QUESTION_HASHES].mean(axis=1) >= SIMILARITY
+            near = equal[:, :QUESTION_HASHES].mean(axis=1) >= similarity
             kept.append(some[near])
-            same_answer.append(equal[near][:, QUESTION_HASHES:].mean(axis=1) >= SIMILARITY)
+            same_answer.append(equal[near][:, QUESTION_HASHES:].mean(axis=1) >= similarity)
             # Pages that were read would count as this process's memory until something else needs it.
             signatures._mmap.madvise(mmap.MADV_DONTNEED)  # pyright: ignore[reportAttributeAccessIssue]
         return np.concatenate(kept), np.concatenate(same_answer)

@@ -11,9 +11,12 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from finetuning.secret_patterns import find_secret
+
 MOST_BYTES = 64 << 20  # of one line or row
 TOO_LONG = "longer than 64 MiB"
 EXCERPT_CHARACTERS = 200
+BOM = b"\xef\xbb\xbf"
 
 
 class RawRow(NamedTuple):
@@ -52,6 +55,8 @@ def json_item(name: str, number: int, text: bytes) -> Item:
 
 def json_fault(said: str, text: bytes) -> str:
     """What is wrong with a JSON text, in words that are the same wherever in the text it is."""
+    if text.startswith(BOM) or BOM in text[:16]:
+        return "a byte order mark within the file"
     if "UTF-8" in said:
         return "not valid UTF-8"
     if b"\0" in text:
@@ -62,23 +67,28 @@ def json_fault(said: str, text: bytes) -> str:
         return "nested too deeply"
     if said.endswith(("expected a JSON value", "no digit after sign")) and re.search(rb"\b(NaN|Infinity)\b", text):
         return "NaN or Infinity, which JSON does not have"
+    if b"\r" in text.strip():
+        return "a carriage return, where lines end with a line feed"
     return f"no valid JSON: {said}"
 
 
 def excerpt(text: bytes | str) -> str:
     """The beginning of a line, for a person to recognise it by."""
     start = text[: 4 * EXCERPT_CHARACTERS]
-    return (start.decode(errors="replace") if isinstance(start, bytes) else start)[:EXCERPT_CHARACTERS].strip()
+    shown = start.decode(errors="replace") if isinstance(start, bytes) else start
+    # It is written to tables, logs and messages, where nobody looks for secrets.
+    return "" if find_secret(shown) else shown[:EXCERPT_CHARACTERS].strip()
 
 
-def row_item(name: str, number: int, row: dict[str, Any] | None) -> Item:
-    """The row as JSON, or why it can not be; None stands for a row whose text could not be decoded."""
+def row_item(name: str, number: int, row: dict[str, Any] | str) -> Item:
+    """The row as JSON, or why it can not be; a text is the reason why there is no row."""
     try:
-        if row is None:
-            return Unreadable(name, number, "not valid UTF-8", "")
+        if isinstance(row, str):
+            return Unreadable(name, number, row, "")
         text = orjson.dumps(row, default=_plain, option=orjson.OPT_NON_STR_KEYS)
     except TypeError as error:
-        reason = "not valid UTF-8" if "UTF-8" in str(error) else "nested too deeply"
+        reasons = {"UTF-8": "not valid UTF-8", "64-bit": "a whole number of more than 64 bits"}
+        reason = next((reason for word, reason in reasons.items() if word in str(error)), "nested too deeply")
         return Unreadable(name, number, reason, excerpt(str(row)[:1000]))
     return RawRow(name, number, text) if len(text) <= MOST_BYTES else Unreadable(name, number, TOO_LONG, excerpt(text))
 

@@ -282,8 +282,15 @@ class DatasetSpec(Spec):
     dedup: Literal["none", "exact", "near"] = Field(
         default="none",
         description="Which repeated conversations are dropped: none of them, those that are word for word the same, or "
-        "also those whose question and answer are nearly the same (about 85 % of their three-token sequences). Only "
-        "the first is kept.",
+        "also those whose question and answer are nearly the same (see `similarity`). Only the first is kept.",
+    )
+    similarity: float = Field(
+        default=0.85,
+        ge=0.5,
+        le=1,
+        description="Share of three-token sequences that two texts have in common from which they are nearly the same: "
+        "for `dedup: near`, and to keep questions of eval out of train. Raise it where all questions begin with the "
+        "same long instruction; 1 means the same sequences.",
     )
     seed: int = Field(default=42, ge=0, description="Seed of every draw of rows: `rows`, the split, the order.")
 

@@ -9,7 +9,8 @@ training. And no text of a conversation becomes a control token, whatever it spe
 
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -236,17 +237,28 @@ class Renderer:
 
     def _own_layout(self, conversation: Conversation, text: str) -> Layout:
         """The layout of one conversation whose text the template changes or arranges by what it says."""
+        self._require_plain(conversation.tools, "tools")
         for i, message in enumerate(conversation.messages):
-            spelled_out = self.plain.spelled_out.search(message["content"])
-            if spelled_out:
-                raise RowDropped(f"spells out {spelled_out[0]} where the chat template changes the text", f"turn {i}")
+            self._require_plain(message, f"turn {i}")
             if message["content"].strip() not in text:
                 raise _left_out(message["role"], i)
         self._require_tools(conversation, text)
         try:
-            return self._layout_of(segments(self.tokenizer, conversation, self.stop), None)
+            found = segments(self.tokenizer, conversation, self.stop)
+            asked = [m["content"].strip() for m in conversation.messages if m["role"] in ("user", "tool")]
+            return self._layout_of(found, None, [content for content in asked if content])
         except FinetuningError as error:
             raise RowDropped("the chat template changes earlier turns when a turn is added") from error
+
+    def _require_plain(self, value: Any, field: str) -> None:
+        """Nothing, when none of the texts in a value of JSON spells out a control token.
+
+        Raises:
+            RowDropped: one does; in what the template made of it, nobody can tell its own tokens from that text.
+        """
+        for text in _strings(value):
+            if spelled_out := self.plain.spelled_out.search(text):
+                raise RowDropped(f"spells out {spelled_out[0]} where the chat template changes the text", field)
 
     def _require_tools(self, conversation: Conversation, text: str) -> None:
         """Nothing, when the template writes the tools, and each call of one: without it the text would be another.
@@ -263,25 +275,24 @@ class Renderer:
                 if self._texts([Conversation([*messages[:i], without, *messages[i + 1 :]], tools)])[0] == text:
                     raise RowDropped("the chat template leaves out the tool calls", f"turn {i}")
 
-    def _layout_of(self, found: list[Segment], roles: tuple[str, ...] | None) -> Layout:
-        """The layout with a slot for the turn of each role, or with none where `roles` is None."""
-        pieces = [piece for segment in found for piece in self._pieces_of(segment, roles)]
+    def _layout_of(self, found: list[Segment], roles: tuple[str, ...] | None, asked: Sequence[str] = ()) -> Layout:
+        """The layout with a slot for the turn of each role, or with none where `roles` is None and `asked` is said."""
+        pieces = [piece for segment in found for piece in self._pieces_of(segment, roles, asked)]
         layout = layout_of([self._placed(pieces, i) for i in range(len(pieces))], self.plain.control_ids)
         missing = [(role, i) for i, role in enumerate(roles or ()) if i not in layout.pattern.slots]
         if missing:
             raise _left_out(*missing[0])
         return layout
 
-    def _pieces_of(self, segment: Segment, roles: tuple[str, ...] | None) -> list[Piece]:
+    def _pieces_of(self, segment: Segment, roles: tuple[str, ...] | None, asked: Sequence[str]) -> list[Piece]:
         pieces = []
         for text in self.plain.split(segment.text):
             kind = ANSWER if segment.supervised else OTHER
             if text in self.plain.control:
                 pieces.append(Piece([self.plain.control[text]], _pattern(text, None), kind))
                 continue
-            margins = None if segment.supervised else _margins(text, roles)
-            asks = kind == OTHER and (margins is not None or roles is None)
-            pieces.append(Piece(None, _pattern(text, roles), QUESTION if asks else kind, margins=margins))
+            margins = None if segment.supervised else _margins(text, roles, asked)
+            pieces.append(Piece(None, _pattern(text, roles), QUESTION if margins else kind, margins=margins))
         return pieces
 
     def _placed(self, pieces: list[Piece], i: int) -> Piece:
@@ -363,10 +374,25 @@ def _pattern(text: str, roles: tuple[str, ...] | None) -> Pattern:
     return Pattern(SLOTS.sub("%s", text.replace("%", "%%")), tuple(int(slot) for slot in SLOTS.findall(text)))
 
 
-def _margins(text: str, roles: tuple[str, ...] | None) -> tuple[Pattern, Pattern] | None:
+def _margins(text: str, roles: tuple[str, ...] | None, asked: Sequence[str]) -> tuple[Pattern, Pattern] | None:
     """What stands before and after the turns of user and tools in a piece of text; None where there is no such turn."""
-    asked = [slot.span() for slot in SLOTS.finditer(text) if roles and roles[int(slot[1])] in ("user", "tool")]
-    return (_pattern(text[: asked[0][0]], roles), _pattern(text[asked[-1][1] :], roles)) if asked else None
+    if roles is None:
+        spans = [(text.index(content), text.rindex(content) + len(content)) for content in asked if content in text]
+    else:
+        spans = [slot.span() for slot in SLOTS.finditer(text) if roles[int(slot[1])] in ("user", "tool")]
+    if not spans:
+        return None
+    return _pattern(text[: min(spans)[0]], roles), _pattern(text[max(end for _, end in spans) :], roles)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """All texts in a value of JSON, keys as well."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from chain.from_iterable(map(_strings, chain(value.keys(), value.values())))
+    elif isinstance(value, list):
+        yield from chain.from_iterable(map(_strings, value))
 
 
 def _left_out(role: str, turn: int) -> RowDropped:

@@ -76,15 +76,31 @@ def matching_files(patterns: tuple[str, ...], where: str) -> list[SourceFile]:
 
 
 def _local(pattern: str, where: str) -> list[SourceFile]:
-    path = Path(pattern).expanduser()
     try:
+        path = Path(pattern).expanduser()
         paths = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
-        files = sorted(found for found in paths if found.is_file())
-    except ValueError as error:
-        raise FinetuningError(f"{where}.files: {pattern!r}: {said_by(error)}. {PATTERN_ADVICE}") from error
-    if not files:
+        matched = sorted(paths)
+    except (ValueError, RuntimeError, OSError) as error:
+        raise FinetuningError(f"{where}.files: {pattern[:200]!r}: {said_by(error)}. {PATTERN_ADVICE}") from error
+    if not matched and path.is_symlink():
+        matched = [path]
+    if not matched:
         raise FinetuningError(f"{where}.files: no file matches {pattern!r}; {_there(path)}.")
+    files = [found for found in matched if found.is_file()]
+    if not files:
+        kind = "a folder" if matched[0].is_dir() else "a link that leads to no file"
+        advice = f"{matched[0]}/*.jsonl" if matched[0].is_dir() else "a file"
+        raise FinetuningError(f"{where}.files: {pattern!r}: {matched[0]} is {kind}. Name {advice} instead.")
+    strange = next((str(found) for found in files if not _is_text(str(found))), None)
+    if strange:
+        shown = strange.encode(errors="replace").decode()
+        raise FinetuningError(f"{where}.files: the name of {shown} is not UTF-8. Rename it.")
     return [SourceFile(str(found), str(found)) for found in files]
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file's name is Unicode; the system allows any bytes, which Python keeps as halves of surrogates."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _there(pattern: Path) -> str:
@@ -95,7 +111,7 @@ def _there(pattern: Path) -> str:
 
 
 def _remote(pattern: str, where: str) -> list[SourceFile]:
-    shown = _without_secrets(pattern)
+    shown = without_secrets(pattern)
     try:
         system, path = fsspec.core.url_to_fs(pattern)
         if isinstance(system, LocalFileSystem):
@@ -108,7 +124,7 @@ def _remote(pattern: str, where: str) -> list[SourceFile]:
         else:
             listed = system.glob(path, detail=True)
             found = {
-                _without_secrets(system.unstrip_protocol(path)): path
+                without_secrets(system.unstrip_protocol(path)): path
                 for path, info in sorted(listed.items())
                 if info["type"] == "file"
             }
@@ -123,7 +139,7 @@ def _remote(pattern: str, where: str) -> list[SourceFile]:
     return [SourceFile(name, path, system) for name, path in found.items()]
 
 
-def _without_secrets(address: str) -> str:
+def without_secrets(address: str) -> str:
     """The address without a password in it and without the query, which may be a signature."""
     links = []
     for link in address.split("::"):
@@ -137,7 +153,7 @@ def _without_secrets(address: str) -> str:
 
 def _unreachable(name: str, error: Exception, where: str) -> FinetuningError:
     # An error of a web server has the whole address in it.
-    said = re.sub(r"https?://[^\s'\"]+", lambda found: _without_secrets(found[0]), said_by(error))
+    said = re.sub(r"https?://[^\s'\"]+", lambda found: without_secrets(found[0]), said_by(error))
     advice = "Check the address, the network and the credentials, and run it again."
     if isinstance(error, ValueError) and "pattern" in said:
         advice = PATTERN_ADVICE
@@ -153,7 +169,8 @@ def said_by(error: BaseException) -> str:
     """What the innermost cause of an error says, on one line without a full stop; its kind, where it says nothing."""
     while error.__cause__:
         error = error.__cause__
-    return " ".join(str(error).split())[:300].rstrip(". ") or type(error).__name__
+    said = "".join(letter if letter.isprintable() else " " for letter in str(error))
+    return " ".join(said.split())[:300].rstrip(". ") or type(error).__name__
 
 
 def file_info(file: SourceFile, where: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from finetuning import linear_equations
 from finetuning.errors import FinetuningError
 from finetuning.recipe import DatasetSpec, SourceSpec
-from finetuning.source_files import SourceFile, file_info, matching_files, opened
+from finetuning.source_files import SourceFile, file_info, matching_files, opened, without_secrets
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -67,8 +67,20 @@ def raw_section(dataset: DatasetSpec) -> dict[str, Any]:
         )
         for stem, (source, _) in sources(dataset).items()
     }
+    for source in read.values():
+        source["files"] = source["files"] and list(map(without_secrets, source["files"]))
     is_drawn = any(source["rows"] for source in read.values())
     return {"sources": read, "seed": dataset.seed if is_drawn else None}
+
+
+def chat_section(dataset: DatasetSpec) -> dict[str, Any]:
+    """The keys of `dataset` that decide what becomes of the raw rows."""
+    read = {
+        stem: source.model_dump(mode="json", include={"format", "columns", "system", "model"})
+        for stem, (source, _) in sources(dataset).items()
+    }
+    keys = {"dedup": dataset.dedup, "similarity": dataset.similarity, "seed": dataset.seed}
+    return {"sources": read, "eval_fraction": dataset.eval.fraction, **keys}
 
 
 def _hash(files: list[SourceFile], where: str) -> str:

@@ -190,6 +190,7 @@ class _FirstRows:
             return
         rows = [orjson.loads(text) for text in self._texts]
         self.columns = list(dict.fromkeys(column for row in rows for column in row))
-        self.row = shortened(rows[0])
+        # One with something in every column, if there is one: an empty row says nothing about the others.
+        self.row = shortened(max(rows, key=lambda row: sum(map(bool, row.values()))))
         self._checked, self._texts = True, []
         format_of(self.columns, self.row, self.source, self.where)

@@ -31,6 +31,8 @@ class Index:
     """A digest of all its messages."""
     question: list[np.ndarray] = field(default_factory=list)
     """A digest of what the user says in it, which depends on the data set's seed too."""
+    prefixes: list[np.ndarray] = field(default_factory=list)
+    """Of the answers before the last one: the conversation's number, and the digest of what was asked until then."""
 
     def joined(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The three arrays (conversations,)."""
@@ -65,10 +67,9 @@ def split(index: Index, pairs: Pairs, dataset: DatasetSpec) -> Split:
     is_eval, conversation, question = index.joined()
     fate = np.where(is_eval, Fate.EVAL, Fate.TRAIN).astype(np.int8)
     duplicate = _repeats(conversation, is_eval)
-    near_duplicate = np.zeros(len(fate), bool)
-    same_side = is_eval[pairs.first] == is_eval[pairs.second]
-    near_duplicate[pairs.second[pairs.same_answer & same_side]] = True
-    near_duplicate &= ~duplicate
+    near_duplicate = _near_repeats(pairs, is_eval, duplicate)
+    prefixes = np.concatenate([np.zeros((0, 2), np.uint64), *index.prefixes])
+    pairs = _with_prefixes(pairs, question, prefixes, is_eval)
     if dataset.dedup != "none":
         fate[duplicate] = Fate.DUPLICATE
     if dataset.dedup == "near":
@@ -92,6 +93,32 @@ def _repeats(conversation: np.ndarray, is_eval: np.ndarray) -> np.ndarray:
         rows = np.flatnonzero(is_eval == side)
         repeats[rows[np.unique(conversation[rows], return_index=True)[1]]] = False
     return repeats
+
+
+def _near_repeats(pairs: Pairs, is_eval: np.ndarray, duplicate: np.ndarray) -> np.ndarray:
+    """Which conversations are nearly one that is kept, of the same side."""
+    near = np.zeros(len(is_eval), bool)
+    chosen = np.flatnonzero(pairs.same_answer & (is_eval[pairs.first] == is_eval[pairs.second]))
+    for i in chosen[np.argsort(pairs.second[chosen], kind="stable")].tolist():
+        first, second = pairs.first[i], pairs.second[i]
+        near[second] |= not (near[first] or duplicate[first] or duplicate[second])
+    return near
+
+
+def _with_prefixes(pairs: Pairs, question: np.ndarray, prefixes: np.ndarray, is_eval: np.ndarray) -> Pairs:
+    """The pairs, and with them each conversation in which another one's question is answered on the way."""
+    order = np.lexsort((~is_eval, question))
+    place = np.searchsorted(question[order], prefixes[:, 1])
+    found = place < len(order)
+    found[found] = question[order[place[found]]] == prefixes[found, 1]
+    # One conversation with that question, of eval if there is one, stands for all: they go the same way.
+    asked, longer = order[place[found]], prefixes[found, 0].astype(np.int64)
+    both = np.sort(np.stack([asked, longer]), axis=0)
+    return Pairs(
+        np.r_[pairs.first, both[0]],
+        np.r_[pairs.second, both[1]],
+        np.r_[pairs.same_answer, np.zeros(len(asked), bool)],
+    )
 
 
 def _drawn(fate: np.ndarray, question: np.ndarray, pairs: Pairs, fraction: float) -> np.ndarray:

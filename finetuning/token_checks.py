@@ -38,10 +38,14 @@ def without_stop_token(tokens: Tokens, stop: int, turns: np.ndarray) -> np.ndarr
     return _sums(ends & (tokens.ids == stop), tokens) < turns
 
 
-def without_one_bos(tokens: Tokens, bos: int) -> np.ndarray:
-    """Whether a conversation does not begin with the token `bos`, or has it again (conversations,)."""
+def without_one_bos(tokens: Tokens, bos: int, stop: int) -> np.ndarray:
+    """Whether a conversation does not begin with the token `bos`, or has it again (conversations,).
+
+    Where it is the token `stop` as well, it may come again.
+    """
     starts = tokens.ends - lengths(tokens)
-    return (_sums(tokens.ids == bos, tokens) != 1) | (tokens.ids[starts] != bos)
+    lacking = tokens.ids[starts] != bos
+    return lacking if bos == stop else lacking | (_sums(tokens.ids == bos, tokens) != 1)
 
 
 def answer_ends(tokens: Tokens) -> np.ndarray:

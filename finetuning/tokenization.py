@@ -9,6 +9,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 TOGETHER = 10
+OTHER_HEADS = ("a", ".", "0", ")")
 
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
@@ -92,9 +93,20 @@ class PlainText:
             return self._token_ids_together(texts, *self._separator)
         if not self.in_context:
             return token_ids(self.tokenizer, texts)
-        heads = {before: len(token_ids(self.tokenizer, [before])[0]) for before in set(befores)}
+        heads = {before: token_ids(self.tokenizer, [before])[0] for before in set(befores)}
         ids = token_ids(self.tokenizer, [before + text for before, text in zip(befores, texts, strict=True)])
-        return [found[heads[before] :] for before, found in zip(befores, ids, strict=True)]
+        return [
+            found[len(heads[before]) :] if found[: len(heads[before])] == heads[before] else self._behind_another(text)
+            for text, before, found in zip(texts, befores, ids, strict=True)
+        ]
+
+    def _behind_another(self, text: str) -> list[int]:
+        """The tokens of a text that grows together with the line break before it, behind a sign that it does not."""
+        for before in OTHER_HEADS:
+            head, found = token_ids(self.tokenizer, [before, before + text])
+            if found[: len(head)] == head:
+                return found[len(head) :]
+        return token_ids(self.tokenizer, [text])[0]
 
     def apart(self, text: str, before: str) -> list[int]:
         """The tokens of a text that spells out control tokens, each of which is cut in two before it is tokenized."""

@@ -73,7 +73,9 @@ class TokenizedRows:
             return
         self._check_tokens(rows, tokens, cut_through)
         self._check_texts(rows)
-        conversations, questions = digests(rows, self.seed)
+        conversations, questions, prefixes = digests(rows, self.seed)
+        before = sum(map(len, self.kept_lengths))
+        self.index.prefixes.append(np.array([(before + i, d) for i, d in prefixes], np.uint64).reshape(-1, 2))
         self.index.is_eval.append(np.full(len(rows), batch.is_eval))
         self.index.conversation.append(np.array(conversations, np.uint64))
         self.index.question.append(np.array(questions, np.uint64))
@@ -113,15 +115,17 @@ class TokenizedRows:
             ("special_tokens", "spells out a special token"): spelled_out,
         }
         if self.bos is not None:
-            found["bos_token", "not exactly one, at the beginning"] = without_one_bos(tokens, self.bos)
+            found["bos_token", "not exactly one, at the beginning"] = without_one_bos(tokens, self.bos, self.stop)
         for (check, reason), rows_with_it in found.items():
             for i in np.flatnonzero(rows_with_it):
                 place, (messages, _) = rows[i]
                 self.findings.add(place, check, reason, "", _beginning(messages))
 
     def _check_texts(self, rows: list[Row]) -> None:
-        for place, (messages, _) in rows:
+        for place, (messages, tools) in rows:
             texts = [f"{m['content']}\n{m['tool_calls']}" if "tool_calls" in m else m["content"] for m in messages]
+            if tools:
+                texts.append(str(tools))
             if kind := find_secret("\n".join(texts)):
                 fields = [f"turn {i}" for i, text in enumerate(texts) if find_secret(text)]
                 # The text itself is not kept: it would lie in one more place then.

@@ -1,20 +1,19 @@
 """A corpus of malformed files, each with what has to become of it: a message, or rows counted with a reason.
 
-"a line that is cut short": Case("a.jsonl", b'…\n{"question": "2 +\n…', unreadable={3: "no valid JSON: unexpected end …"})
+"a line that is cut short": Case("a.jsonl", b'…{"question": "2 +', unreadable={3: "no valid JSON: unexpected …"})
 "an archive": Case("a.jsonl", b"PK\x03\x04…", refused="is a zip archive")
 """
 
 import bz2
-import csv
 import gzip
 import io
 import json
 import lzma
 from collections.abc import Callable
-from datetime import datetime
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,7 +35,8 @@ WITH_TOOLS = (
 )
 
 
-class Case(NamedTuple):
+@dataclass(frozen=True)
+class Case:
     """A file, and what becomes of it and of its rows; those that are not told of are in train or eval."""
 
     name: str
@@ -45,13 +45,13 @@ class Case(NamedTuple):
     """What the message says; empty where the file is read."""
     kept: int = GOOD
     """How many rows are in train and eval."""
-    unreadable: dict[int, str] = {}
+    unreadable: dict[int, str] = field(default_factory=dict)
     """Reasons by line."""
-    dropped: dict[int, tuple[str, str]] = {}
+    dropped: dict[int, tuple[str, str]] = field(default_factory=dict)
     """Reason and field by line."""
-    said: dict[int, str] = {}
+    said: dict[int, str] = field(default_factory=dict)
     """What the user says in rows that are kept, by line."""
-    source: dict[str, Any] = {}
+    source: dict[str, Any] = field(default_factory=dict)
     """Keys of the recipe's source."""
     template: str = ""
     """A chat template other than `instruction`."""
@@ -103,14 +103,14 @@ def _read(name: str, content: bytes, kept: int = GOOD, **keys: Any) -> Case:
     return Case(name, content, kept=kept, **keys)
 
 
-def _bad_row(row: Any, reason: str, field: str, **source: Any) -> Case:
-    return Case("a.jsonl", among(row), dropped={3: (reason, field)}, source={"format": "question-answer", **source})
+def _bad_row(row: Any, reason: str, at: str, **source: Any) -> Case:
+    return Case("a.jsonl", among(row), dropped={3: (reason, at)}, source={"format": "question-answer", **source})
 
 
-def _turns(turns: Any, reason: str, field: str, **keys: Any) -> Case:
-    row = {"messages": turns} if not isinstance(turns, dict) else turns
+def _turns(turns: Any, reason: str, at: str, **keys: Any) -> Case:
+    row = turns if isinstance(turns, (dict, bytes)) else {"messages": turns}
     good = [{"messages": turns} for turns in TURNS]
-    return Case("a.jsonl", among(row, good), dropped={3: (reason, field)}, source={"format": "messages"}, **keys)
+    return Case("a.jsonl", among(row, good), dropped={3: (reason, at)}, source={"format": "messages"}, **keys)
 
 
 def _kept_turns(turns: Any, said: str, **keys: Any) -> Case:
@@ -119,19 +119,19 @@ def _kept_turns(turns: Any, said: str, **keys: Any) -> Case:
     return Case("a.jsonl", content, kept=GOOD + 1, said={3: said}, source={"format": "messages"}, **keys)
 
 
-def _pairs(turns: list[Any], reason: str, field: str) -> Case:
+def _pairs(turns: list[Any], reason: str, at: str) -> Case:
     good = [{"conversations": [{"from": "human", "value": q}, {"from": "gpt", "value": a}]} for q, a in map(_qa, ROWS)]
     content = among({"conversations": turns}, good)
-    return Case("a.jsonl", content, dropped={3: (reason, field)}, source={"format": "sharegpt"})
+    return Case("a.jsonl", content, dropped={3: (reason, at)}, source={"format": "sharegpt"})
 
 
 def _qa(row: dict[str, str]) -> tuple[str, str]:
     return row["question"], row["answer"]
 
 
-def _alpaca(row: dict[str, Any], reason: str, field: str) -> Case:
+def _alpaca(row: dict[str, Any], reason: str, at: str) -> Case:
     good = [{"instruction": q, "input": "", "output": a} for q, a in map(_qa, ROWS)]
-    return Case("a.jsonl", among(row, good), dropped={3: (reason, field)}, source={"format": "alpaca"})
+    return Case("a.jsonl", among(row, good), dropped={3: (reason, at)}, source={"format": "alpaca"})
 
 
 def _said(question: str) -> Case:
@@ -141,6 +141,18 @@ def _said(question: str) -> Case:
 
 def _csv_line(bad: bytes, reason: str) -> Case:
     return Case("a.csv", in_csv(bad), unreadable={GOOD + 2: reason})
+
+
+def _with(column: pa.Array) -> pa.Table:
+    """The good rows with one column more."""
+    return pa.Table.from_pylist(ROWS).append_column("more", column)
+
+
+def _deep(depth: int) -> pa.Array:
+    column = pa.array(["x"] * GOOD)
+    for _ in range(depth):
+        column = pa.StructArray.from_arrays([column], names=["a"])
+    return column
 
 
 def _zstd(content: bytes) -> bytes:
@@ -159,14 +171,16 @@ LINES = {
     "a trailing comma": _line(b'{"question": "x", "answer": "y",}', "no valid JSON: trailing comma is not allowed"),
     "single quotes": _line(b"{'question': 'x'}", "no valid JSON: unexpected character, expected a string key"),
     "no quotes around a key": _line(b"{question: 1}", "no valid JSON: unexpected character, expected a string key"),
-    "a missing comma": _line(b'{"question": "x" "answer": "y"}', "no valid JSON: unexpected character, expected"),
-    "a missing colon": _line(b'{"question" "x"}', "no valid JSON: unexpected character, expected a ':'"),
+    "a missing comma": _line(
+        b'{"question": "x" "answer": "y"}', "no valid JSON: unexpected character, expected ',' or '}'"
+    ),
+    "a missing colon": _line(b'{"question" "x"}', "no valid JSON: unexpected character, expected ':' after key"),
     "a comment": _line(b'// {"question": "x"}', "no valid JSON: unexpected character, expected a JSON value"),
     "plain text": _line(b"hello", "no valid JSON: unexpected character, expected a JSON value"),
     "NaN": _line(b'{"question": NaN}', "NaN or Infinity, which JSON does not have"),
     "Infinity": _line(b'{"question": -Infinity}', "NaN or Infinity, which JSON does not have"),
     "a number out of range": _line(b'{"question": 1e400}', "no valid JSON: number is infinity when parsed as double"),
-    "a leading zero": _line(b'{"question": 05}', "no valid JSON: unexpected"),
+    "a leading zero": _line(b'{"question": 05}', "no valid JSON: number with leading zero is not allowed"),
     "a list as a row": _line(b'["x", "y"]', "a JSON list, not an object"),
     "a number as a row": _line(b"7", "a JSON number, not an object"),
     "a string as a row": _line(b'"x"', "a JSON string, not an object"),
@@ -191,7 +205,14 @@ LINES = {
     "deep nesting": _line(nested(100_000).encode(), "nested too deeply"),
     "deep nesting of lists": _line(b'{"a":' + nested(100_000, "[", "]").encode() + b"}", "nested too deeply"),
     "deep nesting without an end": _line(b'{"a":' * 100_000, "nested too deeply"),
-    "a line over the limit": _line(b'{"question": "' + b"x" * (64 << 20) + b'"}', "longer than 64 MiB"),
+    "a line over the limit": Case(
+        "a.jsonl",
+        lambda path: path.write_bytes(among(b'{"question": "' + b"x" * (64 << 20) + b'"}')),
+        unreadable={3: "longer than 64 MiB"},
+    ),
+    "an integer of thousands of digits": _line(
+        b'{"question": ' + b"1" * 5000 + b"}", "no valid JSON: number is infinity when parsed as double"
+    ),
     "a byte order mark within the file": _line(b'\xef\xbb\xbf{"question": "x"}', "a byte order mark"),
 }
 ELEMENTS = {
@@ -210,7 +231,7 @@ ELEMENTS = {
     "text after an array": Case("a.json", ARRAY + b" thanks", unreadable={13: "text after the end of the JSON"}),
     "deep nesting in an array": _element(nested(100_000).encode(), "nested too deeply", lost=True),
     "a control character in an array": _element(b'{"a": "\x01"}', "no valid JSON: Invalid control character at", True),
-    "a NUL byte in an array": _element(b'{"a": \0}', "no valid JSON: Expecting value", lost=True),
+    "a NUL byte in an array": _element(b'{"a": \0}', "a NUL byte", lost=True),
     "single quotes in an array": _element(
         b"{'a': 1}", "no valid JSON: Expecting property name enclosed in double quotes", lost=True
     ),
@@ -230,15 +251,17 @@ CSV = {
     "a NUL byte in a field": _csv_line(b"x\0,1", "a NUL byte"),
     "a carriage return within a line": _csv_line(b"x\ry,1", "a carriage return within a line"),
     "a semicolon instead of a comma": _csv_line(b"x;1", "1 field, the header has 2"),
-    "a field over the limit": _csv_line(b"x" * (65 << 20) + b",1", "longer than 64 MiB"),
+    "a field over the limit": Case(
+        "a.csv",
+        lambda path: path.write_bytes(in_csv(b"x" * (65 << 20) + b",1")),
+        unreadable={14: "longer than 64 MiB"},
+    ),
     "embedded newlines": _read("a.csv", in_csv(b'"x,\ny\r\n\nz?",1'), GOOD + 1, said={14: "x,\ny\r\n\nz?"}),
     "doubled quotes": _read("a.csv", in_csv(b'"say ""hi""?",1'), GOOD + 1, said={14: 'say "hi"?'}),
     "a byte order mark before a header": _read("a.csv", b"\xef\xbb\xbf" + in_csv()),
     "carriage returns and newlines": _read("a.csv", in_csv(end=b"\r\n")),
     "blank lines": _read("a.csv", in_csv(b"", b"   ", b"\r")),
-    "a field of 200 KiB": Case(
-        "a.csv", in_csv(b"x" * 200_000 + b",1"), dropped={14: ("longer than 256 tokens", "")}
-    ),
+    "a field of 200 KiB": Case("a.csv", in_csv(b"x" * 200_000 + b",1"), dropped={14: ("longer than 256 tokens", "")}),
     "a null as text": _read("a.csv", in_csv(b"NA,null"), GOOD + 1, said={14: "NA"}),
     "an empty field": Case("a.csv", in_csv(b"x,"), dropped={14: ("empty answer", "turn 1")}),
     "only a header": _whole("a.csv", b"question,answer\n", "holds no rows. Fill it, or leave it out."),
@@ -246,9 +269,12 @@ CSV = {
     "a column without a name": _whole("a.csv", in_csv(header=b"question,"), "column 2 of its header has no name"),
     "an empty header": _whole("a.csv", in_csv(header=b'"",""'), "column 1 of its header has no name; it has '', ''"),
     "semicolons": _whole("a.csv", in_csv(header=b"question;answer"), "has semicolons in it: write commas instead"),
+    "a line break in the name of a column": _read(
+        "a.csv", b'question,answer,"more\nwords"\n' + b"".join(b"%d?,5,\n" % n for n in range(GOOD))
+    ),
     "tabs": _whole("a.csv", in_csv(header=b"question\tanswer"), "has tabs in it: name it .tsv"),
     "bars": _whole("a.csv", in_csv(header=b"question|answer"), "has bars in it: write commas instead"),
-    "commas in a .tsv file": _whole("a.tsv", in_csv(), "commas"),
+    "commas in a .tsv file": _whole("a.tsv", in_csv(), "has commas in it"),
     "no header": _whole("a.csv", in_csv(header=b"x?,5"), "no format has them"),
     "a header with a quote that is never closed": _whole("a.csv", b'"question,answer\n1,2\n', "its header has a quote"),
     "carriage returns alone": _whole("a.csv", in_csv(end=b"\r"), "its header has a carriage return within a line"),
@@ -280,18 +306,14 @@ FILES = {
         "a.json", b'{"train": ' + ARRAY + b', "\xe4": ' + ARRAY + b"}", "several lists of objects"
     ),
     "rows two keys deep": _whole("a.json", b'{"data": {"train": ' + ARRAY + b"}}", "and no format has them"),
-    "an array on one line of a .jsonl file": _whole(
-        "a.jsonl", ARRAY, "It looks like one JSON array: name it .json."
-    ),
+    "an array on one line of a .jsonl file": _whole("a.jsonl", ARRAY, "It looks like one JSON array: name it .json."),
     "an indented array in a .jsonl file": _whole(
         "a.jsonl", json.dumps(ROWS, indent=1).encode(), "It looks like one JSON array: name it .json."
     ),
     "an indented object in a .jsonl file": _whole(
         "a.jsonl", json.dumps(ROWS[0], indent=1).encode(), "none of its lines is a row. line 1: no valid JSON: unexp"
     ),
-    "carriage returns between JSON lines": _whole(
-        "a.jsonl", ALL.replace(b"\n", b"\r"), "line 1: a carriage return"
-    ),
+    "carriage returns between JSON lines": _whole("a.jsonl", ALL.replace(b"\n", b"\r"), "line 1: a carriage return"),
     "a page of a web server": _whole(
         "a.jsonl", b"<!DOCTYPE html>\n<html></html>\n", "line 1: no valid JSON: unexpected character, expected a JSON"
     ),
@@ -317,16 +339,17 @@ FILES = {
     "a zstd file that is damaged": _whole(
         "a.jsonl.zst", _zstd(ALL)[:20] + b"\xff" * 20, "its zstd data is damaged or cut short"
     ),
-    "a zstd file that is cut short": _whole(
-        "a.jsonl.zst", _zstd(ALL)[:-9], "its zstd data is damaged or cut short"
-    ),
+    "a zstd file that is cut short": _whole("a.jsonl.zst", _zstd(ALL)[:-9], "its zstd data is damaged or cut short"),
     "a zip archive": _whole("a.jsonl", b"PK\x03\x04" + bytes(99), "a.jsonl is a zip archive. Unpack it"),
     "another kind": _whole("a.txt", ALL, "a.txt is of no kind that can be read; its name must end in .jsonl"),
     "no file": _whole("a.jsonl", lambda path: None, "no file matches"),
     "a folder with the name of a file": _whole("a.jsonl", lambda path: path.mkdir(), "is a folder"),
     "a link to nothing": _whole("a.jsonl", lambda path: path.symlink_to("nowhere.jsonl"), "link"),
     "a link to itself": _whole("a.jsonl", lambda path: path.symlink_to(path.name), "link"),
-    "a name that is no UTF-8": _read("\udcff.jsonl", ALL),
+    "a file that breaks off while it is read": _whole(
+        "a.jsonl", lambda path: path.symlink_to("/proc/self/mem"), "a.jsonl can not be read: [Errno 5] Input/output er"
+    ),
+    "a name that is no UTF-8": _whole("\udcff.jsonl", ALL, "UTF-8"),
     "a name with a line break": _read("a\nb.jsonl", ALL),
 }
 TABLES = {
@@ -362,17 +385,21 @@ TABLES = {
         ),
         unreadable={13: "not valid UTF-8"},
     ),
-    "bytes that are text": _read("a.parquet", in_parquet([{"question": q.encode(), "answer": a} for q, a in map(_qa, ROWS)])),
+    "bytes that are text": _read(
+        "a.parquet", in_parquet([{"question": q.encode(), "answer": a} for q, a in map(_qa, ROWS)])
+    ),
     "bytes that are no text": Case(
         "a.parquet",
-        in_parquet([{"question": q.encode(), "answer": a} for q, a in map(_qa, ROWS)] + [{"question": b"\xff", "answer": "x"}]),
-        dropped={13: ("a record in the user turn, not text", "question")},
+        in_parquet(
+            [{"question": q.encode(), "answer": a} for q, a in map(_qa, ROWS)] + [{"question": b"\xff", "answer": "x"}]
+        ),
+        dropped={13: ("bytes", "question")},
     ),
     "a list of records": _read("a.parquet", in_parquet([{"messages": turns} for turns in TURNS])),
     "a map instead of a list of records": _whole(
         "a.parquet",
         in_parquet(pa.table({"messages": pa.array([[("user", "x")]] * 3, pa.map_(pa.string(), pa.string()))})),
-        "12 rows were dropped",
+        "3 rows were dropped: a list, not a record",
         format="messages",
     ),
     "numbers and dates as questions": _whole(
@@ -380,27 +407,32 @@ TABLES = {
     ),
     "a date beyond the calendar": Case(
         "a.parquet",
-        in_parquet(
-            pa.table(
-                {
-                    "question": [row["question"] for row in ROWS],
-                    "answer": [row["answer"] for row in ROWS],
-                    "when": pa.array([0] * 11 + [2**62], pa.timestamp("us")),
-                }
-            )
-        ),
+        in_parquet(_with(pa.array([0] * 11 + [2**62], pa.timestamp("us")))),
+        kept=11,
+        unreadable={12: "a value that can not be read: "},
+    ),
+    "a day beyond the calendar": Case(
+        "a.parquet",
+        in_parquet(_with(pa.array([0] * 11 + [2**31 - 1], pa.date32()))),
+        kept=11,
+        unreadable={12: "a value that can not be read: "},
+    ),
+    "a duration beyond all bounds": Case(
+        "a.parquet",
+        in_parquet(_with(pa.array([0] * 11 + [2**62], pa.duration("s")))),
+        kept=11,
+        unreadable={12: "a value that can not be read: "},
     ),
     "a time in nanoseconds": _read(
         "a.parquet",
-        in_parquet(pa.Table.from_pylist(ROWS).append_column("when", pa.array([1] * GOOD, pa.timestamp("ns")))),
+        in_parquet(_with(pa.array([1] * GOOD, pa.timestamp("ns")))),
     ),
-    "a time zone that nobody knows": _read(
-        "a.parquet",
-        in_parquet(pa.Table.from_pylist(ROWS).append_column("when", pa.array([1] * GOOD, pa.timestamp("us", "Mars/X")))),
+    "a time zone that nobody knows": _whole(
+        "a.parquet", in_parquet(_with(pa.array([1] * GOOD, pa.timestamp("us", "Mars/X")))), "a.parquet can not be read"
     ),
     "a time of day in nanoseconds": _read(
         "a.parquet",
-        in_parquet(pa.Table.from_pylist(ROWS).append_column("when", pa.array([1] * GOOD, pa.time64("ns")))),
+        in_parquet(_with(pa.array([1] * GOOD, pa.time64("ns")))),
     ),
     "a record with a field twice": _whole(
         "a.parquet",
@@ -409,25 +441,23 @@ TABLES = {
                 "more", pa.StructArray.from_arrays([pa.array(["x"] * GOOD)] * 2, names=["a", "a"])
             )
         ),
-        "twice",
+        "a.parquet",
     ),
-    "a table of deep nesting": Case("a.parquet", lambda path: path.write_bytes(_deep_table(300)), unreadable={1: "x"}),
+    "a table of deep nesting": _whole("a.parquet", in_parquet(_with(_deep(300))), "schema too deeply nested"),
+    "a table of some nesting": _read("a.parquet", in_parquet(_with(_deep(60)))),
+    "a pointer of git in place of a table": _whole(
+        "a.parquet", b"version https://git-lfs.github.com/spec/v1\noid sha256:0a\n", "it is no whole Parquet file"
+    ),
 }
-
-
-def _deep_table(depth: int) -> bytes:
-    column = pa.array(["x"] * GOOD)
-    for _ in range(depth):
-        column = pa.StructArray.from_arrays([column], names=["a"])
-    return in_parquet(pa.Table.from_pylist(ROWS).append_column("more", column))
-
 
 READ = {
     "a byte order mark": _read("a.jsonl", b"\xef\xbb\xbf" + ALL),
     "carriage returns before newlines": _read("a.jsonl", ALL.replace(b"\n", b"\r\n")),
     "no newline at the end": _read("a.jsonl", ALL.rstrip()),
     "empty lines": _read("a.jsonl", ALL.replace(b"\n", b"\n\n \t\r\n")),
-    "gzip in several parts": _read("a.jsonl.gz", gzip.compress(in_lines(*ROWS[:5])) + gzip.compress(in_lines(*ROWS[5:]))),
+    "gzip in several parts": _read(
+        "a.jsonl.gz", gzip.compress(in_lines(*ROWS[:5])) + gzip.compress(in_lines(*ROWS[5:]))
+    ),
     "gzip that its name does not tell": _read("a.jsonl", gzip.compress(ALL)),
     "bzip2 named .gz": _read("a.jsonl.gz", bz2.compress(ALL)),
     "the last of two keys that are the same": _read(
@@ -472,11 +502,16 @@ BAD_ROWS = {
         columns={"answer": "Antwort"},
     ),
     "columns of no format": _whole("a.jsonl", in_lines(*[{"x": 1, "y": 2}] * 9), "no format has them"),
+    "a column name of many letters": _whole("a.jsonl", in_lines({"x" * 9_999: 1}), "no format has them"),
+    "a thousand columns": _whole("a.jsonl", in_lines({f"c{i}": 1 for i in range(1_000)}), "no format has them"),
+    "a column name with control characters": _whole("a.jsonl", in_lines({"\x1b[31m\0": 1}), "no format has them"),
     "the columns of two formats": _whole(
         "a.jsonl", in_lines(*[row | {"prompt": "x", "completion": "y"} for row in ROWS]), "as well as"
     ),
     "a question that is null": _bad_row({"question": None, "answer": "x"}, "empty user turn", "turn 0"),
-    "a number as a question": _bad_row({"question": 7, "answer": "x"}, "a number in the user turn, not text", "question"),
+    "a number as a question": _bad_row(
+        {"question": 7, "answer": "x"}, "a number in the user turn, not text", "question"
+    ),
     "a boolean as an answer": _bad_row(
         {"question": "x", "answer": True}, "true or false in the assistant turn, not text", "answer"
     ),
@@ -499,25 +534,29 @@ BAD_ROWS = {
         }.items()
     },
     "a row over max_length": _bad_row({"question": "long " * 300, "answer": "x"}, "longer than 256 tokens", ""),
-    "a field of 5 MB": _bad_row({"question": "x" * 5_000_000, "answer": "x"}, "longer than 256 tokens", ""),
-    "an answer of 5 MB of words": _bad_row({"question": "x", "answer": "word " * 10**6}, "longer than 256 tokens", ""),
-    "the same row twice": Case(
-        "a.jsonl", in_lines(*ROWS, ROWS[0]), dropped={13: ("word for word an earlier row", "")}
+    "a field of 3 MB": _bad_row({"question": "x" * 3_000_000, "answer": "x"}, "longer than 256 tokens", ""),
+    "an answer of 1 MB of words": _bad_row(
+        {"question": "x", "answer": "word " * 200_000}, "longer than 256 tokens", ""
     ),
+    "the same row twice": Case("a.jsonl", in_lines(*ROWS, ROWS[0]), dropped={13: ("word for word an earlier row", "")}),
     "rows of another format": _bad_row({"messages": TURNS[0]}, "a column is missing", "question"),
     "more rows than there are": _whole("a.jsonl", ALL, "1000 rows are asked for, and", rows=1000),
 }
+# Python's own encoder does not nest that deep.
+_DEEP = f'{{"messages": [{{"role": {nested(1000)}, "content": "x"}}]}}'.encode()
 CONVERSATIONS = {
     "an unknown role": _turns([{"role": "bot", "content": "x"}, ANSWERED], "unknown role 'bot'", "messages[0]"),
-    "a role of another case": _turns([{"role": "User", "content": "x"}, ANSWERED], "unknown role 'User'", "messages[0]"),
+    "a role of another case": _turns(
+        [{"role": "User", "content": "x"}, ANSWERED], "unknown role 'User'", "messages[0]"
+    ),
     "a role with a space": _turns([{"role": "user ", "content": "x"}, ANSWERED], "unknown role 'user '", "messages[0]"),
     "a role that is missing": _turns([ASKED, {"content": "x"}], "no role", "messages[1]"),
     "a role that is null": _turns([ASKED, {"role": None, "content": "x"}], "no role", "messages[1]"),
     "a role that is a number": _turns([{"role": 1, "content": "x"}, ANSWERED], "a number as the role", "messages[0]"),
     "a role that is a list": _turns([{"role": ["user"], "content": "x"}], "a list as the role", "messages[0]"),
-    "a role of deep nesting": _turns(
-        [{"role": json.loads(nested(900)), "content": "x"}], "a record as the role", "messages[0]"
-    ),
+    "a role that is called None": _turns([{"role": "None", "content": "x"}], "unknown role 'None'", "messages[0]"),
+    "a role that is called 1": _turns([{"role": "1", "content": "x"}], "unknown role '1'", "messages[0]"),
+    "a role of deep nesting": _turns(_DEEP, "a record as the role", "messages[0]"),
     "two users in a row": _turns([ASKED, ASKED, ANSWERED], "two user turns in a row", "turn 1"),
     "two assistants in a row": _turns([ASKED, ANSWERED, ANSWERED], "two assistant turns in a row", "turn 2"),
     "a system message in the middle": _turns(
@@ -578,7 +617,9 @@ CONVERSATIONS = {
         [ASKED, ANSWERED | {"tool_calls": CALL}], "a record, not a list of tool calls", "messages[1].tool_calls"
     ),
     "a call that is text": _turns(
-        [ASKED, ANSWERED | {"tool_calls": ["add(2)"]}], "a tool call that is no record", "messages[1].tool_calls"
+        [ASKED, ANSWERED | {"tool_calls": ["add(2)"]}],
+        "a list with text in it, not of tool calls",
+        "messages[1].tool_calls",
     ),
     "calls that the template does not write": _turns(
         [ASKED, ANSWERED | {"tool_calls": [CALL]}], "the chat template leaves out the tool calls", "turn 1"
@@ -591,12 +632,17 @@ CONVERSATIONS = {
     ),
     "tools that are a number": _turns({"messages": TURNS[0], "tools": 7}, "a number, not a list of tools", "tools"),
     "tools that are a record": _turns({"messages": TURNS[0], "tools": CALL}, "a record, not a list of tools", "tools"),
-    "a tool that is text": _turns({"messages": TURNS[0], "tools": ["add"]}, "a tool that is no record", "tools"),
+    "a tool that is text": _turns(
+        {"messages": TURNS[0], "tools": ["add"]}, "a list with text in it, not of tools", "tools"
+    ),
     "tools of deep nesting": _turns(
-        {"messages": TURNS[0], "tools": "[" * 100_000 + "]" * 100_000}, "nested too deeply", "tools"
+        {"messages": TURNS[0], "tools": "[" * 100_000 + "]" * 100_000}, "no JSON, which tools have to be", "tools"
     ),
     "tools with a surrogate alone": _turns(
-        {"messages": [ASKED, ANSWERED], "tools": '[{"name": "\\ud800"}]'}, HALF, "tools", template=WITH_TOOLS
+        {"messages": [ASKED, ANSWERED], "tools": '[{"name": "\\ud800"}]'},
+        "no JSON, which tools have to be",
+        "tools",
+        template=WITH_TOOLS,
     ),
     "tools with NaN": _turns(
         {"messages": [ASKED, ANSWERED], "tools": '[{"name": NaN}]'},
@@ -609,22 +655,19 @@ CONVERSATIONS = {
         "2 + 3?",
         template=WITH_TOOLS,
     ),
-    "tools nested 300 levels": _kept_turns(
-        {"messages": [ASKED, ANSWERED], "tools": [json.loads(nested(300))]}, "2 + 3?", template=WITH_TOOLS
-    ),
-    "calls nested 300 levels": _kept_turns(
-        [ASKED, ANSWERED | {"tool_calls": [json.loads(nested(300))]}], "2 + 3?", template=WITH_TOOLS
-    ),
-    "a tool's name of deep nesting": _kept_turns(
-        [
-            ASKED,
-            ANSWERED | {"tool_calls": [CALL]},
-            {"role": "tool", "content": "x", "name": json.loads(nested(900))},
-            ANSWERED,
-        ],
-        "2 + 3?",
+    "a name nested 300 levels": _turns(
+        [ASKED, ANSWERED | {"name": json.loads(nested(300))}],
+        "a record as the name, not text",
+        "messages[1].name",
         template=WITH_TOOLS,
     ),
+    "calls nested 300 levels": _turns(
+        [ASKED, ANSWERED | {"tool_calls": [json.loads(nested(300))]}],
+        "tool calls that are nested too deeply",
+        "messages[1].tool_calls",
+        template=WITH_TOOLS,
+    ),
+    "two hundred turns": _turns([ASKED, ANSWERED] * 100, "longer than 256 tokens", ""),
     "a template that refuses": _turns(
         [{"role": "system", "content": "x"}, ASKED, ANSWERED],
         "the chat template refuses it: No system turn",
@@ -637,9 +680,7 @@ CONVERSATIONS = {
     "a sender of another case": _pairs(
         [{"from": "Human", "value": "x"}, {"from": "gpt", "value": "y"}], "unknown role 'Human'", "conversations[0]"
     ),
-    "a sender that is missing": _pairs(
-        [{"value": "x"}, {"from": "gpt", "value": "y"}], "no role", "conversations[0]"
-    ),
+    "a sender that is missing": _pairs([{"value": "x"}, {"from": "gpt", "value": "y"}], "no role", "conversations[0]"),
     "a value that is missing": _pairs([{"from": "human", "value": "x"}, {"from": "gpt"}], "empty answer", "turn 1"),
     "no output": _alpaca({"instruction": "x", "input": ""}, "a column is missing", "output"),
     "an output that is null": _alpaca({"instruction": "x", "input": "", "output": None}, "empty answer", "turn 1"),
@@ -648,3 +689,106 @@ CONVERSATIONS = {
     ),
 }
 CASES = {**LINES, **ELEMENTS, **CSV, **FILES, **TABLES, **READ, **BAD_ROWS, **CONVERSATIONS}
+# Cases with one fault, which may share what is said of them.
+ALIKE: list[set[str]] = [
+    {
+        "a line that is cut short",
+        "a line without its closing brace",
+        "an array that is cut short",
+        "an array without its bracket",
+        "an object of rows that is cut short",
+        "a broken line of a .json file of lines",
+    },
+    {"single quotes", "no quotes around a key"},
+    {"a comment", "plain text"},
+    {"NaN", "Infinity", "NaN in an array"},
+    {
+        "a number out of range",
+        "a number out of range in an array",
+        "an integer of thousands of digits",
+        "an integer of thousands of digits in an array",
+    },
+    {"a number as a row", "a number in an array"},
+    {"a string as a row", "JSON within a string"},
+    {"a null as a row", "a null in an array"},
+    {"two objects on a line", "two objects with a comma", "a comma after the object"},
+    {"a NUL byte in text", "a line of NUL bytes", "a NUL byte in a field", "a NUL byte in an array"},
+    {"a control character", "a tab in text"},
+    {"a leading surrogate alone", "a trailing surrogate alone", "a surrogate alone in an array"},
+    {
+        "UTF-8 broken in the middle",
+        "UTF-8 broken at the end",
+        "Latin-1",
+        "an encoded surrogate",
+        "an overlong encoding",
+        "broken UTF-8 in an array",
+        "Latin-1 in a field",
+        "text that is no UTF-8 in a table",
+    },
+    {"deep nesting", "deep nesting of lists", "deep nesting without an end", "deep nesting in an array"},
+    {"a line over the limit", "a field over the limit"},
+    {"two arrays", "text after an array"},
+    {"too few fields", "a semicolon instead of a comma"},
+    {"text after a closing quote", "quotes escaped by backslashes"},
+    {
+        "a field of 200 KiB",
+        "a row over max_length",
+        "a field of 3 MB",
+        "an answer of 1 MB of words",
+        "two hundred turns",
+    },
+    {
+        "an empty field",
+        "a null in a table",
+        "an empty answer",
+        "an answer of spaces",
+        "an answer of line breaks",
+        "an answer of wide spaces",
+        "an answer of line separators",
+        "an answer of information separators",
+        "an answer of invisible characters",
+        "an answer that is empty",
+        "content that is null",
+        "content that is missing",
+        "a value that is missing",
+        "an output that is null",
+    },
+    {
+        "only a header",
+        "a file of nothing but white space",
+        "a .json file of nothing but white space",
+        "a byte order mark and nothing else",
+        "an empty array",
+        "an empty object",
+        "a table without rows",
+        "a table without columns",
+    },
+    {
+        "an empty file",
+        "an empty .json file",
+        "an empty .csv file",
+        "an empty table",
+        "an empty gzip file",
+        "no byte at all, named .gz",
+    },
+    {"several lists of rows", "several lists of rows, the name of one in Latin-1"},
+    {"UTF-16 with a mark", "UTF-16, big end first, with a mark"},
+    {"a zstd file that is damaged", "a zstd file that is cut short"},
+    {"a link to nothing", "a link to itself"},
+    {"a table that is cut short", "a table with another beginning", "a pointer of git in place of a table"},
+    {
+        "an object without keys",
+        "a column that is missing in one row",
+        "a mapped column that is missing in one row",
+        "rows of another format",
+        "messages that are missing",
+        "no output",
+    },
+    {"a column name of many letters", "a column name with control characters"},
+    {"a question that is null", "a question of white space"},
+    {"a list as a question", "content that is a list of parts"},
+    {"a role that is missing", "a role that is null", "a turn of sharegpt in messages", "a sender that is missing"},
+    {"a system message in the middle", "two system messages"},
+    {"an empty system message and nothing else", "no messages"},
+    {"tools that are no JSON", "tools of deep nesting", "tools with a surrogate alone", "tools with NaN"},
+]

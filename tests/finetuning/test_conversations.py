@@ -112,7 +112,7 @@ def test_rows_that_the_template_refuses_are_dropped_and_the_others_of_their_batc
 
 def test_the_same_words_have_the_same_digests_and_others_have_others():
     rows = [one("2 + 3?", "5"), one("2 + 3?", "5"), one("2 + 3?", "6"), one("2 + 4?", "5")]
-    whole, asked = digests(rows, 42)
+    whole, asked, _ = digests(rows, 42)
     assert whole[0] == whole[1] and len(set(whole)) == 3
     assert asked[0] == asked[1] == asked[2] != asked[3]
     assert digests([rows[0]], 43)[0] == whole[:1] and digests([rows[0]], 43)[1] != asked[:1]
@@ -121,17 +121,17 @@ def test_the_same_words_have_the_same_digests_and_others_have_others():
 
 @pytest.mark.parametrize("other", ["what IS 2 + 3?", "What is  2\n+ 3?", " What is 2 + 3?\n"])
 def test_case_and_space_make_no_other_question(other):
-    whole, asked = digests([one("What is 2 + 3?", "5"), one(other, "5")], 42)
+    whole, asked, _ = digests([one("What is 2 + 3?", "5"), one(other, "5")], 42)
     assert asked[0] == asked[1] and whole[0] != whole[1]
 
 
 def test_a_question_is_all_that_the_user_says_and_nothing_else():
-    _, asked = digests([one("a", "x", "b", "y"), one("a", "z", "b", "w", system="s"), one("a", "x"), one("b", "x")], 42)
+    _, asked, _ = digests([one("a", "x", "b", "y"), one("a", "z", "b", "w", system="s"), one("a", "x"), one("b", "x")], 42)
     assert asked[0] == asked[1] and len(set(asked)) == 3
 
 
 def test_tools_make_another_conversation():
-    whole, asked = digests([one("a", "x"), one("a", "x", tools=[{"name": "add"}])], 42)
+    whole, asked, _ = digests([one("a", "x"), one("a", "x", tools=[{"name": "add"}])], 42)
     assert whole[0] != whole[1] and asked[0] == asked[1]
 
 

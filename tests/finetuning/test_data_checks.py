@@ -50,14 +50,14 @@ def test_every_check_of_the_recipe_says_what_it_found():
 
 @pytest.mark.parametrize("name", FOUND)
 def test_no_fault_passes(name):
-    found = judged(name, counted(0, 100, longest=5, enough=5), recipe())
+    found = judged(name, counted(0, 100, percentiles=[5] * 100 + [5]), recipe())
     assert found.passed and (found.rows, found.of) == (0, 100)
     require([found])
 
 
 @pytest.mark.parametrize("name", FOUND)
 def test_a_check_that_did_not_apply_to_any_row_passes(name):
-    assert judged(name, counted(0, 0, longest=5, enough=5), recipe()).passed
+    assert judged(name, counted(0, 0, percentiles=[5] * 100 + [5]), recipe()).passed
 
 
 @pytest.mark.parametrize("name", LIMITED)
@@ -142,7 +142,7 @@ def test_a_warning_never_ends_the_run_and_an_error_does(name):
 
 
 def test_too_long_rows_are_told_what_length_holds_them_all_or_enough():
-    record = counted(3, 100, [EXAMPLE], longest=900, enough=700)
+    record = counted(3, 100, [EXAMPLE], percentiles=[700] * 100 + [900])
     found = judged("max_length", record, recipe({"max_length": 512, "tolerance": 0.01}))
     assert "`chat: {max_length: 900}`, which holds them all" in found.text
     assert "`max_length: 700`, which holds enough" in found.text and "`tolerance: 0.03`" in found.text
@@ -150,7 +150,7 @@ def test_too_long_rows_are_told_what_length_holds_them_all_or_enough():
 
 
 def test_rows_that_must_not_be_too_long_are_told_nothing_of_a_tolerance():
-    record = counted(1, 100, longest=900, enough=700)
+    record = counted(1, 100, percentiles=[700] * 100 + [900])
     found = judged("max_length", record, recipe({"over_length": "error", "tolerance": 0.5}))
     assert not found.passed and found.limit == 0
     assert "900" in found.text and "over_length: drop" in found.text
@@ -158,5 +158,5 @@ def test_rows_that_must_not_be_too_long_are_told_nothing_of_a_tolerance():
 
 
 def test_a_length_that_is_enough_for_all_is_named_once():
-    found = judged("max_length", counted(5, 100, longest=900, enough=900), recipe({"tolerance": 0.0}))
+    found = judged("max_length", counted(5, 100, percentiles=[900] * 100 + [900]), recipe({"tolerance": 0.0}))
     assert found.text.count("900") == 2 and "holds enough" not in found.text

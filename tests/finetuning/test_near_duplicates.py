@@ -6,9 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetuning.layouts import ANSWER, OTHER, QUESTION, Tokens
-from finetuning.near_duplicates import SIMILARITY, Sketches, clusters
+from finetuning.near_duplicates import Sketches, clusters
 
 PAIRS = 100
+
+SIMILARITY = 0.85
 
 
 def tokens(conversations) -> Tokens:
@@ -25,7 +27,7 @@ def found(tmp_path, conversations, is_eval=None, together=1000):
     sketches = Sketches(tmp_path / "signatures")
     for start in range(0, len(conversations), together):
         sketches.add(tokens(conversations[start : start + together]))
-    return sketches.pairs(np.zeros(len(conversations), bool) if is_eval is None else np.array(is_eval))
+    return sketches.pairs(np.zeros(len(conversations), bool) if is_eval is None else np.array(is_eval), SIMILARITY)
 
 
 def as_set(pairs) -> set[tuple[int, int]]:
@@ -97,7 +99,7 @@ def test_the_template_is_no_part_of_what_is_compared(tmp_path):
     for found_tokens in (one, other):
         ids, kinds = np.r_[prompt, found_tokens.ids], np.r_[np.zeros(len(prompt), np.int8), found_tokens.kinds]
         sketches.add(Tokens(ids, kinds, found_tokens.ends + len(prompt)))
-    assert not as_set(sketches.pairs(np.zeros(2, bool)))
+    assert not as_set(sketches.pairs(np.zeros(2, bool), 0.85))
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 4])

@@ -55,7 +55,7 @@ def test_lengths_and_supervised_tokens_are_counted_by_conversation():
 
 def test_no_conversation_has_no_faults():
     none = tokens()
-    assert len(lengths(none)) == len(supervised(none)) == len(without_one_bos(none, BOS)) == 0
+    assert len(lengths(none)) == len(supervised(none)) == len(without_one_bos(none, BOS, -1)) == 0
     assert len(without_supervision_or_prompt(none)) == len(without_stop_token(none, STOP, np.zeros(0, int))) == 0
 
 
@@ -89,7 +89,7 @@ def test_an_answer_without_a_stop_token_that_is_learned_is_found(text, turns, wr
     ("text", "wrong"), [("^qa.", False), ("qa.", True), ("^^qa.", True), ("q^a.", True), ("^qa.^", True), ("^", False)]
 )
 def test_a_conversation_without_exactly_one_begin_token_at_the_beginning_is_found(text, wrong):
-    assert without_one_bos(tokens("^qa.", text, "^qa."), BOS).tolist() == [False, wrong, False]
+    assert without_one_bos(tokens("^qa.", text, "^qa."), BOS, -1).tolist() == [False, wrong, False]
 
 
 def test_an_answer_ends_where_the_next_token_is_no_answer_or_another_conversation():

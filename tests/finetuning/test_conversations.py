@@ -126,7 +126,8 @@ def test_case_and_space_make_no_other_question(other):
 
 
 def test_a_question_is_all_that_the_user_says_and_nothing_else():
-    _, asked, _ = digests([one("a", "x", "b", "y"), one("a", "z", "b", "w", system="s"), one("a", "x"), one("b", "x")], 42)
+    rows = [one("a", "x", "b", "y"), one("a", "z", "b", "w", system="s"), one("a", "x"), one("b", "x")]
+    _, asked, _ = digests(rows, 42)
     assert asked[0] == asked[1] and len(set(asked)) == 3
 
 
@@ -166,3 +167,8 @@ def test_messages_come_back_out_of_their_column(rows):
         tools = row.conversation.tools
         record = {"messages": messages, "tools": json.dumps(tools) if tools else None}
         assert conversation_of(record) == row.conversation
+
+
+def test_what_was_asked_until_each_answer_but_the_last_is_known_too():
+    _, asked, before = digests([one("a", "x"), one("a", "x", "b", "y", "c", "z"), one("a", "q", "b", "r")], 42)
+    assert before == [(1, asked[0]), (1, asked[2]), (2, asked[0])]

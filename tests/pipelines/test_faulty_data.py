@@ -91,6 +91,18 @@ def test_a_question_in_train_and_eval_ends_the_run_and_is_left_out_of_train(worl
     assert world.artifacts("leak")["chat_dataset"]["summary"]["train_rows"] == 17
 
 
+def test_a_question_of_eval_that_a_longer_conversation_answers_on_its_way_is_left_out_of_train(world, recipe):
+    longer = [{"role": "user", "content": "And now?"}, {"role": "assistant", "content": "#### 1"}]
+    train = [*many(), {"messages": many()[4]["messages"] + longer}]
+    files = {name: data(world, name, lines) for name, lines in (("long", train[5:]), ("short", many()[4:5]))}
+    spec = {"sources": [{"files": [files["long"]]}], "eval": {"sources": [{"files": [files["short"]]}]}}
+    world.write_recipe("way", recipe | {"dataset": spec})
+    run = world.materialize("way", select=DATA)
+    assert run.returncode == 1
+    assert "checks.overlap: the questions of 1 of 16 train rows are in eval as well" in run.stdout
+    assert f"{files['long']}:16" in run.stdout
+
+
 def test_a_warning_is_in_the_log_and_ends_nothing(world, recipe):
     world.write_recipe("twice", recipe | {"dataset": dataset(data(world, "twice", many() + many()[:1]))})
     run = world.materialize("twice", select=DATA)

@@ -174,7 +174,7 @@ def _preview(path: Path, tokenizer: PreTrainedTokenizerBase) -> list[list[dict[s
 
     Those with text that looks like a secret are passed over.
     """
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, pre_buffer=False) as file:
         rows = next(file.iter_batches(READ_FOR_PREVIEW, columns=["input_ids", "labels"])).to_pylist()
     shown = [row for row in rows if not find_secret(str(tokenizer.decode(row["input_ids"])))]
     return [

@@ -125,17 +125,19 @@ def conversation_of(record: Mapping[str, Any]) -> Conversation:
 
 def _raw_rows(path: Path) -> Iterator[list[tuple[str, str]]]:
     """Place and JSON text of the rows of a raw file, in lists of at most BATCH_ROWS rows and about BATCH_BYTES."""
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(BATCH_ROWS):
-            files, lines, texts = (column.to_pylist() for column in batch.columns)
-            part, held = [], 0
-            for name, line, text in zip(files, lines, texts, strict=True):
-                part.append((f"{name}:{line}", text))
-                held += len(text)
-                if held > BATCH_BYTES:
-                    yield part
-                    part, held = [], 0
-            yield part
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        for group in range(file.num_row_groups):
+            # Not buffered ahead: a reader that goes through a whole file would keep all that it has read.
+            for batch in file.read_row_group(group).to_batches(BATCH_ROWS):
+                files, lines, texts = (column.to_pylist() for column in batch.columns)
+                part, held = [], 0
+                for name, line, text in zip(files, lines, texts, strict=True):
+                    part.append((f"{name}:{line}", text))
+                    held += len(text)
+                    if held > BATCH_BYTES:
+                        yield part
+                        part, held = [], 0
+                yield part
 
 
 def _conversation(text: str, source: SourceSpec, format: str) -> Conversation:

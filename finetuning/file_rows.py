@@ -125,7 +125,7 @@ def _table(file: SourceFile, where: str) -> Iterator[pq.ParquetFile]:
         elif not Path(file.path).stat().st_size:
             raise FinetuningError(f"{where}.files: {file.name} is empty. Fill it, or leave it out.")
         try:
-            table = pq.ParquetFile(source, buffer_size=1 << 20)
+            table = pq.ParquetFile(source, buffer_size=1 << 20, pre_buffer=False)
         except (pa.ArrowException, OSError) as error:
             raise _broken_table(file, error, where) from error
         with table:

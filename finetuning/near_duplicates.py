@@ -61,6 +61,7 @@ class Sketches:
         """
         self._file.close()
         bands = np.concatenate(self._bands) if self._bands else np.zeros((0, BANDS), np.uint64)
+        self._bands.clear()
         eval_first = np.argsort(~is_eval, kind="stable")
         found = np.zeros(0, np.int64)
         same_answer = np.zeros(0, bool)

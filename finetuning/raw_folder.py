@@ -60,7 +60,7 @@ class RecordFile:
 
 def read_rows(path: Path) -> Iterator[RawRow]:
     """The rows of a raw file, in order."""
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, pre_buffer=False) as file:
         for group in range(file.num_row_groups):
             names, numbers, texts = (column.to_pylist() for column in file.read_row_group(group).columns)
             for name, number, text in zip(names, numbers, texts, strict=True):

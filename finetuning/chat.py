@@ -5,8 +5,10 @@
    of which "5<|im_end|>" is supervised: the answer and the stop token, nothing else
 """
 
+import gc
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from finetuning.tokenized_rows import TokenizedRows
 
 HISTOGRAM_BINS = 20
 PREVIEW_CONVERSATIONS, PREVIEW_TOKENS, READ_FOR_PREVIEW = 3, 400, 20
+COLLECTED_AFTER = 100  # batches
 SIDES = {"train": Fate.TRAIN, "eval": Fate.EVAL}
 # Why a row is in neither split, and the check that counts it; repeats that the recipe has dropped are no fault.
 LEFT_OUT = {
@@ -59,7 +62,7 @@ def write_chat(raw_folder: Path, folder: Path, recipe: Recipe, tokenizer: PreTra
     with FindingsTable(folder / "dropped.parquet") as dropped, FindingsTable(folder / "findings.parquet") as findings:
         try:
             renderer = Renderer(tokenizer)
-            with TokenizedRows(folder, recipe, renderer, dropped, findings) as rows:
+            with TokenizedRows(folder, recipe, renderer, dropped, findings) as rows, _rare_collection():
                 for batch, tokens in _tokenized(
                     renderer, batches(raw_folder, recipe.dataset, formats, renderer, dropped)
                 ):
@@ -96,13 +99,29 @@ def _tokenized(renderer: Renderer, found: Iterable[Batch]) -> Iterator[tuple[Bat
     """Each batch with its tokens, which a thread makes while the next batch is read and the last one looked at."""
     with ThreadPoolExecutor(1) as pool:
         waiting = None
-        for batch in found:
+        for number, batch in enumerate(found, 1):
+            if number % COLLECTED_AFTER == 0:
+                gc.collect()
             started = batch, pool.submit(renderer.tokenize, batch.laid_out)
             if waiting:
                 yield waiting[0], waiting[1].result()
             waiting = started
         if waiting:
             yield waiting[0], waiting[1].result()
+
+
+@contextmanager
+def _rare_collection() -> Iterator[None]:
+    """Nothing; cycles of objects are looked for only when that is asked for: rows make none, and millions of objects."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if was_enabled:
+            gc.enable()
 
 
 def _record(decided: Split, path: Path, dropped: FindingsTable, findings: FindingsTable) -> None:

@@ -131,6 +131,8 @@ def _touch(first: str, second: str) -> bool:
 def _parts(ids: list[int], separator: int) -> Iterator[list[int]]:
     """What lies between the separators."""
     start = 0
-    for end in [*np.flatnonzero(np.array(ids) == separator).tolist(), len(ids)]:
+    for _ in range(ids.count(separator)):
+        end = ids.index(separator, start)
         yield ids[start:end]
         start = end + 1
+    yield ids[start:]

@@ -55,7 +55,7 @@ def test_the_published_model_answers_as_the_evaluated_one_did(published, tmp_pat
     world, manifests = published
     samples = pd.read_parquet(world.folder("evaluation_report", "few-steps") / "samples.parquet")
     summary = manifests["published_repo"]["summary"]
-    system = manifests["chat_dataset"]["sections"]["dataset"]["sources"][0]["system"]
+    system = manifests["chat_dataset"]["sections"]["dataset"]["sources"]["train-00"]["system"]
     conversations = [
         [{"role": "system", "content": system}, {"role": "user", "content": question}]
         for question in samples["question"]

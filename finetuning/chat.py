@@ -112,7 +112,7 @@ def _tokenized(renderer: Renderer, found: Iterable[Batch]) -> Iterator[tuple[Bat
 
 @contextmanager
 def _rare_collection() -> Iterator[None]:
-    """Nothing; cycles of objects are looked for only when that is asked for: rows make none, and millions of objects."""
+    """Nothing; cycles of objects are looked for only when asked: rows make none, and millions of other objects."""
     was_enabled = gc.isenabled()
     gc.disable()
     gc.freeze()

@@ -19,7 +19,7 @@ from resources.gpu import Gpu
     group_name="proof",
     kinds={"report", "python"},
     owners=OWNERS,
-    code_version="1",
+    code_version="2",
     check_specs=[
         dg.AssetCheckSpec(
             "verdict",

@@ -18,7 +18,7 @@ from resources.launcher import Launcher
     group_name="model",
     kinds={"pytorch", "huggingface"},
     owners=OWNERS,
-    code_version="1",
+    code_version="2",
 )
 @explained()
 def lora_adapter(

@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 from transformers import PreTrainedTokenizerBase
 
 from finetuning.conversations import Batch, batches
+from finetuning.data_checks import EXAMPLES
 from finetuning.errors import FinetuningError
 from finetuning.findings import Count, FindingsTable
 from finetuning.format_recognition import recognise_all
 from finetuning.layouts import NOT_SUPERVISED, Tokens
+from finetuning.raw_folder import read_sources
 from finetuning.recipe import Recipe
 from finetuning.rendering import Renderer
 from finetuning.secret_patterns import find_secret
@@ -142,8 +143,7 @@ def _record(decided: Split, path: Path, dropped: FindingsTable, findings: Findin
 
 def _checks(raw_folder: Path, rows: TokenizedRows, decided: Split, recipe: Recipe) -> dict[str, Any]:
     """What each check counted: how many rows, of how many, and the first ones."""
-    sources = orjson.loads((raw_folder / "sources.json").read_bytes())
-    readable = sum(source["rows"] for source in sources)
+    readable = sum(source["rows"] for source in read_sources(raw_folder))
     rendered, kept = sum(map(len, rows.lengths)), len(decided.fate)
     overlapping = (decided.fate == Fate.OVERLAP) | (decided.fate == Fate.NEAR_OVERLAP)
     of = {
@@ -163,7 +163,7 @@ def _checks(raw_folder: Path, rows: TokenizedRows, decided: Split, recipe: Recip
     for check, total in of.items():
         counts = [table.checks.get(check, Count()) for table in (rows.dropped, rows.findings)]
         examples = [example for count in counts for example in count.examples]
-        counted[check] = {"rows": sum(count.rows for count in counts), "of": total, "examples": examples[:5]}
+        counted[check] = {"rows": sum(count.rows for count in counts), "of": total, "examples": examples[:EXAMPLES]}
     counted["overlap"]["rows"] += decided.overlap
     found = np.concatenate(rows.lengths)
     counted["max_length"]["percentiles"] = np.percentile(found, range(101), method="inverted_cdf").astype(int).tolist()

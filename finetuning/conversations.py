@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from finetuning.findings import FindingsTable
 from finetuning.formats import NotChosen, RowDropped, to_messages, tools_of
 from finetuning.layouts import LaidOut
+from finetuning.raw_folder import read_rows
 from finetuning.recipe import DatasetSpec, SourceSpec
 from finetuning.rendering import Conversation, Renderer
 from finetuning.source_revisions import sources
@@ -61,13 +61,13 @@ def batches(
                     rows.append(Row(place, _conversation(text, source, formats[stem])))
                     texts.append(text)
                 except NotChosen as reason:
-                    dropped.add(place, "", str(reason), reason.field, text)
+                    dropped.add(place, "", str(reason), reason.field, text.decode())
                 except RowDropped as reason:
-                    dropped.add(place, "bad_rows", str(reason), reason.field, text)
+                    dropped.add(place, "bad_rows", str(reason), reason.field, text.decode())
             kept, laid_out = [], []
             for row, text, found in zip(rows, texts, renderer.lay_out([row.conversation for row in rows]), strict=True):
                 if isinstance(found, RowDropped):
-                    dropped.add(row.place, "bad_rows", str(found), found.field, text)
+                    dropped.add(row.place, "bad_rows", str(found), found.field, text.decode())
                 else:
                     kept.append(row)
                     laid_out.append(found)
@@ -123,24 +123,19 @@ def conversation_of(record: Mapping[str, Any]) -> Conversation:
     return Conversation(messages, orjson.loads(record["tools"]) if record["tools"] else None)
 
 
-def _raw_rows(path: Path) -> Iterator[list[tuple[str, str]]]:
+def _raw_rows(path: Path) -> Iterator[list[tuple[str, bytes]]]:
     """Place and JSON text of the rows of a raw file, in lists of at most BATCH_ROWS rows and about BATCH_BYTES."""
-    with pq.ParquetFile(path, pre_buffer=False) as file:
-        for group in range(file.num_row_groups):
-            # Not buffered ahead: a reader that goes through a whole file would keep all that it has read.
-            for batch in file.read_row_group(group).to_batches(BATCH_ROWS):
-                files, lines, texts = (column.to_pylist() for column in batch.columns)
-                part, held = [], 0
-                for name, line, text in zip(files, lines, texts, strict=True):
-                    part.append((f"{name}:{line}", text))
-                    held += len(text)
-                    if held > BATCH_BYTES:
-                        yield part
-                        part, held = [], 0
-                yield part
+    part, held = [], 0
+    for name, line, text in read_rows(path):
+        part.append((f"{name}:{line}", text))
+        held += len(text)
+        if len(part) == BATCH_ROWS or held > BATCH_BYTES:
+            yield part
+            part, held = [], 0
+    yield part
 
 
-def _conversation(text: str, source: SourceSpec, format: str) -> Conversation:
+def _conversation(text: bytes, source: SourceSpec, format: str) -> Conversation:
     row = orjson.loads(text)
     messages = to_messages(row, source, format)
     return Conversation(messages, tools_of(row) if format in ("messages", "sharegpt") and "tools" in row else None)

@@ -13,6 +13,7 @@ import numpy as np
 import orjson
 
 from finetuning import linear_equations
+from finetuning.data_checks import EXAMPLES
 from finetuning.drawing import chosen_rows, describe, seed_of
 from finetuning.file_rows import read_files
 from finetuning.format_recognition import format_of, shortened
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 # What is known of a source's columns is known from so many of its first rows, and not more than so many bytes of them.
 FIRST_ROWS, FIRST_BYTES = 100, 16 << 20
 PREVIEW_ROWS, PREVIEW_CHARACTERS, READ_FOR_PREVIEW = 5, 200, 50
-EXAMPLES, CHECK_EXAMPLES = 10, 5
+SHOWN_UNREADABLE = 10
 
 
 def write_raw(
@@ -76,7 +77,7 @@ def _counted(records: list[dict[str, Any]], examples: list[dict[str, Any]]) -> d
     return {
         "rows": sum(record["unreadable"] for record in records),
         "of": sum(record["lines"] for record in records),
-        "examples": [{"place": e["place"], "field": "", "detail": e["reason"]} for e in examples[:CHECK_EXAMPLES]],
+        "examples": [{"place": e["place"], "field": "", "detail": e["reason"]} for e in examples[:EXAMPLES]],
     }
 
 
@@ -121,7 +122,7 @@ def _write(
                 first.see(item.text)
             else:
                 unreadable.add(item)
-                if len(examples) < EXAMPLES:
+                if len(examples) < SHOWN_UNREADABLE:
                     examples.append(_example(item))
         first.check()
     lost = unreadable.count - lost_before

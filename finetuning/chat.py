@@ -6,8 +6,9 @@
 """
 
 import gc
+from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -35,6 +36,8 @@ from finetuning.tokenized_rows import TokenizedRows
 HISTOGRAM_BINS = 20
 PREVIEW_CONVERSATIONS, PREVIEW_TOKENS, READ_FOR_PREVIEW = 3, 400, 20
 COLLECTED_AFTER = 100  # batches
+# One makes lists of what the tokenizer found while the others wait for it, which itself uses all cores.
+THREADS = 3
 SIDES = {"train": Fate.TRAIN, "eval": Fate.EVAL}
 # Why a row is in neither split, and the check that counts it; repeats that the recipe has dropped are no fault.
 LEFT_OUT = {
@@ -97,18 +100,18 @@ def write_chat(raw_folder: Path, folder: Path, recipe: Recipe, tokenizer: PreTra
 
 
 def _tokenized(renderer: Renderer, found: Iterable[Batch]) -> Iterator[tuple[Batch, Tokens]]:
-    """Each batch with its tokens, which a thread makes while the next batch is read and the last one looked at."""
-    with ThreadPoolExecutor(1) as pool:
-        waiting = None
+    """Each batch with its tokens, which threads make while the next batches are read and the last one is looked at."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        waiting: deque[tuple[Batch, Future[Tokens]]] = deque()
         for number, batch in enumerate(found, 1):
             if number % COLLECTED_AFTER == 0:
                 gc.collect()
-            started = batch, pool.submit(renderer.tokenize, batch.laid_out)
-            if waiting:
-                yield waiting[0], waiting[1].result()
-            waiting = started
-        if waiting:
-            yield waiting[0], waiting[1].result()
+            waiting.append((batch, pool.submit(renderer.tokenize, batch.laid_out)))
+            if len(waiting) > THREADS:
+                first, tokens = waiting.popleft()
+                yield first, tokens.result()
+        for batch, tokens in waiting:
+            yield batch, tokens.result()
 
 
 @contextmanager

@@ -18,8 +18,9 @@ from finetuning.json_rows import lines
 from finetuning.raw_rows import MOST_BYTES, TOO_LONG, Item, RawRow, Unreadable, excerpt
 
 OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
+OPEN_QUOTE = "a quote that is never closed"
 FAULTS = {
-    "unexpected end of data": "a quote that is never closed",
+    "unexpected end of data": OPEN_QUOTE,
     "field larger": TOO_LONG,
     "expected after": "text after a closing quote",
     "new-line character": "a carriage return within a line",
@@ -30,7 +31,8 @@ def csv_items(stream: BinaryIO, name: str, where: str, delimiter: str) -> Iterat
     """The rows after the header, each numbered by the line that it begins on.
 
     Raises:
-        FinetuningError: the header names no column, one twice, or is separated by something else.
+        FinetuningError: the header names no column, one twice, or is separated by something else; or a quote takes in
+            the rest of the file, or 64 MiB of it.
     """
     csv.field_size_limit(MOST_BYTES)
     source = _Lines(stream)
@@ -43,7 +45,13 @@ def csv_items(stream: BinaryIO, name: str, where: str, delimiter: str) -> Iterat
         except StopIteration:
             return
         except csv.Error as error:
-            yield Unreadable(name, line, _fault(error), _shown(source.first))
+            fault = _fault(error)
+            if fault == OPEN_QUOTE or (fault == TOO_LONG and reader.line_num > line):
+                raise FinetuningError(
+                    f"{where}.files: {name} can not be read beyond line {line}: {OPEN_QUOTE} takes in the lines after "
+                    f"it: {_shown(source.first)[:80]!r}. Close it; within quotes, a quote is written twice."
+                ) from error
+            yield Unreadable(name, line, fault, _shown(source.first))
             continue
         if source.too_long:
             yield Unreadable(name, line, TOO_LONG, _shown(source.first))

@@ -14,7 +14,7 @@ from typing import BinaryIO, cast
 import orjson
 
 from finetuning.errors import FinetuningError
-from finetuning.raw_rows import MOST_BYTES, TOO_LONG, Item, RawRow, Unreadable, excerpt, json_item
+from finetuning.raw_rows import MOST_BYTES, TOO_LONG, Item, RawRow, excerpt, json_item
 
 CHUNK_BYTES = 1 << 20
 JSON_SPACE = " \t\r\n"
@@ -45,10 +45,9 @@ def lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
 def json_items(stream: BinaryIO, name: str, where: str) -> Iterator[Item]:
     """The rows of a JSON file, numbered from 1; of one that holds an object a line, numbered by lines.
 
-    What follows a break in the JSON is lost: the break is one unreadable row.
-
     Raises:
-        FinetuningError: the file begins with neither an object nor an array, or holds several lists of objects.
+        FinetuningError: the file begins with neither an object nor an array, holds several lists of objects, or breaks
+            off being JSON: what follows can not be told into rows, and is too much to lose.
     """
     if _is_lines(cast(io.BufferedReader, stream).peek()):
         yield from json_lines(stream, name)
@@ -61,7 +60,11 @@ def json_items(stream: BinaryIO, name: str, where: str) -> Iterator[Item]:
         if text.next_sign():
             raise _Break("text after the end of the JSON")
     except _Break as error:
-        yield Unreadable(name, number + 1, str(error), excerpt(text.ahead().encode(errors="surrogateescape")))
+        shown = excerpt(text.ahead().encode(errors="surrogateescape"))
+        raise FinetuningError(
+            f"{where}.files: {name} can not be read beyond row {number}: {error}: {shown[:80]!r}. Mend it, or write an "
+            "object a line into a .jsonl file, where a fault costs one row."
+        ) from error
 
 
 def _is_lines(start: bytes) -> bool:

@@ -89,10 +89,17 @@ def _line(bad: bytes, reason: str) -> Case:
     return Case("a.jsonl", among(bad), unreadable={3: reason})
 
 
-def _element(bad: bytes, reason: str, lost: bool = False) -> Case:
+def _element(bad: bytes, reason: str) -> Case:
+    return Case("a.json", _array(bad), unreadable={3: reason})
+
+
+def _broken(content: bytes, reason: str, row: int = 12) -> Case:
+    return Case("a.json", content, refused=f"can not be read beyond row {row}: {reason}: ")
+
+
+def _array(third: bytes) -> bytes:
     parts = [json.dumps(row).encode() for row in ROWS]
-    before, after = (parts, []) if lost else (parts[:2], parts[2:])
-    return Case("a.json", b"[" + b",".join([*before, bad, *after]) + b"]", unreadable={len(before) + 1: reason})
+    return b"[" + b",".join([*parts[:2], third, *parts[2:]]) + b"]"
 
 
 def _whole(name: str, content: bytes | Callable[[Path], object], refused: str, **source: Any) -> Case:
@@ -224,18 +231,20 @@ ELEMENTS = {
     "a number out of range in an array": _element(
         b'{"question": 1e400}', "no valid JSON: number is infinity when parsed as double"
     ),
-    "a trailing comma in an array": _element(b"", "no valid JSON: Expecting value", lost=True),
-    "an array that is cut short": Case("a.json", ARRAY[:-1] + b', {"question": "2 +', unreadable={13: CUT}),
-    "an array without its bracket": Case("a.json", ARRAY[:-1], unreadable={13: CUT}),
-    "two arrays": Case("a.json", ARRAY + b"\n" + ARRAY, unreadable={13: "text after the end of the JSON"}),
-    "text after an array": Case("a.json", ARRAY + b" thanks", unreadable={13: "text after the end of the JSON"}),
-    "deep nesting in an array": _element(nested(100_000).encode(), "nested too deeply", lost=True),
-    "a control character in an array": _element(b'{"a": "\x01"}', "no valid JSON: Invalid control character at", True),
-    "a NUL byte in an array": _element(b'{"a": \0}', "a NUL byte", lost=True),
-    "single quotes in an array": _element(
-        b"{'a': 1}", "no valid JSON: Expecting property name enclosed in double quotes", lost=True
+    "a trailing comma in an array": _broken(_array(b""), "no valid JSON: Expecting value", 2),
+    "an array that is cut short": _broken(ARRAY[:-1] + b', {"question": "2 +', CUT),
+    "an array without its bracket": _broken(ARRAY[:-1], CUT),
+    "two arrays": _broken(ARRAY + b"\n" + ARRAY, "text after the end of the JSON"),
+    "text after an array": _broken(ARRAY + b" thanks", "text after the end of the JSON"),
+    "deep nesting in an array": _broken(_array(nested(100_000).encode()), "nested too deeply", 2),
+    "a control character in an array": _broken(
+        _array(b'{"a": "\x01"}'), "no valid JSON: Invalid control character at", 2
     ),
-    "an object of rows that is cut short": Case("a.json", b'{"data": ' + ARRAY, unreadable={13: CUT}),
+    "a NUL byte in an array": _broken(_array(b'{"a": \0}'), "a NUL byte", 2),
+    "single quotes in an array": _broken(
+        _array(b"{'a': 1}"), "no valid JSON: Expecting property name enclosed in double quotes", 2
+    ),
+    "an object of rows that is cut short": _broken(b'{"data": ' + ARRAY, CUT),
     "an integer of thousands of digits in an array": _element(
         b'{"question": ' + b"1" * 5000 + b"}", "no valid JSON: number is infinity when parsed as double"
     ),
@@ -244,7 +253,9 @@ ELEMENTS = {
 CSV = {
     "too many fields": _csv_line(b"1,2,3", "3 fields, the header has 2"),
     "too few fields": _csv_line(b"1", "1 field, the header has 2"),
-    "a quote that is never closed": _csv_line(b'"x,y\nz,', "a quote that is never closed"),
+    "a quote that is never closed": _whole(
+        "a.csv", in_csv(b'"x,y\nz,'), "can not be read beyond line 14: a quote that is never closed"
+    ),
     "text after a closing quote": _csv_line(b'"x"y,z', "text after a closing quote"),
     "quotes escaped by backslashes": _csv_line(b'"x \\"y\\" z",1', "text after a closing quote"),
     "Latin-1 in a field": _csv_line("ä,1".encode("latin-1"), "not valid UTF-8"),

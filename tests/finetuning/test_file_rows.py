@@ -167,11 +167,9 @@ BREAKS = {
 
 
 @pytest.mark.parametrize("content,reason", BREAKS.values(), ids=BREAKS.keys())
-def test_rows_before_a_break_in_a_json_file_count_and_the_break_is_told_with_its_number(tmp_path, content, reason):
+def test_a_break_in_a_json_file_is_an_error_that_tells_after_which_row(tmp_path, content, reason):
     (tmp_path / "a.json").write_bytes(content)
-    row, broken = read(tmp_path / "a.json")
-    assert row.text == b'{"a": 1}'
-    assert isinstance(broken, Unreadable) and (broken.line, broken.reason) == (2, reason)
+    assert f"a.json can not be read beyond row 1: {reason}: " in mistake(tmp_path / "a.json")
 
 
 def test_an_object_with_turns_is_one_row_and_one_with_rows_is_all_of_them(tmp_path):
@@ -205,18 +203,26 @@ def test_a_row_that_is_too_long_is_unreadable_and_the_next_one_is_read(tmp_path,
         monkeypatch.setattr(module, "MOST_BYTES", 1000)
     monkeypatch.setattr(json_rows, "CHUNK_BYTES", 10)
     (tmp_path / "a.jsonl").write_text('{"a": 1}\n{"a": "' + "x" * 5000 + '"}\n{"a": 3}\n')
-    (tmp_path / "a.csv").write_text("a,b\n1,1\n" + "x" * 5000 + ',1\n3,1\n4,"' + "y\n" * 800 + '"\n')
-    (tmp_path / "a.json").write_text('[{"a": 1}, {"a": "' + "x" * 5000 + '"}]')
+    (tmp_path / "a.csv").write_text("a,b\n1,1\n" + "x" * 5000 + ",1\n3,1\n")
     (tmp_path / "b.csv").write_text("a,b\n" + "x" * 800 + "," + "y" * 800 + "\n3,1\n")
     table = pa.table({"a": ["1", "x" * 5000, "3"]})
     pq.write_table(table, tmp_path / "a.parquet")
     found = {path: [(i.line, getattr(i, "reason", "")) for i in read(path)] for path in sorted(tmp_path.iterdir())}
     long = "longer than 64 MiB"
     assert found[tmp_path / "a.jsonl"] == [(1, ""), (2, long), (3, "")]
-    assert found[tmp_path / "a.csv"][:4] == [(2, ""), (3, long), (4, ""), (5, long)]
+    assert found[tmp_path / "a.csv"] == [(2, ""), (3, long), (4, "")]
     assert found[tmp_path / "b.csv"] == [(2, long), (3, "")]
-    assert found[tmp_path / "a.json"] == [(1, ""), (2, long)]
     assert found[tmp_path / "a.parquet"] == [(1, ""), (2, long), (3, "")]
+
+
+def test_a_value_that_is_too_long_and_would_take_the_rest_of_the_file_with_it_is_an_error(tmp_path, monkeypatch):
+    for module in (raw_rows, json_rows, csv_rows):
+        monkeypatch.setattr(module, "MOST_BYTES", 1000)
+    monkeypatch.setattr(json_rows, "CHUNK_BYTES", 10)
+    (tmp_path / "a.json").write_text('[{"a": 1}, {"a": "' + "x" * 5000 + '"}]')
+    assert "can not be read beyond row 1: longer than 64 MiB" in mistake(tmp_path / "a.json")
+    (tmp_path / "a.csv").write_text('a,b\n3,1\n4,"' + "y\n" * 800 + '"\n5,1\n')
+    assert "can not be read beyond line 3: a quote that is never closed" in mistake(tmp_path / "a.csv")
 
 
 CSV_LINES = {
@@ -240,8 +246,9 @@ def test_a_line_of_csv_that_is_no_row_is_told_with_its_place_and_the_others_are_
 
 def test_a_quote_that_is_never_closed_is_told_with_the_line_that_it_begins_on(tmp_path):
     (tmp_path / "a.csv").write_text('a,b\n1,2\n3,"4\n5,6\n7,8\n')
-    _, broken = read(tmp_path / "a.csv")
-    assert (broken.line, broken.reason, broken.text) == (3, "a quote that is never closed", '3,"4')
+    assert "beyond line 3: a quote that is never closed takes in the lines after it: '3,\"4'" in mistake(
+        tmp_path / "a.csv"
+    )
 
 
 def test_values_of_a_csv_file_stay_the_text_that_they_are_over_several_lines(tmp_path):

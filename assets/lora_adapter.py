@@ -8,9 +8,11 @@ from assets.mistakes import explained
 from assets.partitions import BASE_MODELS, OWNERS
 from finetuning.data_checks import judge, require
 from finetuning.recipe import load
-from resources.artifacts import Artifact, Artifacts
+from resources.artifacts import Artifact, Artifacts, checkpoints_of
 from resources.gpu import Gpu
 from resources.launcher import Launcher
+
+HOW_IT_RUNS = {"on_oom", "save_steps", "save_minutes", "save_total_limit", "step_timeout_minutes"}
 
 
 @dg.asset(
@@ -18,7 +20,7 @@ from resources.launcher import Launcher
     group_name="model",
     kinds={"pytorch", "huggingface"},
     owners=OWNERS,
-    code_version="2",
+    code_version="3",
 )
 @explained()
 def lora_adapter(
@@ -50,6 +52,7 @@ def lora_adapter(
             "base_model": str(quantized_base_model.path),
             "model_kwargs": gpu.model_kwargs(recipe.base_model),
             "output": str(folder),
+            "checkpoints": str(checkpoints_of(folder)),
         }
         with gpu.exclusive(context.log.info):
             launcher.run(context, "finetuning.training_process", job)
@@ -59,10 +62,12 @@ def lora_adapter(
         context,
         sections={
             "lora": recipe.lora.model_dump(mode="json"),
-            "training": recipe.training.model_dump(mode="json"),
+            # How often it is saved, and when it is given up, is nothing that the adapter depends on.
+            "training": recipe.training.model_dump(mode="json", exclude=HOW_IT_RUNS),
             "base_model": recipe.base_model.model_dump(mode="json", include={"attention"}),
         },
-        resolved={},
+        # Each process has rows of its own in every step.
+        resolved={"processes": launcher.count()},
         inputs=[chat_dataset, quantized_base_model],
     ).obtain(write)
     return dg.MaterializeResult(

@@ -26,6 +26,10 @@ class Progress:
         self._ended.set()
         self._thread.join()
 
+    def log(self, line: str) -> None:
+        """Nothing; a line about something that happens once."""
+        self._log(line)
+
     def update(self, state: str) -> None:
         """Nothing; `state` is what the next line says."""
         self._state = state

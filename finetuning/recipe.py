@@ -450,6 +450,32 @@ class TrainingSpec(Spec):
         gt=0,
         description="Strength of the noise on embeddings (NEFTune), usually 5 to 15; `null` for none.",
     )
+    loraplus_lr_ratio: float | None = Field(
+        default=None,
+        ge=1,
+        description="How many times faster the adapter's matrices B learn than its matrices A (LoRA+), often 16, with "
+        "half the usual `learning_rate`; `null` for the same speed.",
+    )
+    eval_steps: Count | None = Field(
+        default=None, description="Steps between two evaluations of the eval loss; `null` for one after training."
+    )
+    early_stopping_patience: Count | None = Field(
+        default=None,
+        description="Evaluations without a lower eval loss after which training ends; the weights with the lowest are "
+        "kept. Needs `eval_steps`; `null` trains to the end.",
+    )
+    on_oom: Literal["error", "halve-batch"] = Field(
+        default="error",
+        description="What happens when memory runs out: an error, or the same steps with half as many rows a pass.",
+    )
+    save_steps: Count | None = Field(
+        default=None, description="Steps between two checkpoints, beside those by the clock; `null` for these alone."
+    )
+    save_minutes: float = Field(default=15.0, gt=0, description="Minutes between two checkpoints.")
+    save_total_limit: Count = Field(default=2, description="Checkpoints that are kept.")
+    step_timeout_minutes: float = Field(
+        default=60.0, gt=0, description="Minutes without any progress after which training is taken for hung."
+    )
     logging_steps: Count = Field(default=10, description="Steps between two points of the loss curve.")
     seed: int = Field(
         default=42, ge=0, description="Seed of the adapter's start, of dropout, and of the order of rows."
@@ -460,6 +486,13 @@ class TrainingSpec(Spec):
     def _steps_or_none(cls, value: int) -> int:
         if value < 1 and value != -1:
             raise ValueError(f"{value} is neither a number of steps (1 or more) nor -1 (no limit)")
+        return value
+
+    @field_validator("early_stopping_patience")
+    @classmethod
+    def _stopping_needs_evaluations(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and "eval_steps" in info.data and info.data["eval_steps"] is None:
+            raise ValueError(f"{value} without eval_steps, so nothing would tell when to stop; write eval_steps: 50")
         return value
 
     @field_validator("warmup_steps")

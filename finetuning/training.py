@@ -1,33 +1,44 @@
 """Training with trl and peft: a quantized base model and a tokenized data set in, a LoRA adapter out."""
 
-import math
+import gc
+import os
 import resource
-import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import psutil
 import torch
 from datasets import Dataset
-from pydantic import BaseModel, ConfigDict
-from torch.nn.functional import cross_entropy
-from transformers import (
-    AutoTokenizer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
-from trl import SFTConfig, SFTTrainer, pack_dataset
+from pydantic import BaseModel, ConfigDict, Field
+from transformers import AutoTokenizer
+from trl import SFTConfig, pack_dataset
 
+from finetuning.checkpoints import complete, require_space, step_of
 from finetuning.embeddings import adapt_head, give_rows, has_bias, linear_layers, lora_config
 from finetuning.errors import FinetuningError
-from finetuning.layouts import NOT_SUPERVISED
+from finetuning.interruption import Interrupted, Interruption, Watchdog
 from finetuning.progress import Progress
 from finetuning.quantization import keep_trainable_on_cpu, load_model
 from finetuning.recipe import LoraSpec, TrainingSpec
 from finetuning.recipe_errors import nearest
+from finetuning.trainer import AdapterTrainer
+from finetuning.training_progress import BEST, TrainingProgress
 
 MIB = 2**20
+# Keys of the recipe's section that are this project's own; the others are transformers'.
+OURS = {
+    "train_sampling_strategy",
+    "loraplus_lr_ratio",
+    "eval_steps",
+    "early_stopping_patience",
+    "on_oom",
+    "save_steps",
+    "save_minutes",
+    "save_total_limit",
+    "step_timeout_minutes",
+}
 
 
 class TrainingJob(BaseModel):
@@ -43,126 +54,165 @@ class TrainingJob(BaseModel):
     base_model: Path
     model_kwargs: dict[str, Any]
     output: Path
+    checkpoints: Path = Field(default_factory=lambda job: job["output"].with_name(f"{job['output'].name}.checkpoints"))
+    """Checkpoints of this very job, which outlive a failure."""
 
 
-class TrainingProgress(TrainerCallback):
-    """Tells `progress` how far training is, keeps the loss curve, and stops at a loss that is no number."""
+@dataclass(frozen=True)
+class BatchSize:
+    """How a step's rows are cut: rows of one forward pass on one device, and forward passes of one step."""
 
-    def __init__(self, progress: Progress, where: str) -> None:
-        self.progress, self.where = progress, where
-        self.curve: list[dict[str, float]] = []
-        self._started, self._loss = 0.0, math.nan
+    rows: int
+    accumulation: int
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
-        """Starts the clock of the first step."""
-        self._started = time.monotonic()
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
-        """Says how far training is."""
-        elapsed = time.monotonic() - self._started
-        left = elapsed / state.global_step * (state.max_steps - state.global_step)
-        speed = f"{state.num_input_tokens_seen / elapsed:.0f} tokens/s"
-        self.progress.update(
-            f"step {state.global_step}/{state.max_steps} · loss {self._loss:.4f} · {speed} · {left:.0f} s left"
-        )
-
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs=None, **kwargs: Any):
-        """Keeps the loss.
-
-        Raises:
-            FinetuningError: the loss is infinite or not a number.
-        """
-        loss = (logs or {}).get("loss")
-        if loss is None:
-            return
-        self._loss = float(loss)
-        self.require_finite(self._loss, state)
-        self.curve.append({"step": state.global_step, "loss": self._loss, "epoch": round(state.epoch or 0.0, 4)})
-
-    def require_finite(self, loss: float, state: TrainerState) -> None:
-        """Nothing.
-
-        Raises:
-            FinetuningError: `loss` is infinite or not a number.
-        """
-        if not math.isfinite(loss):
-            raise FinetuningError(
-                f"{self.where}: training diverged: the loss at step {state.global_step} is {loss}. Lower "
-                "training.learning_rate, or set training.max_grad_norm to 0.3."
-            )
+    def halved(self) -> "BatchSize":
+        """The same step in smaller pieces."""
+        return BatchSize(-(-self.rows // 2), self.accumulation * 2)
 
 
-class CpuTrainer(SFTTrainer):
-    """trl's trainer with a head that is fast on a CPU.
-
-    trl never builds the logits of a whole batch, which saves a GPU's memory; the backward pass of its chunked head runs
-    in float32 and takes two fifths of a step on a CPU. There, the logits of the supervised positions alone are small.
-    """
-
-    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch=None):
-        """The same loss as trl's `nll`: the sum over supervised tokens, divided by their number in the whole batch."""
-        labels = inputs["labels"][:, 1:]
-        positions = (labels != NOT_SUPERVISED).any(dim=0).nonzero().flatten()
-        rest = {key: value for key, value in inputs.items() if key != "labels"}
-        outputs = model(**rest, use_cache=False, logits_to_keep=positions)
-        kept = labels[:, positions]
-        count = (kept != NOT_SUPERVISED).sum() if num_items_in_batch is None else num_items_in_batch
-        logits = outputs.logits.float().flatten(0, 1)
-        loss = cross_entropy(logits, kept.flatten(), ignore_index=NOT_SUPERVISED, reduction="sum") / count
-        return (loss, outputs) if return_outputs else loss
-
-
-def train(job: TrainingJob, progress: Progress) -> dict[str, Any]:
+def train(job: TrainingJob, progress: Progress, hang: Path | None = None) -> dict[str, Any]:
     """The summary of the adapter that `job.output` then holds, with its tokenizer.
 
-    Losses are means over supervised tokens, speed is in tokens per second without padding, memory in MiB.
+    Goes on from the newest checkpoint in `job.checkpoints`, which is of this very job or there is none. Losses are
+    means over supervised tokens, speed is in tokens per second without padding, memory in MiB.
+
+    Args:
+        hang: the file that tells, after the process ended itself because nothing went on, where it was.
 
     Raises:
-        FinetuningError: the loss is no longer a number.
+        FinetuningError: the loss is no longer a number, memory ran out, or the disk is full.
+        Interrupted: a signal asked for the end; all that was done is in a checkpoint.
     """
+    size = BatchSize(job.training.per_device_train_batch_size, job.training.gradient_accumulation_steps)
+    while True:
+        try:
+            return _train(job, progress, size, hang or job.checkpoints.with_name("hang.txt"))
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if job.training.on_oom == "error" or size.rows == 1 or processes() > 1:
+                raise FinetuningError(_out_of_memory(job, size, error)) from error
+        # Outside of the handler, whose traceback holds all of the failed attempt's tensors.
+        size = size.halved()
+        progress.log(f"out of memory: going on with {size.rows} rows a pass and {size.accumulation} passes a step")
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def _train(job: TrainingJob, progress: Progress, size: BatchSize, hang: Path) -> dict[str, Any]:
     progress.update("loading the base model")
-    model = load_model(job.base_model, **job.model_kwargs)
+    model = load_model(job.base_model, **model_kwargs(job))
     keep_trainable_on_cpu(model)
     require_target_modules(model, job)
     trust = job.model_kwargs["trust_remote_code"]
     tokenizer = AutoTokenizer.from_pretrained(job.chat_dataset / "tokenizer", trust_remote_code=trust)
     new_tokens = give_rows(model, tokenizer, job.base_model, job.where, trust)
-    callback = TrainingProgress(progress, job.where)
-    own_head = model.device.type == "cpu" or (new_tokens and has_bias(model.get_output_embeddings()))
-    trainer = (CpuTrainer if own_head else SFTTrainer)(
+    interruption, watchdog = Interruption(), Watchdog(hang, job.training.step_timeout_minutes * 60)
+    callback = TrainingProgress(progress, job.where, job.training, interruption, watchdog)
+    trainer = AdapterTrainer(
         model=model,
-        args=sft_config(job),
+        args=sft_config(job, size),
         train_dataset=train_rows(job),
         eval_dataset=tokens_of(job.chat_dataset / "eval.parquet"),
         processing_class=tokenizer,
         peft_config=lora_config(job.lora, model, new_tokens, job.where),
         callbacks=[callback],
+        rows_per_step=job.training.per_device_train_batch_size * job.training.gradient_accumulation_steps * processes(),
+        order=job.training.train_sampling_strategy,
+        own_head=model.device.type == "cpu" or bool(new_tokens and has_bias(model.get_output_embeddings())),
+        keep=job.training.save_total_limit,
+        loraplus_lr_ratio=job.training.loraplus_lr_ratio,
     )
+    callback.trainer = trainer
     adapted: Any = trainer.model
     adapt_head(adapted, new_tokens)
     keep_master_weights(adapted)
-    started = time.monotonic()
-    result = trainer.train()
-    seconds = time.monotonic() - started
+    _run(job, trainer, callback)
     progress.update("measuring the loss on the eval split")
     eval_loss = trainer.evaluate()["eval_loss"]
-    callback.require_finite(eval_loss, trainer.state)
-    # peft would add all embeddings, which are as they were but for rows that it saves by themselves.
-    adapted.save_pretrained(job.output, save_embedding_layers=False)
-    tokenizer.save_pretrained(job.output)
+    watchdog.rest()
+    if trainer.is_world_process_zero():
+        # peft would add all embeddings, which are as they were but for rows that it saves by themselves.
+        adapted.save_pretrained(job.output, save_embedding_layers=False)
+        tokenizer.save_pretrained(job.output)
+    return _summary(trainer, eval_loss, size)
+
+
+def _run(job: TrainingJob, trainer: AdapterTrainer, callback: TrainingProgress) -> None:
+    """Nothing; all steps were made, of which the newest checkpoint has the first ones."""
+    trained = sum(p.numel() * 4 for p in trainer.trainable().values())
+    # What is trained and the optimizer's two numbers for each, in float32, and one checkpoint more while it is written.
+    require_space(job.checkpoints, 3 * trained * (trainer.keep + 1) + trained)
+    found = complete(job.checkpoints)
+    callback.checkpoint = found[-1] if found else None
+    if callback.checkpoint:
+        callback.progress.log(f"going on from the checkpoint of step {step_of(callback.checkpoint)}")
+    with callback.interruption.at_signals():
+        try:
+            trainer.train(resume_from_checkpoint=callback.checkpoint and str(callback.checkpoint))
+        except Interrupted:
+            callback.save_interrupted()
+            raise
+        finally:
+            callback.watchdog.rest()
+    if (job.checkpoints / BEST).exists():
+        trainer.set_trainable(job.checkpoints / BEST)
+
+
+def _summary(trainer: AdapterTrainer, eval_loss: float, size: BatchSize) -> dict[str, Any]:
+    state, model = trainer.state, trainer.accelerator.unwrap_model(trainer.model)
+    points = [entry for entry in state.log_history if "loss" in entry]
+    steps = np.diff([point["step"] for point in points], prepend=0)
+    seconds = max(trainer.progress.seconds, 1e-9)
     return {
-        "trainable_parameters": sum(p.numel() for p in adapted.parameters() if p.requires_grad),
-        "steps": result.global_step,
-        "train_loss": result.training_loss,
+        "trainable_parameters": sum(p.numel() for p in trainer.trainable().values()),
+        "steps": state.global_step,
+        "train_loss": float(np.average([point["loss"] for point in points], weights=steps)),
         "eval_loss": eval_loss,
-        "tokens": trainer.state.num_input_tokens_seen,
-        "tokens_per_second": round(trainer.state.num_input_tokens_seen / seconds, 1),
+        "tokens": state.num_input_tokens_seen,
+        "tokens_per_second": round(state.num_input_tokens_seen / seconds, 1),
         "training_seconds": round(seconds, 1),
         "peak_memory_mb": peak_memory(),
         "device": str(model.device),
+        "processes": processes(),
+        "per_device_train_batch_size": size.rows,
+        "gradient_accumulation_steps": size.accumulation,
         "attention": model.config._attn_implementation,
-        "curve": callback.curve,
+        "curve": [{"step": p["step"], "loss": p["loss"], "epoch": round(p["epoch"], 4)} for p in points],
+        "eval_curve": [
+            {"step": entry["step"], "loss": entry["eval_loss"]} for entry in state.log_history if "eval_loss" in entry
+        ],
     }
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out, on a GPU or on the machine."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _out_of_memory(job: TrainingJob, size: BatchSize, error: Exception) -> str:
+    if torch.cuda.is_available():
+        free, total = torch.cuda.mem_get_info()
+        there = f"{free // MIB:,} of the GPU's {total // MIB:,} MiB are free"
+    else:
+        there = f"{psutil.virtual_memory().available // MIB:,} MiB are free"
+    return (
+        f"{job.where}: training ran out of memory with {size.rows} rows a pass, of up to {job.max_length} tokens: "
+        f"{there} ({str(error).splitlines()[0]}). Set training.on_oom to halve-batch, lower "
+        "training.per_device_train_batch_size (and raise gradient_accumulation_steps by as much), lower "
+        "chat.max_length, set training.activation_checkpointing to true, or quantize the base model."
+    )
+
+
+def model_kwargs(job: TrainingJob) -> dict[str, Any]:
+    """The job's, with the GPU of this process where several train together."""
+    device = job.model_kwargs["device_map"][""]
+    return job.model_kwargs | {"device_map": {"": device if device == "cpu" else int(os.environ.get("LOCAL_RANK", 0))}}
+
+
+def processes() -> int:
+    """How many processes train together, as the launcher of this one said."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def require_target_modules(model: torch.nn.Module, job: TrainingJob) -> None:
@@ -192,15 +242,16 @@ def keep_master_weights(model: torch.nn.Module) -> None:
             parameter.data = parameter.data.float()
 
 
-def sft_config(job: TrainingJob) -> SFTConfig:
+def sft_config(job: TrainingJob, size: BatchSize) -> SFTConfig:
     """The recipe's training settings, and those that are not a matter of taste."""
     on_cpu, dtype = job.model_kwargs["device_map"][""] == "cpu", job.model_kwargs["dtype"]
-    settings = job.training.model_dump()
+    settings = job.training.model_dump(exclude=OURS)
+    settings |= {"per_device_train_batch_size": size.rows, "gradient_accumulation_steps": size.accumulation}
     # A GPU without bfloat16 computes in float16, whatever the recipe wishes.
     settings |= {"bf16": settings["bf16"] and dtype == "bfloat16", "fp16": dtype == "float16"}
     return SFTConfig(
         **settings,
-        output_dir=str(job.output),
+        output_dir=str(job.checkpoints),
         # Rows come tokenized, with labels, and no longer than chat.max_length.
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,

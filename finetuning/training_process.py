@@ -7,49 +7,53 @@ terminal where there is no Dagster. The job names everything by path, so the pro
 import json
 import os
 import sys
-import threading
-import time
+from contextlib import nullcontext
 from pathlib import Path
 
-from dagster_pipes import open_dagster_pipes
+from dagster_pipes import PipesEnvVarParamsLoader, open_dagster_pipes
 
 from finetuning.errors import FinetuningError
+from finetuning.interruption import Interrupted, end_with
 from finetuning.progress import Progress
 
-MISTAKE = 3
-
-
-def end_with(parent: int) -> None:
-    """Nothing; this process ends within a second of `parent`, even when that was killed and could not say so.
-
-    An orphan would train on beside its successor, and write into the same folder.
-    """
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+MISTAKE, INTERRUPTED = 3, 4
+# Beside the job: what was wrong, and what a training that hung was doing.
+FAILURE, HANG = "failure.txt", "hang.txt"
 
 
 def main(path: Path) -> int:
-    """The exit code: 0, or 3 for a mistake of the user, which `failure.txt` beside the job then explains.
+    """The exit code: 0, 3 for a mistake of the user, which `failure.txt` beside the job then explains, 4 for an end
+    that was asked for.
 
     The summary of the training goes to `summary.json` in the job's output folder.
     """
-    with open_dagster_pipes() as pipes, Progress(pipes.log.info, "loading libraries") as progress:
+    # Of several processes, the first one speaks for all.
+    is_first = os.environ.get("RANK", "0") == "0"
+    in_dagster = is_first and PipesEnvVarParamsLoader().is_dagster_pipes_process()
+    with (
+        open_dagster_pipes() if in_dagster else nullcontext() as pipes,
+        Progress(pipes.log.info if pipes else say if is_first else lambda line: None, "loading libraries") as progress,
+    ):
         try:
             from finetuning.training import TrainingJob, train
 
             job = TrainingJob.model_validate_json(path.read_text())
-            summary = train(job, progress)
+            summary = train(job, progress, path.with_name(HANG))
         except FinetuningError as error:
-            path.with_name("failure.txt").write_text(str(error))
+            path.with_name(FAILURE).write_text(str(error))
             print(error, file=sys.stderr)
             return MISTAKE
-    (job.output / "summary.json").write_text(json.dumps(summary))
+        except (Interrupted, KeyboardInterrupt):
+            progress.log("interrupted; the next run goes on from the last checkpoint")
+            return INTERRUPTED
+    if is_first:
+        (job.output / "summary.json").write_text(json.dumps(summary))
     return 0
+
+
+def say(line: str) -> None:
+    """Nothing; the line is on the terminal."""
+    print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,6 @@ defs = dg.Definitions(
             address=os.environ.get("FINETUNING_HUB", LOCAL),
             state=os.environ.get("FINETUNING_HUB_STATE", str(ROOT / ".hub")),
         ),
-        "launcher": Launcher(),
+        "launcher": Launcher(processes=os.environ.get("FINETUNING_PROCESSES", "1")),
     },
 )

@@ -19,6 +19,8 @@ from filelock import FileLock, Timeout
 from finetuning.errors import FinetuningError
 
 MANIFEST = "artifact.json"
+# In the folder where an artifact is made: the artifact, what a failure leaves for the next attempt, what it is made of.
+DRAFT, CHECKPOINTS, RECORD = "artifact", "checkpoints", "plan.json"
 CURRENT = "current.json"
 PACKAGES = (
     "accelerate",
@@ -228,15 +230,19 @@ class Plan:
         """The complete artifact of this fingerprint, or the one that `write` makes, in force from now on.
 
         `write` fills an empty folder and returns the summary (JSON) that the manifest keeps; when it raises, nothing of
-        the folder remains. `still_valid` can turn down a complete artifact whose effect outside the store has gone.
+        the folder remains, and `checkpoints_of` it remains for the next attempt at this very fingerprint. `still_valid`
+        can turn down a complete artifact whose effect outside the store has gone.
         """
         started = time.monotonic()
         self.home.mkdir(parents=True, exist_ok=True)
         with locked(self.home / ".lock", self.log):
             artifact = read_artifact(self.home / self.fingerprint)
             reused = artifact is not None and still_valid(artifact)
+            record = {**self.record, "fingerprint": self.fingerprint}
+            for line in clear(self.home, record, finished=reused):
+                self.log(line)
             if artifact is None or not reused:
-                artifact = build(self.home, {**self.record, "fingerprint": self.fingerprint}, write)
+                artifact = build(self.home, record, write)
             write_json(self.home / CURRENT, {"fingerprint": self.fingerprint})
         self.log(f"{artifact.asset} {self.fingerprint}: {'reused' if reused else 'written'}, {artifact.path}")
         return replace(artifact, reused=reused, seconds=time.monotonic() - started)
@@ -258,14 +264,11 @@ def locked(path: Path, log: Callable[[str], None]) -> Iterator[None]:
 
 
 def build(home: Path, record: dict[str, Any], write: Callable[[Path], dict[str, Any]]) -> Artifact:
-    """The artifact that `write` made, renamed into its place once all of it is on the disk.
-
-    The caller holds the lock of `home`, so a partial folder that lies there belongs to a process that died.
-    """
-    for leftover in home.glob(".*.partial"):
-        shutil.rmtree(leftover)
-    partial, final = home / f".{record['fingerprint']}.partial", home / record["fingerprint"]
-    partial.mkdir()
+    """The artifact that `write` made, renamed into its place once all of it is on the disk."""
+    workshop, final = home / f".{record['fingerprint']}.partial", home / record["fingerprint"]
+    partial = workshop / DRAFT
+    partial.mkdir(parents=True)
+    write_json(workshop / RECORD, record)
     started = time.monotonic()
     try:
         summary = write(partial)
@@ -285,13 +288,58 @@ def build(home: Path, record: dict[str, Any], write: Callable[[Path], dict[str, 
         write_json(partial / MANIFEST, manifest)
         sync(partial)
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(partial if checkpoints_of(partial).exists() else workshop, ignore_errors=True)
         raise
     if final.exists():
         shutil.rmtree(final)
     partial.rename(final)
     sync(home)
+    shutil.rmtree(workshop)
     return artifact
+
+
+def checkpoints_of(draft: Path) -> Path:
+    """The folder beside that of an artifact in the making which outlives a failure, for the next attempt to go on."""
+    return draft.with_name(CHECKPOINTS)
+
+
+def clear(home: Path, record: Mapping[str, Any], finished: bool) -> list[str]:
+    """What there is to say about what earlier attempts left in `home`, which then holds no more than checkpoints.
+
+    The caller holds the lock of `home`, so that whatever lies there belongs to a process that died. Only checkpoints of
+    the artifact that is made next remain; none if it is `finished`.
+    """
+    said = []
+    for workshop in home.glob(".*.partial"):
+        checkpoints = checkpoints_of(workshop / DRAFT)
+        if workshop.name == f".{record['fingerprint']}.partial" and checkpoints.exists() and not finished:
+            shutil.rmtree(workshop / DRAFT, ignore_errors=True)
+            continue
+        if checkpoints.exists() and not finished:
+            said.append(f"starting afresh: the checkpoints in {home} are of another {record['asset']}")
+            said += [f"  {line}" for line in differences(read_record(workshop), record)]
+        shutil.rmtree(workshop)
+    return said
+
+
+def read_record(workshop: Path) -> dict[str, Any]:
+    """What an attempt was going to make; nothing where it died before it could say."""
+    try:
+        return json.loads((workshop / RECORD).read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any], path: str = "") -> list[str]:
+    """A line for each value that is not the same in both: `sections.lora.r: 8, now 16`."""
+    lines = []
+    for key in sorted(before.keys() | after.keys()):
+        old, new, place = before.get(key), after.get(key), f"{path}.{key}".lstrip(".")
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            lines += differences(old, new, place)
+        elif old != new and key != "fingerprint":
+            lines.append(f"{place}: {json.dumps(old)}, now {json.dumps(new)}")
+    return lines
 
 
 class ArtifactIOManager(dg.ConfigurableIOManager):

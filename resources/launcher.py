@@ -13,46 +13,84 @@ import dagster as dg
 from dagster._core.errors import DagsterPipesExecutionError
 
 from finetuning.errors import FinetuningError
+from finetuning.training_process import FAILURE, HANG
 
-# Beside the job: what a child writes before it exits because of a mistake that the user can mend.
-FAILURE = "failure.txt"
+# A child that was told to end writes a checkpoint first.
+SECONDS_TO_END = 60
 
 
 class Launcher(dg.ConfigurableResource):
-    """Starts a `finetuning` entry point as one child process; its progress comes back through Dagster Pipes."""
+    """Starts a `finetuning` entry point as a child process, or as several that share the work of each step.
+
+    The progress of the first one comes back through Dagster Pipes.
+    """
+
+    processes: str = "1"
+
+    def count(self) -> int:
+        """How many processes train together.
+
+        Raises:
+            FinetuningError: `processes` is no such number.
+        """
+        if not self.processes.isdecimal() or int(self.processes) < 1:
+            raise FinetuningError(
+                f"FINETUNING_PROCESSES: {self.processes!r} is no number of processes; write 1, or the number of GPUs."
+            )
+        return int(self.processes)
 
     def run(self, context: dg.AssetExecutionContext, module: str, job: Mapping[str, Any]) -> None:
         """Nothing, once `python -m <module> JOB.json PARENT`, with `job` in that file, has ended well.
 
-        PARENT is this process's id, so that the child can end itself when this process is killed.
+        PARENT is this process's id, so that the children can end themselves when this process is killed.
 
         Raises:
             FinetuningError: the child said what was wrong, or was killed.
         """
-        context.log.info(f"starting python -m {module}")
-        client = dg.PipesSubprocessClient(env=child_environment(), forward_termination=True)
+        context.log.info(f"starting python -m {module}, {self.count()} time(s)")
+        client = dg.PipesSubprocessClient(
+            env=child_environment(self.count()),
+            forward_termination=True,
+            termination_timeout_seconds=SECONDS_TO_END,
+        )
         with TemporaryDirectory() as folder:
             path = Path(folder) / "job.json"
             path.write_text(json.dumps(job))
             try:
-                client.run(context=context, command=[sys.executable, "-m", module, str(path), str(os.getpid())])
+                client.run(context=context, command=[*self.start(), module, str(path), str(os.getpid())])
             except DagsterPipesExecutionError as error:
-                raise FinetuningError(reason_of_death(path.with_name(FAILURE), str(error))) from None
+                raise FinetuningError(reason_of_death(path.parent, str(error))) from None
+
+    def start(self) -> list[str]:
+        """The command that starts a module, before the module's name."""
+        if self.count() == 1:
+            return [sys.executable, "-m"]
+        # What `accelerate launch` starts on GPUs; on CPUs that one asks for MPI.
+        return [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python"),
+            *("--nproc-per-node", str(self.count()), sys.executable, "-m"),
+        ]
 
 
-def child_environment() -> dict[str, str]:
-    """This process's environment, with the number of threads set to the cores that it may use.
+def child_environment(processes: int = 1) -> dict[str, str]:
+    """This process's environment, with the number of threads set to the cores that each child may use.
 
-    Two processes whose OpenMP threads together outnumber the cores slow each other tenfold.
+    Processes whose OpenMP threads together outnumber the cores slow each other tenfold.
     """
-    cores = str(len(os.sched_getaffinity(0)))
+    cores = str(max(1, len(os.sched_getaffinity(0)) // processes))
     return {"OMP_NUM_THREADS": cores, "PYTHONUNBUFFERED": "1", **os.environ}
 
 
-def reason_of_death(failure: Path, message: str) -> str:
-    """What the child wrote into the file `failure` before it ended, or what its exit code means."""
-    if failure.exists():
-        return failure.read_text()
+def reason_of_death(folder: Path, message: str) -> str:
+    """What the child wrote beside its job before it ended, or what its exit code means."""
+    if (folder / FAILURE).exists():
+        return (folder / FAILURE).read_text()
+    if (folder / HANG).exists() and (doing := (folder / HANG).read_text()):
+        return (
+            "Training hung: nothing went on for training.step_timeout_minutes, and the process ended itself. Raise "
+            "the limit if a step may take that long. The next run goes on from the last checkpoint. It was in:\n"
+            f"{doing}"
+        )
     if f"code {-signal.SIGKILL}" in message:
         return (
             "Training was killed by the system (signal 9), most often because memory ran out. Lower "

@@ -11,18 +11,21 @@ from trl import SFTConfig, SFTTrainer
 
 from finetuning.embeddings import adapt_head, lora_config
 from finetuning.errors import FinetuningError
+from finetuning.interruption import Interruption, Watchdog
 from finetuning.progress import Progress
 from finetuning.quantization import load_model
-from finetuning.recipe import LoraSpec
+from finetuning.recipe import LoraSpec, TrainingSpec
+from finetuning.trainer import AdapterTrainer
 from finetuning.training import (
-    CpuTrainer,
+    BatchSize,
     TrainingJob,
-    TrainingProgress,
+    is_out_of_memory,
     keep_master_weights,
     require_target_modules,
     train,
     train_rows,
 )
+from finetuning.training_progress import TrainingProgress
 from tests.tiny_models import save_tiny_model
 
 ROWS = [
@@ -41,6 +44,7 @@ def trained(trainer_class, folder, out, new_tokens=(), **settings):
     """The losses and the trained weights of three steps over the same rows in the same order."""
     model = load_model(folder)
     spec = LoraSpec(r=4, lora_dropout=0.0)
+    own = {"rows_per_step": 3, "order": "sequential", "own_head": True} if trainer_class is AdapterTrainer else {}
     trainer = trainer_class(
         model=model,
         args=SFTConfig(
@@ -63,6 +67,7 @@ def trained(trainer_class, folder, out, new_tokens=(), **settings):
         train_dataset=Dataset.from_list(ROWS),
         processing_class=AutoTokenizer.from_pretrained(folder),
         peft_config=lora_config(spec, model, list(new_tokens), "tiny.yaml"),
+        **own,
     )
     adapt_head(trainer.model, list(new_tokens))
     trainer.train()
@@ -70,8 +75,8 @@ def trained(trainer_class, folder, out, new_tokens=(), **settings):
     return losses, {name: p.detach() for name, p in trainer.model.named_parameters() if p.requires_grad}
 
 
-def test_the_cpu_head_gives_trls_own_losses_and_weights(tiny, tmp_path):
-    ours, theirs = (trained(cls, tiny, tmp_path) for cls in (CpuTrainer, SFTTrainer))
+def test_the_own_head_gives_trls_own_losses_and_weights(tiny, tmp_path):
+    ours, theirs = (trained(cls, tiny, tmp_path) for cls in (AdapterTrainer, SFTTrainer))
     assert ours[0] == pytest.approx(theirs[0], rel=1e-4)
     assert ours[0][0] != pytest.approx(ours[0][2], rel=1e-3), "nothing was learned, so equal losses prove nothing"
     for name, weight in theirs[1].items():
@@ -81,7 +86,7 @@ def test_the_cpu_head_gives_trls_own_losses_and_weights(tiny, tmp_path):
 @pytest.mark.parametrize("family", ["smollm2-135m", "mistral-7b-fennec"])
 def test_trls_own_head_trains_the_rows_of_new_tokens_as_well(tmp_path, family):
     folder = save_tiny_model(family, tmp_path / "model")
-    ours, theirs = (trained(cls, folder, tmp_path, new_tokens=[22, 50]) for cls in (CpuTrainer, SFTTrainer))
+    ours, theirs = (trained(cls, folder, tmp_path, new_tokens=[22, 50]) for cls in (AdapterTrainer, SFTTrainer))
     assert ours[0] == pytest.approx(theirs[0], rel=1e-4)
     rows = [name for name in theirs[1] if "trainable_tokens_delta" in name]
     start = load_model(folder).get_input_embeddings().weight[[22, 50]]
@@ -135,15 +140,51 @@ def test_what_is_trained_is_stored_in_float32():
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_loss_that_is_no_number_ends_the_training(tmp_path, loss):
-    callback = TrainingProgress(Progress(lambda line: None, ""), "tiny.yaml")
+    callback = TrainingProgress(
+        Progress(lambda line: None, ""), "tiny.yaml", TrainingSpec(), Interruption(), Watchdog(tmp_path / "hang", 60)
+    )
     state = TrainerState(global_step=7, max_steps=10)
     with pytest.raises(FinetuningError, match=r"tiny\.yaml: training diverged: the loss at step 7 is (nan|inf)"):
         callback.on_log(TrainingArguments(str(tmp_path)), state, None, logs={"loss": loss})  # type: ignore[arg-type]
 
 
-def test_the_loss_curve_has_every_logged_step(tmp_path):
-    callback = TrainingProgress(Progress(lambda line: None, ""), "tiny.yaml")
-    for step in (1, 2):
-        state = TrainerState(global_step=step, max_steps=2, epoch=step / 2)
-        callback.on_log(TrainingArguments(str(tmp_path)), state, None, logs={"loss": 1 / step})  # type: ignore[arg-type]
-    assert [(point["step"], point["loss"]) for point in callback.curve] == [(1, 1.0), (2, 0.5)]
+def test_a_step_keeps_its_rows_when_its_pieces_are_halved():
+    sizes = [BatchSize(5, 2)]
+    while sizes[-1].rows > 1:
+        sizes.append(sizes[-1].halved())
+    assert [(size.rows, size.accumulation) for size in sizes] == [(5, 2), (3, 4), (2, 8), (1, 16)]
+
+
+def starved(tmp_path, tiny, monkeypatch, **training):
+    """A job whose passes of more than one row run out of memory, by an allocation that no machine can make."""
+    for split in ("train", "eval"):
+        Dataset.from_list(ROWS).to_parquet(str(tmp_path / f"{split}.parquet"))
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(tmp_path / "tokenizer")
+    compute = AdapterTrainer.compute_loss
+
+    def hungry(self, model, inputs, *args, **kwargs):
+        if model.training and len(inputs["input_ids"]) > 1:
+            torch.empty(2**50)
+        return compute(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(AdapterTrainer, "compute_loss", hungry)
+    return job_of(tmp_path, tiny, training={"per_device_train_batch_size": 3, **training})
+
+
+def test_without_memory_the_error_says_how_much_there_is_and_what_to_change(tmp_path, tiny, monkeypatch):
+    job = starved(tmp_path, tiny, monkeypatch)
+    with pytest.raises(FinetuningError, match=r"ran out of memory with 3 rows a pass, of up to 64 tokens: [\d,]+ MiB"):
+        train(job, Progress(lambda line: None, ""))
+
+
+def test_without_memory_a_step_is_cut_in_halves_until_it_fits_and_that_is_recorded(tmp_path, tiny, monkeypatch):
+    job, said = starved(tmp_path, tiny, monkeypatch, on_oom="halve-batch"), []
+    summary = train(job, Progress(said.append, ""))
+    assert (summary["per_device_train_batch_size"], summary["gradient_accumulation_steps"]) == (1, 4)
+    assert "out of memory: going on with 2 rows a pass and 2 passes a step" in said
+    assert summary["steps"] == 2
+
+
+def test_only_a_lack_of_memory_is_taken_for_one():
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))

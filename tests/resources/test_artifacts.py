@@ -4,12 +4,13 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from finetuning.errors import FinetuningError
-from resources.artifacts import MANIFEST, Artifacts, Plan, fingerprint_of, read_artifact
+from resources.artifacts import DRAFT, MANIFEST, Artifacts, Plan, checkpoints_of, fingerprint_of, read_artifact
 
 
 def plan(home, **changes) -> Plan:
@@ -81,13 +82,46 @@ def test_a_process_killed_between_writing_and_renaming_leaves_no_artifact(tmp_pa
     assert child.returncode == -signal.SIGKILL
     home = tmp_path / "thing" / "tiny"
     partial = home / f".{plan(tmp_path).fingerprint}.partial"
-    assert (partial / MANIFEST).exists(), "the child died before everything was written"
+    assert (partial / DRAFT / MANIFEST).exists(), "the child died before everything was written"
     assert not (home / plan(tmp_path).fingerprint).exists()
     with pytest.raises(FinetuningError):
         Artifacts(root=str(tmp_path)).current("thing", "tiny")
     artifact = plan(tmp_path).obtain(write_one_file)
     assert not artifact.reused and not partial.exists()
     assert Artifacts(root=str(tmp_path)).current("thing", "tiny").fingerprint == artifact.fingerprint
+
+
+def test_checkpoints_outlive_a_failure_and_not_the_artifact(tmp_path):
+    def fail(folder):
+        checkpoints_of(folder).mkdir()
+        (checkpoints_of(folder) / "step-3").touch()
+        (folder / "half").touch()
+        raise RuntimeError
+
+    def go_on(folder):
+        assert [path.name for path in checkpoints_of(folder).iterdir()] == ["step-3"] and not list(folder.iterdir())
+        return write_one_file(folder)
+
+    with pytest.raises(RuntimeError):
+        plan(tmp_path).obtain(fail)
+    artifact = plan(tmp_path).obtain(go_on)
+    assert sorted(path.name for path in artifact.path.parent.iterdir()) == sorted(
+        [".lock", "current.json", artifact.fingerprint]
+    )
+
+
+def test_checkpoints_of_other_settings_are_not_gone_on_from_and_the_log_says_what_differs(tmp_path):
+    def fail(folder):
+        checkpoints_of(folder).mkdir()
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        plan(tmp_path, sections={"lora": {"r": 8, "lora_alpha": 32}}).obtain(fail)
+    said = []
+    other = replace(plan(tmp_path, sections={"lora": {"r": 16, "lora_alpha": 32}}), log=said.append)
+    other.obtain(lambda folder: {} if checkpoints_of(folder).exists() else write_one_file(folder))
+    assert "starting afresh: the checkpoints" in said[0] and said[1] == "  sections.lora.r: 8, now 16"
+    assert not list((tmp_path / "thing").rglob("*.partial"))
 
 
 def test_a_file_that_was_cut_short_makes_the_artifact_incomplete(tmp_path):

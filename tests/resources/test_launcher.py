@@ -10,7 +10,8 @@ import dagster as dg
 import pytest
 
 from finetuning.errors import FinetuningError
-from resources.launcher import FAILURE, Launcher, child_environment, reason_of_death
+from finetuning.training_process import FAILURE, HANG
+from resources.launcher import Launcher, child_environment, reason_of_death
 
 
 def launch(monkeypatch, tmp_path, source: str, instance=None):
@@ -58,7 +59,25 @@ def test_a_child_that_was_killed_is_said_to_have_been_killed(monkeypatch, tmp_pa
 
 
 def test_a_death_without_words_points_to_the_logs(tmp_path):
-    assert "compute logs" in reason_of_death(tmp_path / FAILURE, "External execution process failed with code 1")
+    assert "compute logs" in reason_of_death(tmp_path, "External execution process failed with code 1")
+
+
+def test_a_child_that_hung_is_said_to_have_hung_and_where(tmp_path):
+    (tmp_path / HANG).write_text('File "trainer.py", line 7 in step')
+    message = reason_of_death(tmp_path, "External execution process failed with code 1")
+    assert message.startswith("Training hung: nothing went on") and message.endswith("line 7 in step")
+
+
+def test_several_processes_share_the_cores_and_start_together(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert child_environment(1000)["OMP_NUM_THREADS"] == "1"
+    assert "torch.distributed.run" in Launcher(processes="2").start() and Launcher().start() == [sys.executable, "-m"]
+
+
+@pytest.mark.parametrize("wrong", ["two", "0", "-1", ""])
+def test_a_wrong_number_of_processes_is_said(wrong):
+    with pytest.raises(FinetuningError, match=f"FINETUNING_PROCESSES: '{wrong}' is no number of processes"):
+        Launcher(processes=wrong).start()
 
 
 def test_children_use_as_many_threads_as_there_are_cores_unless_told(monkeypatch):

@@ -1,0 +1,109 @@
+"""Which rows go into which step of training: the same ones however many processes and micro-batches share a step.
+
+lengths 30 9 31 8 12 11, 2 rows a step, grouped by length -> [5 4] [0 2] [1 3], in an order that the seed decides
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow.compute as pc
+import torch
+from datasets import Dataset
+from torch.utils.data import DataLoader
+
+from finetuning.layouts import NOT_SUPERVISED
+
+Order = Literal["random", "sequential", "group_by_length"]
+# Rows of so many steps are sorted by length at a time: enough for rows of one length to meet, few enough for steps to
+# stay a random draw of the data.
+STEPS_SORTED_TOGETHER = 50
+
+
+@dataclass
+class StepBatches:
+    """A batch sampler: lists of row numbers, one for each micro-batch of this process.
+
+    A step has `rows_per_step` rows, dealt to `processes` times `parts` micro-batches; the last one of an epoch has what
+    is left. A process that would have none gets row `i` as `-1 - i`, of which nothing is learned.
+    """
+
+    lengths: np.ndarray
+    """Tokens of each row (rows,)."""
+    rows_per_step: int
+    parts: int
+    """Micro-batches of a step and process: `gradient_accumulation_steps`."""
+    order: Order
+    seed: int
+    process: int = 0
+    processes: int = 1
+    epoch: int = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Nothing; the next iteration is in that epoch's order."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        steps, left = divmod(len(self.lengths), self.rows_per_step)
+        return steps * self.parts + self._parts_of(left)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for rows in self.steps():
+            # Longest first, so that a training that will run out of memory does so at its beginning.
+            rows = rows[np.argsort(-self.lengths[rows], kind="stable")]
+            parts = np.array_split(rows, self._parts_of(len(rows)) * self.processes)
+            for part in parts[self.process :: self.processes]:
+                yield part.tolist() or [-1 - int(rows[0])]
+
+    def steps(self) -> list[np.ndarray]:
+        """The row numbers of each step of the epoch (rows,)."""
+        rng = np.random.default_rng([self.seed, self.epoch])
+        count, size = len(self.lengths), self.rows_per_step
+        rows = np.arange(count) if self.order == "sequential" else rng.permutation(count)
+        if self.order != "group_by_length":
+            return _cut(rows, size)
+        # What is left over after the last whole step stays a random draw too, instead of the longest or shortest rows.
+        whole, left = np.split(rows, [count - count % size])
+        steps = []
+        for some in _cut(whole, size * STEPS_SORTED_TOGETHER):
+            steps += _cut(some[np.argsort(self.lengths[some], kind="stable")], size)
+        steps = [steps[i] for i in rng.permutation(len(steps))]
+        return [*steps, left] if len(left) else steps
+
+    def _parts_of(self, rows: int) -> int:
+        """Into how many micro-batches of a process so many rows of a step are cut."""
+        most = -(-self.rows_per_step // (self.parts * self.processes))
+        return self.parts if rows == self.rows_per_step else -(-rows // (most * self.processes))
+
+
+class EpochLoader(DataLoader[Any]):
+    """A data loader whose batch sampler is told the epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Nothing; the next iteration is that epoch's."""
+        batches: Any = self.batch_sampler
+        batches.set_epoch(epoch)
+
+
+class TokenRows(torch.utils.data.Dataset[dict[str, Any]]):
+    """`input_ids` and `labels` of rows by number; `-1 - i` is row `i` with nothing supervised."""
+
+    def __init__(self, rows: Dataset) -> None:
+        self.rows = rows
+        columns = rows.select_columns("input_ids").with_format("arrow").iter(1_000)
+        lengths = [pc.list_value_length(batch["input_ids"]).to_numpy() for batch in columns]  # pyright: ignore
+        self.lengths = np.concatenate([np.zeros(0, np.int64), *lengths])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        if number >= 0:
+            return self.rows[number]
+        row = self.rows[-1 - number]
+        return row | {"labels": [NOT_SUPERVISED] * len(row["labels"])}
+
+
+def _cut(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    return np.split(rows, range(size, len(rows), size)) if len(rows) else []

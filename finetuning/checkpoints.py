@@ -1,0 +1,80 @@
+"""Checkpoints of a training: folders that are written whole or not at all, of which the newest ones are kept.
+
+checkpoints/step-0     before the first step
+checkpoints/step-120   after 120 steps: what is trained, optimizer, scheduler, random numbers, position in the data
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from finetuning.errors import FinetuningError
+
+PREFIX, DRAFT = "step-", ".writing"
+MIB = 2**20
+
+
+def step_of(checkpoint: Path) -> int:
+    """The number of steps that were made when the checkpoint was written."""
+    return int(checkpoint.name.removeprefix(PREFIX))
+
+
+def complete(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`, oldest first. What a killed process was writing is none."""
+    return sorted(folder.glob(f"{PREFIX}*"), key=step_of)
+
+
+def write_checkpoint(folder: Path, step: int, write: Callable[[Path], None], keep: int) -> Path:
+    """The checkpoint of that step, whose files `write` put into an empty folder; of all, the newest `keep` remain.
+
+    Raises:
+        FinetuningError: the disk is full.
+    """
+    final, draft = folder / f"{PREFIX}{step}", folder / DRAFT
+    # The state after a step is always the same one.
+    if not final.exists():
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        try:
+            write(draft)
+            _sync(draft)
+        except Exception as error:  # each library that writes has an error of its own
+            written = sum(path.stat().st_size for path in draft.iterdir())
+            shutil.rmtree(draft)
+            if shutil.disk_usage(folder).free > written:
+                raise
+            raise _full(folder, written) from error
+        draft.rename(final)
+        _sync(folder, contents=False)
+    for old in complete(folder)[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def require_space(folder: Path, needed: int) -> None:
+    """Nothing, when the disk that holds `folder` has `needed` bytes.
+
+    Raises:
+        FinetuningError: it has less.
+    """
+    if shutil.disk_usage(folder).free < needed:
+        raise _full(folder, needed)
+
+
+def _full(folder: Path, needed: int) -> FinetuningError:
+    free = shutil.disk_usage(folder).free
+    return FinetuningError(
+        f"{folder}: the disk is full: checkpoints need {-(-needed // MIB):,} MiB, and {free // MIB:,} MiB are free. "
+        "Make room, or set FINETUNING_ARTIFACTS to a folder on another disk; training goes on from the last checkpoint."
+    )
+
+
+def _sync(folder: Path, contents: bool = True) -> None:
+    """Nothing; the files in the folder, and their names, are on the disk."""
+    for path in [*(folder.iterdir() if contents else ()), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

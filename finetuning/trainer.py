@@ -1,0 +1,224 @@
+"""trl's trainer with batches, a loss and checkpoints of its own; everything else is trl's and transformers'."""
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from accelerate.utils import gather_object
+from peft.optimizers import create_loraplus_optimizer
+from safetensors.torch import load_file, save_file
+from transformers.trainer import TRAINER_STATE_NAME
+from trl import SFTTrainer
+
+from finetuning.batches import EpochLoader, Order, StepBatches, TokenRows
+from finetuning.checkpoints import write_checkpoint
+from finetuning.layouts import NOT_SUPERVISED
+from finetuning.supervised_loss import supervised_loss
+
+WEIGHTS, RANDOM, PROGRESS = "trainable.safetensors", "random.pt", "progress.json"
+
+
+class Moment(NamedTuple):
+    """Between two steps, what is not in weights and optimizer and changes during a step."""
+
+    random: dict[str, torch.Tensor]
+    """The states of torch's random number generators, which are all that training draws from."""
+    loss: torch.Tensor
+    """The sum of the losses of steps since the last point of the loss curve."""
+    tokens: int
+
+
+@dataclass
+class Progress:
+    """What a training has come to, that transformers' own state does not hold."""
+
+    loss: float = 0.0
+    """The sum of the losses of steps since the last point of the loss curve."""
+    logged: int = 0
+    """The step of that point."""
+    seconds: float = 0.0
+    """Training until `since`."""
+    since: float = 0.0
+    """By this process's clock."""
+    best: float | None = None
+    """The least eval loss."""
+    stalled: int = 0
+    """Evaluations since then."""
+
+
+class AdapterTrainer(SFTTrainer):
+    """Trains an adapter on rows that are tokens already.
+
+    Args:
+        rows_per_step: of all processes and micro-batches together.
+        order: how rows become steps (`StepBatches`).
+        own_head: take the loss from `supervised_loss`; trl's own needs less memory on a GPU, and twice the time of a
+            step's head on a CPU, where its backward pass runs in float32.
+        keep: how many checkpoints remain.
+        loraplus_lr_ratio: how much faster the matrices B learn (LoRA+); None for the same speed.
+    """
+
+    def __init__(
+        self,
+        *,
+        rows_per_step: int,
+        order: Order,
+        own_head: bool,
+        keep: int = 2,
+        loraplus_lr_ratio: float | None = None,
+        **settings: Any,
+    ) -> None:
+        self.rows_per_step, self.order, self.own_head, self.keep = rows_per_step, order, own_head, keep
+        self.loraplus_lr_ratio = loraplus_lr_ratio
+        # What a checkpoint keeps beside transformers' own state.
+        self.progress = Progress()
+        super().__init__(**settings)
+
+    def get_train_dataloader(self) -> EpochLoader:
+        """The micro-batches of this process."""
+        rows: Any = self.train_dataset
+        token_rows = TokenRows(rows)
+        batches = StepBatches(
+            token_rows.lengths,
+            self.rows_per_step,
+            self.args.gradient_accumulation_steps,
+            self.order,
+            self.args.seed,
+            self.args.process_index,
+            self.args.world_size,
+        )
+        # A generator of its own: what is drawn while a loader starts must not move what dropout draws.
+        return EpochLoader(
+            token_rows,
+            batch_sampler=batches,
+            collate_fn=self.data_collator,
+            pin_memory=self.args.dataloader_pin_memory,
+            generator=torch.Generator(),
+        )
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch=None):
+        """The same loss as trl's `nll`: the sum over supervised tokens, divided by their number in the whole step."""
+        if not self.own_head:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        head: Any = self.accelerator.unwrap_model(model).get_output_embeddings()
+        total, count = supervised_loss(model, head, inputs)
+        loss = total / (count if num_items_in_batch is None else num_items_in_batch)
+        # The number is that of all processes, over which the gradients are averaged.
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            loss = loss * self.accelerator.num_processes
+        return (loss, None) if return_outputs else loss
+
+    def evaluate(self, *args: Any, **settings: Any) -> dict[str, float]:
+        """The mean loss over all supervised tokens of the eval rows, as `eval_loss`."""
+        rows: Any = self.eval_dataset
+        token_rows, size = TokenRows(rows), self.args.per_device_eval_batch_size
+        batches = StepBatches(token_rows.lengths, size, 1, "group_by_length", self.args.seed)
+        sums = torch.zeros(2, dtype=torch.float64)
+        adapted: Any = self.model
+        was_training = adapted.training
+        adapted.eval()
+        for number, batch in enumerate(batches):
+            if number % self.args.world_size == self.args.process_index:
+                sums += self._loss_of([token_rows[i] for i in batch])
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        adapted.train(was_training)
+        total, count = torch.stack([torch.tensor(pair) for pair in gather_object([sums.tolist()])]).sum(dim=0).tolist()
+        metrics = {"eval_loss": total / max(count, 1)}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _loss_of(self, rows: list[dict[str, Any]]) -> torch.Tensor:
+        """The summed loss of some rows, and the number of their supervised tokens."""
+        inputs = self._prepare_inputs(self.data_collator(rows))
+        count = (inputs["labels"][:, 1:] != NOT_SUPERVISED).sum()
+        with torch.no_grad(), self.compute_loss_context_manager():
+            mean: Any = self.compute_loss(self.model, inputs)
+        return torch.stack([mean.double() * count, count.double()]).cpu()
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """The recipe's optimizer; with LoRA+, matrices A and B in groups of their own."""
+        if self.loraplus_lr_ratio is None or self.optimizer is not None:
+            return super().create_optimizer(model)
+        adapted: Any = self.model
+        optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, adapted)
+        settings |= {"weight_decay": self.args.weight_decay}
+        self.optimizer = create_loraplus_optimizer(
+            adapted, optimizer_class, loraplus_lr_ratio=self.loraplus_lr_ratio, **settings
+        )
+        return self.optimizer
+
+    def moment(self) -> Moment:
+        """What has to be as it is now when training goes on from here."""
+        return Moment(_random_state(), self._tr_loss.clone(), self.state.num_input_tokens_seen)
+
+    def go_back(self, moment: Moment) -> None:
+        """Nothing; a step that was begun since then has left no trace."""
+        _set_random_state(moment.random)
+        self._tr_loss = moment.loss
+        self.state.num_input_tokens_seen = moment.tokens
+        adapted: Any = self.model
+        adapted.zero_grad()
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        states = gather_object([_random_state()])
+        if self.is_world_process_zero():
+            write_checkpoint(
+                Path(self.args.output_dir or ""),
+                self.state.global_step,
+                lambda draft: self._write(draft, states),
+                self.keep,
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _write(self, folder: Path, random_states: list[dict[str, torch.Tensor]]) -> None:
+        save_file(self.trainable(), folder / WEIGHTS)
+        self._save_optimizer_and_scheduler(str(folder))
+        self._save_scaler(str(folder))
+        torch.save(random_states, folder / RANDOM)
+        self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
+        self.progress.loss, self.progress.logged = self._tr_loss.item(), self._globalstep_last_logged
+        self.progress.seconds += time.monotonic() - self.progress.since
+        self.progress.since = time.monotonic()
+        (folder / PROGRESS).write_text(json.dumps(asdict(self.progress)))
+
+    def begin(self, checkpoint: Path | None) -> None:
+        """Nothing; losses, seconds and the best eval loss count on from those of the checkpoint, and the clock runs."""
+        if checkpoint:
+            self.progress = Progress(**json.loads((checkpoint / PROGRESS).read_text()))
+            self._tr_loss += self.progress.loss
+            self._globalstep_last_logged = self.progress.logged
+        self.progress.since = time.monotonic()
+
+    def trainable(self) -> dict[str, torch.Tensor]:
+        """All that is trained, by name."""
+        model: Any = self.accelerator.unwrap_model(self.model)
+        return {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+
+    def set_trainable(self, path: Path) -> None:
+        """Nothing; what is trained has the values in that file, bit for bit."""
+        saved = load_file(path)
+        with torch.no_grad():
+            for name, parameter in self.trainable().items():
+                parameter.copy_(saved[name])
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        self.set_trainable(Path(resume_from_checkpoint) / WEIGHTS)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint:
+            _set_random_state(torch.load(Path(checkpoint) / RANDOM)[self.args.process_index])
+
+
+def _random_state() -> dict[str, torch.Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    return states | {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else states
+
+
+def _set_random_state(states: dict[str, torch.Tensor]) -> None:
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"])

@@ -71,7 +71,8 @@ class AdapterTrainer(SFTTrainer):
         loraplus_lr_ratio: float | None = None,
         **settings: Any,
     ) -> None:
-        self.rows_per_step, self.order, self.own_head, self.keep = rows_per_step, order, own_head, keep
+        self.rows_per_step, self.own_head, self.keep = rows_per_step, own_head, keep
+        self.order: Order = order
         self.loraplus_lr_ratio = loraplus_lr_ratio
         # What a checkpoint keeps beside transformers' own state.
         self.progress = Progress()

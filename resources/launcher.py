@@ -13,8 +13,9 @@ import dagster as dg
 from dagster._core.errors import DagsterPipesExecutionError
 
 from finetuning.errors import FinetuningError
-from finetuning.training_process import FAILURE, HANG
 
+# Beside the job: what a child writes about a mistake that the user can mend, and about where it hung.
+FAILURE, HANG = "failure.txt", "hang.txt"
 # A child that was told to end writes a checkpoint first.
 SECONDS_TO_END = 60
 

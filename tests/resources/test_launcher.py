@@ -9,9 +9,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from finetuning import training_process
 from finetuning.errors import FinetuningError
-from finetuning.training_process import FAILURE, HANG
-from resources.launcher import Launcher, child_environment, reason_of_death
+from resources.launcher import FAILURE, HANG, Launcher, child_environment, reason_of_death
 
 
 def launch(monkeypatch, tmp_path, source: str, instance=None):
@@ -60,6 +60,10 @@ def test_a_child_that_was_killed_is_said_to_have_been_killed(monkeypatch, tmp_pa
 
 def test_a_death_without_words_points_to_the_logs(tmp_path):
     assert "compute logs" in reason_of_death(tmp_path, "External execution process failed with code 1")
+
+
+def test_both_ends_have_the_same_names_for_what_lies_beside_a_job():
+    assert (FAILURE, HANG) == (training_process.FAILURE, training_process.HANG)
 
 
 def test_a_child_that_hung_is_said_to_have_hung_and_where(tmp_path):

@@ -12,7 +12,9 @@ from resources.artifacts import Artifact, Artifacts, checkpoints_of
 from resources.gpu import Gpu
 from resources.launcher import Launcher
 
-HOW_IT_RUNS = {"on_oom", "save_steps", "save_minutes", "save_total_limit", "step_timeout_minutes"}
+HOW_IT_RUNS = {"on_oom", "save_steps", "save_minutes", "save_total_limit", "step_timeout_minutes", "report_to"}
+
+HOW_IT_RAN = ("processes", "per_device_train_batch_size", "gradient_accumulation_steps")
 
 
 @dg.asset(
@@ -81,10 +83,10 @@ def metadata_of(artifact: Artifact) -> dict:
 
     summary = artifact.summary
     shown = ("trainable_parameters", "steps", "train_loss", "eval_loss", "tokens_per_second", "peak_memory_mb")
-    picture = loss_curve(summary["curve"], summary["eval_loss"])
+    picture = loss_curve(summary["curve"], summary["eval_loss"], summary["eval_curve"])
     return {
         **artifact.metadata(),
-        **{key: summary[key] for key in (*shown, "attention", "device")},
+        **{key: summary[key] for key in (*shown, "attention", "device", *HOW_IT_RAN)},
         "attention_passed_over": dg.MetadataValue.json(summary["passed_over"]),
         "loss_curve": dg.MetadataValue.md(as_markdown(picture, "Loss curve")),
     }

@@ -15,10 +15,14 @@ def as_markdown(png: bytes, title: str) -> str:
     return f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})"
 
 
-def loss_curve(curve: Sequence[Mapping[str, float]], eval_loss: float) -> bytes:
-    """Training loss by step, with the loss on the eval split after training as a line across."""
+def loss_curve(
+    curve: Sequence[Mapping[str, float]], eval_loss: float, eval_curve: Sequence[Mapping[str, float]] = ()
+) -> bytes:
+    """Training loss by step, with the loss on the eval split after training as a line across, and before as points."""
     figure, axes = _figure("Loss while training", "step", "loss (nats per supervised token)")
     axes.plot([point["step"] for point in curve], [point["loss"] for point in curve], color=TUNED, label="train")
+    if len(eval_curve) > 1:
+        axes.plot([point["step"] for point in eval_curve], [point["loss"] for point in eval_curve], "o", color=INK)
     axes.axhline(eval_loss, color=INK, linestyle="--", linewidth=1, label=f"eval, after training: {eval_loss:.3f}")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)

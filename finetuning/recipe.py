@@ -41,6 +41,23 @@ DType = Literal["bfloat16", "float16", "float32"]
 Format = Literal["messages", "sharegpt", "alpaca", "prompt-completion", "question-answer", "ultrafeedback"]
 Kernel = Literal["flash_attention_2", "flash_attention_3", "flash_attention_4", "sdpa", "eager"]
 Metric = Literal["final-answer", "exact-match"]
+# By transformers' names.
+Tracker = Literal[
+    "tensorboard",
+    "azure_ml",
+    "clearml",
+    "codecarbon",
+    "comet_ml",
+    "dagshub",
+    "dvclive",
+    "flyte",
+    "kubeflow",
+    "mlflow",
+    "neptune",
+    "swanlab",
+    "trackio",
+    "wandb",
+]
 
 
 class Spec(BaseModel):
@@ -377,6 +394,14 @@ class LoraSpec(Spec):
     use_rslora: bool = Field(default=False, description="Scale by `lora_alpha / sqrt(r)` instead; for high ranks.")
     use_dora: bool = Field(default=False, description="Train magnitude and direction apart (DoRA); slower.")
     bias: Literal["none", "all", "lora_only"] = Field(default="none", description="Which biases are trained too.")
+    init_lora_weights: Literal[True, "gaussian", "orthogonal", "pissa", "olora"] = Field(
+        default=True,
+        description="How the adapter starts: `true`, `gaussian` and `orthogonal` as no change of the model; `pissa` "
+        "and `olora` as a part of its weights, saved as a LoRA adapter of rank `2r` for the model as it was.",
+    )
+    modules_to_save: Annotated[tuple[Text, ...], Field(strict=False, min_length=1)] | None = Field(
+        default=None, description="Modules that are trained and saved whole, such as `lm_head`; `null` for none."
+    )
 
     @field_validator("target_modules", mode="before")
     @classmethod
@@ -477,6 +502,11 @@ class TrainingSpec(Spec):
         default=60.0, gt=0, description="Minutes without any progress after which training is taken for hung."
     )
     logging_steps: Count = Field(default=10, description="Steps between two points of the loss curve.")
+    report_to: Annotated[tuple[Tracker, ...], Field(strict=False)] = Field(
+        default=("tensorboard",),
+        description="Where the curves go as well: `tensorboard`, the folder of that name in the artifact, or any "
+        "tracker that transformers knows and whose package is installed.",
+    )
     seed: int = Field(
         default=42, ge=0, description="Seed of the adapter's start, of dropout, and of the order of rows."
     )

@@ -15,6 +15,13 @@ def contradictions(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     yield from _packing(base_model, training)
     if base_model.get("dtype") == "float16" and training.get("bf16", True) is True:
         yield ("training", "bf16"), "true with base_model.dtype float16; write bf16: false, or dtype: bfloat16"
+    start = _section(data, "lora").get("init_lora_weights")
+    if start in ("pissa", "olora") and base_model.get("quantization", {}) is not None:
+        yield (
+            ("lora", "init_lora_weights"),
+            f"{start}, which takes the adapter out of the base model's weights, and these are quantized; write "
+            "base_model.quantization: null, or init_lora_weights: true",
+        )
     yield from _overlap(dataset)
 
 

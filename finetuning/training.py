@@ -3,6 +3,7 @@
 import gc
 import os
 import resource
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from datasets import Dataset
 from pydantic import BaseModel, ConfigDict, Field
 from transformers import AutoTokenizer
+from transformers.integrations import get_available_reporting_integrations
 from trl import SFTConfig, pack_dataset
 
 from finetuning.checkpoints import complete, require_space, step_of
@@ -33,6 +35,7 @@ OURS = {
     "loraplus_lr_ratio",
     "eval_steps",
     "early_stopping_patience",
+    "report_to",
     "on_oom",
     "save_steps",
     "save_minutes",
@@ -119,7 +122,7 @@ def _train(job: TrainingJob, progress: Progress, size: BatchSize, hang: Path) ->
         callbacks=[callback],
         rows_per_step=job.training.per_device_train_batch_size * job.training.gradient_accumulation_steps * processes(),
         order=job.training.train_sampling_strategy,
-        own_head=model.device.type == "cpu" or bool(new_tokens and has_bias(model.get_output_embeddings())),
+        own_head=model.device.type == "cpu" or trains_head(model, job, new_tokens),
         keep=job.training.save_total_limit,
         loraplus_lr_ratio=job.training.loraplus_lr_ratio,
     )
@@ -127,13 +130,21 @@ def _train(job: TrainingJob, progress: Progress, size: BatchSize, hang: Path) ->
     adapted: Any = trainer.model
     adapt_head(adapted, new_tokens)
     keep_master_weights(adapted)
+    # These take a part out of the base model's weights; the difference from the start fits the model as it was.
+    start = job.checkpoints / "start" if job.lora.init_lora_weights in ("pissa", "olora") else None
+    if start:
+        adapted.save_pretrained(start, save_embedding_layers=False)
     _run(job, trainer, callback)
     progress.update("measuring the loss on the eval split")
     eval_loss = trainer.evaluate()["eval_loss"]
     watchdog.rest()
     if trainer.is_world_process_zero():
         # peft would add all embeddings, which are as they were but for rows that it saves by themselves.
-        adapted.save_pretrained(job.output, save_embedding_layers=False)
+        adapted.save_pretrained(
+            job.output, save_embedding_layers=False, path_initial_model_for_weight_conversion=start and str(start)
+        )
+        if (events := job.checkpoints / "tensorboard").exists():
+            shutil.copytree(events, job.output / "tensorboard")
         tokenizer.save_pretrained(job.output)
     return _summary(trainer, eval_loss, size)
 
@@ -231,6 +242,13 @@ def require_target_modules(model: torch.nn.Module, job: TrainingJob) -> None:
             )
 
 
+def trains_head(model: Any, job: TrainingJob, new_tokens: list[int]) -> bool:
+    """Whether something of the head is trained that trl's own loss would pass by."""
+    head = model.get_output_embeddings()
+    name = next(name for name, module in model.named_modules() if module is head)
+    return bool(new_tokens and has_bias(head)) or name.rsplit(".")[-1] in (job.lora.modules_to_save or ())
+
+
 def keep_master_weights(model: torch.nn.Module) -> None:
     """Nothing; what is trained is stored in float32, and computed with in bfloat16 by the trainer's autocast.
 
@@ -256,7 +274,7 @@ def sft_config(job: TrainingJob, size: BatchSize) -> SFTConfig:
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
         save_strategy="no",
-        report_to=[],
+        report_to=trackers(job),
         disable_tqdm=True,
         # The filter replaces a loss that is not a number by the mean of those before it.
         logging_nan_inf_filter=False,
@@ -264,6 +282,23 @@ def sft_config(job: TrainingJob, size: BatchSize) -> SFTConfig:
         use_cpu=on_cpu,
         dataloader_pin_memory=not on_cpu,
     )
+
+
+def trackers(job: TrainingJob) -> list[str]:
+    """The names of the recipe's trackers. TensorBoard's files outlive a failure, as checkpoints do.
+
+    Raises:
+        FinetuningError: one of them is not installed.
+    """
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(job.checkpoints / "tensorboard")
+    there = get_available_reporting_integrations()
+    for name in job.training.report_to:
+        if name not in there:
+            raise FinetuningError(
+                f"{job.where}: training.report_to: {name} is not installed here; there are {', '.join(there)}. Install "
+                "its package, or take it off the list."
+            )
+    return list(job.training.report_to)
 
 
 def train_rows(job: TrainingJob) -> Dataset:

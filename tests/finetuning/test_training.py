@@ -6,6 +6,9 @@ from itertools import chain
 import pytest
 import torch
 from datasets import Dataset
+from peft import PeftModel
+from safetensors.torch import load_file
+from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerState, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
@@ -188,3 +191,88 @@ def test_without_memory_a_step_is_cut_in_halves_until_it_fits_and_that_is_record
 def test_only_a_lack_of_memory_is_taken_for_one():
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def data(tmp_path, tiny, rows=ROWS):
+    for split in ("train", "eval"):
+        Dataset.from_list(rows).to_parquet(str(tmp_path / f"{split}.parquet"))
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(tmp_path / "tokenizer")
+
+
+KINDS = {
+    "LoRA": {},
+    "rsLoRA": {"use_rslora": True},
+    "DoRA": {"use_dora": True},
+    "PiSSA": {"init_lora_weights": "pissa"},
+    "OLoRA": {"init_lora_weights": "olora"},
+    "gaussian": {"init_lora_weights": "gaussian"},
+    "a head that is trained whole": {"modules_to_save": ["lm_head"]},
+    "all biases": {"bias": "all"},
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_each_kind_of_adapter_fits_the_base_model_as_it_was(tmp_path, name):
+    folder = save_tiny_model("mistral-7b-fennec", tmp_path / "model")
+    data(tmp_path, folder)
+    settings = {"max_steps": 4, "learning_rate": 1e-2, "per_device_train_batch_size": 3}
+    job = job_of(tmp_path, folder, lora={"r": 4, "lora_dropout": 0.0, **KINDS[name]}, training=settings)
+    summary = train(job, Progress(lambda line: None, ""))
+    base = load_model(folder)
+    before = mean_loss(base)
+    adapted = PeftModel.from_pretrained(base, str(job.output))
+    assert mean_loss(adapted) == pytest.approx(summary["eval_loss"], rel=1e-5)
+    assert summary["eval_loss"] < before - 1e-3, "nothing was learned, so equal losses prove nothing"
+
+
+def mean_loss(model) -> float:
+    """The mean loss over the supervised tokens of ROWS, one row at a time, by the model's own logits."""
+    total, count = 0.0, 0
+    for row in ROWS:
+        labels = torch.tensor(row["labels"][1:])
+        with torch.no_grad():
+            logits = model(torch.tensor([row["input_ids"]])).logits[0, :-1]
+        total += cross_entropy(logits, labels, ignore_index=-100, reduction="sum").item()
+        count += int((labels != -100).sum())
+    return total / count
+
+
+def test_loraplus_teaches_the_second_matrix_faster(tmp_path, tiny):
+    data(tmp_path, tiny)
+    norms = {}
+    for ratio in (None, 16.0):
+        job = job_of(
+            tmp_path,
+            tiny,
+            training={"max_steps": 1, "learning_rate": 1e-4, "loraplus_lr_ratio": ratio},
+            output=tmp_path / f"adapter-{ratio}",
+        )
+        train(job, Progress(lambda line: None, ""))
+        weights = load_file(job.output / "adapter_model.safetensors")
+        norms[ratio] = sum(weight.abs().sum().item() for name, weight in weights.items() if "lora_B" in name)
+    assert norms[16.0] == pytest.approx(16 * norms[None], rel=1e-3)
+
+
+def test_training_ends_when_the_eval_loss_no_longer_falls_and_keeps_the_best_weights(tmp_path, tiny):
+    data(tmp_path, tiny)
+    Dataset.from_list([{"input_ids": list(range(90, 60, -1)), "labels": list(range(90, 60, -1))}]).to_parquet(
+        str(tmp_path / "eval.parquet")
+    )
+    settings = {"max_steps": 60, "learning_rate": 3e-2, "eval_steps": 2, "early_stopping_patience": 3}
+    summary = train(job_of(tmp_path, tiny, training=settings), Progress(lambda line: None, ""))
+    losses = [point["loss"] for point in summary["eval_curve"]]
+    assert summary["steps"] < 60 and summary["eval_loss"] == pytest.approx(min(losses), rel=1e-6)
+    assert losses.index(min(losses)) == len(losses) - 5, "three evaluations after the best one, and the last of all"
+
+
+def test_the_curves_are_in_the_artifact_for_tensorboard(tmp_path, tiny):
+    data(tmp_path, tiny)
+    job = job_of(tmp_path, tiny)
+    train(job, Progress(lambda line: None, ""))
+    assert [path for path in (job.output / "tensorboard").rglob("events.*") if path.stat().st_size]
+
+
+def test_a_tracker_that_is_not_installed_is_named(tmp_path, tiny):
+    data(tmp_path, tiny)
+    with pytest.raises(FinetuningError, match=r"report_to: swanlab is not installed here; there are .*tensorboard"):
+        train(job_of(tmp_path, tiny, training={"report_to": ["swanlab"]}), Progress(lambda line: None, ""))

@@ -17,7 +17,7 @@ demo: $(INSTALLED) ## Take RECIPE (smollm2-135m) from raw data to a published, e
 	@$(BIN)/python -m pipelines.results $(RECIPE)
 
 test: $(INSTALLED) ## Run the tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 check: $(INSTALLED) ## Format, lint, types, direction of imports, recipes, definitions
 	$(BIN)/ruff format --check .

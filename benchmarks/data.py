@@ -13,7 +13,6 @@ The last line of the output is one JSON object.
 import argparse
 import json
 import os
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -24,17 +23,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks import conversations, llamafactory_environment
+from benchmarks import conversations
 from benchmarks.data_side import Job, digests_of
+from benchmarks.sides import NAMES, WORK, peer, record_of
 
-ROOT = Path(__file__).parents[1]
-WORK = ROOT / ".cache/benchmarks"
-NAMES = {"ours": "this project", "trl": "trl", "llamafactory": "LLaMA-Factory"}
 MAX_LENGTH = 1024
 GIGABYTE = 10**9
-SHOWN_OF_A_LOG = 3_000
-# What would make a side faster or slower than it is by itself, or let it find what another left.
-UNSET = ("TOKENIZERS_PARALLELISM", "OMP_NUM_THREADS", "HF_DATASETS_CACHE", "HF_HUB_CACHE", "RAYON_NUM_THREADS")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -49,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
             count = sum(1 for line in file if line.strip())
         pythons = {"ours": sys.executable, "trl": sys.executable}
         if not options.without_peer:
-            pythons["llamafactory"] = str(peer())
+            pythons["llamafactory"] = peer()
         runs: dict[str, list[dict[str, Any]]] = {side: [] for side in pythons}
         for number in range(options.rounds):
             for side, python in pythons.items():
@@ -99,14 +93,6 @@ def generated(path: Path, **amount: int) -> Path:
     return path
 
 
-def peer() -> Path:
-    """The interpreter that has LLaMA-Factory."""
-    try:
-        return llamafactory_environment.python()
-    except subprocess.CalledProcessError:
-        raise SystemExit("LLaMA-Factory can not be installed; --without-peer measures without it.") from None
-
-
 def job_in(folder: Path, rows: Path, tokenizer: str, workers: int | None) -> Job:
     """A job with a folder of its own."""
     (folder / "work").mkdir(parents=True)
@@ -115,22 +101,7 @@ def job_in(folder: Path, rows: Path, tokenizer: str, workers: int | None) -> Job
 
 def prepare(side: str, python: str, job: Job) -> dict[str, Any]:
     """The record of one side's preparation, with the digests of its rows, in a process and with caches of its own."""
-    folder = Path(job.record).parent
-    (folder / "job.json").write_text(json.dumps(job._asdict()))
-    command = [python, "-m", f"benchmarks.data_{side}", str(folder / "job.json")]
-    environment = {
-        **{name: value for name, value in os.environ.items() if name not in UNSET},
-        "HF_HOME": str(folder / "huggingface"),
-        "HF_HUB_OFFLINE": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-    }
-    with TemporaryDirectory(dir=folder) as temporary, (folder / "log").open("wb") as log:
-        environment["TMPDIR"] = temporary
-        done = subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
-    if done.returncode:
-        raise SystemExit(f"{NAMES[side]} failed:\n{(folder / 'log').read_text()[-SHOWN_OF_A_LOG:]}")
-    record = json.loads(Path(job.record).read_text())
+    record = record_of(f"benchmarks.data_{side}", python, job, NAMES[side])
     print(f"{NAMES[side]}: {record['rows']:,} rows in {record['seconds']:.1f} s", flush=True)
     return {**record, "digests": np.load(digests_of(job))}
 

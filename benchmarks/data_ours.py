@@ -10,13 +10,13 @@ from huggingface_hub import HfApi
 from transformers import AutoTokenizer
 
 from benchmarks.data_side import Job, job, report
+from benchmarks.memory import resident
 from finetuning.chat import write_chat
 from finetuning.recipe import BaseModelSpec, ChatSpec, DatasetSpec, EvalSpec, HubSpec, Recipe, SourceSpec
 from finetuning.source_revisions import resolve_all
 from finetuning.sources import write_raw
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
-MEGABYTE = 2**20
 EVAL_FRACTION = 0.01
 
 
@@ -58,12 +58,6 @@ def batches(folder: Path) -> Iterator[pa.RecordBatch]:
     for split in ("train", "eval"):
         with pq.ParquetFile(folder / f"{split}.parquet") as file:
             yield from file.iter_batches(1_000, columns=["input_ids", "labels"])
-
-
-def resident(key: str) -> float:
-    """Megabytes of memory that this process holds now (`VmRSS`) or held at most (`VmHWM`)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 / MEGABYTE for line in lines if line.startswith(f"{key}:"))
 
 
 if __name__ == "__main__":

@@ -24,10 +24,22 @@ def load_model(folder: Path | str, **kwargs: Any) -> Any:
 
     transformers 5.23 quantizes layers whose type is exactly `torch.nn.Linear`. Falcon's linear layers are a subclass
     that computes the same; they would stay in full precision with no error.
+
+    Raises:
+        FinetuningError: the architecture does not have the attention kernel.
     """
     logging.disable_progress_bar()
     modeling_falcon.FalconLinear = torch.nn.Linear  # pyright: ignore[reportAttributeAccessIssue]
-    return AutoModelForCausalLM.from_pretrained(folder, **kwargs)
+    try:
+        return AutoModelForCausalLM.from_pretrained(folder, **kwargs)
+    except ValueError as error:
+        architecture, lacks, _ = str(error).partition(" does not support ")
+        if not lacks or "attn_implementation" not in kwargs:
+            raise
+        raise FinetuningError(
+            f"base_model.attention: {kwargs['attn_implementation']} is no kernel that {architecture} has. Write "
+            "another one, such as eager, which every architecture has."
+        ) from error
 
 
 def load_dense(spec: BaseModelSpec, folder: Path, dtype: str, where: str) -> PreTrainedModel:

@@ -315,7 +315,6 @@ def test_sdpa_and_eager_attention_agree_on_a_padded_batch(trained_on, name, side
     assert (eager - sdpa).abs().max() < ROUNDING * eager.abs().max()
 
 
-@pytest.mark.xfail(raises=ValueError, reason="the error is transformers' own, and knows no recipe")
 @pytest.mark.parametrize("quantization", [None, NF4], ids=["in full precision", "in 4 bits"])
 def test_a_kernel_that_an_architecture_does_not_have_is_a_mistake_of_the_recipe(tmp_path, quantization):
     with pytest.raises(FinetuningError, match=r"base_model\.attention.*sdpa.*Gemma2ForCausalLM.*eager"):

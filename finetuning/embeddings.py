@@ -65,15 +65,15 @@ def lora_config(spec: LoraSpec, model: Any, tokens: list[int], where: str) -> Lo
         FinetuningError: the recipe targets the head as well.
     """
     settings: dict[str, Any] = spec.model_dump() | {"task_type": "CAUSAL_LM"}
-    if not tokens:
-        return LoraConfig(**settings)
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     names = {id(module): name for name, module in model.named_modules()}
     if names[id(head)].rsplit(".")[-1] in settings["target_modules"]:
         raise FinetuningError(
-            f"{where}: lora.target_modules: {names[id(head)]} can not be a target while the chat template brings new "
-            "tokens, whose rows of it are trained by themselves. Take it off the list."
+            f"{where}: lora.target_modules: {names[id(head)]} can not be a target: trl's loss would pass its adapter "
+            f"by. Take it off the list; modules_to_save: [{names[id(head)]}] trains it whole."
         )
+    if not tokens:
+        return LoraConfig(**settings)
     apart = not has_bias(head) and head.weight is not embeddings.weight
     settings["trainable_token_indices"] = {names[id(layer)]: tokens for layer in ([embeddings, head][: 1 + apart])}
     return LoraConfig(**settings)

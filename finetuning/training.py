@@ -144,7 +144,7 @@ def _train(job: TrainingJob, progress: Progress, size: BatchSize, hang: Path) ->
             job.output, save_embedding_layers=False, path_initial_model_for_weight_conversion=start and str(start)
         )
         if (events := job.checkpoints / "tensorboard").exists():
-            shutil.copytree(events, job.output / "tensorboard")
+            shutil.copytree(events, job.output / "tensorboard", dirs_exist_ok=True)
         tokenizer.save_pretrained(job.output)
     return _summary(trainer, eval_loss, size)
 

@@ -151,6 +151,8 @@ def _train(job: TrainingJob, progress: Progress, size: BatchSize, hang: Path) ->
 
 def _run(job: TrainingJob, trainer: AdapterTrainer, callback: TrainingProgress) -> None:
     """Nothing; all steps were made, of which the newest checkpoint has the first ones."""
+    # Of several processes, transformers makes the folder in the first one only.
+    job.checkpoints.mkdir(parents=True, exist_ok=True)
     trained = sum(p.numel() * 4 for p in trainer.trainable().values())
     # What is trained and the optimizer's two numbers for each, in float32, and one checkpoint more while it is written.
     require_space(job.checkpoints, 3 * trained * (trainer.keep + 1) + trained)

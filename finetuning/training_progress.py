@@ -87,9 +87,8 @@ class TrainingProgress(TrainerCallback):
         elapsed = max(time.monotonic() - self._started, 1e-9)
         left = elapsed / (state.global_step - self._step) * (state.max_steps - state.global_step)
         speed = f"{(state.num_input_tokens_seen - self._tokens) / elapsed:.0f} tokens/s"
-        self.progress.update(
-            f"step {state.global_step}/{state.max_steps} · loss {self._loss:.4f} · {speed} · {left:.0f} s left"
-        )
+        loss = "" if math.isnan(self._loss) else f"loss {self._loss:.4f} · "
+        self.progress.update(f"step {state.global_step}/{state.max_steps} · {loss}{speed} · {left:.0f} s left")
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
         """Ends a training of several processes that one of them was told to end."""

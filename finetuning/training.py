@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import torch
 from datasets import Dataset
+from peft.tuners.tuners_utils import BaseTunerLayer
 from pydantic import BaseModel, ConfigDict, Field
 from transformers import AutoTokenizer
 from transformers.integrations import get_available_reporting_integrations
@@ -21,6 +22,7 @@ from finetuning.checkpoints import complete, require_space, step_of
 from finetuning.embeddings import adapt_head, give_rows, has_bias, linear_layers, lora_config
 from finetuning.errors import FinetuningError
 from finetuning.interruption import Interrupted, Interruption, Watchdog
+from finetuning.loftq import start_from_factors
 from finetuning.progress import Progress
 from finetuning.quantization import keep_trainable_on_cpu, load_model
 from finetuning.recipe import LoraSpec, TrainingSpec
@@ -33,6 +35,7 @@ MIB = 2**20
 OURS = {
     "train_sampling_strategy",
     "loraplus_lr_ratio",
+    "tokens_per_step",
     "eval_steps",
     "early_stopping_patience",
     "report_to",
@@ -125,11 +128,15 @@ def _train(job: TrainingJob, progress: Progress, size: BatchSize, hang: Path) ->
         own_head=model.device.type == "cpu" or trains_head(model, job, new_tokens),
         keep=job.training.save_total_limit,
         loraplus_lr_ratio=job.training.loraplus_lr_ratio,
+        tokens_per_step=job.training.tokens_per_step,
     )
     callback.trainer = trainer
     adapted: Any = trainer.model
     adapt_head(adapted, new_tokens)
     keep_master_weights(adapted)
+    leave_casts_to_autocast(trainer)
+    if job.lora.init_lora_weights == "loftq":
+        start_from_factors(adapted, job.base_model)
     # These take a part out of the base model's weights; the difference from the start fits the model as it was.
     start = job.checkpoints / "start" if job.lora.init_lora_weights in ("pissa", "olora") else None
     if start:
@@ -260,6 +267,18 @@ def keep_master_weights(model: torch.nn.Module) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+
+
+def leave_casts_to_autocast(trainer: AdapterTrainer) -> None:
+    """Nothing; where the trainer computes in a format of its own, peft does not turn what an adapter gets into float32.
+
+    peft knows a GPU's autocast only. On a CPU it would widen what autocast narrows again: the same numbers, with two
+    copies of each layer's input.
+    """
+    model: Any = trainer.model
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer) and trainer.accelerator.mixed_precision != "no":
+            module.cast_input_dtype_enabled = False  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def sft_config(job: TrainingJob, size: BatchSize) -> SFTConfig:

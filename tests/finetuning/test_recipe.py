@@ -175,6 +175,18 @@ WRONG = {
         "base_model: {repo: a/b, attention: [flash_attention_2, sdpa]}\ntraining: {packing: true}",
         ["training.packing: true, and base_model.attention allows sdpa", "attend to each other"],
     ),
+    "tokens and rows a step": (
+        "training: {tokens_per_step: 4096, per_device_train_batch_size: 4}",
+        ["training.per_device_train_batch_size: 4 beside tokens_per_step"],
+    ),
+    "fewer tokens a step than in a row": (
+        "chat: {max_length: 512}\ntraining: {tokens_per_step: 256}",
+        ["training.tokens_per_step: 256", "512 or more"],
+    ),
+    "an adapter from the rest of what is not quantized": (
+        "base_model: {repo: a/b, quantization: null}\nlora: {init_lora_weights: loftq}",
+        ["lora.init_lora_weights: loftq", "quantization: {bits: 4}"],
+    ),
     "packing with default kernels": ("training: {packing: true}", ["base_model.attention allows sdpa"]),
     "bfloat16 on float16": ("base_model: {repo: a/b, dtype: float16}", ["training.bf16: true with base_model.dtype"]),
     "unknown metric": ("evaluation: {metrics: [final-anwser]}", ["'final-anwser' is not", "nearest is final-answer"]),

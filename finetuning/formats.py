@@ -122,9 +122,12 @@ def messages(row: Row, source: SourceSpec) -> list[Message]:
     """
     found = []
     for number, message in enumerate(_dicts(row, "messages")):
-        role = message.get("role")
-        made = _message(role, message.get("content"), f"messages[{number}]")
-        if role in ("assistant", "tool"):
+        role, content = message.get("role"), message.get("content")
+        if role in ROLES and isinstance(content, str):  # as nearly all are
+            made: Message = {"role": role, "content": content}
+        else:
+            made = _message(role, content, f"messages[{number}]")
+        if len(message) > 2 and role in ("assistant", "tool"):
             made |= {key: message[key] for key in TOOL_KEYS if message.get(key)}
             _check_tool_keys(made, f"messages[{number}]")
         found.append(made)

@@ -2,15 +2,14 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from assets.mistakes import explained
 from assets.partitions import BASE_MODELS, OWNERS
-from finetuning.errors import FinetuningError
+from assets.verdicts import verdict_on
 from finetuning.recipe import Recipe, load
-from finetuning.verdict import require_verdict
 from resources.artifacts import Artifact, Artifacts
 from resources.hub import Hub, HubConnection
 
@@ -85,22 +84,6 @@ def published_repo(
             "endpoint": endpoint,
         },
     )
-
-
-def verdict_on(recipe: Recipe, adapter: Artifact, evaluation_report: Artifact) -> dict[str, Any]:
-    """The report, which holds a passed verdict on this adapter by the recipe's rules of today.
-
-    Raises:
-        FinetuningError: it is about another adapter, by other rules, or did not pass.
-    """
-    report = require_verdict(evaluation_report.path, adapter.fingerprint, recipe.name)
-    evaluation_report.require_inputs(adapter)
-    if evaluation_report.sections["evaluation"] != recipe.evaluation.model_dump(mode="json"):
-        raise FinetuningError(
-            f"{recipe.file}: evaluation: changed since report {evaluation_report.fingerprint} was made. Materialize "
-            f"evaluation_report for {recipe.name}, then publish."
-        )
-    return report
 
 
 def base_of(recipe: Recipe, connection: HubConnection, base_model: Artifact, folder: Path) -> "Base":

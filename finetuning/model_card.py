@@ -54,6 +54,43 @@ print(tokenizer.decode(model.generate(**inputs, **stop, max_new_tokens={max_new_
 """
 
 
+MERGED_CARD = """---
+{header}
+---
+
+# {title}
+
+{summary}
+
+`{base}` with the adapter [{adapter}]({adapter_url}) merged into its weights ({dtype}). It was published because the
+adapter's evaluation passed the gate of its recipe, and the merged model says the same: on {positions} tokens of the
+eval split both find the same token likeliest in {agreement} of the cases, and their probabilities are {kl} nats apart.
+
+## Evaluation of the adapter
+
+{rows} rows of the eval split, which were never trained on; base and tuned model got the same prompts and decoding.
+
+{table}
+
+The whole report, with samples: [evaluation/report.md](evaluation/report.md).
+
+## Use
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{repo_id}", revision="{tag}")
+model = AutoModelForCausalLM.from_pretrained("{repo_id}", revision="{tag}")
+messages = {messages}
+inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens={max_new_tokens}, do_sample=False)[0]))
+```
+
+The weights are those of the base model as the adapter was trained on it: {quantization}. How it was trained is on the
+adapter's page. Fingerprint of the adapter: `{fingerprint}`.
+"""
+
+
 @dataclass(frozen=True)
 class Base:
     """Where the base model of an adapter is on the hub; `on_hub` says that it was there before."""
@@ -74,14 +111,12 @@ def model_card(
     sources: list[Mapping[str, Any]],
 ) -> str:
     """The card's Markdown with its YAML header; `trained`, `chat` and `sources` are what the manifests say."""
-    header = ModelCardData(
+    header = header_of(
+        recipe,
+        repo_id,
         base_model=base.repo_id,
-        license=recipe.hub.license,
         library_name="peft",
-        pipeline_tag="text-generation",
         tags=["lora", "dagster"],
-        datasets=sorted({source.hub for source in recipe.dataset.sources if source.hub}) or None,
-        model_name=repo_id.split("/")[-1],
         eval_results=[
             EvalResult(
                 task_type="text-generation",
@@ -93,8 +128,6 @@ def model_card(
             for name, found in report["metrics"].items()
         ],
     )
-    system = recipe.dataset.sources[0].system
-    messages = [*([{"role": "system", "content": system}] if system else []), {"role": "user", "content": "…"}]
     text = CARD.format(
         header=header.to_yaml(),
         title=repo_id.split("/")[-1],
@@ -105,7 +138,7 @@ def model_card(
         reasons="\n".join(f"- {reason}" for reason in report["verdict"]["reasons"]),
         repo_id=repo_id,
         tag=tag,
-        messages=messages,
+        messages=example(recipe),
         stop_token=chat["stop_token"],
         max_new_tokens=recipe.evaluation.max_new_tokens,
         quantization=quantization_note(recipe.base_model, base.on_hub),
@@ -115,6 +148,65 @@ def model_card(
         adapter=report["adapter"],
     )
     return str(ModelCard(text))
+
+
+def merged_card(
+    recipe: Recipe,
+    repo_id: str,
+    tag: str,
+    report: Mapping[str, Any],
+    published: Mapping[str, Any],
+    merged: Mapping[str, Any],
+) -> str:
+    """The card of the merged model; `published` and `merged` are what the manifests of adapter's repo and model say."""
+    base, quantization = published["base"]["repo_id"], recipe.base_model.quantization
+    # Its answers were not examined themselves, so that the header claims no results for them.
+    header = header_of(
+        recipe,
+        repo_id,
+        base_model=base,
+        base_model_relation="finetune",
+        library_name="transformers",
+        tags=["merged", "dagster"],
+    )
+    text = MERGED_CARD.format(
+        header=header.to_yaml(),
+        title=repo_id.split("/")[-1],
+        summary=recipe.summary,
+        base=base,
+        adapter=published["repo_id"],
+        adapter_url=f"/{published['repo_id']}/tree/{published['tag']}",
+        dtype=merged["dtype"],
+        positions=f"{merged['positions']:,}",
+        agreement=f"{merged['agreement']:.2%}",
+        kl=f"{merged['kl']:.5f}",
+        rows=report["rows"],
+        table=metrics_table(report["metrics"]).to_markdown(index=False),
+        repo_id=repo_id,
+        tag=tag,
+        messages=example(recipe),
+        max_new_tokens=recipe.evaluation.max_new_tokens,
+        quantization=f"quantized to {quantization.bits} bits and back" if quantization else "not quantized",
+        fingerprint=report["adapter"],
+    )
+    return str(ModelCard(text))
+
+
+def header_of(recipe: Recipe, repo_id: str, **more: Any) -> ModelCardData:
+    """The card's metadata: what all cards of a recipe say, and `more`."""
+    return ModelCardData(
+        license=recipe.hub.license,
+        pipeline_tag="text-generation",
+        datasets=sorted({source.hub for source in recipe.dataset.sources if source.hub}) or None,
+        model_name=repo_id.split("/")[-1],
+        **more,
+    )
+
+
+def example(recipe: Recipe) -> list[dict[str, str]]:
+    """Messages to try the model on."""
+    system = recipe.dataset.sources[0].system
+    return [*([{"role": "system", "content": system}] if system else []), {"role": "user", "content": "…"}]
 
 
 def quantization_note(spec: BaseModelSpec, on_hub: bool) -> str:

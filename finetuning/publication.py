@@ -33,3 +33,14 @@ def base_files(folder: Path, base_model: Path, card: str) -> Mapping[str, Path]:
         **{path.name: path for path in base_model.iterdir() if path.is_file() and path.name not in LEFT_OUT},
         "README.md": readme,
     }
+
+
+def merged_files(folder: Path, merged: Path, report: Path, card: str) -> Mapping[str, Path]:
+    """A merged model with its tokenizer, a card that is written into `folder`, and the report on its adapter."""
+    readme = folder / "README.md"
+    readme.write_text(card)
+    return {
+        **{path.name: path for path in merged.iterdir() if path.is_file() and path.name not in LEFT_OUT},
+        "README.md": readme,
+        **{f"evaluation/{name}": report / name for name in REPORT_FILES},
+    }

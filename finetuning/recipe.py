@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from finetuning.recipe_errors import RecipeError, as_yaml, contradiction, mistakes, nearest, section_mistake, shown
-from finetuning.recipe_rules import contradictions
+from finetuning.recipe_rules import LONGEST_NAME, contradictions
 from finetuning.recipe_yaml import read_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -598,6 +598,27 @@ class MergeSpec(Spec):
     """The model with the adapter merged into its weights."""
 
     dtype: DType = Field(default="bfloat16", description="Number format of the merged weights.")
+    min_agreement: float = Field(
+        default=0.95,
+        ge=0,
+        le=1,
+        description="Least share of tokens of eval rows that merged model and adapter both find likeliest.",
+    )
+    max_kl: float = Field(
+        default=0.02, gt=0, description="Most that the merged model's distribution may diverge there, in nats a token."
+    )
+
+    def faults(self, summary: dict[str, Any]) -> list[str]:
+        """What is asked of a merged model and the one with this summary does not keep; empty where all is well."""
+        found = []
+        if summary["agreement"] < self.min_agreement:
+            found.append(
+                f"merged model and adapter agree on {summary['agreement']:.2%} of {summary['positions']} tokens, and "
+                f"merge.min_agreement asks for {self.min_agreement:.2%}"
+            )
+        if summary["kl"] > self.max_kl:
+            found.append(f"they are {summary['kl']:.4f} nats a token apart, and merge.max_kl allows {self.max_kl:g}")
+        return found
 
 
 class HubSpec(Spec):
@@ -615,10 +636,15 @@ class HubSpec(Spec):
         # The Hub's own rule.
         part = r"(?!.*(--|\.\.))[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?"
         parts = value.split("/")
-        if len(parts) > 2 or len(value) > 96 or value.endswith(".git") or not all(re.fullmatch(part, p) for p in parts):
+        if (
+            len(parts) > 2
+            or len(value) > LONGEST_NAME
+            or value.endswith(".git")
+            or not all(re.fullmatch(part, p) for p in parts)
+        ):
             raise ValueError(
                 f"{value!r} is no name that the Hub takes; write name or namespace/name, of letters, digits, '-', '_' "
-                "and '.', at most 96, with no '--' or '..', and no '-' or '.' at either end"
+                f"and '.', at most {LONGEST_NAME}, with no '--' or '..', and no '-' or '.' at either end"
             )
         return value
 
@@ -646,7 +672,8 @@ class Recipe(Spec):
     training: TrainingSpec = Field(default=TrainingSpec(), description="How the adapter is trained.")
     evaluation: EvaluationSpec = Field(default=EvaluationSpec(), description="How base and tuned model are compared.")
     merge: MergeSpec | None = Field(
-        default=None, description="Also publish merged weights. This version cannot: leave it out."
+        default=None,
+        description="Also make one model of base and adapter, and publish it as `<hub.repo>-merged`; `null` does not.",
     )
     hub: HubSpec = Field(description="Where the adapter is published.")
 
@@ -655,12 +682,6 @@ class Recipe(Spec):
         """The recipe's file, as messages show it: relative to the current directory when it is inside."""
         path = find().get(self.name)
         return shown(path) if path else f"{self.name}.yaml"
-
-    @field_validator("merge")
-    @classmethod
-    def _no_merge_yet(cls, value: MergeSpec | None) -> None:
-        if value is not None:
-            raise ValueError("would be ignored: this version makes no merged model; write null")
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:

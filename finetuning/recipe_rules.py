@@ -8,6 +8,8 @@ from typing import Any
 
 from finetuning.recipe_errors import KeyPath
 
+LONGEST_NAME = 96  # of a repo on the Hub
+
 
 def contradictions(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     """The place of each contradiction in a recipe's data, and what to do about it."""
@@ -31,6 +33,9 @@ def contradictions(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     if start == "loftq" and _section(data, "lora").get("use_dora") is True:
         yield ("lora", "use_dora"), "true with init_lora_weights: loftq, which it would start beside; leave one out"
     yield from _tokens_per_step(training, _section(data, "chat"))
+    name = _section(data, "hub").get("repo")
+    if data.get("merge") is not None and isinstance(name, str) and len(name) > LONGEST_NAME - len("-merged"):
+        yield ("hub", "repo"), f"{name!r} with -merged would be longer than the {LONGEST_NAME} characters of the Hub"
     yield from _overlap(dataset)
 
 

@@ -8,6 +8,8 @@ import dagster as dg
 from assets.chat_dataset import chat_dataset
 from assets.evaluation_report import evaluation_report
 from assets.lora_adapter import lora_adapter
+from assets.merged_model import merged_model, same_answers
+from assets.published_merged_repo import published_merged_repo
 from assets.published_repo import published_repo
 from assets.quantized_base_model import quantized_base_model
 from assets.raw_dataset import raw_dataset
@@ -33,7 +35,17 @@ for name, value in ENVIRONMENT.items():
 artifacts = Artifacts(root=os.environ.get("FINETUNING_ARTIFACTS", str(ROOT / "artifacts")))
 
 defs = dg.Definitions(
-    assets=[raw_dataset, chat_dataset, quantized_base_model, lora_adapter, evaluation_report, published_repo],
+    assets=[
+        raw_dataset,
+        chat_dataset,
+        quantized_base_model,
+        lora_adapter,
+        evaluation_report,
+        published_repo,
+        merged_model,
+        published_merged_repo,
+    ],
+    asset_checks=[same_answers],
     jobs=JOBS,
     resources={
         "artifacts": artifacts,

@@ -195,7 +195,10 @@ WRONG = {
         ["evaluation.gate: not in evaluation.metrics (which has final-answer): 'final-anwser'; nearest is"],
     ),
     "benchmarks": ("evaluation: {benchmarks: [mmlu]}", ["[mmlu] would be ignored: this version runs no benchmarks"]),
-    "merge": ("merge: {dtype: bfloat16}", ["merge: would be ignored: this version makes no merged model; write null"]),
+    "a name that is too long with its ending": (
+        f"merge: {{dtype: bfloat16}}\nhub: {{repo: {'x' * 90}}}",
+        ["hub.repo", "with -merged would be longer than the 96"],
+    ),
     "repo with three parts": ("hub: {repo: a/b/c}", ["hub.repo: 'a/b/c' is no name that the Hub takes"]),
     "licence in words": ("hub: {repo: a, license: Apache 2}", ["hub.license: 'Apache 2' is no licence identifier"]),
     "text cut off by a comment": ("summary: End with #### and it.", ["summary: the text ends before '#### and it.'"]),

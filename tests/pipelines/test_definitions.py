@@ -17,6 +17,8 @@ EDGES = {
     "evaluation_report": {"chat_dataset", "quantized_base_model", "lora_adapter"},
     # All of them: what is said of the model on the hub has to be about one unbroken chain.
     "published_repo": {"raw_dataset", "chat_dataset", "quantized_base_model", "lora_adapter", "evaluation_report"},
+    "merged_model": {"chat_dataset", "quantized_base_model", "lora_adapter"},
+    "published_merged_repo": {"lora_adapter", "evaluation_report", "merged_model", "published_repo"},
 }
 SPECS = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
 
@@ -42,12 +44,12 @@ def test_every_asset_explains_itself(name):
 
 def test_every_check_blocks_and_is_kept_by_partition():
     checks = {
-        (name, spec.name): spec
-        for asset in defs.resolve_asset_graph().assets_defs
-        for spec in asset.check_specs
-        for name in [asset.key.to_user_string()]
+        (spec.asset_key.to_user_string(), spec.name): spec
+        for definition in defs.resolve_asset_graph().assets_defs
+        for spec in definition.check_specs
     }
-    assert ("evaluation_report", "verdict") in checks and ("raw_dataset", "unreadable_rows") in checks
+    assert {("evaluation_report", "verdict"), ("merged_model", "same_answers")} <= checks.keys()
+    assert ("raw_dataset", "unreadable_rows") in checks
     assert {name for asset, name in checks if asset == "chat_dataset"} == {*ChecksSpec.model_fields, "max_length"} - {
         "unreadable_rows"
     }

@@ -121,6 +121,47 @@ def test_editing_one_section_rebuilds_exactly_what_depends_on_it(world, recipe):
         assert len(re.findall(r": reused,", run.stdout)) == len(ASSETS) - len(rebuilt), section
 
 
+def test_a_recipe_that_asks_for_it_gets_one_model_of_base_and_adapter(world, recipe):
+    world.write_recipe("merged", {**changed(recipe, "hub", repo="both"), "merge": {"dtype": "float32"}})
+    run = world.materialize("merged")
+    assert run.returncode == 0, run.stdout[-4000:]
+    found = world.artifacts("merged")
+    assert set(found) == ASSETS | {"merged_model", "published_merged_repo"}
+    assert found["published_merged_repo"]["summary"]["repo_id"] == "local/both-merged"
+    assert found["merged_model"]["summary"]["agreement"] == 1.0
+    again = world.materialize("merged")
+    assert len(re.findall(r": reused,", again.stdout)) == 8 and len(commits(world, "local/both-merged")) == 2
+    with local_hub(world.root / "hub", grace=1.0) as hub:
+        code = (
+            "from transformers import AutoModelForCausalLM as M; m = M.from_pretrained('local/both-merged'); "
+            "print(m.num_parameters(), hasattr(m.config, 'quantization_config'))"
+        )
+        loaded = world.python("-c", code, HF_ENDPOINT=hub.endpoint, HF_TOKEN=hub.token)
+    assert f"{found['merged_model']['summary']['parameters']} False" in loaded.stdout, loaded.stdout[-2000:]
+
+
+def test_a_recipe_that_does_not_ask_for_it_says_that_merging_is_skipped(world, recipe):
+    world.write_recipe("tiny", recipe)
+    run = world.materialize("tiny")
+    assert run.returncode == 0
+    assert "skipped:" in run.stdout and "has no merge section" in run.stdout
+    assert set(world.artifacts("tiny")) == ASSETS
+
+
+def test_a_merged_model_is_not_published_without_the_verdict_or_when_it_says_something_else(world, recipe):
+    failing = changed(changed(recipe, "evaluation", gate=FAILS), "hub", repo="never")
+    world.write_recipe("unmerged", {**failing, "merge": {"dtype": "bfloat16"}})
+    assert world.materialize("unmerged").returncode == 1
+    assert "published_merged_repo" not in world.artifacts("unmerged")
+    strict = {"dtype": "bfloat16", "max_kl": 1e-12}
+    world.write_recipe("unlike", {**changed(recipe, "hub", repo="unlike"), "merge": strict})
+    run = world.materialize("unlike")
+    assert run.returncode == 1 and "nats a token apart, and merge.max_kl allows 1e-12" in run.stdout
+    alone = world.materialize("unlike", select="published_merged_repo")
+    assert alone.returncode == 1 and "merge: not published" in alone.stdout
+    assert "published_merged_repo" not in world.artifacts("unlike")
+
+
 def test_a_failed_gate_fails_the_run_and_publishes_nothing_however_it_is_selected(world, recipe):
     world.write_recipe("failing", changed(changed(recipe, "evaluation", gate=FAILS), "hub", repo="never-published"))
     run = world.materialize("failing")

@@ -1,0 +1,82 @@
+"""The asset `published_merged_repo`: the merged model on the hub, under the verdict on its adapter."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+
+import dagster as dg
+
+from assets.mistakes import explained
+from assets.partitions import BASE_MODELS, OWNERS
+from assets.verdicts import verdict_on
+from finetuning.errors import FinetuningError
+from finetuning.recipe import load
+from resources.artifacts import Artifact, Artifacts
+from resources.hub import Hub
+
+
+@dg.asset(
+    partitions_def=BASE_MODELS,
+    group_name="proof",
+    kinds={"huggingface", "file"},
+    owners=OWNERS,
+    code_version="1",
+    output_required=False,
+)
+def published_merged_repo(
+    context: dg.AssetExecutionContext,
+    artifacts: Artifacts,
+    hub: Hub,
+    lora_adapter: Artifact,
+    evaluation_report: Artifact,
+    merged_model: Artifact,
+    published_repo: Artifact,
+) -> Iterator[dg.MaterializeResult[Artifact]]:
+    """The merged model on the hub, beside the adapter and under its name with `-merged`, with the same exam.
+
+    It is published only when the adapter passed that exam, and when the merged model was found to say the same.
+    """
+    with explained():
+        recipe = load(context.partition_key)
+        if recipe.merge is None:
+            context.log.info(f"skipped: {recipe.file} has no merge section")
+            return
+        merged_model.require_inputs(lora_adapter)
+        published_repo.require_inputs(lora_adapter, evaluation_report)
+        report = verdict_on(recipe, lora_adapter, evaluation_report)
+        if faults := recipe.merge.faults(merged_model.summary):
+            raise FinetuningError(f"{recipe.file}: merge: not published: {'; '.join(faults)}.")
+        for artifact in (evaluation_report, merged_model):
+            artifact.verify()
+        with hub.connect() as connection:
+            repo_id = connection.repo_id(f"{recipe.hub.repo}-merged")
+            plan = artifacts.plan(
+                context,
+                sections={"hub": recipe.hub.model_dump(mode="json"), "summary": recipe.summary},
+                resolved={"hub": connection.name, "repo_id": repo_id},
+                inputs=[evaluation_report, merged_model, published_repo],
+            )
+
+            def write(folder):
+                from finetuning.model_card import merged_card
+                from finetuning.publication import merged_files
+
+                card = merged_card(
+                    recipe, repo_id, plan.fingerprint, report, published_repo.summary, merged_model.summary
+                )
+                files = merged_files(folder, merged_model.path, evaluation_report.path, card)
+                title, private = f"Publish {recipe.name}", recipe.hub.private
+                return asdict(connection.publish(repo_id, files, tag=plan.fingerprint, title=title, private=private))
+
+            artifact = plan.obtain(write, still_valid=lambda artifact: connection.has(artifact.summary))
+            endpoint = connection.endpoint
+        summary = artifact.summary
+        yield dg.MaterializeResult(
+            value=artifact,
+            data_version=dg.DataVersion(artifact.fingerprint),
+            metadata={
+                **artifact.metadata(),
+                **{key: summary[key] for key in ("repo_id", "commit", "tag")},
+                "url": dg.MetadataValue.url(f"{endpoint}/{summary['repo_id']}"),
+                "endpoint": endpoint,
+            },
+        )

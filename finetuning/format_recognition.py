@@ -14,7 +14,7 @@ from finetuning.drawing import describe
 from finetuning.errors import FinetuningError
 from finetuning.formats import OPTIONAL_COLUMNS
 from finetuning.raw_folder import read_sources
-from finetuning.recipe import FORMAT_COLUMNS, DatasetSpec, SourceSpec
+from finetuning.recipe import FORMAT_COLUMNS, DatasetSpec, Method, SourceSpec
 from finetuning.recipe_errors import nearest
 from finetuning.source_revisions import sources
 
@@ -31,13 +31,19 @@ PLAINNESS = {"question-answer": 0, "prompt-completion": 1}
 SHOWN_CHARACTERS, SHOWN_ENTRIES, SHOWN_DEPTH = 200, 10, 6
 
 
-def recognise_all(raw_folder: Path, dataset: DatasetSpec, where: str) -> dict[str, str]:
+def recognise_all(raw_folder: Path, dataset: DatasetSpec, where: str, method: Method = "sft") -> dict[str, str]:
     """The format of each source in a folder of raw rows, by its stem; `where` is the recipe's file.
+
+    Args:
+        method: `dpo` leaves no choice but `preference`.
 
     Raises:
         FinetuningError: a source lacks a column of its format, or is in none or several of them.
     """
     named = sources(dataset)
+    if method == "dpo":
+        only = {"format": "preference"}
+        named = {stem: (source.model_copy(update=only), path) for stem, (source, path) in named.items()}
     return {
         record["stem"]: format_of(record["columns"], record["first_row"], source, f"{where}: {path}")
         for record in read_sources(raw_folder)

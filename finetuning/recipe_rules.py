@@ -23,6 +23,8 @@ def contradictions(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
             "base_model.quantization: null, or init_lora_weights: true",
         )
     yield from _overlap(dataset)
+    if training.get("method") == "dpo":
+        yield from _preference(data)
 
 
 def _packing(base_model: Mapping[str, Any], training: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
@@ -35,6 +37,46 @@ def _packing(base_model: Mapping[str, Any], training: Mapping[str, Any]) -> Iter
             f"true, and base_model.attention allows {' and '.join(mixing)}, which would let packed rows attend to each "
             "other; write packing: false, or allow only flash_attention_2, flash_attention_3, flash_attention_4",
         )
+
+
+def _preference(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    """What does not go with `training.method: dpo`."""
+    training, lora = _section(data, "training"), _section(data, "lora")
+    if training.get("packing") is True:
+        yield ("training", "packing"), "true with method: dpo, which compares whole rows; write packing: false"
+    if training.get("neftune_noise_alpha") is not None:
+        yield (
+            ("training", "neftune_noise_alpha"),
+            "noise with method: dpo, which would compare it with a model that has none; write null",
+        )
+    # dpo's reference is the model with its adapter switched off, which has to be the model as it was.
+    if lora.get("bias", "none") != "none":
+        yield (
+            ("lora", "bias"),
+            f"{lora['bias']} with training.method: dpo, which needs the base model's own; write none",
+        )
+    if lora.get("init_lora_weights") in ("pissa", "olora"):
+        yield (
+            ("lora", "init_lora_weights"),
+            f"{lora['init_lora_weights']} with training.method: dpo, which needs the base model as it was; write true",
+        )
+    if _section(data, "chat").get("over_length") == "truncate":
+        yield (
+            ("chat", "over_length"),
+            "truncate with training.method: dpo, whose two answers would be cut at different places; write drop",
+        )
+    yield from _without_preferences(_section(data, "dataset"))
+
+
+def _without_preferences(dataset: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    for section, path in ((dataset, ("dataset",)), (_section(dataset, "eval"), ("dataset", "eval"))):
+        for index, source in enumerate(_sources(section)):
+            if source.get("format") not in (None, "preference"):
+                yield (
+                    (*path, "sources", index, "format"),
+                    f"{source['format']} has no rejected answers, and training.method: dpo needs them; write "
+                    "preference, or method: sft",
+                )
 
 
 def _overlap(dataset: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:

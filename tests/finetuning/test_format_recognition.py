@@ -3,7 +3,7 @@ import pytest
 from finetuning.errors import FinetuningError
 from finetuning.format_recognition import check_columns, format_of, recognise, recognise_all, shortened
 from finetuning.formats import to_messages
-from finetuning.recipe import DatasetSpec, EvalSpec, SourceSpec
+from finetuning.recipe import FORMAT_COLUMNS, DatasetSpec, EvalSpec, SourceSpec
 from finetuning.sources import write_raw
 
 WHERE = "recipes/x.yaml: dataset.sources[0]"
@@ -87,7 +87,7 @@ def test_several_formats_are_an_error_that_names_them():
 def test_an_unknown_data_set_is_an_error_with_what_to_write(row, advice):
     lines = mistake(row).splitlines()
     assert lines[0] == f"{WHERE}.format: x.jsonl has the columns {', '.join(row)}, and no format has them:"
-    assert len(lines) == 8 and advice in lines[-1]
+    assert len(lines) == len(FORMAT_COLUMNS) + 2 and advice in lines[-1]
 
 
 def test_what_is_advised_is_taken():

@@ -63,18 +63,20 @@ def format_of(columns: Sequence[str], first_row: Mapping[str, Any], source: Sour
         FinetuningError: a column of the named format is missing, or none or several formats fit.
     """
     if source.format:
-        check_columns(columns, source, where)
+        check_columns(columns, source, where, first_row)
         return source.format
     return recognise(columns, first_row, source, where)
 
 
-def check_columns(present: Sequence[str], source: SourceSpec, where: str) -> None:
+def check_columns(
+    present: Sequence[str], source: SourceSpec, where: str, first_row: Mapping[str, Any] | None = None
+) -> None:
     """Nothing, when the columns that the source's format needs are all among those `present`.
 
     Raises:
         FinetuningError: some are not; a line for each.
     """
-    named = _needed(str(source.format), source)
+    named = _needed(str(source.format), source, first_row or {})
     missing = {name: column for name, column in named.items() if column not in present}
     if missing:
         raise FinetuningError(
@@ -96,9 +98,12 @@ def recognise(columns: Sequence[str], first_row: Mapping[str, Any], source: Sour
         format
         for format in FORMAT_COLUMNS
         if set(source.columns) <= set(FORMAT_COLUMNS[format])
-        and all(column in columns for column in _needed(format, source).values())
+        and all(column in columns for column in _needed(format, source, first_row).values())
         and _turns_fit(format, first_row, source)
     ]
+    # No other format has a use for a rejected answer.
+    if "preference" in fitting:
+        return "preference"
     if len(fitting) > 1:
         raise FinetuningError(
             f"{where}.format: {describe(source)} has the columns {_list(columns)}, which make it "
@@ -145,7 +150,7 @@ def _unknown(columns: Sequence[str], first_row: Mapping[str, Any], source: Sourc
 
 def _near(format: str, columns: Sequence[str], first_row: Mapping[str, Any], source: SourceSpec) -> _Near:
     present, missing, standing = [], [], {}
-    for name, column in _needed(format, source).items():
+    for name, column in _needed(format, source, first_row).items():
         if column in columns and (name not in TURNS or _are_turns(first_row.get(column), TURNS[name])):
             present.append(name)
             continue
@@ -175,9 +180,11 @@ def _stand_in(name: str, columns: Sequence[str], first_row: Mapping[str, Any]) -
     return next((column for column in alike if not isinstance(first_row.get(column), (list, dict))), None)
 
 
-def _needed(format: str, source: SourceSpec) -> dict[str, str]:
+def _needed(format: str, source: SourceSpec, first_row: Mapping[str, Any]) -> dict[str, str]:
     """The format's columns by their names in the data set; of those that it may lack, only what the source names."""
     optional = OPTIONAL_COLUMNS.get(format, ())
+    if format == "preference" and isinstance(first_row.get(source.columns.get("chosen", "chosen")), str):
+        optional = ()  # a text is no whole conversation
     return {
         name: str(source.columns.get(name, name))
         for name in FORMAT_COLUMNS[format]

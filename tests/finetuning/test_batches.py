@@ -83,3 +83,11 @@ def test_a_loader_draws_nothing_from_the_random_numbers_of_training():
     before = torch.get_rng_state()
     list(EpochLoader(range(16), batch_sampler=batches(lengths=[1] * 16), generator=torch.Generator()))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_row_of_two_answers_is_as_long_as_the_longer_one_and_teaches_nothing_of_either_where_it_has_to():
+    first = {"input_ids": [1, 2], "labels": [-100, 2], "rejected_input_ids": [1, 3, 4], "rejected_labels": [-100, 3, 4]}
+    second = {"input_ids": [1, 2], "labels": [-100, 2], "rejected_input_ids": [3], "rejected_labels": [3]}
+    rows = TokenRows(Dataset.from_list([first, second]))
+    assert rows.lengths.tolist() == [3, 2]
+    assert rows[-1] == first | {"labels": [-100] * 2, "rejected_labels": [-100] * 3}

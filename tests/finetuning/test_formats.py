@@ -256,6 +256,7 @@ def test_columns_and_system_prompt_of_a_source_are_those_of_both_conversations()
     assert to_pair(row, spec) == (before + FIVE, before + SIX)
     own = turns(("system", "Be slow."), ("user", "2 + 3?"))
     assert to_pair({**row, "system": "Be slow."}, spec) == (own + FIVE, own + SIX)
+    assert to_messages({**row, "system": "Be slow."}, spec) == own + FIVE
 
 
 def test_answers_may_call_tools_as_long_as_only_the_last_turn_differs():

@@ -3,6 +3,7 @@
 import math
 import random
 import signal
+import time
 
 import pytest
 import torch
@@ -171,13 +172,15 @@ ADAPTERS = {
     "new tokens, tied": ("smollm2-135m", {}, (22, 50)),
     "new tokens, untied": ("mistral-7b-fennec", {}, (22, 50)),
     "new tokens under a head with a bias": ("phi-2", {}, (22, 50)),
+    "a base model with dropout": ("phi-2 with dropout", {}, ()),
 }
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_the_reference_is_the_base_model_as_it_was_whatever_is_trained(tmp_path, name):
     family, lora, new_tokens = ADAPTERS[name]
-    folder = save_tiny_model(family, tmp_path / "model")
+    dropout = {"resid_pdrop": 0.5} if family.endswith("with dropout") else {}
+    folder = save_tiny_model(family.split()[0], tmp_path / "model", **dropout)
     trainer = trainer_of(folder, tmp_path, lora=lora, new_tokens=new_tokens)
     names = set(trainer.trainable())
     trainer.train()
@@ -191,6 +194,10 @@ def test_the_reference_is_the_base_model_as_it_was_whatever_is_trained(tmp_path,
     torch.testing.assert_close(before, base, rtol=0, atol=0)
     assert (changed - base).abs().max() > 1e-3, "nothing was learned, so an equal reference proves nothing"
     assert set(trainer.trainable()) == names and trainer.model.training
+    trainer.model.eval()
+    with as_it_was(trainer.model):
+        pass
+    assert not trainer.model.training
 
 
 def test_an_end_within_the_reference_leaves_an_adapter_that_is_saved_and_used(tiny, tmp_path):
@@ -243,6 +250,7 @@ def test_a_cancelled_training_that_goes_on_ends_with_the_same_weights(tmp_path, 
     training = Training(tmp_path, inputs, **SETTINGS, save_steps=None)
     process = training.start()
     until(lambda: "'loss'" in (training.words() if training.folder.joinpath("log").exists() else ""), process)
+    time.sleep(random.uniform(0, 0.1))
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) == INTERRUPTED, training.words()[-3000:]
     assert 0 < training.steps_saved()[-1] < 16, "it was cancelled too early or too late to prove anything"
@@ -264,19 +272,28 @@ def test_two_processes_have_the_losses_of_one_with_twice_the_batch(tmp_path, inp
         assert two.summary()[name] == pytest.approx(one.summary()[name], rel=1e-5)
 
 
-def test_early_stopping_and_the_smaller_batch_work_on_pairs_too(tmp_path, inputs):
-    settings = {**SETTINGS, "activation_checkpointing": True, "max_steps": 4, "eval_steps": 1, "bf16": False}
-    job = TrainingJob.model_validate(
-        {
-            "where": "tiny.yaml",
-            "lora": {"r": 4},
-            "training": {**settings, "early_stopping_patience": 1, "learning_rate": 1e-2},
-            "max_length": 64,
-            "chat_dataset": inputs,
-            "base_model": inputs / "model",
-            "model_kwargs": {"dtype": "float32", "device_map": {"": "cpu"}, "trust_remote_code": False},
-            "output": tmp_path / "adapter",
+def test_activations_that_are_computed_twice_change_nothing(tmp_path, inputs):
+    found = []
+    for again in (False, True):
+        settings = {
+            **SETTINGS,
+            "activation_checkpointing": again,
+            "max_steps": 4,
+            "eval_steps": 2,
+            "learning_rate": 1e-2,
         }
-    )
-    summary = train(job, Progress(lambda line: None, ""))
-    assert summary["eval_loss"] == pytest.approx(min(point["loss"] for point in summary["eval_curve"]), rel=1e-6)
+        job = TrainingJob.model_validate(
+            {
+                "where": "tiny.yaml",
+                "lora": {"r": 4, "lora_dropout": 0.1},
+                "training": {**settings, "logging_steps": 1, "early_stopping_patience": 2},
+                "max_length": 64,
+                "chat_dataset": inputs,
+                "base_model": inputs / "model",
+                "model_kwargs": {"dtype": "float32", "device_map": {"": "cpu"}, "trust_remote_code": False},
+                "output": tmp_path / str(again),
+            }
+        )
+        summary = train(job, Progress(lambda line: None, ""))
+        found.append([summary[key] for key in ("curve", "eval_curve", "reward_accuracy", "reward_margin")])
+    assert found[0] == found[1]

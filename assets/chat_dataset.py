@@ -22,7 +22,7 @@ PREVIEW = "Each line is a token: its number, and its text. Those marked ▶ are 
     group_name="data",
     kinds={"dataset", "parquet"},
     owners=OWNERS,
-    code_version="2",
+    code_version="3",
     check_specs=specs("chat_dataset", CHAT_CHECKS),
 )
 @explained()
@@ -87,6 +87,7 @@ def metadata_of(artifact: Artifact, recipe) -> dict:
         "stop_token": summary["stop_token"],
         "given_tokens": dg.MetadataValue.json(summary["given_tokens"]),
         "dropped": dg.MetadataValue.md(dropped.to_markdown(index=False) if len(dropped) else "No row was dropped."),
+        "unused_columns": dg.MetadataValue.json(summary["unused_columns"]),
         "lengths": dg.MetadataValue.md(as_markdown(picture, "Token lengths")),
         "preview": dg.MetadataValue.md(PREVIEW + "\n\n---\n\n".join(preview)),
     }

@@ -22,7 +22,7 @@ HOW_IT_RAN = ("processes", "per_device_train_batch_size", "gradient_accumulation
     group_name="model",
     kinds={"pytorch", "huggingface"},
     owners=OWNERS,
-    code_version="3",
+    code_version="4",
 )
 @explained()
 def lora_adapter(

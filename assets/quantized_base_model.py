@@ -31,6 +31,7 @@ def quantized_base_model(
 
     recipe = load(context.partition_key)
     spec = recipe.base_model
+    loftq = recipe.lora.r if recipe.lora.init_lora_weights == "loftq" else None
     with hub.connect() as connection:
         resolved = resolve(spec, connection.api, recipe.file)
 
@@ -40,11 +41,14 @@ def quantized_base_model(
             source = fetch(spec, resolved["revision"], connection.api, recipe.file)
             config = gpu.quantization_config(spec)
             with gpu.exclusive(context.log.info):
-                return quantize(spec, source, folder, config, gpu.model_kwargs(spec), recipe.file)
+                return quantize(spec, source, folder, config, gpu.model_kwargs(spec), recipe.file, loftq)
 
         artifact = artifacts.plan(
             context,
-            sections={"base_model": spec.model_dump(mode="json", include={"gguf", "quantization", "dtype"})},
+            sections={
+                "base_model": spec.model_dump(mode="json", include={"gguf", "quantization", "dtype"}),
+                **({"lora": {"r": loftq}} if loftq else {}),
+            },
             resolved={"base_model": resolved},
         ).obtain(write)
     summary = artifact.summary

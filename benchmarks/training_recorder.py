@@ -64,7 +64,7 @@ class Recorder(TrainerCallback):
     def __init__(self, started: float) -> None:
         self.steps = Steps(started)
         self.rows: Any = None
-        self._tokens, self._positions = 0, 0
+        self._tokens, self._positions, self._seen = 0, 0, 0
 
     def on_train_begin(
         self,
@@ -86,6 +86,9 @@ class Recorder(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """A step is on record."""
+        # A trainer that counts tokens itself may have the model do without a mask, which would tell them from padding.
+        if args.include_num_input_tokens_seen == "non_padding":
+            self._tokens, self._seen = state.num_input_tokens_seen - self._seen, state.num_input_tokens_seen
         self.steps.add(self._tokens, self._positions)
         self._tokens, self._positions = 0, 0
 

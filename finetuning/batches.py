@@ -5,6 +5,7 @@ lengths 30 9 31 8 12 11, 2 rows a step, grouped by length -> [5 4] [0 2] [1 3], 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +28,9 @@ class StepBatches:
 
     A step has `rows_per_step` rows, dealt to `processes` times `parts` micro-batches; the last one of an epoch has what
     is left. A process that would have none gets row `i` as `-1 - i`, of which nothing is learned.
+
+    With `tokens_per_step`, a step has as many rows as so many tokens, padding included, have room for. Which rows meet
+    is then the same in every epoch, so that all have as many steps; the order of the steps is not.
     """
 
     lengths: np.ndarray
@@ -39,12 +43,15 @@ class StepBatches:
     process: int = 0
     processes: int = 1
     epoch: int = 0
+    tokens_per_step: int | None = None
 
     def set_epoch(self, epoch: int) -> None:
         """Nothing; the next iteration is in that epoch's order."""
         self.epoch = epoch
 
     def __len__(self) -> int:
+        if self.tokens_per_step:
+            return len(self._filled) * self.parts
         steps, left = divmod(len(self.lengths), self.rows_per_step)
         return steps * self.parts + self._parts_of(left)
 
@@ -59,6 +66,9 @@ class StepBatches:
     def steps(self) -> list[np.ndarray]:
         """The row numbers of each step of the epoch (rows,)."""
         rng = np.random.default_rng([self.seed, self.epoch])
+        if self.tokens_per_step:
+            filled = self._filled
+            return filled if self.order == "sequential" else [filled[i] for i in rng.permutation(len(filled))]
         count, size = len(self.lengths), self.rows_per_step
         rows = np.arange(count) if self.order == "sequential" else rng.permutation(count)
         if self.order != "group_by_length":
@@ -71,8 +81,27 @@ class StepBatches:
         steps = [steps[i] for i in rng.permutation(len(steps))]
         return [*steps, left] if len(left) else steps
 
+    @cached_property
+    def _filled(self) -> list[np.ndarray]:
+        """The rows of each step of at most `tokens_per_step`, in no order."""
+        count = len(self.lengths)
+        rows = np.arange(count)
+        if self.order != "sequential":
+            rows = np.random.default_rng(self.seed).permutation(count)
+        if self.order == "group_by_length":
+            rows = rows[np.argsort(self.lengths[rows], kind="stable")]
+        cuts, longest, start = [], 0, 0
+        for place, length in enumerate(self.lengths[rows].tolist()):
+            longest = max(longest, length)
+            if place > start and (place + 1 - start) * longest > (self.tokens_per_step or 0):
+                cuts.append(place)
+                longest, start = length, place
+        return np.split(rows, cuts) if count else []
+
     def _parts_of(self, rows: int) -> int:
         """Into how many micro-batches of a process so many rows of a step are cut."""
+        if self.tokens_per_step:
+            return self.parts
         most = -(-self.rows_per_step // (self.parts * self.processes))
         return self.parts if rows == self.rows_per_step else -(-rows // (most * self.processes))
 

@@ -23,7 +23,7 @@ from finetuning.conversations import Batch, batches
 from finetuning.data_checks import EXAMPLES
 from finetuning.errors import FinetuningError
 from finetuning.findings import Count, FindingsTable
-from finetuning.format_recognition import recognise_all
+from finetuning.format_recognition import recognise_all, unused_columns
 from finetuning.layouts import NOT_SUPERVISED, Tokens
 from finetuning.raw_folder import read_sources
 from finetuning.recipe import Recipe
@@ -92,6 +92,7 @@ def write_chat(raw_folder: Path, folder: Path, recipe: Recipe, tokenizer: PreTra
         "train_rows": int(in_train.sum()),
         "eval_rows": int((decided.fate == Fate.EVAL).sum()),
         "dropped": dropped.records(),
+        "unused_columns": unused_columns(raw_folder, recipe.dataset, formats),
         "checks": _checks(raw_folder, rows, decided, recipe),
         "tokens": int(np.concatenate(rows.tokens)[in_train].sum()),
         "supervised_tokens": int(np.concatenate(rows.supervised)[in_train].sum()),

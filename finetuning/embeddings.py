@@ -65,6 +65,8 @@ def lora_config(spec: LoraSpec, model: Any, tokens: list[int], where: str) -> Lo
         FinetuningError: the recipe targets the head as well.
     """
     settings: dict[str, Any] = spec.model_dump() | {"task_type": "CAUSAL_LM"}
+    if spec.init_lora_weights == "loftq":  # by finetuning/loftq.py, once the adapter is there
+        settings["init_lora_weights"] = True
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     names = {id(module): name for name, module in model.named_modules()}
     if names[id(head)].rsplit(".")[-1] in settings["target_modules"]:

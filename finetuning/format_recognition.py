@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from finetuning.drawing import describe
 from finetuning.errors import FinetuningError
-from finetuning.formats import OPTIONAL_COLUMNS
+from finetuning.formats import OPTIONAL_COLUMNS, TOOL_KEYS
 from finetuning.raw_folder import read_sources
 from finetuning.recipe import FORMAT_COLUMNS, DatasetSpec, Method, SourceSpec
 from finetuning.recipe_errors import nearest
@@ -26,6 +26,17 @@ MEANINGS = (
 )
 # What the turns of a conversation hold, by the column that is a list of them.
 TURNS = {"messages": ("role", "content"), "conversations": ("from", "value")}
+# What formats read beside their own columns, and of the turns in a column.
+ALSO_READ = {
+    "messages": ("tools",),
+    "sharegpt": ("tools", "system"),
+    "alpaca": ("system",),
+    "preference": ("tools", "system"),
+}
+READ_OF_TURNS = {
+    "conversations": TURNS["conversations"],
+    **dict.fromkeys(("messages", *FORMAT_COLUMNS["preference"]), (*TURNS["messages"], *TOOL_KEYS)),
+}
 # Where columns could be those of several formats, the one that asks for the least comes first.
 PLAINNESS = {"question-answer": 0, "prompt-completion": 1}
 SHOWN_CHARACTERS, SHOWN_ENTRIES, SHOWN_DEPTH = 200, 10, 6
@@ -49,6 +60,36 @@ def recognise_all(raw_folder: Path, dataset: DatasetSpec, where: str, method: Me
         for record in read_sources(raw_folder)
         for source, path in (named[record["stem"]],)
     }
+
+
+def unused_columns(raw_folder: Path, dataset: DatasetSpec, formats: Mapping[str, str]) -> dict[str, list[str]]:
+    """What the first rows of each source have and its format does not read, by the source's path in the recipe.
+
+    Args:
+        formats: of each source, by its stem.
+    """
+    named = sources(dataset)
+    found = {
+        path: unused(record["columns"], record["first_row"], source, formats[record["stem"]])
+        for record in read_sources(raw_folder)
+        for source, path in (named[record["stem"]],)
+    }
+    return {path: columns for path, columns in found.items() if columns}
+
+
+def unused(columns: Sequence[str], first_row: Mapping[str, Any], source: SourceSpec, format: str) -> list[str]:
+    """Columns that the format does not read, and keys that it does not read of turns.
+
+    >>> row = {"id": 7, "messages": [{"role": "user", "content": "2 + 3?", "mood": "curious"}]}
+    >>> unused(["id", "messages"], row, SourceSpec(files=("x.jsonl",)), "messages")
+    ['id', 'messages[].mood']
+    """
+    own = {str(source.columns.get(name, name)): name for name in FORMAT_COLUMNS[format]}
+    found = [column for column in columns if column not in own and column not in ALSO_READ.get(format, ())]
+    for column, name in own.items():
+        keys = [key for turn in _turns(first_row, name, source) for key in turn] if name in READ_OF_TURNS else []
+        found += [f"{column}[].{key}" for key in dict.fromkeys(keys) if key not in READ_OF_TURNS[name]]
+    return found
 
 
 def format_of(columns: Sequence[str], first_row: Mapping[str, Any], source: SourceSpec, where: str) -> str:

@@ -256,9 +256,12 @@ FORMATS: dict[str, Callable[[Row, SourceSpec], list[Message]]] = {
 def _messages(row: Row, column: str) -> list[Message]:
     found = []
     for number, message in enumerate(_dicts(row, column)):
-        role = message.get("role")
-        made = _message(role, message.get("content"), f"{column}[{number}]")
-        if role in ("assistant", "tool"):
+        role, content = message.get("role"), message.get("content")
+        if role in ROLES and isinstance(content, str):  # as nearly all are
+            made: Message = {"role": role, "content": content}
+        else:
+            made = _message(role, content, f"{column}[{number}]")
+        if len(message) > 2 and role in ("assistant", "tool"):
             made |= {key: message[key] for key in TOOL_KEYS if message.get(key)}
             _check_tool_keys(made, f"{column}[{number}]")
         found.append(made)

@@ -56,6 +56,8 @@ class PreferenceTrainer(AdapterTrainer):
         self.beta, self.pair_loss = beta, loss_type
         super().__init__(**settings)
         self.data_collator = PairCollator(self.data_collator)
+        if self.tokens_per_step:
+            self.tokens_per_step //= 2  # the lengths of rows are those of one side
 
     def compare(self, model: Any, inputs: dict[str, Any]) -> Compared:
         """Loss and margin of each pair of a batch, in one pass of the model and one of the model as it was."""

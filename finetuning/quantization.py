@@ -1,6 +1,7 @@
 """The frozen base model that adapters are trained on, quantized by bitsandbytes, and what quantization cost it."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,6 +15,7 @@ from transformers.utils import logging
 
 from finetuning.base_model import gguf_file, readable
 from finetuning.errors import FinetuningError
+from finetuning.loftq import write_factors
 from finetuning.recipe import BaseModelSpec
 
 MIB = 2**20
@@ -73,10 +75,14 @@ def quantize(
     config: BitsAndBytesConfig | None,
     model_kwargs: dict[str, Any],
     where: str,
+    loftq: int | None = None,
 ) -> dict[str, Any]:
     """The summary of the model that `out` then holds: quantized by `config`, or in full precision without one.
 
     Sizes are in MiB, errors relative: the norm of the difference over the norm of the weight.
+
+    Args:
+        loftq: the rank of what an adapter is to give back of the difference (`finetuning/loftq.py`); None for nothing.
 
     Raises:
         FinetuningError: there are no weights that may be read, or no layer of them can be quantized.
@@ -103,6 +109,8 @@ def quantize(
             f"{where}: base_model.quantization: no layer of {type(model).__name__} could be quantized. Set it to null."
         )
     model.save_pretrained(out)
+    if loftq:
+        write_factors(((name, difference) for name, _, difference in differences(dense, model)), loftq, out)
     return {
         **summary,
         "size_mb": round(model.get_memory_footprint() / MIB, 1),
@@ -115,14 +123,9 @@ def quantize(
 
 def compare_layers(dense: PreTrainedModel, quantized: PreTrainedModel) -> list[dict[str, Any]]:
     """For each quantized layer its name, shape, relative error, and the two squared norms that make it."""
-    exact = dict(dense.named_modules())
     layers = []
-    for name, module in quantized.named_modules():
-        if not is_quantized(module):
-            continue
-        weight: Any = exact[name].weight
-        weight = weight.detach().float()
-        error = (dequantize(module).to("cpu", torch.float32) - weight).square().sum().item()
+    for name, weight, difference in differences(dense, quantized):
+        error = difference.square().sum().item()
         norm = max(weight.square().sum().item(), torch.finfo(torch.float32).tiny)
         layers.append(
             {
@@ -134,6 +137,16 @@ def compare_layers(dense: PreTrainedModel, quantized: PreTrainedModel) -> list[d
             }
         )
     return layers
+
+
+def differences(dense: PreTrainedModel, quantized: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
+    """For each quantized layer its name, its weight, and that less the quantized one (outputs, inputs), in float32."""
+    exact = dict(dense.named_modules())
+    for name, module in quantized.named_modules():
+        if is_quantized(module):
+            weight: Any = exact[name].weight
+            weight = weight.detach().float()
+            yield name, weight, weight - dequantize(module).to("cpu", torch.float32)
 
 
 def is_quantized(module: torch.nn.Module) -> bool:

@@ -398,10 +398,11 @@ class LoraSpec(Spec):
     use_rslora: bool = Field(default=False, description="Scale by `lora_alpha / sqrt(r)` instead; for high ranks.")
     use_dora: bool = Field(default=False, description="Train magnitude and direction apart (DoRA); slower.")
     bias: Literal["none", "all", "lora_only"] = Field(default="none", description="Which biases are trained too.")
-    init_lora_weights: Literal[True, "gaussian", "orthogonal", "pissa", "olora"] = Field(
+    init_lora_weights: Literal[True, "gaussian", "orthogonal", "pissa", "olora", "loftq"] = Field(
         default=True,
         description="How the adapter starts: `true`, `gaussian` and `orthogonal` as no change of the model; `pissa` "
-        "and `olora` as a part of its weights, saved as a LoRA adapter of rank `2r` for the model as it was.",
+        "and `olora` as a part of its weights, saved as a LoRA adapter of rank `2r` for the model as it was; `loftq` "
+        "as the most of what quantization took from the weights that rank `r` can give back.",
     )
     modules_to_save: Annotated[tuple[Text, ...], Field(strict=False, min_length=1)] | None = Field(
         default=None, description="Modules that are trained and saved whole, such as `lm_head`; `null` for none."
@@ -488,6 +489,11 @@ class TrainingSpec(Spec):
     )
     train_sampling_strategy: Literal["random", "sequential", "group_by_length"] = Field(
         default="group_by_length", description="Order of rows; `group_by_length` pads least."
+    )
+    tokens_per_step: Count | None = Field(
+        default=None,
+        description="Most tokens of a step, padding included, in all its forward passes and processes. Its rows then "
+        "vary in number, and `per_device_train_batch_size` has no say; `null` for steps of as many rows.",
     )
     neftune_noise_alpha: float | None = Field(
         default=None,

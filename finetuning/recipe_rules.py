@@ -22,6 +22,15 @@ def contradictions(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
             f"{start}, which takes the adapter out of the base model's weights, and these are quantized; write "
             "base_model.quantization: null, or init_lora_weights: true",
         )
+    if start == "loftq" and base_model.get("quantization", {}) is None:
+        yield (
+            ("lora", "init_lora_weights"),
+            "loftq, which gives back what quantization takes, and base_model.quantization is null; write "
+            "quantization: {bits: 4}, or init_lora_weights: true",
+        )
+    if start == "loftq" and _section(data, "lora").get("use_dora") is True:
+        yield ("lora", "use_dora"), "true with init_lora_weights: loftq, which it would start beside; leave one out"
+    yield from _tokens_per_step(training, _section(data, "chat"))
     yield from _overlap(dataset)
     if training.get("method") == "dpo":
         yield from _preference(data)
@@ -36,6 +45,23 @@ def _packing(base_model: Mapping[str, Any], training: Mapping[str, Any]) -> Iter
             ("training", "packing"),
             f"true, and base_model.attention allows {' and '.join(mixing)}, which would let packed rows attend to each "
             "other; write packing: false, or allow only flash_attention_2, flash_attention_3, flash_attention_4",
+        )
+
+
+def _tokens_per_step(training: Mapping[str, Any], chat: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    tokens, longest = training.get("tokens_per_step"), chat.get("max_length", 1024)
+    if tokens is None:
+        return
+    for key in ("per_device_train_batch_size", "packing"):
+        if training.get(key):
+            yield ("training", key), f"{training[key]} beside tokens_per_step, which would overrule it; leave one out"
+    sides = 2 if training.get("method") == "dpo" else 1
+    if isinstance(tokens, int) and isinstance(longest, int) and tokens < longest * sides:
+        answers = f" for each of {sides} answers" if sides > 1 else ""
+        yield (
+            ("training", "tokens_per_step"),
+            f"{tokens}, which is less than one row of chat.max_length ({longest}{answers}) may have; write "
+            f"{longest * sides} or more",
         )
 
 
@@ -55,7 +81,7 @@ def _preference(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
             ("lora", "bias"),
             f"{lora['bias']} with training.method: dpo, which needs the base model's own; write none",
         )
-    if lora.get("init_lora_weights") in ("pissa", "olora"):
+    if lora.get("init_lora_weights") in ("pissa", "olora", "loftq"):
         yield (
             ("lora", "init_lora_weights"),
             f"{lora['init_lora_weights']} with training.method: dpo, which needs the base model as it was; write true",

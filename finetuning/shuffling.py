@@ -23,12 +23,14 @@ def write_in_order(source: Path, position: np.ndarray, target: Path) -> None:
     with pa.OSFile(str(source)) as file, pa.ipc.open_file(file) as reader:
         schema = reader.schema
         if buckets == 1:
-            tables = [_chosen(_batches(reader, position), schema)]
+            tables = [(reader.read_all(), position)]
         else:
             tables = _from_buckets(_batches(reader, position), schema, target, bucket_rows)
         with pq.ParquetWriter(target, schema, compression="zstd", compression_level=1) as writer:
             for table, places in tables:
-                writer.write_table(table.take(np.argsort(places)), row_group_size=ROW_GROUP_ROWS)
+                wanted = np.flatnonzero(places >= 0)
+                in_order = wanted[np.argsort(places[wanted])]
+                writer.write_table(table.take(in_order), row_group_size=ROW_GROUP_ROWS)
 
 
 Part = tuple[pa.RecordBatch, np.ndarray]
@@ -43,12 +45,6 @@ def _batches(reader: pa.RecordBatchFileReader, position: np.ndarray) -> Iterator
         start += batch.num_rows
         kept = np.flatnonzero(places >= 0)
         yield batch.take(kept), places[kept]
-
-
-def _chosen(parts: Iterator[Part], schema: pa.Schema) -> tuple[pa.Table, np.ndarray]:
-    found = list(parts)
-    places = np.concatenate([np.zeros(0, np.int64), *(places for _, places in found)])
-    return pa.Table.from_batches([batch for batch, _ in found], schema), places
 
 
 def _from_buckets(

@@ -1,5 +1,7 @@
 """The loss of supervised tokens alone, in one pass over their logits.
 
+supervised_loss(model, head, {"input_ids": …, "labels": …}) -> (tensor(812.4), tensor(411))
+
 A language model's head is a third of a small model's work and most of its memory. Here it computes the logits of the
 positions whose next token is supervised, and no others; the gradient of the logits is made while they are at hand, in
 their own number format, so that neither float32 logits nor probabilities are kept for the backward pass.
@@ -25,11 +27,12 @@ def supervised_losses(model: Any, head: torch.nn.Module, inputs: dict[str, Any])
 
     Args:
         model: the model as it is called; what it does to logits after `head` (scaling, a soft cap) is done here too.
-        inputs: `input_ids`, `labels` (rows, length) and what else the model takes.
+        inputs: `input_ids`, `labels` (rows, length) and what else the model takes. Rows are padded at their ends, where
+            no token of a causal model looks: an `attention_mask` would only keep kernels from their fastest path.
     """
     targets = inputs["labels"][:, 1:]
     chosen = targets != NOT_SUPERVISED
-    rest = {key: value for key, value in inputs.items() if key != "labels"}
+    rest = {key: value for key, value in inputs.items() if key not in ("labels", "attention_mask")}
     hook = head.register_forward_pre_hook(lambda module, given: (given[0][:, :-1][chosen][None], *given[1:]))
     try:
         logits = model(**rest, use_cache=False).logits[0]

@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import torch
 from datasets import Dataset
+from peft.tuners.tuners_utils import BaseTunerLayer
 from pydantic import BaseModel, ConfigDict, Field
 from transformers import AutoTokenizer
 from transformers.integrations import get_available_reporting_integrations
@@ -23,6 +24,7 @@ from finetuning.checkpoints import complete, require_space, step_of
 from finetuning.embeddings import adapt_head, give_rows, has_bias, linear_layers, lora_config
 from finetuning.errors import FinetuningError
 from finetuning.interruption import Interrupted, Interruption, Watchdog
+from finetuning.loftq import start_from_factors
 from finetuning.preferences import PreferenceTrainer
 from finetuning.progress import Progress
 from finetuning.quantization import keep_trainable_on_cpu, load_model
@@ -32,6 +34,8 @@ from finetuning.trainer import AdapterTrainer
 from finetuning.training_progress import BEST, TrainingProgress
 
 MIB = 2**20
+# What an evaluation of preferences gives beside a loss.
+REWARDS = ("reward_accuracy", "reward_margin")
 # Keys of the recipe's section that are this project's own; the others are transformers'.
 OURS = {
     "method",
@@ -39,6 +43,7 @@ OURS = {
     "loss_type",
     "train_sampling_strategy",
     "loraplus_lr_ratio",
+    "tokens_per_step",
     "eval_steps",
     "early_stopping_patience",
     "report_to",
@@ -131,11 +136,15 @@ def _train(job: TrainingJob, progress: Progress, size: BatchSize, hang: Path) ->
         own_head=model.device.type == "cpu" or trains_head(model, job, new_tokens),
         keep=job.training.save_total_limit,
         loraplus_lr_ratio=job.training.loraplus_lr_ratio,
+        tokens_per_step=job.training.tokens_per_step,
     )
     callback.trainer = trainer
     adapted: Any = trainer.model
     adapt_head(adapted, new_tokens)
     keep_master_weights(adapted)
+    leave_casts_to_autocast(trainer)
+    if job.lora.init_lora_weights == "loftq":
+        start_from_factors(adapted, job.base_model)
     # These take a part out of the base model's weights; the difference from the start fits the model as it was.
     start = job.checkpoints / "start" if job.lora.init_lora_weights in ("pissa", "olora") else None
     if start:
@@ -196,7 +205,7 @@ def _summary(trainer: AdapterTrainer, metrics: dict[str, float], size: BatchSize
         "steps": state.global_step,
         "train_loss": float(np.average([point["loss"] for point in points], weights=steps)),
         "eval_loss": metrics["eval_loss"],
-        **{name.removeprefix("eval_"): value for name, value in metrics.items() if name != "eval_loss"},
+        **{name: metrics[f"eval_{name}"] for name in REWARDS if f"eval_{name}" in metrics},
         "tokens": state.num_input_tokens_seen,
         "tokens_per_second": round(state.num_input_tokens_seen / seconds, 1),
         "training_seconds": round(seconds, 1),
@@ -275,6 +284,18 @@ def keep_master_weights(model: torch.nn.Module) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+
+
+def leave_casts_to_autocast(trainer: AdapterTrainer) -> None:
+    """Nothing; where the trainer computes in a format of its own, peft does not turn what an adapter gets into float32.
+
+    peft knows a GPU's autocast only. On a CPU it would widen what autocast narrows again: the same numbers, with two
+    copies of each layer's input.
+    """
+    model: Any = trainer.model
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer) and trainer.accelerator.mixed_precision != "no":
+            module.cast_input_dtype_enabled = False  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def sft_config(job: TrainingJob, size: BatchSize) -> SFTConfig:

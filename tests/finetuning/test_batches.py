@@ -36,7 +36,9 @@ def test_every_row_is_in_one_batch_of_one_process_and_all_processes_have_as_many
 
 
 def step_rows(found: list[list[int]], parts: int) -> list[list[int]]:
-    return [sorted(chain.from_iterable(found[i : i + parts])) for i in range(0, len(found), parts)]
+    return [
+        sorted(row for batch in found[i : i + parts] for row in batch if row >= 0) for i in range(0, len(found), parts)
+    ]
 
 
 @pytest.mark.parametrize("order", ["random", "group_by_length"])
@@ -91,3 +93,26 @@ def test_a_row_of_two_answers_is_as_long_as_the_longer_one_and_teaches_nothing_o
     rows = TokenRows(Dataset.from_list([first, second]))
     assert rows.lengths.tolist() == [3, 2]
     assert rows[-1] == first | {"labels": [-100] * 2, "rejected_labels": [-100] * 3}
+
+
+@pytest.mark.parametrize("order", ["random", "sequential", "group_by_length"])
+def test_a_step_of_tokens_holds_as_many_rows_as_there_is_room_for(order):
+    found = batches(order, tokens_per_step=2_000)
+    steps, later = found.steps(), batches(order, tokens_per_step=2_000, epoch=1).steps()
+    assert sorted(chain.from_iterable(steps)) == list(range(len(LENGTHS)))
+    held = [len(rows) * LENGTHS[rows].max() for rows in steps]
+    assert max(held) <= 2_000 and np.median(held) > 1_700
+    assert {tuple(sorted(rows)) for rows in steps} == {tuple(sorted(rows)) for rows in later}
+    assert (order == "sequential") == all(map(np.array_equal, steps, later))
+    assert len(found) == 2 * len(steps) == len(list(found))
+
+
+def test_a_step_of_tokens_has_the_same_rows_however_it_is_cut():
+    whole, cut = (step_rows(list(batches(parts=parts, tokens_per_step=2_000)), parts) for parts in (1, 4))
+    assert whole == cut
+
+
+def test_a_row_that_fills_a_step_alone_leaves_the_other_passes_with_nothing_to_learn():
+    found = list(batches(lengths=[900, 5, 6, 7], tokens_per_step=1_000))
+    assert [0] in found and [-1] in found
+    assert sorted(row for batch in found for row in batch if row >= 0) == [0, 1, 2, 3]

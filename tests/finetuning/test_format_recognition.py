@@ -1,7 +1,15 @@
 import pytest
 
 from finetuning.errors import FinetuningError
-from finetuning.format_recognition import check_columns, format_of, recognise, recognise_all, shortened
+from finetuning.format_recognition import (
+    check_columns,
+    format_of,
+    recognise,
+    recognise_all,
+    shortened,
+    unused,
+    unused_columns,
+)
 from finetuning.formats import to_messages
 from finetuning.recipe import FORMAT_COLUMNS, DatasetSpec, EvalSpec, SourceSpec
 from finetuning.sources import write_raw
@@ -165,6 +173,36 @@ def test_preferences_need_a_prompt_where_their_answers_are_texts():
         format_of(list(text), text, named, WHERE)
     assert format_of(list(whole), whole, named, WHERE) == "preference"
     assert recognised(text, columns={"prompt": "question"}) == "preference"
+
+
+@pytest.mark.parametrize(
+    ("row", "format", "keys", "left"),
+    [
+        ({"question": "?", "answer": "5", "level": 1}, "question-answer", {}, ["level"]),
+        ({"Problem": "?", "answer": "5"}, "question-answer", {"columns": {"question": "Problem"}}, []),
+        ({"instruction": "?", "output": "5", "history": [], "system": "Hi"}, "alpaca", {}, ["history"]),
+        ({"conversations": FROMS, "system": "Hi", "tools": "[]"}, "sharegpt", {}, []),
+        ({"prompt": "?", "chosen": ROLES, "rejected": ROLES, "score": 1, "system": "Hi"}, "preference", {}, ["score"]),
+        (
+            {"messages": [{"role": "assistant", "content": "5", "reasoning_content": "…", "tool_calls": []}]},
+            "messages",
+            {},
+            ["messages[].reasoning_content"],
+        ),
+    ],
+)
+def test_what_a_format_does_not_read_is_told(row, format, keys, left):
+    assert unused(list(row), row, source(**keys), format) == left
+
+
+def test_unused_columns_are_told_by_their_source(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"question": "2 + 3?", "answer": "5", "level": "easy"}\n')
+    (tmp_path / "b.jsonl").write_text('{"question": "2 + 4?", "answer": "6"}\n')
+    a, b = (SourceSpec(files=[str(tmp_path / name)], format="question-answer") for name in ("a.jsonl", "b.jsonl"))
+    dataset = DatasetSpec(sources=(b, a), eval=EvalSpec(fraction=0.5))
+    write_raw(dataset, {"train-00": "r", "train-01": "r"}, tmp_path / "raw", api=None, file="recipes/x.yaml")
+    formats = recognise_all(tmp_path / "raw", dataset, "recipes/x.yaml")
+    assert unused_columns(tmp_path / "raw", dataset, formats) == {"dataset.sources[1]": ["level"]}
 
 
 def test_a_row_is_shortened_in_every_direction():

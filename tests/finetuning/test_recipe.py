@@ -186,6 +186,18 @@ WRONG = {
         "base_model: {repo: a/b, attention: [flash_attention_2, sdpa]}\ntraining: {packing: true}",
         ["training.packing: true, and base_model.attention allows sdpa", "attend to each other"],
     ),
+    "tokens and rows a step": (
+        "training: {tokens_per_step: 4096, per_device_train_batch_size: 4}",
+        ["training.per_device_train_batch_size: 4 beside tokens_per_step"],
+    ),
+    "fewer tokens a step than in a row": (
+        "chat: {max_length: 512}\ntraining: {tokens_per_step: 256}",
+        ["training.tokens_per_step: 256", "512 or more"],
+    ),
+    "an adapter from the rest of what is not quantized": (
+        "base_model: {repo: a/b, quantization: null}\nlora: {init_lora_weights: loftq}",
+        ["lora.init_lora_weights: loftq", "quantization: {bits: 4}"],
+    ),
     "packing with default kernels": ("training: {packing: true}", ["base_model.attention allows sdpa"]),
     "beta of sft": ("training: {beta: 0.1}", ["training.beta: 0.1 would be ignored: training.method is sft"]),
     "loss of sft": ("training: {loss_type: ipo}", ["training.loss_type: ipo would be ignored: training.method is sft"]),
@@ -203,6 +215,10 @@ WRONG = {
     "packed dpo": (
         "base_model: {repo: a/b, attention: [flash_attention_2]}\n" + PAIRS + "training: {method: dpo, packing: true}",
         ["training.packing: true with method: dpo, which compares whole rows; write packing: false"],
+    ),
+    "steps without room for two answers": (
+        PAIRS + "training: {method: dpo, tokens_per_step: 2000}",
+        ["training.tokens_per_step: 2000, which is less", "(1024 for each of 2 answers)", "write 2048 or more"],
     ),
     "noisy dpo": (
         PAIRS + "training: {method: dpo, neftune_noise_alpha: 5.0}", ["training.neftune_noise_alpha: noise with"]

@@ -85,7 +85,9 @@ ARGUMENTS = {
 }
 
 
-def trainer_of(folder, out, loss_type="sigmoid", rows=1, own_head=True, lora=None, new_tokens=(), rows_of=PAIRS):
+def trainer_of(
+    folder, out, loss_type="sigmoid", rows=1, own_head=True, lora=None, new_tokens=(), rows_of=PAIRS, **more
+):
     """Ours, with steps of three pairs, `rows` of them a pass."""
     model = load_model(folder)
     spec = LoraSpec(r=4, **{"lora_dropout": 0.0, **(lora or {})})
@@ -102,6 +104,7 @@ def trainer_of(folder, out, loss_type="sigmoid", rows=1, own_head=True, lora=Non
         own_head=own_head,
         beta=0.5,
         loss_type=loss_type,
+        **more,
     )
     adapt_head(trainer.model, list(new_tokens))
     return trainer
@@ -163,6 +166,12 @@ def test_a_pair_for_a_process_that_has_none_counts_for_nothing(tiny, tmp_path):
     _, pairs = with_it.get_batch_samples(iter([inputs]), 1, torch.device("cpu"))
     assert pairs == 3
     assert with_it.evaluate() == pytest.approx(without.evaluate())
+
+
+def test_a_step_of_so_many_tokens_has_those_of_both_answers(tiny, tmp_path):
+    trainer = trainer_of(tiny, tmp_path, rows=3, tokens_per_step=100)
+    found = [batch["input_ids"].numel() for batch in trainer.get_train_dataloader()]
+    assert len(found) == 3 and max(found) <= 100
 
 
 ADAPTERS = {

@@ -5,7 +5,8 @@ data/train.jsonl:17  {"question": "What is 2 + 3?", "answer": "#### 5"}
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,19 +62,14 @@ def batches(
     Raises:
         FinetuningError: the chat template changes what went before when a turn is added.
     """
-    read = _pair if method == "dpo" else _row
     for stem, (source, _) in sources(dataset).items():
+        read = partial(_pair if method == "dpo" else _row, source=source, format=formats[stem])
         for raw in _raw_rows(raw_folder / f"{stem}.parquet"):
-            rows, texts = [], []
-            for place, text in raw:
-                try:
-                    rows.append(read(place, orjson.loads(text), source, formats[stem]))
-                    texts.append(text)
-                except NotChosen as reason:
-                    dropped.add(place, "", str(reason), reason.field, text.decode())
-                except RowDropped as reason:
-                    dropped.add(place, "bad_rows", str(reason), reason.field, text.decode())
-            found = renderer.lay_out(sides(rows))
+            rows, texts = _usable(raw, read, dropped)
+            conversations = [row.conversation for row in rows]
+            if method == "dpo":
+                conversations += [row.rejected for row in rows if row.rejected]
+            found = renderer.lay_out(conversations)
             faults = _faults(found, len(rows))
             for i, fault in sorted(faults.items()):
                 dropped.add(rows[i].place, "bad_rows", str(fault), fault.field, texts[i].decode())
@@ -85,9 +81,20 @@ def batches(
                 yield Batch(stem.startswith("eval"), kept, laid_out)
 
 
-def sides(rows: list[Row]) -> list[Conversation]:
-    """The conversation of each row and, after all of them, the rejected ones."""
-    return [row.conversation for row in rows] + [row.rejected for row in rows if row.rejected]
+def _usable(
+    raw: list[tuple[str, bytes]], read: Callable[[str, dict[str, Any]], Row], dropped: FindingsTable
+) -> tuple[list[Row], list[bytes]]:
+    """The rows that hold a conversation, and their texts."""
+    rows, texts = [], []
+    for place, text in raw:
+        try:
+            rows.append(read(place, orjson.loads(text)))
+            texts.append(text)
+        except NotChosen as reason:
+            dropped.add(place, "", str(reason), reason.field, text.decode())
+        except RowDropped as reason:
+            dropped.add(place, "bad_rows", str(reason), reason.field, text.decode())
+    return rows, texts
 
 
 def _faults(found: list[LaidOut | RowDropped], rows: int) -> dict[int, RowDropped]:

@@ -173,9 +173,9 @@ def _record_batch(rows: list[Row], tokens: Tokens) -> pa.RecordBatch:
         *_token_columns(_part(tokens, 0, len(rows))),
         pa.array([row.place for row in rows], pa.string()),
     ]
-    rejected = [row.rejected.messages[-1:] for row in rows if row.rejected]
-    if not rejected:
+    if len(tokens.ends) == len(rows):
         return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+    rejected = [row.rejected.messages[-1:] for row in rows if row.rejected]
     columns += [messages_column(rejected), *_token_columns(_part(tokens, len(rows), 2 * len(rows)))]
     return pa.RecordBatch.from_arrays(columns, schema=pa.schema([*SCHEMA, *REJECTED]))
 

@@ -1,6 +1,7 @@
 """The asset `chat_dataset`: rows as conversations, and as the tokens that training will see."""
 
 import json
+from itertools import cycle
 
 import dagster as dg
 import pandas as pd
@@ -53,6 +54,7 @@ def chat_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: H
                 "dataset": chat_section(recipe.dataset),
                 "chat": recipe.chat.model_dump(mode="json", include={"max_length", "over_length"}),
                 "base_model": spec.model_dump(mode="json", include={"gguf", "chat_template", "trust_remote_code"}),
+                "training": recipe.training.model_dump(mode="json", include={"method"}),
             },
             resolved={"base_model": resolved, "chat_template": template_revision(spec)},
             inputs=[raw_dataset],
@@ -72,6 +74,8 @@ def metadata_of(artifact: Artifact, recipe) -> dict:
     summary = artifact.summary
     lengths = summary["lengths"]["train"]
     picture = token_lengths(lengths["edges"], lengths["counts"], recipe.chat.max_length)
+    titles = ("Chosen:\n\n", "Rejected:\n\n") if recipe.training.method == "dpo" else ("",)
+    preview = [title + marked(tokens) for title, tokens in zip(cycle(titles), summary["preview"], strict=False)]
     dropped = pd.DataFrame(summary["dropped"], columns=["reason", "rows", "example"])
     return {
         **artifact.metadata(),
@@ -85,7 +89,7 @@ def metadata_of(artifact: Artifact, recipe) -> dict:
         "dropped": dg.MetadataValue.md(dropped.to_markdown(index=False) if len(dropped) else "No row was dropped."),
         "unused_columns": dg.MetadataValue.json(summary["unused_columns"]),
         "lengths": dg.MetadataValue.md(as_markdown(picture, "Token lengths")),
-        "preview": dg.MetadataValue.md(PREVIEW + "\n\n---\n\n".join(map(marked, summary["preview"]))),
+        "preview": dg.MetadataValue.md(PREVIEW + "\n\n---\n\n".join(preview)),
     }
 
 

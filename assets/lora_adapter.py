@@ -83,7 +83,10 @@ def metadata_of(artifact: Artifact) -> dict:
 
     summary = artifact.summary
     shown = ("trainable_parameters", "steps", "train_loss", "eval_loss", "tokens_per_second", "peak_memory_mb")
-    picture = loss_curve(summary["curve"], summary["eval_loss"], summary["eval_curve"])
+    if "reward_accuracy" in summary:
+        shown += ("reward_accuracy", "reward_margin")
+    unit = "preference" if "reward_accuracy" in summary else "nats per supervised token"
+    picture = loss_curve(summary["curve"], summary["eval_loss"], summary["eval_curve"], unit)
     return {
         **artifact.metadata(),
         **{key: summary[key] for key in (*shown, "attention", "device", *HOW_IT_RAN)},

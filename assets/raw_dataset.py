@@ -48,7 +48,7 @@ def raw_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: Hu
         )
         artifact = plan.obtain(write)
     # Of rows that were there already too: their format is no part of what they are, and may have been changed.
-    formats = recognise_all(artifact.path, recipe.dataset, recipe.file)
+    formats = recognise_all(artifact.path, recipe.dataset, recipe.file, recipe.training.method)
     return dg.MaterializeResult(
         value=artifact,
         data_version=dg.DataVersion(artifact.fingerprint),

@@ -116,13 +116,15 @@ class EpochLoader(DataLoader[Any]):
 
 
 class TokenRows(torch.utils.data.Dataset[dict[str, Any]]):
-    """`input_ids` and `labels` of rows by number; `-1 - i` is row `i` with nothing supervised."""
+    """Rows of tokens and labels by number; `-1 - i` is row `i` with nothing supervised.
+
+    A row of two answers (`rejected_input_ids`, `rejected_labels`) is as long as the longer one.
+    """
 
     def __init__(self, rows: Dataset) -> None:
         self.rows = rows
-        columns = rows.select_columns("input_ids").with_format("arrow").iter(1_000)
-        lengths = [pc.list_value_length(batch["input_ids"]).to_numpy() for batch in columns]  # pyright: ignore
-        self.lengths = np.concatenate([np.zeros(0, np.int64), *lengths])
+        sides = [name for name in ("input_ids", "rejected_input_ids") if name in rows.column_names]
+        self.lengths = np.max([_lengths(rows, side) for side in sides], axis=0)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -131,7 +133,13 @@ class TokenRows(torch.utils.data.Dataset[dict[str, Any]]):
         if number >= 0:
             return self.rows[number]
         row = self.rows[-1 - number]
-        return row | {"labels": [NOT_SUPERVISED] * len(row["labels"])}
+        return row | {name: [NOT_SUPERVISED] * len(row[name]) for name in row if name.endswith("labels")}
+
+
+def _lengths(rows: Dataset, column: str) -> np.ndarray:
+    batches = rows.select_columns(column).with_format("arrow").iter(1_000)
+    lengths = [pc.list_value_length(batch[column]).to_numpy() for batch in batches]  # pyright: ignore
+    return np.concatenate([np.zeros(0, np.int64), *lengths])
 
 
 def _cut(rows: np.ndarray, size: int) -> list[np.ndarray]:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ from finetuning.tokenized_rows import TokenizedRows
 
 HISTOGRAM_BINS = 20
 PREVIEW_CONVERSATIONS, PREVIEW_TOKENS, READ_FOR_PREVIEW = 3, 400, 20
+# Columns of tokens and labels; the second ones are there for preferences to be learned alone.
+PREVIEWED = (("input_ids", "labels"), ("rejected_input_ids", "rejected_labels"))
 COLLECTED_AFTER = 100  # batches
 # One makes lists of what the tokenizer found while the others wait for it, which itself uses all cores.
 THREADS = 3
@@ -61,14 +63,15 @@ def write_chat(raw_folder: Path, folder: Path, recipe: Recipe, tokenizer: PreTra
     Raises:
         FinetuningError: a source's format is not recognised, the template can not be used, or a split is empty.
     """
-    formats = recognise_all(raw_folder, recipe.dataset, recipe.file)
+    method = recipe.training.method
+    formats = recognise_all(raw_folder, recipe.dataset, recipe.file, method)
     folder.mkdir(parents=True, exist_ok=True)
     with FindingsTable(folder / "dropped.parquet") as dropped, FindingsTable(folder / "findings.parquet") as findings:
         try:
             renderer = Renderer(tokenizer)
             with TokenizedRows(folder, recipe, renderer, dropped, findings) as rows, _rare_collection():
                 for batch, tokens in _tokenized(
-                    renderer, batches(raw_folder, recipe.dataset, formats, renderer, dropped)
+                    renderer, batches(raw_folder, recipe.dataset, formats, renderer, dropped, method)
                 ):
                     rows.add(batch, tokens)
         except FinetuningError as error:
@@ -91,12 +94,12 @@ def write_chat(raw_folder: Path, folder: Path, recipe: Recipe, tokenizer: PreTra
         "dropped": dropped.records(),
         "unused_columns": unused_columns(raw_folder, recipe.dataset, formats),
         "checks": _checks(raw_folder, rows, decided, recipe),
-        "tokens": int(kept_lengths.sum()),
+        "tokens": int(np.concatenate(rows.tokens)[in_train].sum()),
         "supervised_tokens": int(np.concatenate(rows.supervised)[in_train].sum()),
         "stop_token": renderer.stop,
         "given_tokens": getattr(tokenizer, "given_tokens", {}),
         "lengths": {"train": _histogram(kept_lengths), "max": int(np.concatenate(rows.lengths).max())},
-        "preview": _preview(folder / "train.parquet", tokenizer),
+        "preview": _preview(folder / "train.parquet", tokenizer, PREVIEWED if method == "dpo" else PREVIEWED[:1]),
     }
 
 
@@ -192,18 +195,21 @@ def _histogram(lengths: np.ndarray) -> dict[str, list[int]]:
     return {"edges": edges.tolist(), "counts": counts.tolist()}
 
 
-def _preview(path: Path, tokenizer: PreTrainedTokenizerBase) -> list[list[dict[str, Any]]]:
+def _preview(
+    path: Path, tokenizer: PreTrainedTokenizerBase, sides: tuple[tuple[str, str], ...]
+) -> list[list[dict[str, Any]]]:
     """The first conversations of a split, token by token: its text, its id, and whether it is learned.
 
-    Those with text that looks like a secret are passed over.
+    Each one's sides follow one another. Those with text that looks like a secret are passed over.
     """
     with pq.ParquetFile(path, pre_buffer=False) as file:
-        rows = next(file.iter_batches(READ_FOR_PREVIEW, columns=["input_ids", "labels"])).to_pylist()
-    shown = [row for row in rows if not find_secret(str(tokenizer.decode(row["input_ids"])))]
+        rows = next(file.iter_batches(READ_FOR_PREVIEW, columns=list(chain(*sides)))).to_pylist()
+    shown = [row for row in rows if not any(find_secret(str(tokenizer.decode(row[ids]))) for ids, _ in sides)]
     return [
         [
             {"text": tokenizer.decode([token]), "id": token, "supervised": label != NOT_SUPERVISED}
-            for token, label in islice(zip(row["input_ids"], row["labels"], strict=True), PREVIEW_TOKENS)
+            for token, label in islice(zip(row[ids], row[labels], strict=True), PREVIEW_TOKENS)
         ]
         for row in shown[:PREVIEW_CONVERSATIONS]
+        for ids, labels in sides
     ]

@@ -5,7 +5,8 @@ data/train.jsonl:17  {"question": "What is 2 + 3?", "answer": "#### 5"}
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,10 +14,10 @@ import orjson
 import pyarrow as pa
 
 from finetuning.findings import FindingsTable
-from finetuning.formats import NotChosen, RowDropped, to_messages, tools_of
+from finetuning.formats import Message, NotChosen, RowDropped, to_messages, to_pair, tools_of
 from finetuning.layouts import LaidOut
 from finetuning.raw_folder import read_rows
-from finetuning.recipe import DatasetSpec, SourceSpec
+from finetuning.recipe import DatasetSpec, Method, SourceSpec
 from finetuning.rendering import Conversation, Renderer
 from finetuning.source_revisions import sources
 
@@ -32,10 +33,12 @@ class Row(NamedTuple):
 
     place: str
     conversation: Conversation
+    rejected: Conversation | None = None
+    """The same conversation with the answer that is not preferred, where a row is a preference to be learned."""
 
 
 class Batch(NamedTuple):
-    """Rows of one source, and each of them laid out."""
+    """Rows of one source, and each of them laid out; after all of them, their rejected conversations."""
 
     is_eval: bool
     rows: list[Row]
@@ -43,36 +46,65 @@ class Batch(NamedTuple):
 
 
 def batches(
-    raw_folder: Path, dataset: DatasetSpec, formats: Mapping[str, str], renderer: Renderer, dropped: FindingsTable
+    raw_folder: Path,
+    dataset: DatasetSpec,
+    formats: Mapping[str, str],
+    renderer: Renderer,
+    dropped: FindingsTable,
+    method: Method = "sft",
 ) -> Iterator[Batch]:
     """All rows of `raw_folder`; those that hold no conversation, or that the template does not take, are `dropped`.
 
     Args:
         formats: of each source, by its stem.
+        method: with `dpo`, a row has a rejected conversation too.
 
     Raises:
         FinetuningError: the chat template changes what went before when a turn is added.
     """
     for stem, (source, _) in sources(dataset).items():
+        read = partial(_pair if method == "dpo" else _row, source=source, format=formats[stem])
         for raw in _raw_rows(raw_folder / f"{stem}.parquet"):
-            rows, texts = [], []
-            for place, text in raw:
-                try:
-                    rows.append(Row(place, _conversation(text, source, formats[stem])))
-                    texts.append(text)
-                except NotChosen as reason:
-                    dropped.add(place, "", str(reason), reason.field, text.decode())
-                except RowDropped as reason:
-                    dropped.add(place, "bad_rows", str(reason), reason.field, text.decode())
-            kept, laid_out = [], []
-            for row, text, found in zip(rows, texts, renderer.lay_out([row.conversation for row in rows]), strict=True):
-                if isinstance(found, RowDropped):
-                    dropped.add(row.place, "bad_rows", str(found), found.field, text.decode())
-                else:
-                    kept.append(row)
-                    laid_out.append(found)
+            rows, texts = _usable(raw, read, dropped)
+            conversations = [row.conversation for row in rows]
+            if method == "dpo":
+                conversations += [row.rejected for row in rows if row.rejected]
+            found = renderer.lay_out(conversations)
+            faults = _faults(found, len(rows))
+            for i, fault in sorted(faults.items()):
+                dropped.add(rows[i].place, "bad_rows", str(fault), fault.field, texts[i].decode())
+            kept = [row for i, row in enumerate(rows) if i not in faults]
+            laid_out = [
+                side for i, side in enumerate(found) if not (isinstance(side, RowDropped) or i % len(rows) in faults)
+            ]
             if kept:
                 yield Batch(stem.startswith("eval"), kept, laid_out)
+
+
+def _usable(
+    raw: list[tuple[str, bytes]], read: Callable[[str, dict[str, Any]], Row], dropped: FindingsTable
+) -> tuple[list[Row], list[bytes]]:
+    """The rows that hold a conversation, and their texts."""
+    rows, texts = [], []
+    for place, text in raw:
+        try:
+            rows.append(read(place, orjson.loads(text)))
+            texts.append(text)
+        except NotChosen as reason:
+            dropped.add(place, "", str(reason), reason.field, text.decode())
+        except RowDropped as reason:
+            dropped.add(place, "bad_rows", str(reason), reason.field, text.decode())
+    return rows, texts
+
+
+def _faults(found: list[LaidOut | RowDropped], rows: int) -> dict[int, RowDropped]:
+    """By the numbers of rows, why the template does not take one of their conversations."""
+    faults: dict[int, RowDropped] = {}
+    for i, fault in enumerate(found):
+        if isinstance(fault, RowDropped):
+            rejected = RowDropped(str(fault), f"rejected {fault.field}".strip())
+            faults.setdefault(i % rows, fault if i < rows else rejected)
+    return faults
 
 
 def digests(rows: list[Row], seed: int) -> tuple[list[int], list[int], list[tuple[int, int]]]:
@@ -82,7 +114,7 @@ def digests(rows: list[Row], seed: int) -> tuple[list[int], list[int], list[tupl
     """
     key = str(seed).encode()[:64]
     conversations, questions, prefixes = [], [], []
-    for number, (_, (messages, tools)) in enumerate(rows):
+    for number, (_, (messages, tools), _) in enumerate(rows):
         whole = orjson.dumps([messages, tools]) if tools else orjson.dumps(messages)
         conversations.append(int.from_bytes(hashlib.blake2b(whole, digest_size=DIGEST_BYTES).digest()))
         asked = hashlib.blake2b(digest_size=DIGEST_BYTES, key=key)
@@ -97,12 +129,12 @@ def digests(rows: list[Row], seed: int) -> tuple[list[int], list[int], list[tupl
     return conversations, questions, prefixes
 
 
-def messages_column(rows: list[Row]) -> pa.ListArray:
-    """The messages of each row: a list of records with the keys of MESSAGE, `tool_calls` as JSON text."""
-    flat = [message for row in rows for message in row.conversation.messages]
+def messages_column(conversations: list[list[Message]]) -> pa.ListArray:
+    """The messages of each conversation: a list of records with the keys of MESSAGE, `tool_calls` as JSON text."""
+    flat = [message for messages in conversations for message in messages]
     offsets = [0]
-    for row in rows:
-        offsets.append(offsets[-1] + len(row.conversation.messages))
+    for messages in conversations:
+        offsets.append(offsets[-1] + len(messages))
     columns = [pa.array([message["role"] for message in flat], TEXT), pa.array([m["content"] for m in flat], TEXT)]
     if all(len(message) == 2 for message in flat):
         columns += [pa.nulls(len(flat), TEXT)] * 3
@@ -135,10 +167,15 @@ def _raw_rows(path: Path) -> Iterator[list[tuple[str, bytes]]]:
     yield part
 
 
-def _conversation(text: bytes, source: SourceSpec, format: str) -> Conversation:
-    row = orjson.loads(text)
-    messages = to_messages(row, source, format)
-    return Conversation(messages, tools_of(row) if format in ("messages", "sharegpt") and "tools" in row else None)
+def _row(place: str, record: dict[str, Any], source: SourceSpec, format: str) -> Row:
+    messages = to_messages(record, source, format)
+    has_tools = format in ("messages", "sharegpt", "preference") and "tools" in record
+    return Row(place, Conversation(messages, tools_of(record) if has_tools else None))
+
+
+def _pair(place: str, record: dict[str, Any], source: SourceSpec, format: str) -> Row:
+    tools = tools_of(record)
+    return Row(place, *(Conversation(messages, tools) for messages in to_pair(record, source)))
 
 
 def _text(value: Any) -> str | None:

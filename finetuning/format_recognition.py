@@ -14,7 +14,7 @@ from finetuning.drawing import describe
 from finetuning.errors import FinetuningError
 from finetuning.formats import OPTIONAL_COLUMNS, TOOL_KEYS
 from finetuning.raw_folder import read_sources
-from finetuning.recipe import FORMAT_COLUMNS, DatasetSpec, SourceSpec
+from finetuning.recipe import FORMAT_COLUMNS, DatasetSpec, Method, SourceSpec
 from finetuning.recipe_errors import nearest
 from finetuning.source_revisions import sources
 
@@ -27,20 +27,34 @@ MEANINGS = (
 # What the turns of a conversation hold, by the column that is a list of them.
 TURNS = {"messages": ("role", "content"), "conversations": ("from", "value")}
 # What formats read beside their own columns, and of the turns in a column.
-ALSO_READ = {"messages": ("tools",), "sharegpt": ("tools", "system"), "alpaca": ("system",)}
-READ_OF_TURNS = {"messages": (*TURNS["messages"], *TOOL_KEYS), "conversations": TURNS["conversations"]}
+ALSO_READ = {
+    "messages": ("tools",),
+    "sharegpt": ("tools", "system"),
+    "alpaca": ("system",),
+    "preference": ("tools", "system"),
+}
+READ_OF_TURNS = {
+    "conversations": TURNS["conversations"],
+    **dict.fromkeys(("messages", *FORMAT_COLUMNS["preference"]), (*TURNS["messages"], *TOOL_KEYS)),
+}
 # Where columns could be those of several formats, the one that asks for the least comes first.
 PLAINNESS = {"question-answer": 0, "prompt-completion": 1}
 SHOWN_CHARACTERS, SHOWN_ENTRIES, SHOWN_DEPTH = 200, 10, 6
 
 
-def recognise_all(raw_folder: Path, dataset: DatasetSpec, where: str) -> dict[str, str]:
+def recognise_all(raw_folder: Path, dataset: DatasetSpec, where: str, method: Method = "sft") -> dict[str, str]:
     """The format of each source in a folder of raw rows, by its stem; `where` is the recipe's file.
+
+    Args:
+        method: `dpo` leaves no choice but `preference`.
 
     Raises:
         FinetuningError: a source lacks a column of its format, or is in none or several of them.
     """
     named = sources(dataset)
+    if method == "dpo":
+        only = {"format": "preference"}
+        named = {stem: (source.model_copy(update=only), path) for stem, (source, path) in named.items()}
     return {
         record["stem"]: format_of(record["columns"], record["first_row"], source, f"{where}: {path}")
         for record in read_sources(raw_folder)
@@ -90,18 +104,20 @@ def format_of(columns: Sequence[str], first_row: Mapping[str, Any], source: Sour
         FinetuningError: a column of the named format is missing, or none or several formats fit.
     """
     if source.format:
-        check_columns(columns, source, where)
+        check_columns(columns, source, where, first_row)
         return source.format
     return recognise(columns, first_row, source, where)
 
 
-def check_columns(present: Sequence[str], source: SourceSpec, where: str) -> None:
+def check_columns(
+    present: Sequence[str], source: SourceSpec, where: str, first_row: Mapping[str, Any] | None = None
+) -> None:
     """Nothing, when the columns that the source's format needs are all among those `present`.
 
     Raises:
         FinetuningError: some are not; a line for each.
     """
-    named = _needed(str(source.format), source)
+    named = _needed(str(source.format), source, first_row or {})
     missing = {name: column for name, column in named.items() if column not in present}
     if missing:
         raise FinetuningError(
@@ -123,9 +139,12 @@ def recognise(columns: Sequence[str], first_row: Mapping[str, Any], source: Sour
         format
         for format in FORMAT_COLUMNS
         if set(source.columns) <= set(FORMAT_COLUMNS[format])
-        and all(column in columns for column in _needed(format, source).values())
+        and all(column in columns for column in _needed(format, source, first_row).values())
         and _turns_fit(format, first_row, source)
     ]
+    # No other format has a use for a rejected answer.
+    if "preference" in fitting:
+        return "preference"
     if len(fitting) > 1:
         raise FinetuningError(
             f"{where}.format: {describe(source)} has the columns {_list(columns)}, which make it "
@@ -172,7 +191,7 @@ def _unknown(columns: Sequence[str], first_row: Mapping[str, Any], source: Sourc
 
 def _near(format: str, columns: Sequence[str], first_row: Mapping[str, Any], source: SourceSpec) -> _Near:
     present, missing, standing = [], [], {}
-    for name, column in _needed(format, source).items():
+    for name, column in _needed(format, source, first_row).items():
         if column in columns and (name not in TURNS or _are_turns(first_row.get(column), TURNS[name])):
             present.append(name)
             continue
@@ -202,9 +221,11 @@ def _stand_in(name: str, columns: Sequence[str], first_row: Mapping[str, Any]) -
     return next((column for column in alike if not isinstance(first_row.get(column), (list, dict))), None)
 
 
-def _needed(format: str, source: SourceSpec) -> dict[str, str]:
+def _needed(format: str, source: SourceSpec, first_row: Mapping[str, Any]) -> dict[str, str]:
     """The format's columns by their names in the data set; of those that it may lack, only what the source names."""
     optional = OPTIONAL_COLUMNS.get(format, ())
+    if format == "preference" and isinstance(first_row.get(source.columns.get("chosen", "chosen")), str):
+        optional = ()  # a text is no whole conversation
     return {
         name: str(source.columns.get(name, name))
         for name in FORMAT_COLUMNS[format]

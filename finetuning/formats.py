@@ -7,6 +7,7 @@ A new format is a function here, a line in FORMATS, and its name and columns in 
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import NoneType
 from typing import Any
 
@@ -20,7 +21,7 @@ Row = Mapping[str, Any]
 Message = dict[str, Any]
 
 # Columns that a data set may lack.
-OPTIONAL_COLUMNS = {"alpaca": ("input",)}
+OPTIONAL_COLUMNS = {"alpaca": ("input",), "preference": ("prompt",)}
 
 SHAREGPT_ROLES = {
     "system": "system",
@@ -79,14 +80,46 @@ def to_messages(row: Row, source: SourceSpec, format: str | None = None) -> list
     >>> [message["content"] for message in to_messages({"q": "2 + 3?", "answer": "5"}, source)]
     ['Be brief.', '2 + 3?', '5']
     """
+    named = format or source.format or ""
+    return _conversation(row, source, FORMATS[named], has_system=named in ("sharegpt", "alpaca", "preference"))
+
+
+def to_pair(row: Row, source: SourceSpec) -> tuple[list[Message], list[Message]]:
+    """The conversation with the chosen answer in a row of `preference`, and the same one with the rejected answer.
+
+    Raises:
+        RowDropped: the row holds no two conversations that differ in their last answer alone.
+
+    >>> source = SourceSpec(files=["x.jsonl"], format="preference")
+    >>> chosen, rejected = to_pair({"prompt": "2 + 3?", "chosen": "5", "rejected": "6"}, source)
+    >>> chosen[:-1] == rejected[:-1], rejected[-1]["content"]
+    (True, '6')
+    """
+    chosen = _conversation(row, source, preference, has_system=True)
+    try:
+        rejected = _conversation(row, source, partial(preference, side="rejected"), has_system=True)
+    except RowDropped as reason:
+        field = f"rejected {reason.field}" if reason.field.startswith("turn ") else reason.field
+        raise RowDropped(str(reason), field) from reason
+    if chosen == rejected:
+        raise RowDropped("chosen and rejected are the same", "rejected")
+    if chosen[:-1] != rejected[:-1]:
+        raise RowDropped("chosen and rejected differ in more than their last answer", "rejected")
+    return chosen, rejected
+
+
+def _conversation(
+    row: Row, source: SourceSpec, read: Callable[[Row, SourceSpec], list[Message]], *, has_system: bool
+) -> list[Message]:
+    """What `read` makes of a row, with the system prompt of the row, if it has one by itself, or of the source."""
     if source.columns:
         row = {**row, **{name: row[column] for name, column in source.columns.items() if column in row}}
     try:
-        messages = FORMATS[format or source.format or ""](row, source)
+        messages = read(row, source)
     except KeyError as missing:
         name = str(missing.args[0])
         raise RowDropped("a column is missing", source.columns.get(name, name)) from missing
-    has_own = (format or source.format) in ("sharegpt", "alpaca") and isinstance(row.get("system"), str)
+    has_own = has_system and isinstance(row.get("system"), str)
     if has_own and messages and messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": row["system"]})
     if messages and messages[0]["role"] == "system" and not messages[0]["content"].strip():
@@ -120,18 +153,7 @@ def messages(row: Row, source: SourceSpec) -> list[Message]:
     >>> messages({"messages": [{"role": "user", "content": "2 + 3?", "mood": "curious"}]}, None)
     [{'role': 'user', 'content': '2 + 3?'}]
     """
-    found = []
-    for number, message in enumerate(_dicts(row, "messages")):
-        role, content = message.get("role"), message.get("content")
-        if role in ROLES and isinstance(content, str):  # as nearly all are
-            made: Message = {"role": role, "content": content}
-        else:
-            made = _message(role, content, f"messages[{number}]")
-        if len(message) > 2 and role in ("assistant", "tool"):
-            made |= {key: message[key] for key in TOOL_KEYS if message.get(key)}
-            _check_tool_keys(made, f"messages[{number}]")
-        found.append(made)
-    return found
+    return _messages(row, "messages")
 
 
 def sharegpt(row: Row, source: SourceSpec) -> list[Message]:
@@ -203,6 +225,23 @@ def ultrafeedback(row: Row, source: SourceSpec) -> list[Message]:
     ]
 
 
+def preference(row: Row, source: SourceSpec, side: str = "chosen") -> list[Message]:
+    """The prompt with the answer of that side; an answer that is a whole conversation stands by itself.
+
+    >>> row = {"prompt": "2 + 3?", "chosen": "5", "rejected": [{"role": "assistant", "content": "6"}]}
+    >>> [turn["content"] for side in ("chosen", "rejected") for turn in preference(row, None, side)]
+    ['2 + 3?', '5', '2 + 3?', '6']
+    """
+    is_text = not isinstance(row[side], list)
+    answer = [_message("assistant", row[side], side)] if is_text else _messages(row, side)
+    if not answer or answer[0]["role"] != "assistant":
+        return answer
+    prompt = row.get("prompt")
+    if prompt is None:
+        raise RowDropped("an answer without a prompt", "prompt")
+    return [*(_messages(row, "prompt") if isinstance(prompt, list) else [_message("user", prompt, "prompt")]), *answer]
+
+
 FORMATS: dict[str, Callable[[Row, SourceSpec], list[Message]]] = {
     "messages": messages,
     "sharegpt": sharegpt,
@@ -210,7 +249,23 @@ FORMATS: dict[str, Callable[[Row, SourceSpec], list[Message]]] = {
     "prompt-completion": prompt_completion,
     "question-answer": question_answer,
     "ultrafeedback": ultrafeedback,
+    "preference": preference,
 }
+
+
+def _messages(row: Row, column: str) -> list[Message]:
+    found = []
+    for number, message in enumerate(_dicts(row, column)):
+        role, content = message.get("role"), message.get("content")
+        if role in ROLES and isinstance(content, str):  # as nearly all are
+            made: Message = {"role": role, "content": content}
+        else:
+            made = _message(role, content, f"{column}[{number}]")
+        if len(message) > 2 and role in ("assistant", "tool"):
+            made |= {key: message[key] for key in TOOL_KEYS if message.get(key)}
+            _check_tool_keys(made, f"{column}[{number}]")
+        found.append(made)
+    return found
 
 
 def _dicts(row: Row, column: str) -> list[Mapping[str, Any]]:

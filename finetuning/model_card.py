@@ -50,8 +50,12 @@ print(tokenizer.decode(model.generate(**inputs, **stop, max_new_tokens={max_new_
 
 ## Training
 
-{steps} steps over {tokens} tokens, on completions only. Data: {sources}. Fingerprint of the adapter: `{adapter}`.
+{steps} steps over {tokens} tokens, {method}. Data: {sources}. Fingerprint of the adapter: `{adapter}`.
 """
+METHODS = {
+    "sft": "on completions only",
+    "dpo": "by direct preference optimization of chosen over rejected answers (DPO, beta {beta:g}, {loss_type} loss)",
+}
 
 
 MERGED_CARD = """---
@@ -144,6 +148,7 @@ def model_card(
         quantization=quantization_note(recipe.base_model, base.on_hub),
         steps=trained["steps"],
         tokens=f"{trained['tokens']:,}",
+        method=METHODS[recipe.training.method].format(**recipe.training.model_dump()),
         sources="; ".join(f"{source['source']} at {source['revision']} ({source['rows']} rows)" for source in sources),
         adapter=report["adapter"],
     )

@@ -16,10 +16,13 @@ def as_markdown(png: bytes, title: str) -> str:
 
 
 def loss_curve(
-    curve: Sequence[Mapping[str, float]], eval_loss: float, eval_curve: Sequence[Mapping[str, float]] = ()
+    curve: Sequence[Mapping[str, float]],
+    eval_loss: float,
+    eval_curve: Sequence[Mapping[str, float]] = (),
+    unit: str = "nats per supervised token",
 ) -> bytes:
     """Training loss by step, with the loss on the eval split after training as a line across, and before as points."""
-    figure, axes = _figure("Loss while training", "step", "loss (nats per supervised token)")
+    figure, axes = _figure("Loss while training", "step", f"loss ({unit})")
     axes.plot([point["step"] for point in curve], [point["loss"] for point in curve], color=TUNED, label="train")
     if len(eval_curve) > 1:
         axes.plot([point["step"] for point in eval_curve], [point["loss"] for point in eval_curve], "o", color=INK)

@@ -32,13 +32,17 @@ FORMAT_COLUMNS = {
     "prompt-completion": ("prompt", "completion"),
     "question-answer": ("question", "answer"),
     "ultrafeedback": ("instruction", "completions"),
+    "preference": ("prompt", "chosen", "rejected"),
 }
 METRICS = ("final-answer", "exact-match")
 
 Text = Annotated[str, Field(pattern=r"\S")]
 Count = Annotated[int, Field(gt=0)]
 DType = Literal["bfloat16", "float16", "float32"]
-Format = Literal["messages", "sharegpt", "alpaca", "prompt-completion", "question-answer", "ultrafeedback"]
+Format = Literal[
+    "messages", "sharegpt", "alpaca", "prompt-completion", "question-answer", "ultrafeedback", "preference"
+]
+Method = Literal["sft", "dpo"]
 Kernel = Literal["flash_attention_2", "flash_attention_3", "flash_attention_4", "sdpa", "eager"]
 Metric = Literal["final-answer", "exact-match"]
 # By transformers' names.
@@ -421,6 +425,21 @@ class LoraSpec(Spec):
 class TrainingSpec(Spec):
     """How the adapter is trained, by the names of transformers and trl."""
 
+    method: Method = Field(
+        default="sft",
+        description="`sft` learns to say what the answers say; `dpo` to prefer each row's chosen answer to its "
+        "rejected one (direct preference optimization), from data of the format `preference`.",
+    )
+    beta: Annotated[float, Field(gt=0)] | None = Field(
+        default_factory=lambda data: 0.1 if data.get("method") == "dpo" else None,
+        description="How strongly `dpo` holds the model to what it was: 0.1 unless said otherwise, and more for less "
+        "change. `sft` has none.",
+    )
+    loss_type: Literal["sigmoid", "hinge", "ipo"] | None = Field(
+        default_factory=lambda data: "sigmoid" if data.get("method") == "dpo" else None,
+        description="Loss of `dpo`: `sigmoid` unless said otherwise; `hinge` (SLiC) and `ipo` stop pulling a pair "
+        "apart at some distance. `sft` has none.",
+    )
     num_train_epochs: float = Field(default=1.0, gt=0, description="Passes over the training rows.")
     max_steps: int = Field(
         default=-1, description="Steps to train for, whatever `num_train_epochs` says; -1 for no such limit."
@@ -516,6 +535,15 @@ class TrainingSpec(Spec):
     seed: int = Field(
         default=42, ge=0, description="Seed of the adapter's start, of dropout, and of the order of rows."
     )
+
+    @field_validator("beta", "loss_type")
+    @classmethod
+    def _settings_of_dpo(cls, value: float | str | None, info: ValidationInfo) -> float | str | None:
+        if info.data.get("method") == "sft" and value is not None:
+            raise ValueError(f"{value} would be ignored: training.method is sft; leave it out, or write method: dpo")
+        if info.data.get("method") == "dpo" and value is None:
+            raise ValueError("null, which dpo can not do without; leave it out for its default")
+        return value
 
     @field_validator("max_steps")
     @classmethod

@@ -44,6 +44,11 @@ may have `tool_calls`, and a row of `messages` its `tools`.
 | `prompt-completion` | `{"prompt": "…", "completion": "…"}` |
 | `question-answer` | `{"question": "…", "answer": "…"}` |
 | `ultrafeedback` | `{"instruction": "…", "completions": [{"model": "gpt-4", "response": "…"}]}` |
+| `preference` | `{"prompt": "…", "chosen": "…", "rejected": "…"}` |
+
+Each of `prompt`, `chosen` and `rejected` is a text or a list of messages. Where `chosen` and `rejected` are whole
+conversations, they differ in their last answer alone, and `prompt` may be missing. `training.method: sft` learns the
+chosen answers and does not look at the others.
 """
 TYPES = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false", "null": "`null`"}
 BOUNDS = {"exclusiveMinimum": "over", "minimum": "at least", "exclusiveMaximum": "below", "maximum": "at most"}

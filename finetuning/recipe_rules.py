@@ -37,6 +37,8 @@ def contradictions(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     if data.get("merge") is not None and isinstance(name, str) and len(name) > LONGEST_NAME - len("-merged"):
         yield ("hub", "repo"), f"{name!r} with -merged would be longer than the {LONGEST_NAME} characters of the Hub"
     yield from _overlap(dataset)
+    if training.get("method") == "dpo":
+        yield from _preference(data)
 
 
 def _packing(base_model: Mapping[str, Any], training: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
@@ -58,11 +60,54 @@ def _tokens_per_step(training: Mapping[str, Any], chat: Mapping[str, Any]) -> It
     for key in ("per_device_train_batch_size", "packing"):
         if training.get(key):
             yield ("training", key), f"{training[key]} beside tokens_per_step, which would overrule it; leave one out"
-    if isinstance(tokens, int) and isinstance(longest, int) and tokens < longest:
+    sides = 2 if training.get("method") == "dpo" else 1
+    if isinstance(tokens, int) and isinstance(longest, int) and tokens < longest * sides:
+        answers = f" for each of {sides} answers" if sides > 1 else ""
         yield (
             ("training", "tokens_per_step"),
-            f"{tokens}, which is less than one row of chat.max_length ({longest}) may have; write {longest} or more",
+            f"{tokens}, which is less than one row of chat.max_length ({longest}{answers}) may have; write "
+            f"{longest * sides} or more",
         )
+
+
+def _preference(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    """What does not go with `training.method: dpo`."""
+    training, lora = _section(data, "training"), _section(data, "lora")
+    if training.get("packing") is True:
+        yield ("training", "packing"), "true with method: dpo, which compares whole rows; write packing: false"
+    if training.get("neftune_noise_alpha") is not None:
+        yield (
+            ("training", "neftune_noise_alpha"),
+            "noise with method: dpo, which would compare it with a model that has none; write null",
+        )
+    # dpo's reference is the model with its adapter switched off, which has to be the model as it was.
+    if lora.get("bias", "none") != "none":
+        yield (
+            ("lora", "bias"),
+            f"{lora['bias']} with training.method: dpo, which needs the base model's own; write none",
+        )
+    if lora.get("init_lora_weights") in ("pissa", "olora", "loftq"):
+        yield (
+            ("lora", "init_lora_weights"),
+            f"{lora['init_lora_weights']} with training.method: dpo, which needs the base model as it was; write true",
+        )
+    if _section(data, "chat").get("over_length") == "truncate":
+        yield (
+            ("chat", "over_length"),
+            "truncate with training.method: dpo, whose two answers would be cut at different places; write drop",
+        )
+    yield from _without_preferences(_section(data, "dataset"))
+
+
+def _without_preferences(dataset: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    for section, path in ((dataset, ("dataset",)), (_section(dataset, "eval"), ("dataset", "eval"))):
+        for index, source in enumerate(_sources(section)):
+            if source.get("format") not in (None, "preference"):
+                yield (
+                    (*path, "sources", index, "format"),
+                    f"{source['format']} has no rejected answers, and training.method: dpo needs them; write "
+                    "preference, or method: sft",
+                )
 
 
 def _overlap(dataset: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:

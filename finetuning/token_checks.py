@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from finetuning.layouts import ANSWER, Tokens
+from finetuning.layouts import ANSWER, OTHER, Tokens
 
 
 def lengths(tokens: Tokens) -> np.ndarray:
@@ -54,6 +54,18 @@ def answer_ends(tokens: Tokens) -> np.ndarray:
     followed = np.r_[is_answer[1:], False]
     followed[tokens.ends - 1] = False
     return is_answer & ~followed
+
+
+def last_answers(tokens: Tokens) -> Tokens:
+    """The conversations with nothing supervised before their last answer."""
+    is_answer = tokens.kinds == ANSWER
+    starts = tokens.ends - lengths(tokens)
+    begins = is_answer & ~np.r_[False, is_answer[:-1]]
+    begins[starts] = is_answer[starts]
+    place = np.arange(len(tokens.ids))
+    last = np.maximum.reduceat(np.where(begins, place, -1), starts)
+    kinds = np.where(is_answer & (place < np.repeat(last, lengths(tokens))), np.int8(OTHER), tokens.kinds)
+    return Tokens(tokens.ids, kinds, tokens.ends, tokens.spelled_out)
 
 
 def truncate(tokens: Tokens, max_length: int) -> tuple[Tokens, np.ndarray, np.ndarray]:

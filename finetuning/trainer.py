@@ -120,39 +120,47 @@ class AdapterTrainer(SFTTrainer):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         head: Any = self.accelerator.unwrap_model(model).get_output_embeddings()
         total, count = supervised_loss(model, head, inputs)
-        loss = total / (count if num_items_in_batch is None else num_items_in_batch)
-        # The number is that of all processes, over which the gradients are averaged.
-        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
-            loss = loss * self.accelerator.num_processes
+        loss = self._share(total, count, num_items_in_batch)
         return (loss, None) if return_outputs else loss
 
+    def _share(self, total: torch.Tensor, count: torch.Tensor, in_step: Any) -> torch.Tensor:
+        """What a micro-batch adds to the mean loss of its step, of which it has `count` items, or a mean by itself."""
+        if in_step is None:
+            return total / count
+        # The number is that of all processes, over which the gradients are averaged.
+        return total / in_step * (self.accelerator.num_processes if self.args.average_tokens_across_devices else 1)
+
     def evaluate(self, *args: Any, **settings: Any) -> dict[str, float]:
-        """The mean loss over all supervised tokens of the eval rows, as `eval_loss`."""
+        """The metrics of the eval rows: the mean loss over all supervised tokens, as `eval_loss`."""
         rows: Any = self.eval_dataset
         token_rows, size = TokenRows(rows), self.args.per_device_eval_batch_size
         batches = StepBatches(token_rows.lengths, size, 1, "group_by_length", self.args.seed)
-        sums = torch.zeros(2, dtype=torch.float64)
+        found: list[list[float]] = []
         adapted: Any = self.model
         was_training = adapted.training
         adapted.eval()
         for number, batch in enumerate(batches):
             if number % self.args.world_size == self.args.process_index:
-                sums += self._loss_of([token_rows[i] for i in batch])
+                inputs = self._prepare_inputs(self.data_collator([token_rows[i] for i in batch]))
+                with torch.no_grad(), self.compute_loss_context_manager():
+                    found.append(self.measured(inputs).double().tolist())
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         adapted.train(was_training)
-        total, count = torch.stack([torch.tensor(pair) for pair in gather_object([sums.tolist()])]).sum(dim=0).tolist()
-        metrics = {"eval_loss": total / max(count, 1)}
+        metrics = self.metrics_of(torch.tensor(gather_object(found), dtype=torch.float64).sum(dim=0).tolist())
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _loss_of(self, rows: list[dict[str, Any]]) -> torch.Tensor:
-        """The summed loss of some rows, and the number of their supervised tokens."""
-        inputs = self._prepare_inputs(self.data_collator(rows))
+    def measured(self, inputs: dict[str, Any]) -> torch.Tensor:
+        """Of a batch of the eval split, the summed loss and the number of supervised tokens."""
         count = (inputs["labels"][:, 1:] != NOT_SUPERVISED).sum()
-        with torch.no_grad(), self.compute_loss_context_manager():
-            mean: Any = self.compute_loss(self.model, inputs)
-        return torch.stack([mean.double() * count, count.double()]).cpu()
+        mean: Any = self.compute_loss(self.model, inputs)
+        return torch.stack([mean.double() * count, count.double()])
+
+    def metrics_of(self, sums: list[float]) -> dict[str, float]:
+        """What `measured` comes to, summed over all batches."""
+        total, count = sums
+        return {"eval_loss": total / max(count, 1)}
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The recipe's optimizer; with LoRA+, matrices A and B in groups of their own."""

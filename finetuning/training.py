@@ -4,7 +4,9 @@ import gc
 import os
 import resource
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +25,22 @@ from finetuning.embeddings import adapt_head, give_rows, has_bias, linear_layers
 from finetuning.errors import FinetuningError
 from finetuning.interruption import Interrupted, Interruption, Watchdog
 from finetuning.loftq import start_from_factors
+from finetuning.preferences import PreferenceTrainer
 from finetuning.progress import Progress
 from finetuning.quantization import keep_trainable_on_cpu, load_model
-from finetuning.recipe import LoraSpec, TrainingSpec
+from finetuning.recipe import LoraSpec, Method, TrainingSpec
 from finetuning.recipe_errors import nearest
 from finetuning.trainer import AdapterTrainer
 from finetuning.training_progress import BEST, TrainingProgress
 
 MIB = 2**20
+# What an evaluation of preferences gives beside a loss.
+REWARDS = ("reward_accuracy", "reward_margin")
 # Keys of the recipe's section that are this project's own; the others are transformers'.
 OURS = {
+    "method",
+    "beta",
+    "loss_type",
     "train_sampling_strategy",
     "loraplus_lr_ratio",
     "tokens_per_step",
@@ -115,11 +123,11 @@ def _train(job: TrainingJob, progress: Progress, size: BatchSize, hang: Path) ->
     new_tokens = give_rows(model, tokenizer, job.base_model, job.where, trust)
     interruption, watchdog = Interruption(), Watchdog(hang, job.training.step_timeout_minutes * 60)
     callback = TrainingProgress(progress, job.where, job.training, interruption, watchdog)
-    trainer = AdapterTrainer(
+    trainer = trainer_class(job.training)(
         model=model,
         args=sft_config(job, size),
         train_dataset=train_rows(job),
-        eval_dataset=tokens_of(job.chat_dataset / "eval.parquet"),
+        eval_dataset=tokens_of(job.chat_dataset / "eval.parquet", job.training.method),
         processing_class=tokenizer,
         peft_config=lora_config(job.lora, model, new_tokens, job.where),
         callbacks=[callback],
@@ -143,7 +151,7 @@ def _train(job: TrainingJob, progress: Progress, size: BatchSize, hang: Path) ->
         adapted.save_pretrained(start, save_embedding_layers=False)
     _run(job, trainer, callback)
     progress.update("measuring the loss on the eval split")
-    eval_loss = trainer.evaluate()["eval_loss"]
+    metrics = trainer.evaluate()
     watchdog.rest()
     if trainer.is_world_process_zero():
         # peft would add all embeddings, which are as they were but for rows that it saves by themselves.
@@ -153,7 +161,15 @@ def _train(job: TrainingJob, progress: Progress, size: BatchSize, hang: Path) ->
         if (events := job.checkpoints / "tensorboard").exists():
             shutil.copytree(events, job.output / "tensorboard", dirs_exist_ok=True)
         tokenizer.save_pretrained(job.output)
-    return _summary(trainer, eval_loss, size)
+    return _summary(trainer, metrics, size)
+
+
+def trainer_class(spec: TrainingSpec) -> Callable[..., AdapterTrainer]:
+    """What makes the trainer of the recipe's method."""
+    if spec.method == "sft":
+        return AdapterTrainer
+    settings: dict[str, Any] = spec.model_dump(include={"beta", "loss_type"})
+    return partial(PreferenceTrainer, **settings)
 
 
 def _run(job: TrainingJob, trainer: AdapterTrainer, callback: TrainingProgress) -> None:
@@ -179,7 +195,7 @@ def _run(job: TrainingJob, trainer: AdapterTrainer, callback: TrainingProgress) 
         trainer.set_trainable(job.checkpoints / BEST)
 
 
-def _summary(trainer: AdapterTrainer, eval_loss: float, size: BatchSize) -> dict[str, Any]:
+def _summary(trainer: AdapterTrainer, metrics: dict[str, float], size: BatchSize) -> dict[str, Any]:
     state, model = trainer.state, trainer.accelerator.unwrap_model(trainer.model)
     points = [entry for entry in state.log_history if "loss" in entry]
     steps = np.diff([point["step"] for point in points], prepend=0)
@@ -188,7 +204,8 @@ def _summary(trainer: AdapterTrainer, eval_loss: float, size: BatchSize) -> dict
         "trainable_parameters": sum(p.numel() for p in trainer.trainable().values()),
         "steps": state.global_step,
         "train_loss": float(np.average([point["loss"] for point in points], weights=steps)),
-        "eval_loss": eval_loss,
+        "eval_loss": metrics["eval_loss"],
+        **{name: metrics[f"eval_{name}"] for name in REWARDS if f"eval_{name}" in metrics},
         "tokens": state.num_input_tokens_seen,
         "tokens_per_second": round(state.num_input_tokens_seen / seconds, 1),
         "training_seconds": round(seconds, 1),
@@ -327,13 +344,14 @@ def train_rows(job: TrainingJob) -> Dataset:
 
     trl packs only while it tokenizes, and these rows are tokens already.
     """
-    rows = tokens_of(job.chat_dataset / "train.parquet")
+    rows = tokens_of(job.chat_dataset / "train.parquet", job.training.method)
     return pack_dataset(rows, job.max_length, "bfd") if job.training.packing else rows
 
 
-def tokens_of(path: Path) -> Dataset:
-    """`input_ids` and `labels` of one split."""
-    return Dataset.from_parquet(str(path)).select_columns(["input_ids", "labels"])
+def tokens_of(path: Path, method: Method) -> Dataset:
+    """`input_ids` and `labels` of one split, and for `dpo` those of the rejected answers."""
+    rejected = ["rejected_input_ids", "rejected_labels"] if method == "dpo" else []
+    return Dataset.from_parquet(str(path)).select_columns(["input_ids", "labels", *rejected])
 
 
 def peak_memory() -> int:

@@ -87,6 +87,14 @@ def test_a_loader_draws_nothing_from_the_random_numbers_of_training():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_a_row_of_two_answers_is_as_long_as_the_longer_one_and_teaches_nothing_of_either_where_it_has_to():
+    first = {"input_ids": [1, 2], "labels": [-100, 2], "rejected_input_ids": [1, 3, 4], "rejected_labels": [-100, 3, 4]}
+    second = {"input_ids": [1, 2], "labels": [-100, 2], "rejected_input_ids": [3], "rejected_labels": [3]}
+    rows = TokenRows(Dataset.from_list([first, second]))
+    assert rows.lengths.tolist() == [3, 2]
+    assert rows[-1] == first | {"labels": [-100] * 2, "rejected_labels": [-100] * 3}
+
+
 @pytest.mark.parametrize("order", ["random", "sequential", "group_by_length"])
 def test_a_step_of_tokens_holds_as_many_rows_as_there_is_room_for(order):
     found = batches(order, tokens_per_step=2_000)

@@ -54,7 +54,9 @@ def different(count: int) -> list[dict[str, str]]:
     return [{"question": f"{text} {n}?", "answer": f"#### {n}"} for n, text in enumerate(texts)]
 
 
-def raw(folder, rows, eval_rows=None, format="question-answer", chat=None, checks=None, fraction=0.1, **keys) -> Recipe:
+def raw(
+    folder, rows, eval_rows=None, format="question-answer", chat=None, checks=None, fraction=0.1, method="sft", **keys
+) -> Recipe:
     """A recipe whose raw rows, read from files, now lie in `folder/raw`."""
     folder.mkdir(exist_ok=True)
     named = {}
@@ -72,6 +74,7 @@ def raw(folder, rows, eval_rows=None, format="question-answer", chat=None, check
             "dataset": {"sources": named["train"], "eval": held_out, **keys},
             "chat": {"max_length": 256, **(chat or {})},
             "checks": checks or {},
+            "training": {"method": method},
             "hub": {"repo": "x"},
         }
     )

@@ -161,7 +161,7 @@ WITH_TOOLS = st.builds(with_tools, CONTENT, ARGUMENTS, CONTENT, TOOLS)
 @settings(max_examples=60)
 @given(st.lists(st.one_of(PLAIN, WITH_TOOLS), max_size=5))
 def test_messages_come_back_out_of_their_column(rows):
-    column = messages_column(rows).to_pylist()
+    column = messages_column([row.conversation.messages for row in rows]).to_pylist()
     assert len(column) == len(rows)
     for row, messages in zip(rows, column, strict=True):
         tools = row.conversation.tools

@@ -11,7 +11,7 @@ from finetuning.format_recognition import (
     unused_columns,
 )
 from finetuning.formats import to_messages
-from finetuning.recipe import DatasetSpec, EvalSpec, SourceSpec
+from finetuning.recipe import FORMAT_COLUMNS, DatasetSpec, EvalSpec, SourceSpec
 from finetuning.sources import write_raw
 
 WHERE = "recipes/x.yaml: dataset.sources[0]"
@@ -44,6 +44,9 @@ def mistake(row, **keys) -> str:
         ({"instruction": "2 + 3?", "output": "5"}, "alpaca"),
         ({"prompt": "2 + 3?", "completion": "5"}, "prompt-completion"),
         ({"question": "2 + 3?", "answer": "5", "level": 1}, "question-answer"),
+        ({"prompt": "2 + 3?", "chosen": "5", "rejected": "6"}, "preference"),
+        ({"chosen": ROLES, "rejected": ROLES, "score_chosen": 9.0}, "preference"),
+        ({"prompt": "2 + 3?", "chosen": ROLES, "rejected": ROLES, "messages": ROLES}, "preference"),
         ({"messages": FROMS, "conversations": FROMS}, "sharegpt"),
         ({"messages": ROLES, "conversations": ROLES}, "messages"),
     ],
@@ -83,6 +86,7 @@ def test_several_formats_are_an_error_that_names_them():
             "`format: question-answer` with `columns: {question: Problem, answer: Solution}`",
         ),
         ({"prompt": "a", "response": "b"}, "`format: prompt-completion` with `columns: {completion: response}`"),
+        ({"question": "a", "chosen": "b", "rejected": "c"}, "`format: preference` with `columns: {prompt: question}`"),
         ({"query": "a", "answer": "b"}, "`format: question-answer` with `columns: {question: query}`"),
         ({"instruction": "a", "response": "b"}, "`format: alpaca` with `columns: {output: response}`"),
         ({"qestion": "a", "answer": "b"}, "`format: question-answer` with `columns: {question: qestion}`"),
@@ -95,7 +99,7 @@ def test_several_formats_are_an_error_that_names_them():
 def test_an_unknown_data_set_is_an_error_with_what_to_write(row, advice):
     lines = mistake(row).splitlines()
     assert lines[0] == f"{WHERE}.format: x.jsonl has the columns {', '.join(row)}, and no format has them:"
-    assert len(lines) == 8 and advice in lines[-1]
+    assert len(lines) == len(FORMAT_COLUMNS) + 2 and advice in lines[-1]
 
 
 def test_what_is_advised_is_taken():
@@ -153,6 +157,24 @@ def test_the_formats_of_a_folder_of_raw_rows_are_told_by_the_recipe_of_today(tmp
         )
 
 
+def test_dpo_reads_preferences_and_nothing_else(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"question": "2 + 3?", "answer": "5"}\n')
+    dataset = DatasetSpec(sources=(SourceSpec(files=[str(tmp_path / "a.jsonl")]),))
+    write_raw(dataset, {"train-00": "r"}, tmp_path / "raw", api=None, file="x.yaml")
+    assert recognise_all(tmp_path / "raw", dataset, "x.yaml") == {"train-00": "question-answer"}
+    with pytest.raises(FinetuningError, match="has no column 'chosen'; it has question, answer"):
+        recognise_all(tmp_path / "raw", dataset, "x.yaml", "dpo")
+
+
+def test_preferences_need_a_prompt_where_their_answers_are_texts():
+    text, whole = ({"question": "2?", "chosen": a, "rejected": b} for a, b in (("2", "3"), (ROLES, ROLES)))
+    named = source(format="preference")
+    with pytest.raises(FinetuningError, match=r"columns\.prompt: the data set .* has no column 'prompt'"):
+        format_of(list(text), text, named, WHERE)
+    assert format_of(list(whole), whole, named, WHERE) == "preference"
+    assert recognised(text, columns={"prompt": "question"}) == "preference"
+
+
 @pytest.mark.parametrize(
     ("row", "format", "keys", "left"),
     [
@@ -160,6 +182,7 @@ def test_the_formats_of_a_folder_of_raw_rows_are_told_by_the_recipe_of_today(tmp
         ({"Problem": "?", "answer": "5"}, "question-answer", {"columns": {"question": "Problem"}}, []),
         ({"instruction": "?", "output": "5", "history": [], "system": "Hi"}, "alpaca", {}, ["history"]),
         ({"conversations": FROMS, "system": "Hi", "tools": "[]"}, "sharegpt", {}, []),
+        ({"prompt": "?", "chosen": ROLES, "rejected": ROLES, "score": 1, "system": "Hi"}, "preference", {}, ["score"]),
         (
             {"messages": [{"role": "assistant", "content": "5", "reasoning_content": "…", "tool_calls": []}]},
             "messages",

@@ -3,7 +3,7 @@ import doctest
 import pytest
 
 from finetuning import formats
-from finetuning.formats import FORMATS, NotChosen, RowDropped, to_messages, tools_of
+from finetuning.formats import FORMATS, NotChosen, RowDropped, to_messages, to_pair, tools_of
 from finetuning.recipe import FORMAT_COLUMNS, SourceSpec
 
 
@@ -225,3 +225,77 @@ def test_ultrafeedback_takes_the_answer_of_the_model_that_is_named():
     assert messages == turns(("system", "Be brief."), ("user", "2 + 3?"), ("assistant", "5"))
     with pytest.raises(NotChosen, match=r"^no answer of wizardlm$"):
         to_messages(row, source("ultrafeedback", model="wizardlm"))
+
+
+ASKED = turns(("user", "2 + 3?"))
+FIVE, SIX = turns(("assistant", "5")), turns(("assistant", "6"))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "2 + 3?", "chosen": "5", "rejected": "6"},
+        {"prompt": ASKED, "chosen": "5", "rejected": SIX},
+        {"prompt": ASKED, "chosen": FIVE, "rejected": SIX},
+        {"prompt": "2 + 3?", "chosen": FIVE, "rejected": SIX},
+        {"chosen": ASKED + FIVE, "rejected": ASKED + SIX},
+        {"prompt": None, "chosen": ASKED + FIVE, "rejected": ASKED + SIX},
+        # As ultrafeedback_binarized is published.
+        {"prompt": "2 + 3?", "chosen": ASKED + FIVE, "rejected": ASKED + SIX, "messages": ASKED + FIVE, "score": 9.0},
+    ],
+)
+def test_each_kind_of_preference_gives_the_same_two_conversations(row):
+    assert to_pair(row, source("preference")) == (ASKED + FIVE, ASKED + SIX)
+    assert to_messages(row, source("preference")) == ASKED + FIVE
+
+
+def test_columns_and_system_prompt_of_a_source_are_those_of_both_conversations():
+    spec = source("preference", columns={"prompt": "question", "rejected": "bad"}, system="Be brief.")
+    row = {"question": "2 + 3?", "chosen": "5", "bad": "6", "rejected": "never this one"}
+    before = turns(("system", "Be brief."), ("user", "2 + 3?"))
+    assert to_pair(row, spec) == (before + FIVE, before + SIX)
+    own = turns(("system", "Be slow."), ("user", "2 + 3?"))
+    assert to_pair({**row, "system": "Be slow."}, spec) == (own + FIVE, own + SIX)
+    assert to_messages({**row, "system": "Be slow."}, spec) == own + FIVE
+
+
+def test_answers_may_call_tools_as_long_as_only_the_last_turn_differs():
+    called = [*ASKED, {"role": "assistant", "content": "", "tool_calls": CALLS}, {"role": "tool", "content": "5"}]
+    assert to_pair({"chosen": called + FIVE, "rejected": called + SIX}, source("preference"))[1] == called + SIX
+
+
+@pytest.mark.parametrize(
+    ("row", "reason", "field"),
+    [
+        ({"rejected": "5"}, "chosen and rejected are the same", "rejected"),
+        (
+            {"rejected": turns(("user", "2 + 4?"), ("assistant", "6"))},
+            "chosen and rejected differ in more than their last answer",
+            "rejected",
+        ),
+        ({"rejected": " "}, "empty answer", "rejected turn 1"),
+        ({"rejected": None}, "empty answer", "rejected turn 1"),
+        ({"rejected": []}, "no turns at all", ""),
+        ({"rejected": 6}, "a number in the assistant turn, not text", "rejected"),
+        ({"rejected": [{"role": "robot", "content": "6"}]}, "unknown role 'robot'", "rejected[0]"),
+        ({"rejected": ASKED}, "ends with a user turn, not with an answer", "rejected turn 0"),
+        ({"chosen": ""}, "empty answer", "turn 1"),
+        ({"chosen": ["5"]}, "text, not a record", "chosen[0]"),
+        ({"prompt": None}, "an answer without a prompt", "prompt"),
+        ({"prompt": 2}, "a number in the user turn, not text", "prompt"),
+        ({"prompt": ASKED + FIVE}, "two assistant turns in a row", "turn 2"),
+        ({"prompt": ""}, "empty user turn", "turn 0"),
+    ],
+)
+def test_a_row_that_is_no_preference_is_dropped_with_reason_and_field(row, reason, field):
+    with pytest.raises(RowDropped) as dropped:
+        to_pair({"prompt": "2 + 3?", "chosen": "5", "rejected": "6", **row}, source("preference"))
+    assert (str(dropped.value), dropped.value.field) == (reason, field)
+
+
+def test_a_row_without_a_rejected_answer_can_be_learned_from_and_is_no_preference():
+    row = {"prompt": "2 + 3?", "chosen": "5"}
+    assert to_messages(row, source("preference")) == ASKED + FIVE
+    with pytest.raises(RowDropped, match="a column is missing") as dropped:
+        to_pair(row, source("preference", columns={"rejected": "bad"}))
+    assert dropped.value.field == "bad"

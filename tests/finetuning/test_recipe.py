@@ -22,6 +22,9 @@ dataset: {sources: [{hub: some/data, format: messages}]}
 hub: {repo: some-adapter}
 """
 
+# A data set of preferences.
+PAIRS = "dataset: {sources: [{hub: a, format: preference}]}\n"
+
 
 def write(folder: Path, text: str, name: str = "short") -> Path:
     folder.mkdir(exist_ok=True)
@@ -44,6 +47,14 @@ def test_a_short_recipe_has_defaults_for_all_the_rest(tmp_path):
     assert (recipe.lora.target_modules, recipe.training.learning_rate) == ("all-linear", 2.0e-4)
     assert recipe.evaluation.gate == {}
     assert recipe.hub.private
+
+
+@pytest.mark.parametrize(("method", "settings"), [("sft", (None, None)), ("dpo", (0.1, "sigmoid"))])
+def test_only_dpo_has_a_beta_and_a_loss(method, settings, tmp_path):
+    text = SHORT.replace("messages", "preference") + f"training: {{method: {method}}}\n"
+    recipe = recipes.load_file(write(tmp_path, text))
+    assert (recipe.training.beta, recipe.training.loss_type) == settings
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
 
 
 def test_a_recipe_cannot_be_changed(tmp_path):
@@ -188,6 +199,42 @@ WRONG = {
         ["lora.init_lora_weights: loftq", "quantization: {bits: 4}"],
     ),
     "packing with default kernels": ("training: {packing: true}", ["base_model.attention allows sdpa"]),
+    "beta of sft": ("training: {beta: 0.1}", ["training.beta: 0.1 would be ignored: training.method is sft"]),
+    "loss of sft": ("training: {loss_type: ipo}", ["training.loss_type: ipo would be ignored: training.method is sft"]),
+    "dpo without beta": (PAIRS + "training: {method: dpo, beta: null}", ["training.beta: null, which dpo can not do"]),
+    "dpo that can not change": (PAIRS + "training: {method: dpo, beta: 0.0}", ["training.beta: 0.0 is not"]),
+    "another loss": (PAIRS + "training: {method: dpo, loss_type: robust}", ["'robust' is not allowed; write"]),
+    "dpo without preferences": (
+        "training: {method: dpo}",
+        ["dataset.sources[0].format: messages has no rejected answers", "write preference, or method: sft"],
+    ),
+    "dpo without preferences in eval": (
+        "dataset: {sources: [{hub: a}], eval: {sources: [{hub: b, format: alpaca}]}}\ntraining: {method: dpo}",
+        ["dataset.eval.sources[0].format: alpaca has no rejected answers"],
+    ),
+    "packed dpo": (
+        "base_model: {repo: a/b, attention: [flash_attention_2]}\n" + PAIRS + "training: {method: dpo, packing: true}",
+        ["training.packing: true with method: dpo, which compares whole rows; write packing: false"],
+    ),
+    "steps without room for two answers": (
+        PAIRS + "training: {method: dpo, tokens_per_step: 2000}",
+        ["training.tokens_per_step: 2000, which is less", "(1024 for each of 2 answers)", "write 2048 or more"],
+    ),
+    "noisy dpo": (
+        PAIRS + "training: {method: dpo, neftune_noise_alpha: 5.0}", ["training.neftune_noise_alpha: noise with"]
+    ),
+    "dpo with biases": (
+        "lora: {bias: all}\n" + PAIRS + "training: {method: dpo}", ["lora.bias: all with training.method: dpo"]
+    ),
+    "dpo from a part of the weights": (
+        "base_model: {repo: a/b, quantization: null}\nlora: {init_lora_weights: olora}\n"
+        + PAIRS
+        + "training: {method: dpo}",
+        ["lora.init_lora_weights: olora with training.method: dpo, which needs the base model as it was; write true"],
+    ),
+    "dpo of answers that are cut": (
+        "chat: {over_length: truncate}\n" + PAIRS + "training: {method: dpo}", ["chat.over_length: truncate with"]
+    ),
     "bfloat16 on float16": ("base_model: {repo: a/b, dtype: float16}", ["training.bf16: true with base_model.dtype"]),
     "unknown metric": ("evaluation: {metrics: [final-anwser]}", ["'final-anwser' is not", "nearest is final-answer"]),
     "gate on another metric": (

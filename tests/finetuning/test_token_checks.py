@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from finetuning.layouts import ANSWER, OTHER, QUESTION, Tokens
 from finetuning.token_checks import (
     answer_ends,
+    last_answers,
     lengths,
     supervised,
     take,
@@ -143,3 +144,9 @@ def test_no_stop_token_is_cut_off_unseen(conversations, limit):
     turns = np.array([text.count(".") for text in conversations])
     assert (without_stop_token(found, STOP, np.maximum(answers, 1)) == cut_through).all()
     assert (turns >= answers).all()
+
+
+def test_of_several_answers_the_last_one_alone_stays_supervised():
+    found = last_answers(tokens("^qqa.", "qaa.oqqa.o", "qa.qa.qaa", "a.a.", "qqo", spelled_out=[1]))
+    assert as_text(found) == ["^qqa.", "qoo,oqqa.o", "qo,qo,qaa", "a.a.", "qqo"]
+    assert found.spelled_out == [1]

@@ -73,7 +73,7 @@ def generate(
     """
     stop = stop_token(tokenizer)
     # Not the stop token where there is another: a repetition penalty of the model's would count it as said before.
-    pad = stop if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    pad: Any = stop if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     order = sorted(range(len(questions)), key=lambda i: len(questions[i].prompt_ids))
     answers: dict[int, Answer] = {}
     with keep_head_whole(model), torch.inference_mode():

@@ -153,13 +153,18 @@ def dequantize(module: Any) -> torch.Tensor:
     return int8_vectorwise_dequant(weight.data, weight.SCB if module.state.SCB is None else module.state.SCB)
 
 
+def compute_dtype(layer: Any) -> torch.dtype:
+    """What a 4-bit layer multiplies in: its configuration's number format, or that of its weight before."""
+    return layer.compute_dtype or layer.weight.quant_state.dtype
+
+
 class DequantizedLinear(torch.nn.Linear):
     """A 4-bit layer with its weight written out: bitsandbytes' own numbers, without writing it out for every token."""
 
     def __init__(self, layer: Linear4bit) -> None:
         torch.nn.Module.__init__(self)
         self.in_features, self.out_features = layer.in_features, layer.out_features
-        weight = dequantize(layer).to(layer.compute_dtype)
+        weight = dequantize(layer).to(compute_dtype(layer))
         self.weight = torch.nn.Parameter(weight, requires_grad=False)
         bias = None if layer.bias is None else layer.bias.detach().to(weight.dtype)
         self.bias = None if bias is None else torch.nn.Parameter(bias, requires_grad=False)
@@ -179,7 +184,7 @@ def answer_on_cpu(model: torch.nn.Module) -> None:
     layers = [(name, module) for name, module in model.named_modules() if isinstance(module, Linear4bit)]
     layers = [(name, layer) for name, layer in layers if layer.weight.device.type == "cpu"]
     keep_trainable_on_cpu(model)
-    size = sum(layer.in_features * layer.out_features * layer.compute_dtype.itemsize for _, layer in layers)
+    size = sum(layer.in_features * layer.out_features * compute_dtype(layer).itemsize for _, layer in layers)
     if size > SPARE_MEMORY * psutil.virtual_memory().available:
         return
     for name, layer in layers:

@@ -2,7 +2,6 @@
 
 import base64
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,15 +97,13 @@ def examine(
 
         exam = exam_of(spec, chat_dataset.path, recipe.base_model.trust_remote_code)
 
-        def answer(of: Path | None) -> Callable[[Path], dict[str, Any]]:
-            def write(out: Path) -> dict[str, Any]:
-                with gpu.exclusive(context.log.info):
-                    return sit(spec, exam, base_model.path, of, kwargs, progress, out)
+        def answer(by: Path | None, out: Path) -> dict[str, Any]:
+            with gpu.exclusive(context.log.info):
+                return sit(spec, exam, base_model.path, by, kwargs, progress, out)
 
-            return write
-
-        base = plan_of_base(context, artifacts, recipe, exam, chat_dataset, base_model, kwargs).obtain(answer(None))
-        tuned = answer(adapter.path)(folder)
+        plan = plan_of_base(context, artifacts, recipe, exam, chat_dataset, base_model, kwargs)
+        base = plan.obtain(lambda out: answer(None, out))
+        tuned = answer(adapter.path, folder)
     answering = {"base": base.summary | {"fingerprint": base.fingerprint}, "tuned": tuned}
     return evaluate(spec, exam, base.path, folder) | {"answering": answering}
 

@@ -2,16 +2,24 @@
 
 import base64
 import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from assets.mistakes import explained
 from assets.partitions import BASE_MODELS, OWNERS
 from finetuning.progress import Progress
-from finetuning.recipe import load
+from finetuning.recipe import Recipe, load
 from finetuning.verdict import judge
-from resources.artifacts import Artifact, Artifacts
+from resources.artifacts import Artifact, Artifacts, Plan
 from resources.gpu import Gpu
+
+if TYPE_CHECKING:
+    from finetuning.evaluation import Exam
+
+# The settings that the base model's answers depend on.
+HOW_IT_ANSWERS = {"max_new_tokens", "batch_size"}
 
 
 @dg.asset(
@@ -19,7 +27,7 @@ from resources.gpu import Gpu
     group_name="proof",
     kinds={"report", "python"},
     owners=OWNERS,
-    code_version="2",
+    code_version="3",
     check_specs=[
         dg.AssetCheckSpec(
             "verdict",
@@ -35,6 +43,7 @@ def evaluation_report(
     context: dg.AssetExecutionContext,
     artifacts: Artifacts,
     gpu: Gpu,
+    raw_dataset: Artifact,
     chat_dataset: Artifact,
     quantized_base_model: Artifact,
     lora_adapter: Artifact,
@@ -45,26 +54,20 @@ def evaluation_report(
     tuned model may be published.
     """
     recipe = load(context.partition_key)
+    chat_dataset.require_inputs(raw_dataset)
     # An adapter from other rows may have learned these, and one from another base is another model.
     lora_adapter.require_inputs(chat_dataset, quantized_base_model)
+    chain = (raw_dataset, chat_dataset, quantized_base_model, lora_adapter)
 
     def write(folder):
-        folders = (chat_dataset.path, quantized_base_model.path, lora_adapter.path)
-        with Progress(context.log.info, "loading libraries") as progress:
-            from finetuning.evaluation import evaluate
-            from finetuning.report import write_report
-
-            with gpu.exclusive(context.log.info):
-                found = evaluate(recipe.evaluation, *folders, gpu.model_kwargs(recipe.base_model), progress)
-        verdict = judge(recipe.evaluation, found["metrics"])
-        adapter = {"fingerprint": lora_adapter.fingerprint, "summary": lora_adapter.summary}
-        return write_report(folder, recipe.name, recipe.summary, adapter, found, verdict)
+        found = examine(context, artifacts, gpu, recipe, chain, folder)
+        return report_on(recipe, chain, found, folder)
 
     artifact = artifacts.plan(
         context,
         sections={"evaluation": recipe.evaluation.model_dump(mode="json"), "summary": recipe.summary},
         resolved={},
-        inputs=[chat_dataset, quantized_base_model, lora_adapter],
+        inputs=chain[1:],
     ).obtain(write)
     report = json.loads((artifact.path / "report.json").read_text())
     verdict = report["verdict"]
@@ -82,8 +85,75 @@ def evaluation_report(
     )
 
 
+def examine(
+    context: dg.AssetExecutionContext, artifacts: Artifacts, gpu: Gpu, recipe: Recipe, chain: tuple, folder: Path
+) -> dict[str, Any]:
+    """What base and tuned model came to; the base's answers are those that another recipe of this base left, if any."""
+    _, chat_dataset, base_model, adapter = chain
+    kwargs, spec = gpu.model_kwargs(recipe.base_model), recipe.evaluation
+    adapter.verify()
+    with Progress(context.log.info, "loading libraries") as progress:
+        from finetuning.evaluation import evaluate, exam_of, sit
+
+        exam = exam_of(spec, chat_dataset.path, recipe.base_model.trust_remote_code)
+
+        def answer(by: Path | None, out: Path) -> dict[str, Any]:
+            with gpu.exclusive(context.log.info):
+                return sit(spec, exam, base_model.path, by, kwargs, progress, out)
+
+        plan = plan_of_base(context, artifacts, recipe, exam, chat_dataset, base_model, kwargs)
+        base = plan.obtain(lambda out: answer(None, out))
+        tuned = answer(adapter.path, folder)
+    answering = {"base": base.summary | {"fingerprint": base.fingerprint}, "tuned": tuned}
+    return evaluate(spec, exam, base.path, folder) | {"answering": answering}
+
+
+def plan_of_base(
+    context: dg.AssetExecutionContext,
+    artifacts: Artifacts,
+    recipe: Recipe,
+    exam: "Exam",
+    chat_dataset: Artifact,
+    base_model: Artifact,
+    model_kwargs: dict[str, Any],
+) -> Plan:
+    """The artifact of the base model's answers: the same for all adapters of a base that are asked the same."""
+    from finetuning.evaluation import measures_loss
+
+    return artifacts.plan(
+        context,
+        sections={"evaluation": recipe.evaluation.model_dump(mode="json", include=HOW_IT_ANSWERS)},
+        resolved={
+            "chat_template": chat_dataset.resolved["chat_template"],
+            "rows": exam.digest(),
+            "loss": measures_loss(recipe.evaluation),
+            # Answers of one kernel, or of one machine, are not compared with those of another.
+            "model_kwargs": model_kwargs,
+        },
+        inputs=[base_model],
+        beside=("base_answers", base_model.fingerprint),
+    )
+
+
+def report_on(recipe: Recipe, chain: tuple, found: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The report that `folder` then holds."""
+    from finetuning.report import Made, write_report
+
+    raw_dataset, chat_dataset, base_model, adapter = chain
+    made = Made(
+        adapter=adapter.fingerprint,
+        training=adapter.summary,
+        settings=adapter.sections,
+        versions=adapter.versions,
+        base_model=base_model.resolved["base_model"],
+        sources=raw_dataset.summary["sources"],
+        chat=chat_dataset.summary,
+    )
+    return write_report(folder, recipe.name, recipe.summary, made, found, judge(recipe.evaluation, found["metrics"]))
+
+
 def metadata_of(artifact: Artifact, report: dict) -> dict:
-    """What the UI shows: the numbers, and the page with its plot inside."""
+    """What the UI shows: the numbers, and the page with its plots inside."""
     numbers = {
         f"{key}/{name}": found[key] for name, found in report["metrics"].items() for key in ("base", "tuned", "gain")
     }
@@ -91,12 +161,16 @@ def metadata_of(artifact: Artifact, report: dict) -> dict:
         f"gain/{name}/interval": "{:+.3f} to {:+.3f}".format(*found["interval"])
         for name, found in report["metrics"].items()
     }
-    picture = base64.b64encode((artifact.path / "metrics.png").read_bytes()).decode()
-    page = (artifact.path / "report.md").read_text().replace("(metrics.png)", f"(data:image/png;base64,{picture})")
+    page = (artifact.path / "report.md").read_text()
+    for plot in artifact.path.glob("*.png"):
+        picture = base64.b64encode(plot.read_bytes()).decode()
+        page = page.replace(f"({plot.name})", f"(data:image/png;base64,{picture})")
     return {
         **artifact.metadata(),
         **numbers,
         **intervals,
+        "tokens_per_second": report["answering"]["tuned"]["tokens_per_second"],
+        "peak_memory_mb": report["answering"]["tuned"]["peak_memory_mb"],
         "verdict": "passed" if report["verdict"]["passed"] else "failed",
         "report": dg.MetadataValue.md(page),
     }

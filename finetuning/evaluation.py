@@ -1,64 +1,66 @@
 """Base and tuned model beside each other: the same rows, prompts and greedy decoding, and what is only noise."""
 
+import hashlib
+import json
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import torch
-from peft import PeftModel
-from transformers import (
-    AutoTokenizer,
-    PreTrainedTokenizerBase,
-    StoppingCriteria,
-    StoppingCriteriaList,
-)
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from finetuning.chat_template import stop_token
+from finetuning.adapter_checks import load_adapter
 from finetuning.conversations import conversation_of
-from finetuning.embeddings import give_rows, untrained_rows
+from finetuning.embeddings import give_rows
 from finetuning.errors import FinetuningError
-from finetuning.metrics import Metric, final_answer, metrics_for
+from finetuning.generation import Question, generate
+from finetuning.metrics import Metric, Outcome, final_answer, metrics_for
+from finetuning.peak_memory import PeakMemory
 from finetuning.progress import Progress
-from finetuning.quantization import load_model
-from finetuning.recipe import EvaluationSpec
+from finetuning.quantization import answer_on_cpu, keep_trainable_on_cpu, load_model
+from finetuning.recipe import UNBOUNDED, EvaluationSpec
 from finetuning.rendering import Renderer
+from finetuning.supervised_loss import supervised_loss
 
 RESAMPLES = 10_000
+RESAMPLES_AT_A_TIME = 500
+ANSWERS = "answers.parquet"
 
 
 @dataclass(frozen=True)
-class Question:
-    """One eval row: its prompt for people and for the model (token ids), and the reference answer."""
+class Exam:
+    """The eval rows that both models answer: questions, and the same rows as tokens with labels, in the same order."""
 
-    place: str
-    messages: list[dict[str, str]]
-    prompt_ids: list[int]
-    reference: str
+    tokenizer: PreTrainedTokenizerBase
+    questions: list[Question]
+    input_ids: list[list[int]]
+    labels: list[list[int]]
 
-
-@dataclass(frozen=True)
-class Answer:
-    """What a model answered; `tokens` counts the stop token, `stopped` says that it came before `max_new_tokens`."""
-
-    text: str
-    tokens: int
-    stopped: bool
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits that are the same for the same rows in the same tokens."""
+        rows = [[q.prompt_ids, q.reference] for q in self.questions]
+        content = json.dumps([rows, self.input_ids, self.labels], separators=(",", ":"))
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-class GenerationProgress(StoppingCriteria):
-    """Counts new tokens of a running batch for `progress`; stops nothing."""
+def exam_of(spec: EvaluationSpec, chat_dataset: Path, trust_remote_code: bool = False) -> Exam:
+    """The first `spec.rows` conversations of the eval split.
 
-    def __init__(self, progress: Progress, what: str) -> None:
-        self.progress, self.what, self.tokens = progress, what, 0
-
-    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-        """Booleans (rows,), all False."""
-        self.tokens += 1
-        self.progress.update(f"{self.what} · {self.tokens} tokens into each answer")
-        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+    Raises:
+        FinetuningError: `final-answer` is asked for, and a reference states none.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(chat_dataset / "tokenizer", trust_remote_code=trust_remote_code)
+    questions = questions_of(chat_dataset, tokenizer, spec.rows)
+    if "final-answer" in spec.metrics:
+        require_final_answers(questions)
+    table = pq.read_table(chat_dataset / "eval.parquet", columns=["input_ids", "labels"]).slice(0, spec.rows)
+    return Exam(tokenizer, questions, table["input_ids"].to_pylist(), table["labels"].to_pylist())
 
 
 def questions_of(chat_dataset: Path, tokenizer: PreTrainedTokenizerBase, rows: int) -> list[Question]:
@@ -88,141 +90,144 @@ def require_final_answers(questions: Sequence[Question]) -> None:
         )
 
 
-def generate(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    questions: Sequence[Question],
+def sit(
     spec: EvaluationSpec,
+    exam: Exam,
+    base_model: Path,
+    adapter: Path | None,
+    model_kwargs: dict[str, Any],
     progress: Progress,
-    name: str,
-) -> list[Answer]:
-    """An answer to each question, in their order, by greedy decoding in left-padded batches of similar length."""
-    stop = stop_token(tokenizer)
-    order = sorted(range(len(questions)), key=lambda i: len(questions[i].prompt_ids))
-    answers: dict[int, Answer] = {}
-    for start in range(0, len(order), spec.batch_size):
-        batch = order[start : start + spec.batch_size]
-        width = max(len(questions[i].prompt_ids) for i in batch)
-        pads = [width - len(questions[i].prompt_ids) for i in batch]
-        rows = [[stop] * pad + questions[i].prompt_ids for pad, i in zip(pads, batch, strict=True)]
-        mask = [[0] * pad + [1] * (width - pad) for pad in pads]
-        what = f"{name}: {start}/{len(order)} rows"
-        with torch.inference_mode():
-            output = model.generate(
-                input_ids=torch.tensor(rows, device=model.device),
-                attention_mask=torch.tensor(mask, device=model.device),
-                max_new_tokens=spec.max_new_tokens,
-                do_sample=False,
-                eos_token_id=stop,
-                pad_token_id=stop,
-                stopping_criteria=StoppingCriteriaList([GenerationProgress(progress, what)]),
-            )
-        for i, ids in zip(batch, output[:, width:].tolist(), strict=True):
-            answers[i] = answer_of(tokenizer, ids, stop)
-    return [answers[i] for i in range(len(questions))]
+    folder: Path,
+) -> dict[str, Any]:
+    """What it took the base model, or the one tuned with `adapter`, to answer: tokens, seconds, tokens/s, MiB at most.
 
+    The answers are in `folder` then, see `outcomes`.
 
-def answer_of(tokenizer: PreTrainedTokenizerBase, ids: list[int], stop: int) -> Answer:
-    """The answer in new token `ids`, which are padded with the `stop` token."""
-    stopped = stop in ids
-    length = ids.index(stop) if stopped else len(ids)
-    return Answer(str(tokenizer.decode(ids[:length], skip_special_tokens=True)), length + stopped, stopped)
-
-
-def bootstrap_interval(differences: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """The 95 % interval of the mean of paired `differences` (rows,), by the percentile bootstrap.
-
-    Source: Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13.
+    Raises:
+        FinetuningError: the adapter is not whole or changes nothing, or memory ran out.
     """
-    rng = np.random.default_rng(seed)
-    means = [rng.choice(differences, len(differences)).mean() for _ in range(RESAMPLES)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def compare(metric: Metric, references: list[str], base: list[Answer], tuned: list[Answer]) -> dict[str, Any]:
-    """Mean score of base and tuned, the gain, and its 95 % interval."""
-    before = np.array([metric.score(a.text, r) for a, r in zip(base, references, strict=True)])
-    after = np.array([metric.score(a.text, r) for a, r in zip(tuned, references, strict=True)])
+    name = "tuned" if adapter else "base"
+    progress.update(f"{name}: loading the model")
+    with PeakMemory() as memory:
+        model = load_base(exam, base_model, model_kwargs, str(adapter or base_model))
+        # Not merged into the weights: a merged adapter is rounded to their number format, and another model.
+        model = load_adapter(model, adapter, exam.questions[0].prompt_ids) if adapter else model
+        answer_on_cpu(model)
+        started = time.monotonic()
+        answers = generate(model, exam.tokenizer, exam.questions, spec, progress, name)
+        seconds = time.monotonic() - started
+        losses = losses_of(model, exam, progress, name) if measures_loss(spec) else [(0.0, 0)] * len(answers)
+    rows = [
+        Outcome(question.reference, answer.text, answer.stopped, *loss)
+        for question, answer, loss in zip(exam.questions, answers, losses, strict=True)
+    ]
+    pd.DataFrame(rows).to_parquet(folder / ANSWERS)
+    tokens = sum(answer.tokens for answer in answers)
     return {
-        "base": before.mean().item(),
-        "tuned": after.mean().item(),
-        "gain": (after - before).mean().item(),
-        "interval": list(bootstrap_interval(after - before)),
+        "tokens": tokens,
+        "seconds": round(seconds, 1),
+        "tokens_per_second": round(tokens / max(seconds, 1e-9), 1),
+        "peak_memory_mb": memory.mib,
+    }
+
+
+def outcomes(folder: Path) -> list[Outcome]:
+    """What a model made of each row, as `sit` left it."""
+    return [Outcome(**row) for row in pq.read_table(folder / ANSWERS).to_pylist()]
+
+
+def load_base(exam: Exam, base_model: Path, model_kwargs: dict[str, Any], where: str) -> Any:
+    """The base model from the disk, as whoever uses the published adapter loads it, with rows for new tokens."""
+    model = load_model(base_model, **model_kwargs)
+    # Before its first answer: the adapter's checks ask it already.
+    keep_trainable_on_cpu(model)
+    give_rows(model, exam.tokenizer, base_model, where, model_kwargs["trust_remote_code"])
+    return model.eval()
+
+
+def measures_loss(spec: EvaluationSpec) -> bool:
+    """Whether the loss of each row is needed."""
+    return not set(UNBOUNDED).isdisjoint(spec.metrics)
+
+
+def losses_of(model: Any, exam: Exam, progress: Progress, name: str) -> list[tuple[float, int]]:
+    """Of each row the summed loss (nats) of its supervised tokens, and their number.
+
+    Row by row: nothing is padded, so that a row's loss depends on no other.
+
+    Raises:
+        FinetuningError: the loss of a row is no number.
+    """
+    losses, head = [], model.get_output_embeddings()
+    for number, (input_ids, labels) in enumerate(zip(exam.input_ids, exam.labels, strict=True)):
+        progress.update(f"{name}: loss of {number}/{len(exam.labels)} rows measured")
+        tensors = {"input_ids": torch.tensor([input_ids]), "labels": torch.tensor([labels])}
+        with torch.no_grad():
+            loss, count = supervised_loss(model, head, {key: value.to(model.device) for key, value in tensors.items()})
+        losses.append((loss.item(), int(count)))
+        if not math.isfinite(loss.item()):
+            raise FinetuningError(
+                f"evaluation.metrics: the {name} model's loss of {exam.questions[number].place} is {loss.item()}. "
+                "Lower training.learning_rate if it is the tuned model's; if not, base_model.dtype may be too narrow."
+            )
+    return losses
+
+
+def paired_bootstrap(metric: Metric, base: Sequence[Outcome], tuned: Sequence[Outcome], seed: int = 0) -> list[float]:
+    """The 95 % interval [low, high] of the gain of `tuned` over `base`: the same rows drawn for both.
+
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap (percentile bootstrap), chapter 13.
+    """
+    rng, rows = np.random.default_rng(seed), len(base)
+    sides = [np.array([[metric.weight(x) * metric.score(x), metric.weight(x)] for x in side]) for side in (base, tuned)]
+    gains = []
+    for _ in range(RESAMPLES // RESAMPLES_AT_A_TIME):
+        times_drawn = rng.multinomial(rows, np.full(rows, 1 / rows), size=RESAMPLES_AT_A_TIME)
+        before, after = ((sums := times_drawn @ side)[:, 0] / np.maximum(sums[:, 1], 1e-12) for side in sides)
+        gains.append(metric.figure(after) - metric.figure(before))
+    return [float(edge) for edge in np.percentile(np.concatenate(gains), [2.5, 97.5])]
+
+
+def figure_of(metric: Metric, side: Sequence[Outcome]) -> float:
+    """The metric's figure over all rows."""
+    return float(metric.figure(np.average([metric.score(x) for x in side], weights=[metric.weight(x) for x in side])))
+
+
+def compare(metric: Metric, base: Sequence[Outcome], tuned: Sequence[Outcome]) -> dict[str, Any]:
+    """The figures of base and tuned, the gain, and its 95 % interval."""
+    before, after = figure_of(metric, base), figure_of(metric, tuned)
+    return {
+        "base": before,
+        "tuned": after,
+        "gain": after - before,
+        "interval": paired_bootstrap(metric, base, tuned),
         "higher_is_better": metric.higher_is_better,
     }
 
 
-def load_tuned(base_model: Any, adapter: Path) -> PeftModel:
-    """The base model with the adapter that lies in `adapter`.
-
-    Raises:
-        FinetuningError: the adapter changes nothing: one of its B matrices is zero all over, or the rows that it
-            brings for new tokens are still what the base model has there.
-    """
-    model = PeftModel.from_pretrained(base_model, str(adapter))
-    zero = [n for n, p in model.named_parameters() if "lora_B" in n and not torch.any(p)]
-    if zero:
-        raise FinetuningError(
-            f"{adapter}: {len(zero)} B matrices of the adapter are zero (the first is {zero[0]}): nothing was learned "
-            "there. Raise training.learning_rate or the number of steps."
-        )
-    same = untrained_rows(model)
-    if same:
-        raise FinetuningError(
-            f"{adapter}: the rows of the new tokens in {same[0]} are what they were before training: nothing was "
-            "learned there. Raise training.learning_rate or the number of steps."
-        )
-    return model
-
-
-def evaluate(
-    spec: EvaluationSpec,
-    chat_dataset: Path,
-    base_model: Path,
-    adapter: Path,
-    model_kwargs: dict[str, Any],
-    progress: Progress,
-) -> dict[str, Any]:
+def evaluate(spec: EvaluationSpec, exam: Exam, base: Path, tuned: Path) -> dict[str, Any]:
     """Metrics of base and tuned, and every question with both answers: {"rows", "metrics", "samples"}.
 
-    Raises:
-        FinetuningError: the adapter changes nothing.
+    Args:
+        base: the folder of the base model's answers, as `tuned` is of the tuned model's.
     """
-    progress.update("loading the base model")
-    trust = model_kwargs["trust_remote_code"]
-    tokenizer = AutoTokenizer.from_pretrained(adapter, trust_remote_code=trust)
-    questions = questions_of(chat_dataset, tokenizer, spec.rows)
-    if "final-answer" in spec.metrics:
-        require_final_answers(questions)
-    answers = {}
-    for name in ("base", "tuned"):
-        # Each from the disk, as whoever uses the published adapter loads it: bitsandbytes packs the weights of a model
-        # that has answered by itself in another way, and its numbers are not quite the same then.
-        model = load_model(base_model, **model_kwargs)
-        give_rows(model, tokenizer, base_model, str(adapter), trust)
-        model = load_tuned(model, adapter) if name == "tuned" else model
-        answers[name] = generate(model.eval(), tokenizer, questions, spec, progress, name)
-        del model
-    references = [question.reference for question in questions]
-    metrics = metrics_for(spec.metrics)
-    rows = zip(questions, answers["base"], answers["tuned"], strict=True)
+    metrics, sides = metrics_for(spec.metrics), (outcomes(base), outcomes(tuned))
+    main = next(iter(metrics.values()))
     return {
-        "rows": len(questions),
-        "metrics": {name: compare(metric, references, **answers) for name, metric in metrics.items()},
-        "samples": [sample(*row, metrics) for row in rows],
+        "rows": len(exam.questions),
+        "metrics": {name: compare(metric, *sides) for name, metric in metrics.items()},
+        "samples": [sample(main, *row) for row in zip(exam.questions, *sides, strict=True)],
     }
 
 
-def sample(question: Question, base: Answer, tuned: Answer, metrics: dict[str, Metric]) -> dict[str, Any]:
-    """One question with both answers and the scores of the first metric."""
-    score = next(iter(metrics.values())).score
+def sample(main: Metric, question: Question, base: Outcome, tuned: Outcome) -> dict[str, Any]:
+    """One question with both answers and their scores by the main metric."""
     return {
         "place": question.place,
         "question": question.messages[-1]["content"],
         "reference": question.reference,
-        "base": base.text,
-        "tuned": tuned.text,
-        "base_score": score(base.text, question.reference),
-        "tuned_score": score(tuned.text, question.reference),
+        "base": base.answer,
+        "tuned": tuned.answer,
+        "base_score": main.score(base),
+        "tuned_score": main.score(tuned),
     }

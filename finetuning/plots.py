@@ -7,6 +7,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from finetuning.recipe import UNBOUNDED
+
 BASE, TUNED, INK = "#9aa5b1", "#2563eb", "#1f2933"
 
 
@@ -42,21 +44,39 @@ def token_lengths(edges: Sequence[float], counts: Sequence[int], max_length: int
 
 
 def base_beside_tuned(metrics: Mapping[str, Mapping[str, Any]]) -> bytes:
-    """One pair of bars a metric, with the 95 % interval of the gain drawn on the tuned model's."""
-    figure, axes = _figure("Base beside tuned", "", "share of the eval rows")
+    """A pair of bars for each metric, with the 95 % interval of the gain drawn on the tuned model's.
+
+    Shares have an axis in common, and every other metric one of its own.
+    """
+    shares = [name for name in metrics if name not in UNBOUNDED]
+    panels = [shares, *([name] for name in metrics if name in UNBOUNDED)]
+    panels = [panel for panel in panels if panel]
+    figure = Figure(figsize=(6.4, 3.4), dpi=90, layout="constrained")
+    width_ratios = [max(len(panel), 1.2) for panel in panels]
+    axes = figure.subplots(1, len(panels), squeeze=False, width_ratios=width_ratios)[0]
+    for panel, own in zip(panels, axes, strict=True):
+        _pairs(own, {name: metrics[name] for name in panel}, is_share=panel == shares)
+    axes[0].set_title("Base beside tuned", loc="left", color=INK, pad=10)
+    axes[0].legend(frameon=False, ncols=2, loc="upper right")
+    return _png(figure)
+
+
+def _pairs(axes: Any, metrics: Mapping[str, Mapping[str, Any]], is_share: bool) -> None:
+    highest = 1.0 if is_share else max(max(found["base"], found["tuned"]) for found in metrics.values())
     for position, found in enumerate(metrics.values()):
         low, high = found["interval"]
         error = [[max(found["gain"] - low, 0)], [max(high - found["gain"], 0)]]
         for offset, key, color in ((-0.2, "base", BASE), (0.2, "tuned", TUNED)):
             axes.bar(position + offset, found[key], 0.38, color=color, label=key if position == 0 else None)
             top = found[key] + (error[1][0] if key == "tuned" else 0)
-            axes.text(position + offset, top + 0.02, f"{found[key]:.1%}", ha="center", color=INK)
+            text = f"{found[key]:.0%}" if is_share else f"{found[key]:.3g}"
+            axes.text(position + offset, top + 0.02 * highest, text, ha="center", color=INK, fontsize=8)
         axes.errorbar(position + 0.2, found["tuned"], error, color=INK, capsize=4, linewidth=1)
     ticks = [name if found["higher_is_better"] else f"{name}\n(less is better)" for name, found in metrics.items()]
-    axes.set_xticks(range(len(metrics)), ticks)
-    axes.set_ylim(0, 1.18)
-    axes.legend(frameon=False, ncols=2, loc="upper right")
-    return _png(figure)
+    axes.set_xticks(range(len(metrics)), ticks, fontsize=8)
+    axes.set_ylim(0, 1.2 * highest)
+    axes.set_ylabel("share, or score from 0 to 1" if is_share else "")
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _figure(title: str, x: str, y: str):

@@ -8,7 +8,7 @@ from finetuning.model_card import Base
 
 # Of the adapter's folder: what is written anew for the repo, or is of no use there.
 LEFT_OUT = {"README.md", "adapter_config.json", "artifact.json", "summary.json"}
-REPORT_FILES = ("report.md", "report.json", "metrics.png")
+REPORT_FILES = ("report.md", "report.json", "metrics.png", "loss.png")
 
 
 def adapter_files(folder: Path, adapter: Path, report: Path, base: Base, card: str) -> Mapping[str, Path]:

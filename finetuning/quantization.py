@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import psutil
 import torch
 from bitsandbytes.functional import dequantize_4bit, int8_vectorwise_dequant
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
@@ -19,6 +20,7 @@ from finetuning.loftq import write_factors
 from finetuning.recipe import BaseModelSpec
 
 MIB = 2**20
+SPARE_MEMORY = 0.5  # share of the free memory that weights which are written out may take
 
 
 def load_model(folder: Path | str, **kwargs: Any) -> Any:
@@ -158,8 +160,49 @@ def dequantize(module: Any) -> torch.Tensor:
     """The weight of a quantized linear layer as the forward pass sees it, (out_features, in_features)."""
     weight: Any = module.weight
     if isinstance(module, Linear4bit):
+        if getattr(weight.quant_state, "packing_format_for_cpu", False):
+            raise ValueError("a weight that bitsandbytes has packed for its CPU kernel; see keep_trainable_on_cpu")
         return dequantize_4bit(weight.data, weight.quant_state)
     return int8_vectorwise_dequant(weight.data, weight.SCB if module.state.SCB is None else module.state.SCB)
+
+
+def compute_dtype(layer: Any) -> torch.dtype:
+    """What a 4-bit layer multiplies in: its configuration's number format, or that of its weight before."""
+    return layer.compute_dtype or layer.weight.quant_state.dtype
+
+
+class DequantizedLinear(torch.nn.Linear):
+    """A 4-bit layer with its weight written out: bitsandbytes' own numbers, without writing it out for every token."""
+
+    def __init__(self, layer: Linear4bit) -> None:
+        torch.nn.Module.__init__(self)
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        weight = dequantize(layer).to(compute_dtype(layer))
+        self.weight = torch.nn.Parameter(weight, requires_grad=False)
+        bias = None if layer.bias is None else layer.bias.detach().to(weight.dtype)
+        self.bias = None if bias is None else torch.nn.Parameter(bias, requires_grad=False)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """The layer's output (…, out_features), in the number format of its input."""
+        return super().forward(input.to(self.weight.dtype)).to(input.dtype)
+
+
+def answer_on_cpu(model: torch.nn.Module) -> None:
+    """Nothing; on a CPU the 4-bit layers compute with the weights that they trained with, and fast, if memory allows.
+
+    By itself bitsandbytes would use the kernel that `keep_trainable_on_cpu` tells of, which rounds the scales of the
+    weights to bfloat16: another model than the one that was trained, and than other machines make of the same files.
+    A model that has answered already, and was not `keep_trainable_on_cpu`, is past this.
+    """
+    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, Linear4bit)]
+    layers = [(name, layer) for name, layer in layers if layer.weight.device.type == "cpu"]
+    keep_trainable_on_cpu(model)
+    size = sum(layer.in_features * layer.out_features * compute_dtype(layer).itemsize for _, layer in layers)
+    if size > SPARE_MEMORY * psutil.virtual_memory().available:
+        return
+    for name, layer in layers:
+        parent, _, own_name = name.rpartition(".")
+        setattr(model.get_submodule(parent), own_name, DequantizedLinear(layer))
 
 
 def keep_trainable_on_cpu(model: torch.nn.Module) -> None:

@@ -34,7 +34,10 @@ FORMAT_COLUMNS = {
     "ultrafeedback": ("instruction", "completions"),
     "preference": ("prompt", "chosen", "rejected"),
 }
-METRICS = ("final-answer", "exact-match")
+METRICS = ("final-answer", "unclear", "exact-match", "stop-rate", "rouge-l", "chrf", "loss", "perplexity")
+# Metrics of which less is better, and those that are no shares between 0 and 1.
+LESS_IS_BETTER = ("unclear", "loss", "perplexity")
+UNBOUNDED = ("loss", "perplexity")
 
 Text = Annotated[str, Field(pattern=r"\S")]
 Count = Annotated[int, Field(gt=0)]
@@ -44,7 +47,7 @@ Format = Literal[
 ]
 Method = Literal["sft", "dpo"]
 Kernel = Literal["flash_attention_2", "flash_attention_3", "flash_attention_4", "sdpa", "eager"]
-Metric = Literal["final-answer", "exact-match"]
+Metric = Literal["final-answer", "unclear", "exact-match", "stop-rate", "rouge-l", "chrf", "loss", "perplexity"]
 # By transformers' names.
 Tracker = Literal[
     "tensorboard",
@@ -570,14 +573,28 @@ class TrainingSpec(Spec):
         return value
 
 
+def with_implied(metrics: Iterable[str]) -> tuple[str, ...]:
+    """The metrics, and those that are always reported with them: `unclear` with `final-answer`, and `stop-rate`."""
+    named = tuple(metrics)
+    implied = ("unclear", "stop-rate") if "final-answer" in named else ("stop-rate",)
+    return tuple(dict.fromkeys((*named, *implied)))
+
+
 class GateSpec(Spec):
-    """What the verdict requires of one metric. All metrics are shares between 0 and 1."""
+    """What the verdict requires of one metric."""
 
     min_gain: float = Field(
-        default=0.0, ge=-1, le=1, description="Least that the tuned model must gain on the base model."
+        default=0.0,
+        description="Least by which the tuned model must be better than the base model: by a higher score or, of "
+        "`unclear`, `loss` and `perplexity`, by a lower one. Below 0 it may be worse by as much.",
     )
-    min_score: Annotated[float, Field(ge=0, le=1)] | None = Field(
+    min_score: float | None = Field(
         default=None, description="Least that the tuned model must score; `null` asks for nothing."
+    )
+    max_score: float | None = Field(
+        default=None,
+        description="Most that the tuned model may score, of a metric of which less is better; `null` asks for "
+        "nothing.",
     )
 
 
@@ -586,9 +603,12 @@ class EvaluationSpec(Spec):
 
     metrics: Annotated[tuple[Metric, ...], Field(strict=False, min_length=1)] = Field(
         default=("final-answer",),
-        description="`final-answer`: share of answers whose final answer (after `####`, or after words such as `The "
-        "answer is`) is right; the share of unclear ones is reported with it. `exact-match`: share of answers that "
-        "equal the reference word for word.",
+        description="The first one is the main metric. `final-answer`: share of answers whose final answer (after "
+        "`####`, or after words such as `The answer is`) is right, numbers compared as numbers; `unclear`, the share "
+        "of those that state none, is reported with it. `exact-match`: share of answers that equal the reference word "
+        "for word. `rouge-l` (English words) and `chrf` (characters of any language): how much of the reference an "
+        "answer has. `loss` (nats) and `perplexity`: of the supervised tokens of the same rows, less is better. "
+        "`stop-rate`, the share of answers that end before `max_new_tokens`, is always reported.",
     )
     rows: Count = Field(default=200, description="Most eval rows that are answered.")
     max_new_tokens: Count = Field(default=256, description="Most tokens of one answer.")
@@ -599,7 +619,8 @@ class EvaluationSpec(Spec):
     gate: dict[str, GateSpec] = Field(
         default={},
         description="What the verdict requires, by metric. Left out, the first metric has to be better than the base "
-        "model's by more than its noise: the whole 95 % interval of the gain has to lie on the better side of 0.",
+        "model's by more than its noise (the whole 95 % interval of the gain lies on the better side of 0), and "
+        "`stop-rate` not worse by more than its noise.",
     )
 
     _metrics_once = field_validator("metrics")(_no_twins)
@@ -614,12 +635,28 @@ class EvaluationSpec(Spec):
     @field_validator("gate")
     @classmethod
     def _gates_on_metrics(cls, value: dict[str, GateSpec], info: ValidationInfo) -> dict[str, GateSpec]:
-        metrics = info.data.get("metrics", METRICS)
+        metrics = with_implied(info.data["metrics"]) if "metrics" in info.data else METRICS
         strangers = [metric for metric in value if metric not in metrics]
         if strangers:
             named = ", ".join(f"{metric!r}{nearest(metric, metrics)}" for metric in strangers)
             raise ValueError(f"not in evaluation.metrics (which has {_list(metrics)}): {named}")
+        wrong = [mistake for metric, gate in value.items() for mistake in _gate_mistakes(metric, gate)]
+        if wrong:
+            raise ValueError("; ".join(wrong))
         return value
+
+
+def _gate_mistakes(metric: str, gate: GateSpec) -> Iterable[str]:
+    less = metric in LESS_IS_BETTER
+    if (gate.min_score if less else gate.max_score) is not None:
+        wrong, right = ("min_score", "max_score") if less else ("max_score", "min_score")
+        yield f"{metric}.{wrong}: {'less' if less else 'more'} of it is better; write {right}"
+    if metric in UNBOUNDED:
+        return
+    for key, least in (("min_gain", -1), ("min_score", 0), ("max_score", 0)):
+        value = getattr(gate, key)
+        if value is not None and not least <= value <= 1:
+            yield f"{metric}.{key}: {value:g} is not between {least} and 1, as shares are"
 
 
 class MergeSpec(Spec):

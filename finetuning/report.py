@@ -1,97 +1,195 @@
-"""The evaluation report: one Markdown page for people, one JSON file for programs, and the plot that both refer to."""
+"""The evaluation report: one Markdown page for people, one JSON file for programs, and the plots of the page."""
 
 import json
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
+import yaml
 
-from finetuning.plots import base_beside_tuned
+from finetuning.plots import base_beside_tuned, loss_curve
+from finetuning.recipe import UNBOUNDED
+from finetuning.verdict import change_of
 
 SAMPLES_SHOWN = 3
-KINDS = {
-    "Got better": (0.0, 1.0),
-    "Got worse": (1.0, 0.0),
-    "Stayed wrong": (0.0, 0.0),
-}
+COLUMN = 56  # letters of an answer in a line
+FEW_ROWS = 30
+PLOTS = ("metrics.png", "loss.png")
+
+
+class Made(NamedTuple):
+    """How an adapter came to be, as the manifests of the artifacts on the way tell it."""
+
+    adapter: str
+    """The adapter's fingerprint."""
+    training: Mapping[str, Any]
+    """The summary of its training."""
+    settings: Mapping[str, Any]
+    """The recipe's sections that it was trained by."""
+    versions: Mapping[str, str]
+    """Versions of the packages, by name."""
+    base_model: Mapping[str, Any]
+    """Where the base model came from: `source`, `revision`."""
+    sources: Sequence[Mapping[str, Any]]
+    """Of each data set `source`, `revision` and `rows`."""
+    chat: Mapping[str, Any]
+    """`train_rows`, `eval_rows`, `supervised_tokens`, and `dropped`: reason, rows and an example's place."""
 
 
 def write_report(
     folder: Path,
     name: str,
     summary: str,
-    adapter: Mapping[str, Any],
+    made: Made,
     found: Mapping[str, Any],
     verdict: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The numbers of the report that `folder` then holds: report.md, report.json, metrics.png and samples.parquet.
+    """The numbers of the report that `folder` then holds: report.md, report.json, two plots and samples.parquet.
 
-    `adapter` is the manifest of the adapter's artifact, `found` what `evaluate` returned.
+    Args:
+        found: what `evaluate` returned, and as `answering` what it took each model to answer.
     """
+    training = made.training
     (folder / "metrics.png").write_bytes(base_beside_tuned(found["metrics"]))
+    curve = loss_curve(training["curve"], training["eval_loss"], training["eval_curve"])
+    (folder / "loss.png").write_bytes(curve)
     pd.DataFrame(found["samples"]).to_parquet(folder / "samples.parquet")
     report = {
-        "adapter": adapter["fingerprint"],
+        "adapter": made.adapter,
         "rows": found["rows"],
         "metrics": found["metrics"],
+        "answering": found["answering"],
         "verdict": verdict,
     }
-    (folder / "report.json").write_text(json.dumps(report, indent=2))
-    (folder / "report.md").write_text(markdown(name, summary, adapter, found, verdict))
+    (folder / "report.json").write_text(json.dumps(report, indent=2, allow_nan=False))
+    (folder / "report.md").write_text(markdown(name, summary, made, found, verdict))
     return report
 
 
 def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Base beside tuned, as percentages in text: one row a metric."""
+    """Base beside tuned in words, one row a metric: shares as percentages, their gain in points."""
     rows = []
     for name, found in metrics.items():
-        low, high = found["interval"]
+        number, points = ("{:.3f}", "{:+.3f}") if name in UNBOUNDED else ("{:.1%}", "{:+.1f}")
+        scale = 1 if name in UNBOUNDED else 100
+        low, high = (points.format(scale * edge) for edge in found["interval"])
         rows.append(
             {
                 "metric": name if found["higher_is_better"] else f"{name} (less is better)",
-                "base": f"{found['base']:.1%}",
-                "tuned": f"{found['tuned']:.1%}",
-                "gain (points)": f"{100 * found['gain']:+.1f}",
-                "95 % interval": f"{100 * low:+.1f} to {100 * high:+.1f}",
+                "base": number.format(found["base"]),
+                "tuned": number.format(found["tuned"]),
+                "gain": points.format(scale * found["gain"]) + ("" if name in UNBOUNDED else " points"),
+                "95 % interval": f"{low} to {high}",
+                "change": change_of(found),
             }
         )
     return pd.DataFrame(rows)
 
 
-def markdown(
-    name: str, summary: str, adapter: Mapping[str, Any], found: Mapping[str, Any], verdict: Mapping[str, Any]
-) -> str:
-    """The page, with its plot as a file beside it."""
-    trained = adapter["summary"]
+def markdown(name: str, summary: str, made: Made, found: Mapping[str, Any], verdict: Mapping[str, Any]) -> str:
+    """The page, with its plots as files beside it."""
     outcome = "**Passed**: may be published." if verdict["passed"] else "**Failed**: will not be published."
     parts = [
         f"# {name}: base beside tuned",
         summary,
-        f"{outcome}\n" + "\n".join(f"- {reason}" for reason in verdict["reasons"]),
-        f"{found['rows']} rows of the eval split, never trained on; the same prompts and greedy decoding for both.",
-        metrics_table(found["metrics"]).to_markdown(index=False),
+        f"{outcome}\n\n" + "\n".join(f"- {reason}" for reason in verdict["reasons"]),
+        how_it_was_asked(found["rows"]),
+        metrics_table(found["metrics"]).to_markdown(index=False, disable_numparse=True),
         "![Base beside tuned](metrics.png)",
-        "## What was trained",
-        f"Adapter `{adapter['fingerprint']}`: {trained['trainable_parameters']:,} parameters, {trained['steps']} "
-        f"steps, {trained['tokens']:,} tokens in {trained['training_seconds']:.0f} s "
-        f"({trained['tokens_per_second']:.0f} tokens/s) on {trained['device']} with {trained['attention']}, at most "
-        f"{trained['peak_memory_mb']:,} MiB. Loss {trained['train_loss']:.3f} on train, {trained['eval_loss']:.3f} on "
-        "eval.",
         "## Samples",
-        *(samples_of(kind, scores, found["samples"]) for kind, scores in KINDS.items()),
+        *samples(found["samples"], less_is_better=not next(iter(found["metrics"].values()))["higher_is_better"]),
+        *what_was_trained(made),
+        "## What the evaluation took",
+        answering_table(found["answering"]).to_markdown(index=False),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def samples_of(kind: str, scores: tuple[float, float], samples: Sequence[Mapping[str, Any]]) -> str:
-    """The first few samples whose (base, tuned) scores are `scores`, with how many there are."""
-    matching = [sample for sample in samples if (sample["base_score"], sample["tuned_score"]) == scores]
-    blocks = [f"### {kind}: {len(matching)} of {len(samples)}"]
+def how_it_was_asked(rows: int) -> str:
+    """A sentence on the rows, and one on what a gain is worth."""
+    doubt = f" With fewer than {FEW_ROWS} rows the intervals themselves are rough." if rows < FEW_ROWS else ""
+    return (
+        f"{rows} rows of the eval split, never trained on; the same prompts and greedy decoding for both. The "
+        "intervals are of a paired bootstrap over the rows; a gain whose interval has zero in it is called "
+        f"noise.{doubt}"
+    )
+
+
+def what_was_trained(made: Made) -> list[str]:
+    """The parts of the page on data, base model, settings and training."""
+    trained, chat = made.training, made.chat
+    dropped = pd.DataFrame(chat["dropped"], columns=["reason", "rows", "example"])
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(made.versions.items()))
+    return [
+        "## What was trained",
+        f"Adapter `{made.adapter}` for {made.base_model['source']} at `{made.base_model['revision']}`: "
+        f"{trained['trainable_parameters']:,} parameters, {trained['steps']} steps, {trained['tokens']:,} tokens in "
+        f"{trained['training_seconds']:.0f} s ({trained['tokens_per_second']:.0f} tokens/s) on {trained['device']} "
+        f"with {trained['attention']}, at most {trained['peak_memory_mb']:,} MiB. Loss {trained['train_loss']:.3f} on "
+        f"train, {trained['eval_loss']:.3f} on eval.",
+        "![Loss while training](loss.png)",
+        "### Data",
+        pd.DataFrame(made.sources)[["source", "revision", "rows"]].to_markdown(index=False),
+        f"{chat['train_rows']:,} rows to train on, with {chat['supervised_tokens']:,} learned tokens; "
+        f"{chat['eval_rows']:,} rows kept for evaluation. "
+        + ("Rows that are in neither:" if len(dropped) else "No row was dropped."),
+        *([dropped.to_markdown(index=False)] if len(dropped) else []),
+        "### Settings",
+        quoted(yaml.safe_dump(dict(made.settings), sort_keys=False)),
+        f"With {versions}.",
+    ]
+
+
+def answering_table(answering: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """What it took each model to answer: one row a model."""
+    columns = {
+        "tokens": "tokens",
+        "seconds": "seconds",
+        "tokens_per_second": "tokens/s",
+        "peak_memory_mb": "MiB at most",
+    }
+    rows = [{"model": name} | {columns[key]: took[key] for key in columns} for name, took in answering.items()]
+    return pd.DataFrame(rows)
+
+
+def samples(rows: Sequence[Mapping[str, Any]], less_is_better: bool = False) -> list[str]:
+    """The part of the page on rows that got better, that got worse, and that are still wrong, those furthest first."""
+    sign = -1 if less_is_better else 1
+    gains = [(sign * (row["tuned_score"] - row["base_score"]), row) for row in rows]
+    best = 0.0 if less_is_better else 1.0
+    kinds = {
+        "Got better": sorted((x for x in gains if x[0] > 0), key=lambda x: -x[0]),
+        "Got worse": sorted((x for x in gains if x[0] < 0), key=lambda x: x[0]),
+        "Stayed wrong": [x for x in gains if x[0] == 0 and x[1]["tuned_score"] != best],
+    }
+    return [samples_of(kind, [row for _, row in found], len(rows)) for kind, found in kinds.items()]
+
+
+def samples_of(kind: str, matching: Sequence[Mapping[str, Any]], rows: int) -> str:
+    """The first few samples of a kind, with how many there are, both answers side by side."""
+    blocks = [f"### {kind}: {len(matching)} of {rows}"]
     for sample in matching[:SAMPLES_SHOWN]:
-        texts = [("Question", "question"), ("Reference", "reference"), ("Base", "base"), ("Tuned", "tuned")]
-        blocks.append("\n\n".join(f"**{title}**\n\n{quoted(sample[key])}" for title, key in texts))
+        for title, key in (("Question", "question"), ("Reference", "reference")):
+            blocks.append(f"**{title}**\n\n{quoted(sample[key])}")
+        answers = side_by_side(("BASE", sample["base"]), ("TUNED", sample["tuned"]))
+        blocks.append(f"**Answers**\n\n{quoted(answers)}")
     return "\n\n".join(blocks)
+
+
+def side_by_side(left: tuple[str, str], right: tuple[str, str]) -> str:
+    """Two texts in two columns, each under its title."""
+    columns = [[title, "-" * COLUMN, *wrapped(text)] for title, text in (left, right)]
+    lines = (f"{one:<{COLUMN}} | {other}".rstrip() for one, other in zip_longest(*columns, fillvalue=""))
+    return "\n".join(lines)
+
+
+def wrapped(text: str) -> Iterable[str]:
+    """The lines of `text`, none longer than a column."""
+    for line in text.expandtabs(4).splitlines() or ["(empty)"]:
+        yield from textwrap.wrap(line, COLUMN, drop_whitespace=False) or [""]
 
 
 def quoted(text: str) -> str:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from finetuning.errors import FinetuningError
 from finetuning.recipe import EvaluationSpec, GateSpec
@@ -12,37 +12,59 @@ from finetuning.recipe import EvaluationSpec, GateSpec
 def judge(spec: EvaluationSpec, metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """{"passed": bool, "reasons": [...]}: a reason for each rule, with the number and how far it missed.
 
-    Where the recipe sets no gate, the first metric has to be better than the base's beyond its 95 % interval.
+    Where the recipe sets no gate, the main metric has to be better than the base's beyond its 95 % interval, and the
+    stop rate not worse beyond its own.
     """
     if not spec.gate:
         outcomes = [better_beyond_noise(spec.metrics[0], metrics[spec.metrics[0]])]
+        if spec.metrics[0] != "stop-rate":
+            outcomes.append(not_worse_beyond_noise("stop-rate", metrics["stop-rate"]))
     else:
         outcomes = [outcome for name, gate in spec.gate.items() for outcome in gate_outcomes(name, gate, metrics[name])]
     return {"passed": all(passed for passed, _ in outcomes), "reasons": [reason for _, reason in outcomes]}
 
 
+def change_of(found: Mapping[str, Any]) -> Literal["better", "worse", "noise"]:
+    """What a metric's gain is: noise where its 95 % interval has zero in it."""
+    low, high = found["interval"]
+    if low <= 0 <= high:
+        return "noise"
+    return "better" if (low > 0) == found["higher_is_better"] else "worse"
+
+
 def gate_outcomes(name: str, gate: GateSpec, found: Mapping[str, Any]) -> list[tuple[bool, str]]:
     """Whether each limit of one metric's gate is kept, in words."""
     sign = 1 if found["higher_is_better"] else -1
-    outcomes = [limit(f"gain in {name}", sign * found["gain"], gate.min_gain)]
+    outcomes = [limit(f"gain in {name}" if sign == 1 else f"fall of {name}", sign * found["gain"], gate.min_gain)]
     if gate.min_score is not None:
         outcomes.append(limit(f"{name} of the tuned model", found["tuned"], gate.min_score))
+    if gate.max_score is not None:
+        outcomes.append(limit(f"{name} of the tuned model", found["tuned"], gate.max_score, most=True))
     return outcomes
 
 
-def limit(what: str, value: float, least: float) -> tuple[bool, str]:
-    """Whether `value` is at least `least`, and a sentence that says so."""
-    passed = value >= least
-    verb = "reaches" if passed else f"misses by {least - value:.3f}"
-    return passed, f"{what} is {value:.3f}, which {verb} the {least:.3f} that the gate asks for"
+def limit(what: str, value: float, bound: float, most: bool = False) -> tuple[bool, str]:
+    """Whether `value` is at least (or at most) `bound`, and a sentence that says so."""
+    passed = value <= bound if most else value >= bound
+    verb = "keeps to" if most else "reaches"
+    verb = verb if passed else f"misses by {abs(bound - value):.3f}"
+    return passed, f"{what} is {value:.3f}, which {verb} the {bound:.3f} that the gate asks for"
 
 
 def better_beyond_noise(name: str, found: Mapping[str, Any]) -> tuple[bool, str]:
     """Whether the whole 95 % interval of the gain lies on the better side of zero."""
-    low, high = found["interval"]
-    passed = low > 0 if found["higher_is_better"] else high < 0
+    passed, (low, high) = change_of(found) == "better", found["interval"]
+    missed = "" if passed else f", which misses by {abs(low if found['higher_is_better'] else high):.3f}"
     verdict = "better than the base beyond its noise" if passed else "not better than the base beyond its noise"
-    return passed, f"{name} is {verdict}: gain {found['gain']:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}"
+    return passed, f"{name} is {verdict}: gain {found['gain']:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}{missed}"
+
+
+def not_worse_beyond_noise(name: str, found: Mapping[str, Any]) -> tuple[bool, str]:
+    """Whether zero, or the better side of it, is in the 95 % interval of the gain."""
+    passed, (low, high) = change_of(found) != "worse", found["interval"]
+    missed = "" if passed else f", which misses by {abs(high if found['higher_is_better'] else low):.3f}"
+    verdict = "not worse than the base's beyond its noise" if passed else "worse than the base's beyond its noise"
+    return passed, f"{name} is {verdict}: gain {found['gain']:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}{missed}"
 
 
 def require_verdict(report_folder: Path, adapter: str, where: str) -> dict[str, Any]:

@@ -192,23 +192,29 @@ class Artifacts(dg.ConfigurableResource):
         sections: Mapping[str, Any],
         resolved: Mapping[str, Any],
         inputs: Sequence[Artifact] = (),
+        beside: tuple[str, str] | None = None,
     ) -> "Plan":
         """The artifact-to-be of the asset and partition that `context` materializes, with its fingerprint.
 
         It is that of the asset, its code version, the recipe `sections` that it reads, what they `resolved` to, and the
         fingerprints of its `inputs`.
+
+        Args:
+            beside: of an artifact that the asset makes beside its own, for other recipes to use too: its name, and
+                what stands in the place of the partition.
         """
+        asset, partition = beside or (context.asset_key.path[-1], context.partition_key)
         record = {
-            "asset": context.asset_key.path[-1],
+            "asset": asset,
             "inputs": {artifact.asset: artifact.fingerprint for artifact in inputs},
             "sections": dict(sections),
             "resolved": dict(resolved),
         }
         code_version = context.assets_def.code_versions_by_key[context.asset_key]
         return Plan(
-            home=self.home(record["asset"], context.partition_key),
+            home=self.home(asset, partition),
             fingerprint=fingerprint_of({**record, "code_version": code_version}),
-            record={**record, "partition": context.partition_key},
+            record={**record, "partition": partition},
             log=context.log.info,
         )
 

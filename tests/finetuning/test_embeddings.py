@@ -10,11 +10,12 @@ from peft import get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from finetuning.adapter_checks import load_adapter
 from finetuning.base_model import load_tokenizer
 from finetuning.chat import write_chat
 from finetuning.embeddings import give_rows, lora_config, untrained_rows
 from finetuning.errors import FinetuningError
-from finetuning.evaluation import evaluate, load_tuned, questions_of
+from finetuning.evaluation import questions_of
 from finetuning.progress import Progress
 from finetuning.quantization import load_model, quantize
 from finetuning.recipe import LoraSpec, Recipe
@@ -22,6 +23,7 @@ from finetuning.sources import write_raw
 from finetuning.training import TrainingJob, train
 from resources.gpu import Gpu
 from tests.conftest import train_tiny_tokenizer
+from tests.exams import examined
 from tests.tiny_models import CONFIGS, SMALL
 
 EQUATIONS = {
@@ -129,7 +131,7 @@ def models(line):
     base, fresh = (load_model(root / "base", **line["kwargs"]) for _ in range(2))
     for model in (base, fresh):
         give_rows(model, tokenizer, root / "base", "x")
-    return base.eval(), load_tuned(fresh, root / "adapter").eval(), tokenizer
+    return base.eval(), load_adapter(fresh, root / "adapter", [3, 4, 5]), tokenizer
 
 
 def test_the_tokens_come_from_where_there_is_room(line):
@@ -198,7 +200,7 @@ def test_every_linear_layer_of_the_body_is_still_adapted(line):
 
 def test_base_and_tuned_answer_the_same_prompts(line):
     root, spec = line["root"], line["recipe"].evaluation
-    assert evaluate(spec, root / "chat", root / "base", root / "adapter", line["kwargs"], SILENT)["rows"] == 2
+    assert examined(spec, root, line["kwargs"])["rows"] == 2
 
 
 def test_a_prompt_reads_the_same_in_the_published_tokenizer(line):
@@ -260,4 +262,4 @@ def test_rows_that_learned_nothing_are_refused(tmp_path):
     fresh, _ = chatml(tmp_path / "model")
     give_rows(fresh, tokenizer, tmp_path / "model", "x")
     with pytest.raises(FinetuningError, match=r"rows of the new tokens in .*embed_tokens.* nothing was learned there"):
-        load_tuned(fresh, tmp_path / "adapter")
+        load_adapter(fresh, tmp_path / "adapter", [3, 4, 5])

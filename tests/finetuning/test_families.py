@@ -11,7 +11,6 @@ from transformers import AutoTokenizer
 
 from finetuning.base_model import load_tokenizer
 from finetuning.chat import write_chat
-from finetuning.evaluation import evaluate
 from finetuning.progress import Progress
 from finetuning.quantization import quantize
 from finetuning.recipe import BaseModelSpec, DatasetSpec, Recipe, find, load
@@ -19,6 +18,7 @@ from finetuning.rendering import Conversation, Renderer
 from finetuning.sources import write_raw
 from finetuning.training import TrainingJob, train
 from resources.gpu import Gpu
+from tests.exams import examined
 from tests.tiny_models import CONFIGS, ZEPHYR, save_tiny_model
 
 # Two steps that run on a CPU in a second; everything else is the recipe's own.
@@ -120,6 +120,6 @@ def test_the_adapter_loads_and_generates(trained):
 def test_base_and_tuned_are_evaluated_on_the_same_rows(trained):
     recipe, root = trained["recipe"], trained["root"]
     kwargs = Gpu().model_kwargs(recipe.base_model)
-    found = evaluate(recipe.evaluation, root / "chat", root / "base", root / "adapter", kwargs, SILENT)
+    found = examined(recipe.evaluation, root, kwargs)
     assert found["rows"] == 3
     assert set(recipe.evaluation.metrics) <= set(found["metrics"])

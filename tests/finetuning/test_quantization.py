@@ -6,7 +6,7 @@ from bitsandbytes.nn import Linear4bit
 
 from finetuning.base_model import resolve
 from finetuning.errors import FinetuningError
-from finetuning.quantization import dequantize, keep_trainable_on_cpu, load_dense, load_model, quantize
+from finetuning.quantization import answer_on_cpu, dequantize, keep_trainable_on_cpu, load_dense, load_model, quantize
 from finetuning.recipe import BaseModelSpec
 from resources.gpu import Gpu
 from tests.tiny_models import save_tiny_model
@@ -32,6 +32,45 @@ def test_gradients_are_those_of_the_dequantized_weight_after_an_evaluation(tmp_p
     expected = torch.ones(3, layer.out_features, dtype=torch.bfloat16) @ weight
     assert x.grad is not None
     torch.testing.assert_close(x.grad, expected, rtol=0.05, atol=0.02)
+
+
+@pytest.fixture(scope="module")
+def tiny_nf4(tmp_path_factory, tiny_llama):
+    """The folder of a tiny model in NF4, and what it is loaded with."""
+    folder, spec = tmp_path_factory.mktemp("nf4"), BaseModelSpec.model_validate({"repo": str(tiny_llama)})
+    kwargs = Gpu().model_kwargs(spec) | {"device_map": {"": "cpu"}}
+    quantize(spec, tiny_llama, folder, Gpu().quantization_config(spec), kwargs, "tiny")
+    return folder, kwargs
+
+
+def logits_of(model):
+    with torch.no_grad():
+        return model(input_ids=torch.tensor([[5, 9, 11, 30], [7, 8, 9, 10]])).logits
+
+
+def test_written_out_weights_answer_as_the_model_that_trained(tiny_nf4):
+    folder, kwargs = tiny_nf4
+    trained, answering = (load_model(folder, **kwargs) for _ in range(2))
+    answer_on_cpu(answering)
+    assert not [module for module in answering.modules() if isinstance(module, Linear4bit)]
+    assert torch.equal(logits_of(answering.eval()), logits_of(trained.train()))
+
+
+def test_weights_that_have_no_room_stay_quantized_and_answer_the_same(tiny_nf4, monkeypatch):
+    folder, kwargs = tiny_nf4
+    trained, answering = (load_model(folder, **kwargs) for _ in range(2))
+    monkeypatch.setattr("finetuning.quantization.SPARE_MEMORY", 0.0)
+    answer_on_cpu(answering)
+    assert len([module for module in answering.modules() if isinstance(module, Linear4bit)]) == 14
+    assert torch.equal(logits_of(answering.eval()), logits_of(trained.train()))
+
+
+def test_a_weight_that_was_packed_for_another_kernel_is_never_read_as_it_lies(tiny_nf4):
+    folder, kwargs = tiny_nf4
+    layer = next(module for module in load_model(folder, **kwargs).modules() if isinstance(module, Linear4bit))
+    layer.weight.quant_state.packing_format_for_cpu = True
+    with pytest.raises(ValueError, match="packed for its CPU kernel"):
+        dequantize(layer)
 
 
 def test_the_switch_that_keeps_layers_trainable_is_still_bitsandbytes_own():

@@ -239,7 +239,19 @@ WRONG = {
     "unknown metric": ("evaluation: {metrics: [final-anwser]}", ["'final-anwser' is not", "nearest is final-answer"]),
     "gate on another metric": (
         "evaluation: {metrics: [final-answer], gate: {final-anwser: {min_gain: 0.1}}}",
-        ["evaluation.gate: not in evaluation.metrics (which has final-answer): 'final-anwser'; nearest is"],
+        ["not in evaluation.metrics (which has final-answer, unclear, stop-rate): 'final-anwser'; nearest is"],
+    ),
+    "least of what should be little": (
+        "evaluation: {metrics: [loss], gate: {loss: {min_score: 1.0}}}",
+        ["evaluation.gate: loss.min_score: less of it is better; write max_score"],
+    ),
+    "most of what should be much": (
+        "evaluation: {gate: {final-answer: {max_score: 0.5}}}",
+        ["evaluation.gate: final-answer.max_score: more of it is better; write min_score"],
+    ),
+    "share over one": (
+        "evaluation: {gate: {final-answer: {min_gain: 30.0}}}",
+        ["evaluation.gate: final-answer.min_gain: 30 is not between -1 and 1, as shares are"],
     ),
     "benchmarks": ("evaluation: {benchmarks: [mmlu]}", ["[mmlu] would be ignored: this version runs no benchmarks"]),
     "a name that is too long with its ending": (

@@ -6,7 +6,7 @@ import pytest
 
 from finetuning.errors import FinetuningError
 from finetuning.recipe import EvaluationSpec
-from finetuning.verdict import judge, require_verdict
+from finetuning.verdict import change_of, judge, require_verdict
 
 
 def metric(base, tuned, interval, higher_is_better=True):
@@ -23,14 +23,55 @@ def spec(**gate):
     return EvaluationSpec.model_validate({"metrics": ["final-answer"], "gate": gate})
 
 
+STOPS = {"stop-rate": metric(0.9, 0.9, [-0.02, 0.02])}
+
+
 def test_without_a_gate_a_gain_inside_its_noise_fails():
-    verdict = judge(spec(), {"final-answer": metric(0.50, 0.52, [-0.03, 0.07])})
+    verdict = judge(spec(), {"final-answer": metric(0.50, 0.52, [-0.03, 0.07]), **STOPS})
     assert not verdict["passed"]
     assert "not better than the base beyond its noise" in verdict["reasons"][0]
+    assert "misses by 0.030" in verdict["reasons"][0]
 
 
 def test_without_a_gate_a_gain_beyond_its_noise_passes():
-    assert judge(spec(), {"final-answer": metric(0.1, 0.9, [0.7, 0.9])})["passed"]
+    verdict = judge(spec(), {"final-answer": metric(0.1, 0.9, [0.7, 0.9]), **STOPS})
+    assert verdict["passed"] and len(verdict["reasons"]) == 2
+
+
+def test_without_a_gate_a_model_that_no_longer_stops_fails_however_good_it_is():
+    stops = {"stop-rate": metric(0.9, 0.5, [-0.5, -0.3])}
+    verdict = judge(spec(), {"final-answer": metric(0.1, 0.9, [0.7, 0.9]), **stops})
+    assert not verdict["passed"]
+    assert "stop-rate is worse than the base's beyond its noise" in verdict["reasons"][1]
+    assert "misses by 0.300" in verdict["reasons"][1]
+
+
+@pytest.mark.parametrize(("interval", "passed"), [([-0.4, -0.1], True), ([-0.4, 0.1], False), ([0.1, 0.4], False)])
+def test_of_a_loss_less_is_better(interval, passed):
+    loss = EvaluationSpec(metrics=("loss",))
+    gain = sum(interval) / 2
+    assert judge(loss, {"loss": metric(2.0, 2.0 + gain, interval, False), **STOPS})["passed"] is passed
+
+
+def test_a_gate_has_the_last_word_on_what_counts():
+    stops = {"stop-rate": metric(0.9, 0.5, [-0.5, -0.3])}
+    gate = {"final-answer": {"min_gain": 0.0}}
+    assert judge(spec(**gate), {"final-answer": metric(0.1, 0.1, [-0.1, 0.1]), **stops})["passed"]
+
+
+@pytest.mark.parametrize(
+    ("interval", "higher_is_better", "change"),
+    [
+        ([0.1, 0.2], True, "better"),
+        ([-0.2, -0.1], True, "worse"),
+        ([-0.2, -0.1], False, "better"),
+        ([0.1, 0.2], False, "worse"),
+        ([-0.1, 0.2], True, "noise"),
+        ([0.0, 0.2], True, "noise"),
+    ],
+)
+def test_a_gain_whose_interval_has_zero_in_it_is_noise(interval, higher_is_better, change):
+    assert change_of(metric(0.5, 0.6, interval, higher_is_better)) == change
 
 
 def test_a_missed_gain_says_by_how_much():
@@ -45,6 +86,18 @@ def test_every_limit_has_to_be_kept():
     verdict = judge(spec(**gate), {"final-answer": metric(0.1, 0.7, [0.5, 0.7])})
     assert not verdict["passed"]
     assert len(verdict["reasons"]) == 2
+
+
+def test_a_limit_from_above_says_by_how_much_it_is_missed():
+    perplexity = EvaluationSpec.model_validate(
+        {"metrics": ["perplexity"], "gate": {"perplexity": {"min_gain": 1.0, "max_score": 3.0}}}
+    )
+    verdict = judge(perplexity, {"perplexity": metric(6.0, 3.5, [-3.0, -2.0], False)})
+    assert not verdict["passed"]
+    assert verdict["reasons"] == [
+        "fall of perplexity is 2.500, which reaches the 1.000 that the gate asks for",
+        "perplexity of the tuned model is 3.500, which misses by 0.500 the 3.000 that the gate asks for",
+    ]
 
 
 @pytest.fixture

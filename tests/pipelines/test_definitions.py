@@ -14,8 +14,8 @@ EDGES = {
     "chat_dataset": {"raw_dataset"},
     "quantized_base_model": set(),
     "lora_adapter": {"chat_dataset", "quantized_base_model"},
-    "evaluation_report": {"chat_dataset", "quantized_base_model", "lora_adapter"},
-    # All of them: what is said of the model on the hub has to be about one unbroken chain.
+    # All of them: what is said of the model, here and on the hub, has to be about one unbroken chain.
+    "evaluation_report": {"raw_dataset", "chat_dataset", "quantized_base_model", "lora_adapter"},
     "published_repo": {"raw_dataset", "chat_dataset", "quantized_base_model", "lora_adapter", "evaluation_report"},
     "merged_model": {"chat_dataset", "quantized_base_model", "lora_adapter"},
     "published_merged_repo": {"lora_adapter", "evaluation_report", "merged_model", "published_repo"},

@@ -18,6 +18,7 @@ ASSETS = {
     "evaluation_report",
     "published_repo",
 }
+REUSED = rf"(?:{'|'.join(sorted(ASSETS))}) [0-9a-f]{{16}}: reused,"
 PASSES = {"exact-match": {"min_gain": -1.0}}
 FAILS = {"exact-match": {"min_gain": 1.0}}
 
@@ -88,7 +89,7 @@ def test_a_second_run_reuses_everything_and_makes_no_commit(world):
     before, history = world.artifacts("tiny"), commits(world, "local/tiny-adapter")
     again = world.materialize("tiny")
     assert again.returncode == 0, again.stdout[-4000:]
-    assert len(re.findall(r": reused,", again.stdout)) == 6
+    assert len(re.findall(REUSED, again.stdout)) == 6
     assert world.artifacts("tiny") == before
     assert commits(world, "local/tiny-adapter") == history and len(history) == 2
 
@@ -118,7 +119,53 @@ def test_editing_one_section_rebuilds_exactly_what_depends_on_it(world, recipe):
         assert run.returncode == 0, run.stdout[-4000:]
         after = world.artifacts("tiny")
         assert {name for name in ASSETS if after[name] != before[name]} == rebuilt, section
-        assert len(re.findall(r": reused,", run.stdout)) == len(ASSETS) - len(rebuilt), section
+        assert len(re.findall(REUSED, run.stdout)) == len(ASSETS) - len(rebuilt), section
+
+
+def answers_of_bases(world: World) -> list[str]:
+    """Where answers of base models lie."""
+    return sorted(str(path.parent) for path in (world.root / "artifacts" / "base_answers").glob("*/*/artifact.json"))
+
+
+def test_the_base_answers_once_for_all_of_its_adapters(world, recipe):
+    world.write_recipe("elder", changed(recipe, "hub", repo="elder-adapter"))
+    assert world.materialize("elder", select=",".join(ASSETS - {"published_repo"})).returncode == 0
+    there = answers_of_bases(world)
+    world.write_recipe("younger", changed(changed(recipe, "lora", r=5), "hub", repo="younger-adapter"))
+    run = world.materialize("younger", select=",".join(ASSETS - {"published_repo"}))
+    assert run.returncode == 0, run.stdout[-4000:]
+    assert re.search(r"base_answers [0-9a-f]{16}: reused,", run.stdout)
+    assert answers_of_bases(world) == there
+    elder, younger = (
+        json.loads((world.folder("evaluation_report", name) / "report.json").read_text())
+        for name in ("elder", "younger")
+    )
+    assert elder["adapter"] != younger["adapter"]
+    assert elder["answering"]["base"] == younger["answering"]["base"]
+    world.write_recipe("younger", changed(recipe, "evaluation", max_new_tokens=3))
+    assert world.materialize("younger", select="lora_adapter,evaluation_report").returncode == 0
+    assert len(answers_of_bases(world)) == len(there) + 1
+
+
+def test_a_forged_report_publishes_nothing(world, recipe):
+    world.write_recipe("forged", changed(changed(recipe, "evaluation", gate=FAILS), "hub", repo="forged-adapter"))
+    assert world.materialize("forged").returncode == 1
+    path = world.folder("evaluation_report", "forged") / "report.json"
+    forged = json.loads(path.read_text())
+    forged["verdict"]["passed"] = True
+    path.write_text(json.dumps(forged))
+    alone = world.materialize("forged", select="published_repo")
+    assert alone.returncode == 1
+    assert "changed after it was written: report.json" in alone.stdout
+    other = changed(changed(recipe, "evaluation", gate=FAILS), "lora", r=3)
+    world.write_recipe("forged", changed(other, "hub", repo="forged-adapter"))
+    assert world.materialize("forged", select="lora_adapter").returncode == 0
+    forged["adapter"] = world.artifacts("forged")["lora_adapter"]["fingerprint"]
+    path.write_text(json.dumps(forged))
+    alone = world.materialize("forged", select="published_repo")
+    assert alone.returncode == 1
+    assert "the evaluation_report in force" in alone.stdout and "was made from lora_adapter" in alone.stdout
+    assert not (world.root / "hub" / "repos" / "models" / "local" / "forged-adapter.json").exists()
 
 
 def test_a_recipe_that_asks_for_it_gets_one_model_of_base_and_adapter(world, recipe):
@@ -209,9 +256,15 @@ def test_an_adapter_that_was_edited_after_its_exam_is_not_published(world, recip
     assert world.materialize("edited", select=",".join(ASSETS - {"published_repo"})).returncode == 0
     config = world.folder("lora_adapter", "edited") / "adapter_config.json"
     config.write_text(config.read_text().replace('"lora_alpha": 8', '"lora_alpha": 9'))
+    weights = config.with_name("adapter_model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
     alone = world.materialize("edited", select="published_repo")
     assert alone.returncode == 1
-    assert "changed after it was written: adapter_config.json" in alone.stdout
+    assert "changed after it was written: adapter_config.json, adapter_model.safetensors" in alone.stdout
+    world.write_recipe("edited", changed(changed(recipe, "evaluation", rows=1), "hub", repo="edited-adapter"))
+    exam = world.materialize("edited", select="evaluation_report")
+    assert exam.returncode == 1
+    assert "changed after it was written: adapter_config.json, adapter_model.safetensors" in exam.stdout
 
 
 def test_somebody_elses_commit_is_never_overwritten(world, recipe):

@@ -109,7 +109,6 @@ def prepare(root: Path, recipe: Recipe, steps: int) -> None:
 def measure(name: str, root: Path, recipe: Recipe, spec: EvaluationSpec, exam: Exam, chosen: list[int]) -> Side:
     """What one model's answers took, in every way."""
     kwargs, some = Gpu().model_kwargs(recipe.base_model), [exam.questions[i] for i in chosen]
-
     with PeakMemory() as memory:
         model = load_base(exam, root / "base", kwargs, str(root))
         model = load_adapter(model, root / "adapter", some[0].prompt_ids) if name == "tuned" else model
@@ -117,15 +116,19 @@ def measure(name: str, root: Path, recipe: Recipe, spec: EvaluationSpec, exam: E
         answer_on_cpu(model)
         together = generate(model, exam.tokenizer, exam.questions, spec, SILENT, name)
         seconds = time.perf_counter() - started
+    tokens = sum(answer.tokens for answer in together)
+    print(f"{name}: {tokens / seconds:.1f} tokens/s together, ", end="", flush=True)
     alone, sequential_rate = timed(model, exam, some, spec)
+    print(f"{sequential_rate:.1f} one at a time, ", end="", flush=True)
     _, notebook_rate = timed(as_notebooks_do(root, kwargs, name == "tuned"), exam, some, spec)
-    model.float()
+    print(f"{notebook_rate:.1f} as notebooks do", flush=True)
+    torch.nn.Module.float(model)  # transformers' own refuses, though the weights are written out by now
     exact, _ = timed(model, exam, some, spec)
     others = [question for i, question in enumerate(exam.questions) if i not in chosen][: 3 * len(some)]
     batched = generate(model, exam.tokenizer, [*some, *others], spec, SILENT, name)
-    side = Side(
+    return Side(
         name=name,
-        tokens=sum(answer.tokens for answer in together),
+        tokens=tokens,
         seconds=seconds,
         peak_mb=memory.mib,
         sequential_rate=sequential_rate,
@@ -133,9 +136,6 @@ def measure(name: str, root: Path, recipe: Recipe, spec: EvaluationSpec, exam: E
         identical=sum(one == other for one, other in zip(exact, batched, strict=False)) / len(some),
         difference=compare(METRICS["final-answer"], scored(some, alone), scored(some, [together[i] for i in chosen])),
     )
-    print(f"{name}: {side.tokens / seconds:.0f} tokens/s, one at a time {sequential_rate:.1f}, ", end="")
-    print(f"as notebooks do {notebook_rate:.1f}", flush=True)
-    return side
 
 
 def as_notebooks_do(root: Path, kwargs: dict[str, Any], tuned: bool) -> Any:

@@ -151,17 +151,17 @@ def test_a_forged_report_publishes_nothing(world, recipe):
     world.write_recipe("forged", changed(changed(recipe, "evaluation", gate=FAILS), "hub", repo="forged-adapter"))
     assert world.materialize("forged").returncode == 1
     path = world.folder("evaluation_report", "forged") / "report.json"
-    forged = json.loads(path.read_text())
-    forged["verdict"]["passed"] = True
-    path.write_text(json.dumps(forged))
+    # As long as it was: a file of another length is taken for one that was cut short.
+    forged = path.read_text().replace('"passed": false', '"passed": true ')
+    path.write_text(forged)
     alone = world.materialize("forged", select="published_repo")
     assert alone.returncode == 1
     assert "changed after it was written: report.json" in alone.stdout
     other = changed(changed(recipe, "evaluation", gate=FAILS), "lora", r=3)
     world.write_recipe("forged", changed(other, "hub", repo="forged-adapter"))
     assert world.materialize("forged", select="lora_adapter").returncode == 0
-    forged["adapter"] = world.artifacts("forged")["lora_adapter"]["fingerprint"]
-    path.write_text(json.dumps(forged))
+    evaluated, now = json.loads(forged)["adapter"], world.artifacts("forged")["lora_adapter"]["fingerprint"]
+    path.write_text(forged.replace(evaluated, now))
     alone = world.materialize("forged", select="published_repo")
     assert alone.returncode == 1
     assert "the evaluation_report in force" in alone.stdout and "was made from lora_adapter" in alone.stdout

@@ -126,6 +126,13 @@ def test_eager_attention_keeps_the_scores_of_every_layer(config):
     assert eager.activations - sdpa.activations > scores
 
 
+def test_fragmentation_is_of_what_passed_and_so_no_less_where_activations_are_computed_twice(config):
+    once, twice = (predict(recipe_of(256, training={"activation_checkpointing": x}), config) for x in (False, True))
+    assert twice.fragmentation >= once.fragmentation > 0
+    assert twice.activations < once.activations
+    assert predict(recipe_of(256), config, device="cuda").fragmentation == 0
+
+
 def test_checkpointing_quantization_and_fewer_supervised_tokens_need_less(config):
     whole = predict(recipe_of(256), config)
     assert predict(recipe_of(256, training={"activation_checkpointing": True}), config).activations < whole.activations

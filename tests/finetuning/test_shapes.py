@@ -13,6 +13,7 @@ from finetuning.embeddings import lora_config
 from finetuning.quantization import keep_trainable_on_cpu, load_model
 from finetuning.recipe import Recipe
 from finetuning.shapes import (
+    LARGE,
     Allocations,
     adapted_model,
     bitsandbytes_config,
@@ -162,3 +163,26 @@ def test_memory_that_tensors_share_counts_once_and_freed_memory_no_longer():
         assert memory.bytes == 6000, "the view holds its memory"
         del view, second
         assert (memory.bytes, memory.peak) == (0, 6000)
+
+
+def test_what_passed_is_what_was_freed_in_blocks_that_malloc_keeps():
+    with Allocations() as memory:
+        kept, large, small = torch.empty(1000), torch.empty(LARGE, dtype=torch.uint8), torch.empty(500)
+        assert memory.passed == 0
+        del large
+        assert memory.passed == 0
+        del small
+        assert memory.passed == 2000
+    del kept
+
+
+def test_flash_attention_keeps_no_scores_of_falcons_either(tmp_path):
+    config = AutoConfig.from_pretrained(save_tiny_model("falcon-7b", tmp_path))
+    kept = {}
+    for kernel in ("flash_attention_2", "eager"):
+        model = adapted_model(recipe_of(NF4), config, kernel, [])
+        with FakeTensorMode():
+            leave_meta(model)
+            kept[kernel] = one_pass(model, 2, 256, masked=kernel == "eager").kept
+    scores = 2 * 2 * 4 * 256 * 256 * 2  # layers, rows, heads, length, length, bytes
+    assert kept["eager"] - kept["flash_attention_2"] > scores

@@ -248,13 +248,11 @@ def mean_loss(model) -> float:
 @pytest.mark.parametrize("family", ["smollm2-135m", "falcon-7b", "phi-2", "gemma-2b", "gemma-3"])
 @pytest.mark.parametrize("quantization", [None, {"load_in_4bit": True, "bnb_4bit_compute_dtype": "bfloat16"}])
 def test_activations_computed_twice_or_kept_give_the_same_adapter_bit_for_bit(tmp_path, family, quantization):
-    folder = tmp_path / "model"
-    model = load_model(save_tiny_model(family, tmp_path / "dense"))
+    folder = save_tiny_model(family, tmp_path / "model")
     if quantization:
         settings = {"quantization_config": BitsAndBytesConfig(**quantization), "device_map": {"": "cpu"}}
-        model = load_model(tmp_path / "dense", dtype=torch.bfloat16, **settings)
-    model.save_pretrained(folder)
-    data(tmp_path, tmp_path / "dense")
+        load_model(folder, dtype=torch.bfloat16, **settings).save_pretrained(folder)
+    data(tmp_path, folder)
     adapters = {}
     for checkpointing in (False, True, None):
         job = job_of(

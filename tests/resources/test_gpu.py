@@ -85,13 +85,15 @@ def test_what_fits_is_said_with_what_is_free(tmp_path):
     assert first.endswith(f"; {fit.free // MIB:,} MiB are free")
 
 
-def test_what_does_not_fit_is_said_with_the_settings_that_would(tmp_path):
-    rows = 2**18
-    fit = Gpu().fit(recipe_of(per_device_train_batch_size=rows), save_tiny_model("smollm2-135m", tmp_path))
+def test_what_does_not_fit_is_said_with_the_settings_that_would(tmp_path, monkeypatch):
+    folder, rows = save_tiny_model("smollm2-135m", tmp_path), 64
+    enough = Gpu().fit(recipe_of(per_device_train_batch_size=rows // 4), folder).prediction.total
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=enough))
+    fit = Gpu().fit(recipe_of(per_device_train_batch_size=rows), folder)
     assert not fit.fits and fit.unquantized is None
     (settings, size), *_ = fit.alternatives
     passes = settings["training.gradient_accumulation_steps"]
-    assert passes * settings["training.per_device_train_batch_size"] == rows
+    assert (passes, settings["training.per_device_train_batch_size"]) == (4, rows // 4)
     assert all(size <= fit.free for _, size in fit.alternatives)
     first, second, *_ = fit.text().splitlines()
     assert first.endswith("MiB are free, which is too little")

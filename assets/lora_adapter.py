@@ -1,20 +1,33 @@
 """The asset `lora_adapter`: what training adds to the base model."""
 
 import json
+from typing import Any
 
 import dagster as dg
 
 from assets.mistakes import explained
 from assets.partitions import BASE_MODELS, OWNERS
 from finetuning.data_checks import judge, require
-from finetuning.recipe import load
+from finetuning.recipe import Recipe, load
 from resources.artifacts import Artifact, Artifacts, checkpoints_of
-from resources.gpu import Gpu
+from resources.gpu import MIB, Fit, Gpu
 from resources.launcher import Launcher
 
-HOW_IT_RUNS = {"on_oom", "save_steps", "save_minutes", "save_total_limit", "step_timeout_minutes", "report_to"}
+HOW_IT_RUNS = {
+    "activation_checkpointing",
+    "on_oom",
+    "save_steps",
+    "save_minutes",
+    "save_total_limit",
+    "step_timeout_minutes",
+    "report_to",
+}
 
-HOW_IT_RAN = ("processes", "per_device_train_batch_size", "gradient_accumulation_steps")
+SHOWN = 300  # characters of an error
+
+MEMORY = ("peak_memory_mb", "predicted_memory_mb")
+
+HOW_IT_RAN = ("processes", "per_device_train_batch_size", "gradient_accumulation_steps", "activation_checkpointing")
 
 
 @dg.asset(
@@ -57,14 +70,19 @@ def lora_adapter(
             "checkpoints": str(checkpoints_of(folder)),
         }
         with gpu.exclusive(context.log.info):
-            launcher.run(context, "finetuning.training_process", job)
-        return json.loads((folder / "summary.json").read_text()) | {"passed_over": attention.passed_over}
+            fit = predicted(context, gpu, recipe, chat_dataset, quantized_base_model, launcher.count())
+            launcher.run(context, "finetuning.training_process", job | told(recipe, fit))
+        return {
+            **json.loads((folder / "summary.json").read_text()),
+            "passed_over": attention.passed_over,
+            "predicted_memory_mb": fit and fit.prediction.total // MIB,
+        }
 
     artifact = artifacts.plan(
         context,
         sections={
             "lora": recipe.lora.model_dump(mode="json"),
-            # How often it is saved, and when it is given up, is nothing that the adapter depends on.
+            # How often it is saved, whether activations are kept: nothing that the adapter depends on.
             "training": recipe.training.model_dump(mode="json", exclude=HOW_IT_RUNS),
             "base_model": recipe.base_model.model_dump(mode="json", include={"attention"}),
         },
@@ -77,19 +95,43 @@ def lora_adapter(
     )
 
 
+def predicted(
+    context: dg.AssetExecutionContext, gpu: Gpu, recipe: Recipe, chat: Artifact, base: Artifact, processes: int
+) -> Fit | None:
+    """What training will need of the memory that is free, which the log then says; None where that can not be told."""
+    try:
+        from finetuning.training_data import training_data
+
+        data = training_data(recipe, chat.path, base.path)
+        fit = gpu.fit(recipe, base.path, *data, processes)
+    except Exception as error:  # whatever it is: no training has to fail for want of a prediction
+        context.log.warning(f"memory: not predicted ({type(error).__name__}: {' '.join(str(error).split())[:SHOWN]})")
+        return None
+    (context.log.info if fit.fits else context.log.warning)(fit.text())
+    return fit
+
+
+def told(recipe: Recipe, fit: Fit | None) -> dict[str, Any]:
+    """What the training process is told of that."""
+    if fit is None:
+        return {}
+    training = recipe.training.model_copy(update={"activation_checkpointing": fit.checkpointing})
+    return {"training": training.model_dump(mode="json"), "fit": fit.advice()}
+
+
 def metadata_of(artifact: Artifact) -> dict:
     """What the UI shows of a training."""
     from finetuning.plots import as_markdown, loss_curve
 
     summary = artifact.summary
-    shown = ("trainable_parameters", "steps", "train_loss", "eval_loss", "tokens_per_second", "peak_memory_mb")
+    shown = ("trainable_parameters", "steps", "train_loss", "eval_loss", "tokens_per_second")
     if "reward_accuracy" in summary:
         shown += ("reward_accuracy", "reward_margin")
     unit = "preference" if "reward_accuracy" in summary else "nats per supervised token"
     picture = loss_curve(summary["curve"], summary["eval_loss"], summary["eval_curve"], unit)
     return {
         **artifact.metadata(),
-        **{key: summary[key] for key in (*shown, "attention", "device", *HOW_IT_RAN)},
+        **{key: summary[key] for key in (*shown, *MEMORY, "attention", "device", *HOW_IT_RAN)},
         "attention_passed_over": dg.MetadataValue.json(summary["passed_over"]),
         "loss_curve": dg.MetadataValue.md(as_markdown(picture, "Loss curve")),
     }

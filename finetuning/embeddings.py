@@ -86,6 +86,13 @@ def has_bias(head: Any) -> bool:
     return getattr(head, "bias", None) is not None
 
 
+def trains_head(model: Any, spec: LoraSpec, tokens: list[int]) -> bool:
+    """Whether something of the head is trained that trl's own loss would pass by; `tokens` are the new ones."""
+    head = model.get_output_embeddings()
+    name = next(name for name, module in model.named_modules() if module is head)
+    return bool(tokens and has_bias(head)) or name.rsplit(".")[-1] in (spec.modules_to_save or ())
+
+
 def adapt_head(model: PeftModel, tokens: list[int]) -> None:
     """Nothing; the head's rows for new `tokens` are trained too, where `lora_config` does not see to it.
 

@@ -463,8 +463,10 @@ class TrainingSpec(Spec):
         default=8, description="Rows of one forward pass when the eval loss is measured."
     )
     gradient_accumulation_steps: Count = Field(default=1, description="Forward passes for one step of the optimizer.")
-    activation_checkpointing: bool = Field(
-        default=True, description="Compute activations twice instead of keeping them: less memory, about 20 % slower."
+    activation_checkpointing: bool | None = Field(
+        default=None,
+        description="Compute activations twice instead of keeping them: less memory, about 20 % slower. `null` does so "
+        "where training would not fit into the free memory otherwise.",
     )
     max_grad_norm: float = Field(
         default=1.0, ge=0, description="Longest gradient; a longer one is clipped. 0 clips none."
@@ -750,7 +752,7 @@ class Recipe(Spec):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        for path, message in contradictions(self.model_dump(mode="json")):
+        for path, message in contradictions(self.model_dump(mode="json", exclude_unset=True)):
             raise contradiction(path, message)
         return self
 

@@ -2,7 +2,6 @@
 
 import json
 import time
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,19 +10,16 @@ import torch
 from accelerate.utils import gather_object
 from peft.optimizers import create_loraplus_optimizer
 from safetensors.torch import load_file, save_file
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers.trainer import TRAINER_STATE_NAME
 from trl import SFTTrainer
 
+from finetuning.attention import attention_backend
 from finetuning.batches import EpochLoader, Order, StepBatches, TokenRows
 from finetuning.checkpoints import write_checkpoint
 from finetuning.layouts import NOT_SUPERVISED
 from finetuning.supervised_loss import supervised_loss
 
 WEIGHTS, RANDOM, PROGRESS = "trainable.safetensors", "random.pt", "progress.json"
-# Below so many tokens the backward pass of torch's fused attention on a CPU works through blocks of 32 queries, and
-# takes three times as long as the plain matrix products (torch 2.13, 9 heads, 102 tokens: 31 ms against 9).
-FUSED_FROM = 192
 
 
 class Moment(NamedTuple):
@@ -111,7 +107,8 @@ class AdapterTrainer(SFTTrainer):
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **settings: Any) -> torch.Tensor:
         """The loss of a micro-batch, whose gradients were added to the parameters'."""
         # Around the backward pass too, in which activation checkpointing goes forward once more.
-        with attention_backend(inputs["input_ids"]):
+        ids = inputs["input_ids"]
+        with attention_backend(ids.device.type, ids.shape[1]):
             return super().training_step(model, inputs, *args, **settings)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch=None):
@@ -245,9 +242,3 @@ def _set_random_state(states: dict[str, torch.Tensor]) -> None:
     torch.set_rng_state(states["cpu"])
     if "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"])
-
-
-def attention_backend(ids: torch.Tensor) -> AbstractContextManager[Any]:
-    """Makes torch's scaled_dot_product_attention take what is fastest for a step on ids (rows, length)."""
-    plain = ids.device.type == "cpu" and ids.shape[1] < FUSED_FROM
-    return sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()

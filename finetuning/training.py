@@ -2,7 +2,7 @@
 
 import gc
 import os
-import resource
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from transformers.integrations import get_available_reporting_integrations
 from trl import SFTConfig, pack_dataset
 
 from finetuning.checkpoints import complete, require_space, step_of
-from finetuning.embeddings import adapt_head, give_rows, has_bias, linear_layers, lora_config
+from finetuning.embeddings import adapt_head, give_rows, linear_layers, lora_config, trains_head
 from finetuning.errors import FinetuningError
 from finetuning.interruption import Interrupted, Interruption, Watchdog
 from finetuning.loftq import start_from_factors
@@ -36,6 +36,11 @@ from finetuning.training_progress import BEST, TrainingProgress
 MIB = 2**20
 # What an evaluation of preferences gives beside a loss.
 REWARDS = ("reward_accuracy", "reward_margin")
+UNPREDICTED = (
+    "Set training.on_oom to halve-batch, lower training.per_device_train_batch_size (and raise "
+    "gradient_accumulation_steps by as much), lower chat.max_length, set training.activation_checkpointing to true, or "
+    "quantize the base model."
+)
 # Keys of the recipe's section that are this project's own; the others are transformers'.
 OURS = {
     "method",
@@ -68,6 +73,8 @@ class TrainingJob(BaseModel):
     base_model: Path
     model_kwargs: dict[str, Any]
     output: Path
+    fit: str | None = None
+    """What to say and to change when memory runs out, where it was predicted."""
     checkpoints: Path = Field(default_factory=lambda job: job["output"].with_name(f"{job['output'].name}.checkpoints"))
     """Checkpoints of this very job, which outlive a failure."""
 
@@ -133,7 +140,7 @@ def _train(job: TrainingJob, progress: Progress, size: BatchSize, hang: Path) ->
         callbacks=[callback],
         rows_per_step=job.training.per_device_train_batch_size * job.training.gradient_accumulation_steps * processes(),
         order=job.training.train_sampling_strategy,
-        own_head=model.device.type == "cpu" or trains_head(model, job, new_tokens),
+        own_head=model.device.type == "cpu" or trains_head(model, job.lora, new_tokens),
         keep=job.training.save_total_limit,
         loraplus_lr_ratio=job.training.loraplus_lr_ratio,
         tokens_per_step=job.training.tokens_per_step,
@@ -214,6 +221,7 @@ def _summary(trainer: AdapterTrainer, metrics: dict[str, float], size: BatchSize
         "processes": processes(),
         "per_device_train_batch_size": size.rows,
         "gradient_accumulation_steps": size.accumulation,
+        "activation_checkpointing": trainer.args.activation_checkpointing,
         "attention": model.config._attn_implementation,
         "curve": [{"step": p["step"], "loss": p["loss"], "epoch": round(p["epoch"], 4)} for p in points],
         "eval_curve": [
@@ -235,9 +243,7 @@ def _out_of_memory(job: TrainingJob, size: BatchSize, error: Exception) -> str:
         there = f"{psutil.virtual_memory().available // MIB:,} MiB are free"
     return (
         f"{job.where}: training ran out of memory with {size.rows} rows a pass, of up to {job.max_length} tokens: "
-        f"{there} ({str(error).splitlines()[0]}). Set training.on_oom to halve-batch, lower "
-        "training.per_device_train_batch_size (and raise gradient_accumulation_steps by as much), lower "
-        "chat.max_length, set training.activation_checkpointing to true, or quantize the base model."
+        f"{there} ({str(error).splitlines()[0]}). {job.fit or UNPREDICTED}"
     )
 
 
@@ -268,13 +274,6 @@ def require_target_modules(model: torch.nn.Module, job: TrainingJob) -> None:
             )
 
 
-def trains_head(model: Any, job: TrainingJob, new_tokens: list[int]) -> bool:
-    """Whether something of the head is trained that trl's own loss would pass by."""
-    head = model.get_output_embeddings()
-    name = next(name for name, module in model.named_modules() if module is head)
-    return bool(new_tokens and has_bias(head)) or name.rsplit(".")[-1] in (job.lora.modules_to_save or ())
-
-
 def keep_master_weights(model: torch.nn.Module) -> None:
     """Nothing; what is trained is stored in float32, and computed with in bfloat16 by the trainer's autocast.
 
@@ -303,6 +302,8 @@ def sft_config(job: TrainingJob, size: BatchSize) -> SFTConfig:
     on_cpu, dtype = job.model_kwargs["device_map"][""] == "cpu", job.model_kwargs["dtype"]
     settings = job.training.model_dump(exclude=OURS)
     settings |= {"per_device_train_batch_size": size.rows, "gradient_accumulation_steps": size.accumulation}
+    # Where nobody decided, what needs the least memory.
+    settings |= {"activation_checkpointing": settings["activation_checkpointing"] is not False}
     # A GPU without bfloat16 computes in float16, whatever the recipe wishes.
     settings |= {"bf16": settings["bf16"] and dtype == "bfloat16", "fp16": dtype == "float16"}
     return SFTConfig(
@@ -358,4 +359,6 @@ def peak_memory() -> int:
     """MiB that this process held at most: on the GPU where there is one, else resident."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() // MIB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    # Not getrusage, whose figure begins with what the parent held when it started this process.
+    high = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return int(high[1]) // 1024 if high else 0

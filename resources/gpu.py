@@ -1,6 +1,6 @@
 """What this machine can do: its device, number formats and attention kernels, and what a recipe gets of them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -10,12 +10,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import dagster as dg
 
 from finetuning.errors import FinetuningError
-from finetuning.recipe import BaseModelSpec
+from finetuning.memory_savings import Settings, settings_that_fit, with_settings
+from finetuning.recipe import BaseModelSpec, Recipe
+from finetuning.recipe_errors import as_yaml
 from resources.artifacts import locked
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig
 
+    from finetuning.memory import Prediction
+
+MIB = 2**20
+CHECKPOINTING = "training.activation_checkpointing"
 # Kernel -> the package that has it and the least compute capability that it runs on; sdpa and eager come with torch.
 FLASH_KERNELS = {
     "flash_attention_2": ("flash_attn", (8, 0)),
@@ -41,6 +47,82 @@ class AttentionChoice:
 
     kernel: str
     passed_over: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Whether a training fits into the memory that is free, in bytes, and what would."""
+
+    free: int
+    prediction: "Prediction"
+    checkpointing: bool
+    """Whether activations are computed twice: as the recipe says, or where it says nothing, if they do not fit else."""
+    kept: int | None
+    """Where the recipe says nothing: what is needed if all activations are kept."""
+    alternatives: list[tuple[Settings, int]]
+    """Where it does not fit: settings that would, by their path in the recipe, with what they need."""
+    unquantized: int | None
+    """Where it fits, and without quantization would as well: what that needs."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether what is predicted is free."""
+        return self.prediction.total <= self.free
+
+    def text(self) -> str:
+        """Lines for a person, before the training."""
+        needed = f"memory: {self.prediction.text()}; {self.free // MIB:,} MiB are free"
+        lines = [needed if self.fits else f"{needed}, which is too little"]
+        if self.kept is not None:
+            why = f"{self.kept // MIB:,} MiB would be needed without" if self.checkpointing else "it fits without"
+            lines.append(f"training.activation_checkpointing: {in_yaml(self.checkpointing)}, as {why}")
+        if self.unquantized is not None:
+            lines.append(
+                f"base_model.quantization: null would fit too ({self.unquantized // MIB:,} MiB), and train faster"
+            )
+        return "\n".join([*lines, *self.ways_out()])
+
+    def advice(self) -> str:
+        """What to say, and to change, when the training ran out of memory."""
+        said = f"{self.prediction.total // MIB:,} MiB were predicted, and {self.free // MIB:,} MiB were free before it"
+        if not self.fits:
+            return ". ".join([said, *self.ways_out()]) + "."
+        return (
+            f"{said}, so other processes took memory since then, or the prediction is wrong. Set training.on_oom to "
+            "halve-batch, or lower training.per_device_train_batch_size."
+        )
+
+    def ways_out(self) -> list[str]:
+        """What would fit, where the training does not: a line for each way."""
+        if self.fits:
+            return []
+        ways = [
+            f"{size // MIB:,} MiB would do with {', '.join(f'{path}: {in_yaml(v)}' for path, v in settings.items())}"
+            for settings, size in self.alternatives
+        ]
+        return ways or ["No smaller passes, quantization or shorter rows would do: take a smaller base model"]
+
+
+def fitted(recipe: Recipe, longest: int, free: int, predicted: "Callable[[Recipe], Prediction]") -> Fit:
+    """Whether training on rows of at most `longest` tokens fits into `free` bytes, and what would."""
+    prediction, kept = predicted(recipe), None
+    if recipe.training.activation_checkpointing is None:
+        kept = prediction.total
+        recipe = with_settings(recipe, {CHECKPOINTING: kept > free})
+        prediction = predicted(recipe) if kept > free else prediction
+    alternatives, unquantized = [], None
+    if prediction.total > free:
+        alternatives = settings_that_fit(recipe, longest, free, lambda changed: predicted(changed).total)
+    elif recipe.base_model.quantization:
+        dense = predicted(with_settings(recipe, {"base_model.quantization": None})).total
+        unquantized = dense if dense <= free else None
+    return Fit(free, prediction, bool(recipe.training.activation_checkpointing), kept, alternatives, unquantized)
+
+
+def in_yaml(value: Any) -> str:
+    """A setting's value as a recipe has it."""
+    items = getattr(value, "model_dump", dict)().items()
+    return f"{{{', '.join(f'{key}: {in_yaml(item)}' for key, item in items)}}}" if items else as_yaml(value).strip("'")
 
 
 def detect() -> Machine:
@@ -170,3 +252,49 @@ class Gpu(dg.ConfigurableResource):
             "use_safetensors": True,
             "trust_remote_code": base_model.trust_remote_code,
         }
+
+    def fit(
+        self,
+        recipe: Recipe,
+        model_folder: Path,
+        longest: int | None = None,
+        supervised: int | None = None,
+        new_tokens: Iterable[int] = (),
+        processes: int = 1,
+    ) -> Fit:
+        """What training the recipe will need of this machine's memory, beside what is free. Loads no weights.
+
+        Args:
+            model_folder: the base model's artifact, of which `config.json` is read.
+            longest: tokens of the longest row, where it is shorter than `chat.max_length`.
+            supervised: how many of a row's tokens are supervised at most, where it is not all of them.
+            new_tokens: ids that the chat template adds to the base model's.
+            processes: that train together: each on a GPU of its own, or all on the CPU.
+
+        Raises:
+            FinetuningError: the base model runs code that its repo ships.
+        """
+        recipe = with_settings(recipe, {"base_model.dtype": self.dtype(recipe.base_model)})
+        most = min(longest or recipe.chat.max_length, recipe.chat.max_length)
+        predicted = self.predictor(recipe, model_folder, most, supervised, list(new_tokens))
+        # After the libraries are there, which take a part of it.
+        machine = self.machine()
+        free = machine.free_memory if machine.device == "cuda" else machine.free_memory // processes
+        return fitted(recipe, most, free, predicted)
+
+    def predictor(
+        self, recipe: Recipe, model_folder: Path, longest: int, supervised: int | None, new_tokens: list[int]
+    ) -> "Callable[[Recipe], Prediction]":
+        """What tells the memory that a variant of the recipe needs here, with the base model in that folder."""
+        from transformers import AutoConfig
+
+        from finetuning.memory import predict
+
+        spec, device = recipe.base_model, self.machine().device
+        if spec.trust_remote_code:
+            raise FinetuningError("the base model runs code that its repo ships, which is made for real tensors")
+        kernel = self.attention(spec).kernel
+        config = AutoConfig.from_pretrained(model_folder)
+        return lambda changed: predict(
+            changed, config, device, kernel, min(longest, changed.chat.max_length), supervised, new_tokens
+        )

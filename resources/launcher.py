@@ -16,6 +16,7 @@ from finetuning.errors import FinetuningError
 
 # Beside the job: what a child writes about a mistake that the user can mend, and about where it hung.
 FAILURE, HANG = "failure.txt", "hang.txt"
+SMALLER = "Lower training.per_device_train_batch_size or chat.max_length, or quantize the base model."
 # A child that was told to end writes a checkpoint first.
 SECONDS_TO_END = 60
 
@@ -60,7 +61,7 @@ class Launcher(dg.ConfigurableResource):
             try:
                 client.run(context=context, command=[*self.start(), module, str(path), str(os.getpid())])
             except DagsterPipesExecutionError as error:
-                raise FinetuningError(reason_of_death(path.parent, str(error))) from None
+                raise FinetuningError(reason_of_death(path.parent, str(error), job.get("fit") or SMALLER)) from None
 
     def start(self) -> list[str]:
         """The command that starts a module, before the module's name."""
@@ -82,8 +83,12 @@ def child_environment(processes: int = 1) -> dict[str, str]:
     return {"OMP_NUM_THREADS": cores, "PYTHONUNBUFFERED": "1", **os.environ}
 
 
-def reason_of_death(folder: Path, message: str) -> str:
-    """What the child wrote beside its job before it ended, or what its exit code means."""
+def reason_of_death(folder: Path, message: str, advice: str = SMALLER) -> str:
+    """What the child wrote beside its job before it ended, or what its exit code means.
+
+    Args:
+        advice: what to change where memory ran out.
+    """
     if (folder / FAILURE).exists():
         return (folder / FAILURE).read_text()
     if (folder / HANG).exists() and (doing := (folder / HANG).read_text()):
@@ -93,8 +98,5 @@ def reason_of_death(folder: Path, message: str) -> str:
             f"{doing}"
         )
     if f"code {-signal.SIGKILL}" in message:
-        return (
-            "Training was killed by the system (signal 9), most often because memory ran out. Lower "
-            "training.per_device_train_batch_size or chat.max_length, or quantize the base model."
-        )
+        return f"Training was killed by the system (signal 9), most often because memory ran out. {advice}"
     return f"Training failed: {message} The child's own words are in this step's stderr, in the run's compute logs."

@@ -374,6 +374,11 @@ def test_a_key_that_takes_the_place_of_a_merged_one_is_no_duplicate(tmp_path):
     ]
 
 
+def test_a_step_may_have_as_many_tokens_instead_of_rows(tmp_path):
+    recipe = recipes.load_file(write(tmp_path, with_sections("training: {tokens_per_step: 4096}")))
+    assert recipe.training.tokens_per_step == 4096
+
+
 def test_packing_is_allowed_where_every_kernel_keeps_rows_apart(tmp_path):
     text = with_sections(
         "base_model: {repo: a/b, attention: [flash_attention_3, flash_attention_2]}\ntraining: {packing: true}"

@@ -9,7 +9,7 @@ from datasets import Dataset
 from peft import PeftModel
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerState, TrainingArguments
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TrainerState, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
 from finetuning.embeddings import adapt_head, lora_config
@@ -180,6 +180,14 @@ def test_without_memory_the_error_says_how_much_there_is_and_what_to_change(tmp_
         train(job, Progress(lambda line: None, ""))
 
 
+def test_without_memory_the_error_says_what_would_fit_where_that_was_predicted(tmp_path, tiny, monkeypatch):
+    fit = "900 MiB were predicted, and 800 MiB were free before it. 700 MiB would do with chat.max_length: 32."
+    job = starved(tmp_path, tiny, monkeypatch).model_copy(update={"fit": fit})
+    with pytest.raises(FinetuningError) as error:
+        train(job, Progress(lambda line: None, ""))
+    assert str(error.value).endswith(f"). {fit}")
+
+
 def test_without_memory_a_step_is_cut_in_halves_until_it_fits_and_that_is_recorded(tmp_path, tiny, monkeypatch):
     job, said = starved(tmp_path, tiny, monkeypatch, on_oom="halve-batch"), []
     summary = train(job, Progress(said.append, ""))
@@ -235,6 +243,36 @@ def mean_loss(model) -> float:
         total += cross_entropy(logits, labels, ignore_index=-100, reduction="sum").item()
         count += int((labels != -100).sum())
     return total / count
+
+
+@pytest.mark.parametrize("family", ["smollm2-135m", "falcon-7b", "phi-2", "gemma-2b", "gemma-3"])
+@pytest.mark.parametrize("quantization", [None, {"load_in_4bit": True, "bnb_4bit_compute_dtype": "bfloat16"}])
+def test_activations_computed_twice_or_kept_give_the_same_adapter_bit_for_bit(tmp_path, family, quantization):
+    folder = save_tiny_model(family, tmp_path / "model")
+    if quantization:
+        settings = {"quantization_config": BitsAndBytesConfig(**quantization), "device_map": {"": "cpu"}}
+        load_model(folder, dtype=torch.bfloat16, **settings).save_pretrained(folder)
+    data(tmp_path, folder)
+    adapters = {}
+    for checkpointing in (False, True, None):
+        job = job_of(
+            tmp_path,
+            folder,
+            lora={"r": 4, "lora_dropout": 0.2},
+            training={
+                "max_steps": 3,
+                "learning_rate": 1e-2,
+                "per_device_train_batch_size": 2,
+                "neftune_noise_alpha": 5.0,
+                "activation_checkpointing": checkpointing,
+            },
+            model_kwargs={"dtype": "bfloat16", "device_map": {"": "cpu"}, "trust_remote_code": False},
+            output=tmp_path / f"adapter-{checkpointing}",
+        )
+        summary = train(job, Progress(lambda line: None, ""))
+        assert summary["activation_checkpointing"] is (checkpointing is not False)
+        adapters[checkpointing] = (job.output / "adapter_model.safetensors").read_bytes()
+    assert adapters[True] == adapters[False] == adapters[None]
 
 
 def test_loraplus_teaches_the_second_matrix_faster(tmp_path, tiny):

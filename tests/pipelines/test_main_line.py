@@ -7,7 +7,7 @@ import re
 import pytest
 
 from resources.hub_server.local import local_hub
-from tests.pipelines.command import World
+from tests.pipelines.command import IN_PROCESS, World
 from tests.tiny_models import ZEPHYR, save_tiny_model
 
 ASSETS = {
@@ -45,7 +45,7 @@ def recipe(base_model):
             "eval": {"fraction": 0.25},
         },
         "lora": {"r": 4, "lora_alpha": 8},
-        "training": {"max_steps": 2, "per_device_train_batch_size": 2, "activation_checkpointing": False},
+        "training": {"max_steps": 2, "per_device_train_batch_size": 2},
         "evaluation": {"metrics": ["exact-match"], "rows": 2, "max_new_tokens": 4, "gate": PASSES},
         "hub": {"repo": "tiny-adapter", "license": "apache-2.0"},
     }
@@ -64,6 +64,7 @@ def world(tmp_path_factory, recipe):
     world.write_recipe("tiny", recipe)
     first = world.materialize("tiny")
     assert first.returncode == 0, first.stdout[-4000:]
+    (world.root / "first.log").write_text(first.stdout)
     return world
 
 
@@ -83,6 +84,22 @@ def test_one_command_takes_a_recipe_through_all_six_assets(world):
     report = json.loads((world.folder("evaluation_report", "tiny") / "report.json").read_text())
     assert report["adapter"] == adapter["fingerprint"]
     assert report["verdict"]["passed"] is True
+
+
+def test_the_memory_of_training_is_predicted_and_with_it_whether_activations_are_kept(world):
+    summary, said = world.artifacts("tiny")["lora_adapter"]["summary"], (world.root / "first.log").read_text()
+    assert f"memory: {summary['predicted_memory_mb']:,} MiB at its peak (" in said
+    assert "training.activation_checkpointing: false, as it fits without" in said
+    assert summary["activation_checkpointing"] is False
+    assert summary["peak_memory_mb"] == pytest.approx(summary["predicted_memory_mb"], rel=0.15)
+
+
+def test_an_adapter_that_is_there_is_shown_without_torch(world):
+    command = ["dagster", "asset", "materialize", "-m", "pipelines.definitions", "--select", "lora_adapter"]
+    shown = world.python("-X", "importtime", "-m", *command, "--partition", "tiny", "--config-json", IN_PROCESS)
+    assert shown.returncode == 0 and ": reused," in shown.stdout, shown.stdout[-4000:]
+    imported = set(re.findall(r"\|\s+([\w.]+)$", shown.stdout, re.MULTILINE))
+    assert "matplotlib" in imported and not imported & {"torch", "transformers", "peft", "bitsandbytes"}
 
 
 def test_a_second_run_reuses_everything_and_makes_no_commit(world):

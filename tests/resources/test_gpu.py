@@ -1,10 +1,17 @@
 """The GPU resource: what a machine gets of what a recipe asks for."""
 
+from dataclasses import fields
+from types import SimpleNamespace
+
+import psutil
 import pytest
 
 from finetuning.errors import FinetuningError
-from finetuning.recipe import BaseModelSpec
-from resources.gpu import Gpu, Machine, detect, obstacle
+from finetuning.memory import MIB, Prediction
+from finetuning.memory_savings import with_settings
+from finetuning.recipe import BaseModelSpec, Recipe
+from resources.gpu import Gpu, Machine, detect, fitted, in_yaml, obstacle
+from tests.tiny_models import save_tiny_model
 
 H100 = Machine("cuda", "NVIDIA H100", (9, 0), 80 << 30, bf16=True)
 T4 = Machine("cuda", "Tesla T4", (7, 5), 15 << 30, bf16=False)
@@ -54,3 +61,110 @@ def test_an_old_gpu_is_too_old_for_flash_attention():
 
 def test_sdpa_runs_everywhere():
     assert obstacle("sdpa", T4) is None and obstacle("sdpa", H100) is None
+
+
+def recipe_of(**training):
+    return Recipe.model_validate(
+        {
+            "name": "tiny",
+            "summary": "tiny",
+            "base_model": {"repo": "someone/model"},
+            "dataset": {"sources": [{"generator": "linear-equations", "rows": 10}]},
+            "chat": {"max_length": 512},
+            "training": {"per_device_eval_batch_size": 1, "activation_checkpointing": False, **training},
+            "hub": {"repo": "tiny"},
+        }
+    )
+
+
+def test_what_fits_is_said_with_what_is_free(tmp_path):
+    fit = Gpu().fit(recipe_of(), save_tiny_model("smollm2-135m", tmp_path))
+    assert fit.fits and not fit.alternatives
+    first, *_ = fit.text().splitlines()
+    assert f"memory: {fit.prediction.total // MIB:,} MiB at its peak (" in first
+    assert first.endswith(f"; {fit.free // MIB:,} MiB are free")
+
+
+def test_what_does_not_fit_is_said_with_the_settings_that_would(tmp_path, monkeypatch):
+    folder, rows = save_tiny_model("smollm2-135m", tmp_path), 64
+    enough = Gpu().fit(recipe_of(per_device_train_batch_size=rows // 4), folder).prediction.total
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=enough))
+    fit = Gpu().fit(recipe_of(per_device_train_batch_size=rows), folder)
+    assert not fit.fits and fit.unquantized is None
+    (settings, size), *_ = fit.alternatives
+    passes = settings["training.gradient_accumulation_steps"]
+    assert (passes, settings["training.per_device_train_batch_size"]) == (4, rows // 4)
+    assert all(size <= fit.free for _, size in fit.alternatives)
+    first, second, *_ = fit.text().splitlines()
+    assert first.endswith("MiB are free, which is too little")
+    assert second == (
+        f"{size // MIB:,} MiB would do with training.per_device_train_batch_size: {rows // passes}, "
+        f"training.gradient_accumulation_steps: {passes}, training.per_device_eval_batch_size: 1"
+    )
+    assert fit.advice().startswith(f"{fit.prediction.total // MIB:,} MiB were predicted, and {fit.free // MIB:,} MiB")
+    assert second in fit.advice()
+
+
+def test_a_training_that_was_to_fit_and_did_not_is_told_so():
+    fit = fitted(recipe_of(), 512, 100 * MIB, predicted)
+    assert "other processes took memory since then, or the prediction is wrong" in fit.advice()
+
+
+def predicted(recipe: Recipe) -> Prediction:
+    """Made up: 8 MiB, 4 if activations are computed twice, and 2 more without quantization."""
+    size = (4 if recipe.training.activation_checkpointing else 8) + (0 if recipe.base_model.quantization else 2)
+    return Prediction(**dict.fromkeys((field.name for field in fields(Prediction)), 0) | {"activations": size * MIB})
+
+
+@pytest.mark.parametrize(("free", "expected"), [(8, False), (7, True), (4, True), (3, True)])
+def test_where_the_recipe_leaves_it_open_activations_are_computed_twice_only_if_they_do_not_fit(free, expected):
+    fit = fitted(recipe_of(activation_checkpointing=None), 512, free * MIB, predicted)
+    assert (fit.checkpointing, fit.kept, fit.fits) == (expected, 8 * MIB, free >= 4)
+    assert fit.prediction.total == (4 if expected else 8) * MIB
+    why = "true, as 8 MiB would be needed without" if expected else "false, as it fits without"
+    assert f"training.activation_checkpointing: {why}" in fit.text()
+    assert "activation_checkpointing" not in fit.advice()
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+def test_what_the_recipe_says_of_activations_is_done(chosen):
+    fit = fitted(recipe_of(activation_checkpointing=chosen), 512, 7 * MIB, predicted)
+    assert (fit.checkpointing, fit.kept, fit.fits) == (chosen, None, chosen)
+    assert "training.activation_checkpointing: true" in fit.text() or chosen
+
+
+@pytest.mark.parametrize(("free", "expected"), [(10, 10 * MIB), (9, None)])
+def test_full_precision_is_mentioned_only_where_it_fits(free, expected):
+    fit = fitted(recipe_of(), 512, free * MIB, predicted)
+    assert fit.unquantized == expected
+    assert ("base_model.quantization: null would fit too (10 MiB), and train faster" in fit.text()) is (
+        expected is not None
+    )
+
+
+def test_processes_that_train_together_share_the_memory_of_a_cpu(tmp_path, monkeypatch):
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**40))
+    assert Gpu().fit(recipe_of(), save_tiny_model("smollm2-135m", tmp_path), processes=4).free == 2**38
+
+
+def test_a_model_that_brings_its_own_code_is_not_predicted(tmp_path):
+    recipe = with_settings(recipe_of(), {"base_model.trust_remote_code": True})
+    with pytest.raises(FinetuningError, match="runs code that its repo ships"):
+        Gpu().fit(recipe, save_tiny_model("smollm2-135m", tmp_path))
+
+
+def test_rows_that_are_shorter_than_the_recipe_allows_need_less(tmp_path):
+    folder = save_tiny_model("smollm2-135m", tmp_path)
+    whole, short = (Gpu().fit(recipe_of(), folder, longest=longest) for longest in (None, 64))
+    assert short.prediction.total < whole.prediction.total
+
+
+def test_where_nothing_helps_a_smaller_model_is_proposed():
+    nothing = fitted(recipe_of(), 512, 1, predicted)
+    assert "take a smaller base model" in nothing.text() and "take a smaller base model" in nothing.advice()
+
+
+def test_settings_are_shown_as_a_recipe_has_them():
+    quantization = base_model(quantization={"bits": 4}).quantization
+    assert in_yaml(quantization) == "{bits: 4, type: nf4, double: true}"
+    assert (in_yaml(True), in_yaml(None), in_yaml(8)) == ("true", "null", "8")

@@ -52,6 +52,11 @@ sys.exit(3)
         launch(monkeypatch, tmp_path, source)
 
 
+def test_of_a_child_that_was_killed_is_said_what_would_have_fitted(tmp_path):
+    said = reason_of_death(tmp_path, "exit code -9", "700 MiB would do with chat.max_length: 32.")
+    assert said.endswith("memory ran out. 700 MiB would do with chat.max_length: 32.")
+
+
 def test_a_child_that_was_killed_is_said_to_have_been_killed(monkeypatch, tmp_path):
     source = f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})"
     with pytest.raises(FinetuningError, match=r"killed by the system \(signal 9\), most often because memory ran out"):

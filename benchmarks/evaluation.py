@@ -14,7 +14,6 @@ interval of their difference. The last line of the output is one JSON object.
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -188,7 +187,7 @@ def report(sides: Sequence[Side]) -> None:
         "identical_answers": sum(side.identical for side in sides) / len(sides),
         "tokens_per_second": {side.name: round(side.tokens / side.seconds, 1) for side in sides},
         "score_differs_beyond_noise": any(change_of(side.difference) != "noise" for side in sides),
-        "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
     }
     print(json.dumps(result))
 

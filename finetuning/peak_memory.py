@@ -29,10 +29,14 @@ class PeakMemory:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
-        if torch.cuda.is_available():
-            self.mib = torch.cuda.max_memory_allocated() // MIB
-        elif STATUS.exists():
-            lines = STATUS.read_text().splitlines()
-            self.mib = next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM"))
-        else:
-            self.mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        self.mib = peak_memory()
+
+
+def peak_memory() -> int:
+    """MiB that this process held at most: on the GPU where there is one, else resident."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() // MIB
+    if STATUS.exists():  # getrusage's figure begins with what the parent held when it started this process
+        lines = STATUS.read_text().splitlines()
+        return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -2,7 +2,6 @@
 
 import gc
 import os
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from finetuning.embeddings import adapt_head, give_rows, linear_layers, lora_con
 from finetuning.errors import FinetuningError
 from finetuning.interruption import Interrupted, Interruption, Watchdog
 from finetuning.loftq import start_from_factors
+from finetuning.peak_memory import peak_memory
 from finetuning.preferences import PreferenceTrainer
 from finetuning.progress import Progress
 from finetuning.quantization import keep_trainable_on_cpu, load_model
@@ -353,12 +353,3 @@ def tokens_of(path: Path, method: Method) -> Dataset:
     """`input_ids` and `labels` of one split, and for `dpo` those of the rejected answers."""
     rejected = ["rejected_input_ids", "rejected_labels"] if method == "dpo" else []
     return Dataset.from_parquet(str(path)).select_columns(["input_ids", "labels", *rejected])
-
-
-def peak_memory() -> int:
-    """MiB that this process held at most: on the GPU where there is one, else resident."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() // MIB
-    # Not getrusage, whose figure begins with what the parent held when it started this process.
-    high = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-    return int(high[1]) // 1024 if high else 0

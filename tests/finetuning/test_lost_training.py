@@ -80,7 +80,12 @@ class Training:
         command = [*(before or (sys.executable, "-m")), "finetuning.training_process", str(self.folder / "job.json")]
         log = (self.folder / "log").open("a")
         return subprocess.Popen(
-            command, env={**os.environ, **environment}, stdout=log, stderr=subprocess.STDOUT, text=True
+            # What it says is there at once, so that a test may wait for it.
+            command,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
 
     def finish(self, **environment: str) -> bytes:

@@ -13,12 +13,17 @@ from tests.pipelines.command import World
 # Runs alone, as a stranger's program would: only the hub's address, a token and the repo id.
 ANSWER = """
 import json, sys
+from bitsandbytes.nn import Linear4bit
 from peft import AutoPeftModelForCausalLM
 from transformers import AutoTokenizer
 
 repo_id, revision, conversations = sys.argv[1], sys.argv[2], json.load(sys.stdin)
 tokenizer = AutoTokenizer.from_pretrained(repo_id, revision=revision)
 model = AutoPeftModelForCausalLM.from_pretrained(repo_id, revision=revision)
+for module in model.modules():
+    if isinstance(module, Linear4bit):
+        # Some CPUs have a kernel that rounds the weights' scales; trained and evaluated is what GPUs compute as well.
+        module.support_avx512bf16_for_cpu = False
 answers = []
 for messages in conversations:
     inputs = tokenizer.apply_chat_template(

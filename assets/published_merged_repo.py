@@ -7,7 +7,7 @@ import dagster as dg
 
 from assets.mistakes import explained
 from assets.partitions import BASE_MODELS, OWNERS
-from assets.verdicts import verdict_on
+from assets.verdicts import published, verdict_on
 from finetuning.errors import FinetuningError
 from finetuning.recipe import load
 from resources.artifacts import Artifact, Artifacts
@@ -69,14 +69,4 @@ def published_merged_repo(
 
             artifact = plan.obtain(write, still_valid=lambda artifact: connection.has(artifact.summary))
             endpoint = connection.endpoint
-        summary = artifact.summary
-        yield dg.MaterializeResult(
-            value=artifact,
-            data_version=dg.DataVersion(artifact.fingerprint),
-            metadata={
-                **artifact.metadata(),
-                **{key: summary[key] for key in ("repo_id", "commit", "tag")},
-                "url": dg.MetadataValue.url(f"{endpoint}/{summary['repo_id']}"),
-                "endpoint": endpoint,
-            },
-        )
+        yield published(artifact, endpoint)

@@ -8,7 +8,7 @@ import dagster as dg
 
 from assets.mistakes import explained
 from assets.partitions import BASE_MODELS, OWNERS
-from assets.verdicts import verdict_on
+from assets.verdicts import published, verdict_on
 from finetuning.recipe import Recipe, load
 from resources.artifacts import Artifact, Artifacts
 from resources.hub import Hub, HubConnection
@@ -71,19 +71,7 @@ def published_repo(
 
         artifact = plan.obtain(write, still_valid=lambda artifact: connection.has(artifact.summary))
         endpoint = connection.endpoint
-    summary = artifact.summary
-    return dg.MaterializeResult(
-        value=artifact,
-        data_version=dg.DataVersion(artifact.fingerprint),
-        metadata={
-            **artifact.metadata(),
-            "repo_id": summary["repo_id"],
-            "commit": summary["commit"],
-            "tag": summary["tag"],
-            "url": dg.MetadataValue.url(f"{endpoint}/{summary['repo_id']}"),
-            "endpoint": endpoint,
-        },
-    )
+    return published(artifact, endpoint)
 
 
 def base_of(recipe: Recipe, connection: HubConnection, base_model: Artifact, folder: Path) -> "Base":

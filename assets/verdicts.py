@@ -1,6 +1,11 @@
-"""The lock on publishing: nothing goes to the hub without a passed verdict on the very adapter that it is made of."""
+"""The lock on publishing: nothing goes to the hub without a passed verdict on the very adapter that it is made of.
+
+Beside it, what Dagster is told of something that was published.
+"""
 
 from typing import Any
+
+import dagster as dg
 
 from finetuning.errors import FinetuningError
 from finetuning.recipe import Recipe
@@ -22,3 +27,18 @@ def verdict_on(recipe: Recipe, adapter: Artifact, evaluation_report: Artifact) -
             f"evaluation_report for {recipe.name}, then publish."
         )
     return report
+
+
+def published(artifact: Artifact, endpoint: str) -> dg.MaterializeResult[Artifact]:
+    """What the UI shows of a repo on the hub at that address."""
+    summary = artifact.summary
+    return dg.MaterializeResult(
+        value=artifact,
+        data_version=dg.DataVersion(artifact.fingerprint),
+        metadata={
+            **artifact.metadata(),
+            **{key: summary[key] for key in ("repo_id", "commit", "tag")},
+            "url": dg.MetadataValue.url(f"{endpoint}/{summary['repo_id']}"),
+            "endpoint": endpoint,
+        },
+    )

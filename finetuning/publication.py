@@ -4,10 +4,11 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from finetuning.loftq import FILE
 from finetuning.model_card import Base
 
-# Of the adapter's folder: what is written anew for the repo, or is of no use there.
-LEFT_OUT = {"README.md", "adapter_config.json", "artifact.json", "summary.json"}
+# Of an artifact's folder: what is written anew for the repo, or is of no use there.
+LEFT_OUT = {"README.md", "adapter_config.json", "artifact.json", "summary.json", FILE}
 REPORT_FILES = ("report.md", "report.json", "metrics.png", "loss.png")
 
 

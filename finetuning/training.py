@@ -241,8 +241,10 @@ def _out_of_memory(job: TrainingJob, size: BatchSize, error: Exception) -> str:
         there = f"{free // MIB:,} of the GPU's {total // MIB:,} MiB are free"
     else:
         there = f"{psutil.virtual_memory().available // MIB:,} MiB are free"
+    tokens = job.training.tokens_per_step
+    held = f"{tokens // (size.accumulation * processes())} tokens" if tokens else f"{size.rows} rows"
     return (
-        f"{job.where}: training ran out of memory with {size.rows} rows a pass, of up to {job.max_length} tokens: "
+        f"{job.where}: training ran out of memory with {held} a pass, in rows of up to {job.max_length} tokens: "
         f"{there} ({str(error).splitlines()[0]}). {job.fit or UNPREDICTED}"
     )
 

@@ -176,7 +176,9 @@ def starved(tmp_path, tiny, monkeypatch, **training):
 
 def test_without_memory_the_error_says_how_much_there_is_and_what_to_change(tmp_path, tiny, monkeypatch):
     job = starved(tmp_path, tiny, monkeypatch)
-    with pytest.raises(FinetuningError, match=r"ran out of memory with 3 rows a pass, of up to 64 tokens: [\d,]+ MiB"):
+    with pytest.raises(
+        FinetuningError, match=r"ran out of memory with 3 rows a pass, in rows of up to 64 tokens: [\d,]+ MiB"
+    ):
         train(job, Progress(lambda line: None, ""))
 
 

@@ -109,7 +109,7 @@ def measure(name: str, root: Path, recipe: Recipe, spec: EvaluationSpec, exam: E
     """What one model's answers took, in every way."""
     kwargs, some = Gpu().model_kwargs(recipe.base_model), [exam.questions[i] for i in chosen]
     with PeakMemory() as memory:
-        model = load_base(exam, root / "base", kwargs, str(root))
+        model = load_base(exam.tokenizer, root / "base", kwargs, str(root))
         model = load_adapter(model, root / "adapter", some[0].prompt_ids) if name == "tuned" else model
         started = time.perf_counter()
         answer_on_cpu(model)

@@ -109,7 +109,7 @@ def sit(
     name = "tuned" if adapter else "base"
     progress.update(f"{name}: loading the model")
     with PeakMemory() as memory:
-        model = load_base(exam, base_model, model_kwargs, str(adapter or base_model))
+        model = load_base(exam.tokenizer, base_model, model_kwargs, str(adapter or base_model))
         # Not merged into the weights: a merged adapter is rounded to their number format, and another model.
         model = load_adapter(model, adapter, exam.questions[0].prompt_ids) if adapter else model
         answer_on_cpu(model)
@@ -136,12 +136,12 @@ def outcomes(folder: Path) -> list[Outcome]:
     return [Outcome(**row) for row in pq.read_table(folder / ANSWERS).to_pylist()]
 
 
-def load_base(exam: Exam, base_model: Path, model_kwargs: dict[str, Any], where: str) -> Any:
+def load_base(tokenizer: PreTrainedTokenizerBase, base_model: Path, model_kwargs: dict[str, Any], where: str) -> Any:
     """The base model from the disk, as whoever uses the published adapter loads it, with rows for new tokens."""
     model = load_model(base_model, **model_kwargs)
     # Before its first answer: the adapter's checks ask it already.
     keep_trainable_on_cpu(model)
-    give_rows(model, exam.tokenizer, base_model, where, model_kwargs["trust_remote_code"])
+    give_rows(model, tokenizer, base_model, where, model_kwargs["trust_remote_code"])
     return model.eval()
 
 

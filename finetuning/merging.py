@@ -17,12 +17,14 @@ from torch.nn.functional import kl_div
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from finetuning.adapter_checks import load_adapter
 from finetuning.chat_template import stop_token
 from finetuning.embeddings import give_rows
 from finetuning.errors import FinetuningError
+from finetuning.evaluation import load_base
 from finetuning.layouts import NOT_SUPERVISED
 from finetuning.progress import Progress
-from finetuning.quantization import MIB, keep_trainable_on_cpu, load_model
+from finetuning.quantization import MIB, answer_on_cpu, load_model
 from finetuning.recipe import MergeSpec
 
 PROBES = 32  # eval rows that both models read
@@ -44,7 +46,7 @@ def merge(
     mean divergence of the merged model's distribution from the other's there, in nats.
 
     Raises:
-        FinetuningError: the adapter can not be merged.
+        FinetuningError: the adapter is not whole, changes nothing, or can not be merged.
     """
     progress.update("merging")
     trust = model_kwargs["trust_remote_code"]
@@ -57,19 +59,12 @@ def merge(
     del merged
     probes = probes_of(chat_dataset / "eval.parquet")
     progress.update("comparing the merged model with the adapter")
-    first = logits_of(adapted_model(base_model, adapter, tokenizer, model_kwargs), probes)
+    beside = load_adapter(load_base(tokenizer, base_model, model_kwargs, str(adapter)), adapter, probes[0]["input_ids"])
+    answer_on_cpu(beside)
+    first = logits_of(beside, probes)
+    del beside
     second = logits_of(load_model(out, **model_kwargs | {"dtype": spec.dtype}), probes)
     return {**summary, **compare(first, second), "dtype": spec.dtype}
-
-
-def adapted_model(
-    base_model: Path, adapter: Path, tokenizer: PreTrainedTokenizerBase, model_kwargs: dict[str, Any]
-) -> PeftModel:
-    """The base model as training saw it, with the adapter beside it."""
-    model = load_model(base_model, **model_kwargs)
-    keep_trainable_on_cpu(model)  # with the numbers that it trained with
-    give_rows(model, tokenizer, base_model, str(adapter), model_kwargs["trust_remote_code"])
-    return PeftModel.from_pretrained(model, str(adapter)).eval()
 
 
 def merged_model(

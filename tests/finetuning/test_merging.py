@@ -5,7 +5,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from finetuning.merging import adapted_model, compare, logits_of, merge, merged_model, probes_of
+from finetuning.evaluation import load_base
+from finetuning.merging import compare, logits_of, merge, merged_model, probes_of
 from finetuning.progress import Progress
 from finetuning.quantization import dequantize, is_quantized, load_model, quantize
 from finetuning.recipe import BaseModelSpec, MergeSpec
@@ -47,7 +48,7 @@ def test_a_merged_model_in_float32_has_the_logits_of_base_and_adapter(tmp_path, 
     assert summary["positions"] == sum(label != -100 for row in ROWS for label in row["labels"][1:])
     probes = probes_of(tmp_path / "eval.parquet")
     tokenizer = AutoTokenizer.from_pretrained(adapter)
-    beside = logits_of(adapted_model(base, adapter, tokenizer, kwargs), probes)
+    beside = logits_of(PeftModel.from_pretrained(load_base(tokenizer, base, kwargs, "tiny"), str(adapter)), probes)
     merged = logits_of(AutoModelForCausalLM.from_pretrained(tmp_path / "merged"), probes)
     before = logits_of(load_model(base, **kwargs), probes)
     torch.testing.assert_close(merged, beside, atol=2e-4, rtol=1e-4)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from huggingface_hub import GitCommitInfo, HfApi
 
 LOCAL = "local"
+ROLLED_BACK = "Rolled back"  # how the description of such a commit begins
 TAG = re.compile("[0-9a-f]{16}")  # a fingerprint
 
 
@@ -111,9 +112,11 @@ class HubConnection:
         if tags.get(tag) == commit:
             return Publication(repo_id, commit, tag, created=False)
         history = self.api.list_repo_commits(repo_id)
+        if tag in tags and history[0].message.startswith(ROLLED_BACK):
+            return Publication(repo_id, tags[tag], tag, created=False)  # what somebody went back from is left behind
         # A head of this very title: the process died between its commit and its tag.
         if history[0].title != f"{title} ({tag})":
-            self._refuse_foreign_head(repo_id, history, title)
+            self.refuse_foreign_head(repo_id, history, title)
             commit = self._commit(repo_id, files, f"{title} ({tag})", parent=commit)
         if tag in tags:
             self.api.delete_tag(repo_id, tag=tag)
@@ -141,7 +144,12 @@ class HubConnection:
 
         return explain(error, repo_id, self.endpoint, has_token=bool(self.api.token))
 
-    def _refuse_foreign_head(self, repo_id: str, history: list["GitCommitInfo"], title: str) -> None:
+    def refuse_foreign_head(self, repo_id: str, history: list["GitCommitInfo"], title: str) -> None:
+        """Nothing, when the newest commit is one of the pipeline's with that title, or the repo is as good as empty.
+
+        Raises:
+            FinetuningError: it is somebody's own, which a new version would overwrite.
+        """
         head = history[0]
         ours = re.fullmatch(re.escape(title) + r" \([0-9a-f]{16}\)", head.title)
         untouched = len(history) == 1 and set(self.api.list_repo_files(repo_id)) <= {".gitattributes", "README.md"}

@@ -4,6 +4,7 @@ import dagster as dg
 import pandas as pd
 
 from assets.mistakes import explained
+from assets.parents import BASE_MODEL_SOURCE, RECIPE
 from assets.partitions import BASE_MODELS, OWNERS
 from finetuning.recipe import load
 from resources.artifacts import Artifact, Artifacts
@@ -12,6 +13,7 @@ from resources.hub import Hub
 
 
 @dg.asset(
+    deps=[RECIPE, BASE_MODEL_SOURCE],
     partitions_def=BASE_MODELS,
     group_name="model",
     kinds={"pytorch", "huggingface"},

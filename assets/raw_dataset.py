@@ -5,6 +5,7 @@ import pandas as pd
 
 from assets.checks import results, specs
 from assets.mistakes import explained
+from assets.parents import DATASET_SOURCES, RECIPE
 from assets.partitions import BASE_MODELS, OWNERS
 from finetuning.data_checks import RAW_CHECKS, judge
 from finetuning.errors import FinetuningError
@@ -14,6 +15,7 @@ from resources.hub import Hub
 
 
 @dg.asset(
+    deps=[RECIPE, DATASET_SOURCES],
     partitions_def=BASE_MODELS,
     group_name="data",
     kinds={"dataset", "huggingface"},

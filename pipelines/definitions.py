@@ -10,11 +10,14 @@ from assets.evaluation_report import evaluation_report
 from assets.hub_state import hub_state
 from assets.lora_adapter import lora_adapter
 from assets.merged_model import merged_model, same_answers
+from assets.parents import PARENTS
 from assets.published_merged_repo import published_merged_repo
 from assets.published_repo import published_repo
 from assets.quantized_base_model import quantized_base_model
 from assets.raw_dataset import raw_dataset
 from pipelines.jobs import JOBS
+from pipelines.schedules import SCHEDULES
+from pipelines.sensors import SENSORS
 from resources.artifacts import ArtifactIOManager, Artifacts
 from resources.gpu import Gpu
 from resources.hub import LOCAL, Hub
@@ -46,9 +49,12 @@ defs = dg.Definitions(
         merged_model,
         published_merged_repo,
         hub_state,
+        *PARENTS,
     ],
     asset_checks=[same_answers],
     jobs=JOBS,
+    schedules=SCHEDULES,
+    sensors=SENSORS,
     resources={
         "artifacts": artifacts,
         "io_manager": ArtifactIOManager(artifacts=artifacts),

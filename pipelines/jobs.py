@@ -3,6 +3,7 @@
 import dagster as dg
 
 from assets.partitions import BASE_MODELS
+from pipelines.retention import prune
 from pipelines.rollback import rollback
 
 main_line = dg.define_asset_job(
@@ -17,4 +18,4 @@ observe_hub = dg.define_asset_job(
     partitions_def=BASE_MODELS,
     description="Looks at what the published repo holds now, and says how it differs from the last publication.",
 )
-JOBS = [main_line, observe_hub, rollback]
+JOBS = [main_line, observe_hub, rollback, prune]

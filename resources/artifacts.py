@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from fcntl import LOCK_SH, flock
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import dagster as dg
 from filelock import FileLock, Timeout
@@ -22,6 +23,8 @@ MANIFEST = "artifact.json"
 # In the folder where an artifact is made: the artifact, what a failure leaves for the next attempt, what it is made of.
 DRAFT, CHECKPOINTS, RECORD = "artifact", "checkpoints", "plan.json"
 CURRENT = "current.json"
+# Manifests, by inode, of the artifacts that this process uses; the system drops the locks on them when it ends.
+LEASES: dict[int, IO] = {}
 PACKAGES = (
     "accelerate",
     "bitsandbytes",
@@ -136,6 +139,14 @@ def read_artifact(folder: Path) -> Artifact | None:
     return artifact if size == artifact.bytes else None
 
 
+def named_in(home: Path) -> str | None:
+    """The fingerprint of the artifact in force in `home`, if there is one."""
+    try:
+        return json.loads((home / CURRENT).read_text())["fingerprint"]
+    except (OSError, ValueError, KeyError):
+        return None
+
+
 def installed_versions() -> dict[str, str]:
     """Version by package name, for those of `PACKAGES` that are installed."""
     found = {}
@@ -173,10 +184,7 @@ class Artifacts(dg.ConfigurableResource):
             FinetuningError: none is there yet, or what `current.json` names is not complete.
         """
         home = self.home(asset, partition)
-        try:
-            fingerprint = json.loads((home / CURRENT).read_text())["fingerprint"]
-        except (OSError, ValueError, KeyError):
-            fingerprint = None
+        fingerprint = named_in(home)
         artifact = read_artifact(home / fingerprint) if fingerprint else None
         if artifact is None:
             raise FinetuningError(
@@ -184,6 +192,18 @@ class Artifacts(dg.ConfigurableResource):
                 f"dagster asset materialize --select {asset} --partition {partition} -m pipelines.definitions"
             )
         return artifact
+
+    def held(self, asset: str, partition: str) -> Artifact:
+        """The artifact in force, which nobody removes before this process ends.
+
+        Raises:
+            FinetuningError: none is there.
+        """
+        while True:
+            artifact = self.current(asset, partition)
+            # It may have been removed before it was held.
+            if hold(artifact.path) and named_in(artifact.path.parent) == artifact.fingerprint:
+                return artifact
 
     def plan(
         self,
@@ -250,6 +270,7 @@ class Plan:
             if artifact is None or not reused:
                 artifact = build(self.home, record, write)
             write_json(self.home / CURRENT, {"fingerprint": self.fingerprint})
+            hold(artifact.path)
         self.log(f"{artifact.asset} {self.fingerprint}: {'reused' if reused else 'written'}, {artifact.path}")
         return replace(artifact, reused=reused, seconds=time.monotonic() - started)
 
@@ -302,6 +323,32 @@ def build(home: Path, record: dict[str, Any], write: Callable[[Path], dict[str, 
     sync(home)
     shutil.rmtree(workshop)
     return artifact
+
+
+def hold(folder: Path) -> bool:
+    """Whether the artifact in that folder is there; nobody removes it before this process ends then."""
+    try:
+        manifest = (folder / MANIFEST).open("rb")
+    except FileNotFoundError:
+        return False
+    flock(manifest, LOCK_SH)
+    LEASES.setdefault(os.fstat(manifest.fileno()).st_ino, manifest)
+    return (folder / MANIFEST).exists()
+
+
+@contextmanager
+def idle_home(home: Path) -> Iterator[bool]:
+    """Whether nobody makes an artifact in `home`; nobody does before the block ends then."""
+    lock = FileLock(home / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
 
 
 def checkpoints_of(draft: Path) -> Path:
@@ -363,6 +410,6 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
             dagster.Failure: there is none.
         """
         try:
-            return self.artifacts.current(context.asset_key.path[-1], context.partition_key)
+            return self.artifacts.held(context.asset_key.path[-1], context.partition_key)
         except FinetuningError as error:
             raise dg.Failure(str(error), allow_retries=False) from None

@@ -91,6 +91,21 @@ def report_at(connection: HubConnection, repo_id: str, commit: str) -> dict[str,
     return report if isinstance(report, dict) and {"adapter", "verdict"} <= report.keys() else None
 
 
+def tags_of(connection: HubConnection, repo_id: str) -> dict[str, str] | None:
+    """The commit of each tag; None where there is no such repo, or none that this account sees.
+
+    Raises:
+        FinetuningError: the hub can not be reached, or refuses the token.
+    """
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    with explaining(connection, repo_id):
+        try:
+            return {ref.name: ref.target_commit for ref in connection.api.list_repo_refs(repo_id).tags}
+        except RepositoryNotFoundError:
+            return None
+
+
 def download(connection: HubConnection, head: Head, folder: Path) -> None:
     """Nothing; `folder` holds the files of the repo's head, those of its evaluation left out.
 
@@ -114,8 +129,7 @@ def roll_back(connection: HubConnection, repo_id: str, tag: str, title: str) -> 
             weights, or the head is somebody else's commit.
     """
     with explaining(connection, repo_id):
-        refs = connection.api.list_repo_refs(repo_id)
-        versions = {ref.name: ref.target_commit for ref in refs.tags}
+        versions = tags_of(connection, repo_id) or {}
         history = connection.api.list_repo_commits(repo_id)
         require_version(connection, repo_id, tag, title, versions)
         connection.refuse_foreign_head(repo_id, history, title)

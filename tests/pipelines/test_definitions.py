@@ -10,9 +10,9 @@ from finetuning.recipe import ChecksSpec, find
 from pipelines.definitions import defs
 
 EDGES = {
-    "raw_dataset": set(),
+    "raw_dataset": {"recipe", "dataset_sources"},
     "chat_dataset": {"raw_dataset"},
-    "quantized_base_model": set(),
+    "quantized_base_model": {"recipe", "base_model_source"},
     "lora_adapter": {"chat_dataset", "quantized_base_model"},
     # All of them: what is said of the model, here and on the hub, has to be about one unbroken chain.
     "evaluation_report": {"raw_dataset", "chat_dataset", "quantized_base_model", "lora_adapter"},
@@ -20,7 +20,12 @@ EDGES = {
     "merged_model": {"chat_dataset", "quantized_base_model", "lora_adapter"},
     "published_merged_repo": {"lora_adapter", "evaluation_report", "merged_model", "published_repo"},
 }
-OBSERVED = {"hub_state": {"published_repo"}}
+OBSERVED = {
+    "recipe": set(),
+    "dataset_sources": set(),
+    "base_model_source": set(),
+    "hub_state": {"published_repo"},
+}
 SPECS = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
 
 
@@ -67,7 +72,7 @@ def test_the_main_line_is_a_job_over_all_assets():
 
 def test_the_hub_is_observed_by_a_job_of_its_own():
     job = defs.resolve_job_def("observe_hub")
-    assert {key.to_user_string() for key in job.asset_layer.asset_graph.observable_asset_keys} == set(OBSERVED)
+    assert {key.to_user_string() for key in job.asset_layer.asset_graph.observable_asset_keys} == {"hub_state"}
 
 
 def test_the_code_location_loads_without_heavy_libraries():

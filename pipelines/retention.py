@@ -1,0 +1,76 @@
+"""The job `prune`: artifacts that nobody refers to any more are shown and, if that is asked for, removed.
+
+dagster job execute -m pipelines.definitions -j prune --config-json '{"ops": {"prune": {"config": {"dry_run": false}}}}'
+"""
+
+from datetime import timedelta
+from pathlib import Path
+
+import dagster as dg
+import pandas as pd
+from pydantic import Field
+
+from assets.mistakes import explained
+from resources.artifacts import Artifact, Artifacts
+from resources.hub import Hub, HubConnection
+from resources.retention import remove, unreferenced
+from resources.versions import tags_of
+
+MB = 1e6
+
+
+class Pruning(dg.Config):
+    """What is removed."""
+
+    dry_run: bool = Field(default=True, description="Whether to show only what would be removed.")
+    older_than_days: float = Field(default=7.0, ge=0, description="Younger artifacts stay, whoever refers to them.")
+
+
+@dg.op(name="prune")
+def prune_artifacts(context: dg.OpExecutionContext, config: Pruning, artifacts: Artifacts, hub: Hub) -> None:
+    """Nothing; the step's metadata has each artifact that went, or that would have gone."""
+    with explained(), hub.connect() as connection:
+        published = Published(connection)
+        found = unreferenced(Path(artifacts.root).absolute(), published, timedelta(days=config.older_than_days))
+    rows = [
+        {
+            "asset": artifact.asset,
+            "partition": artifact.partition,
+            "fingerprint": artifact.fingerprint,
+            "created": artifact.created,
+            "MB": round(artifact.bytes / MB, 1),
+            "what": "would be removed" if config.dry_run else "removed" if remove(artifact) else "in use",
+        }
+        for artifact in found
+    ]
+    for row in rows:
+        context.log.info("{asset} {partition} {fingerprint} ({MB} MB, {created}): {what}".format(**row))
+    gone = sum(row["MB"] for row in rows if row["what"] != "in use")
+    context.log.info(f"{len(rows)} artifacts, {gone:.1f} MB" + (": a dry run, nothing was removed" * config.dry_run))
+    table = pd.DataFrame(rows).to_markdown(index=False) if rows else "Every artifact is referred to."
+    context.add_output_metadata({"artifacts": dg.MetadataValue.md(table), "mb": gone, "dry_run": config.dry_run})
+
+
+class Published:
+    """Whether the hub has a publication still; each repo is asked about once."""
+
+    def __init__(self, connection: HubConnection) -> None:
+        self.connection = connection
+        self.tags: dict[str, dict[str, str] | None] = {}
+
+    def __call__(self, artifact: Artifact) -> bool:
+        """Whether its tag is there. A repo that is not seen may be hidden from this account: nothing of it goes."""
+        repo_id = artifact.summary["repo_id"]
+        if repo_id not in self.tags:
+            self.tags[repo_id] = tags_of(self.connection, repo_id)
+        tags = self.tags[repo_id]
+        return tags is None or artifact.summary["tag"] in tags
+
+
+@dg.job(
+    description="Shows the artifacts that no current.json, published version or running step refers to, and removes "
+    "them where the configuration says `dry_run: false`."
+)
+def prune() -> None:
+    """One step over all partitions."""
+    prune_artifacts()

@@ -1,0 +1,107 @@
+"""Sensors: runs start when something changed, and somebody hears of those that fail. Off until they are switched on."""
+
+from collections.abc import Callable
+
+import dagster as dg
+
+from assets.parents import BASE_MODEL_SOURCE, DATASET_SOURCES, RECIPE, seen
+from assets.partitions import BASE_MODELS
+from finetuning.changes import Cursor, look_again
+from pipelines.jobs import main_line
+from pipelines.notices import failure_notice
+from resources.hub import Hub
+
+MINUTE = 60
+
+
+def result(
+    context: dg.SensorEvaluationContext,
+    parent: str,
+    look: Callable[[str], str | None],
+    *,
+    settle: bool = False,
+    new_is_change: bool = False,
+) -> dg.SensorResult:
+    """A run for each partition whose `parent` changed, and the observation of what it is now.
+
+    A run's key has the number of the change in it: a tick that is repeated after a crash starts no second run, and a
+    version that comes back starts one.
+    """
+    before = Cursor.parse(context.cursor)
+    after, changed, troubles = look_again(
+        before, BASE_MODELS.get_partition_keys(), look, settle=settle, new_is_change=new_is_change
+    )
+    for trouble in troubles:
+        context.log.warning(trouble)
+    news = {name: version for name, version in after.versions.items() if before.versions.get(name) != version}
+    return dg.SensorResult(
+        run_requests=[
+            dg.RunRequest(
+                run_key=f"{parent}/{change.name}/{change.number}/{change.version}",
+                partition_key=change.name,
+                tags={"finetuning/cause": f"{parent} changed to {change.version}"[:250]},
+            )
+            for change in changed
+        ],
+        asset_events=[seen(parent, name, version) for name, version in news.items()],
+        cursor=after.text(),
+    )
+
+
+@dg.sensor(
+    job=main_line,
+    minimum_interval_seconds=MINUTE // 2,
+    description="Starts a run for each recipe that means something else than before, and for each new one.",
+)
+def recipe_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    """Recipes, as validated: one that is wrong is left alone until it is right."""
+    from finetuning.recipe_versions import recipe_version
+
+    return result(context, RECIPE, recipe_version, new_is_change=True)
+
+
+@dg.sensor(
+    job=main_line,
+    minimum_interval_seconds=5 * MINUTE,
+    description="Starts a run for each recipe whose data sets on the hub have a new commit.",
+)
+def new_data_on_hub(context: dg.SensorEvaluationContext, hub: Hub) -> dg.SensorResult:
+    """Commits of data sets on the hub."""
+    from finetuning.recipe_versions import hub_data_version
+
+    return on_hub(context, hub, DATASET_SOURCES, hub_data_version)
+
+
+@dg.sensor(
+    job=main_line,
+    minimum_interval_seconds=5 * MINUTE,
+    description="Starts a run for each recipe whose base model on the hub has a new commit.",
+)
+def new_base_model_on_hub(context: dg.SensorEvaluationContext, hub: Hub) -> dg.SensorResult:
+    """Commits of base models on the hub."""
+    from finetuning.recipe_versions import hub_model_version
+
+    return on_hub(context, hub, BASE_MODEL_SOURCE, hub_model_version)
+
+
+@dg.sensor(
+    job=main_line,
+    minimum_interval_seconds=MINUTE,
+    description="Starts a run for each recipe whose local source files changed, once they have come to rest.",
+)
+def local_files_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    """Names, sizes and times of local files."""
+    from finetuning.recipe_versions import local_files_version
+
+    return result(context, DATASET_SOURCES, local_files_version, settle=True)
+
+
+def on_hub(
+    context: dg.SensorEvaluationContext, hub: Hub, parent: str, look: Callable[..., str | None]
+) -> dg.SensorResult:
+    """The result of asking the hub."""
+    with hub.connect() as connection:
+        return result(context, parent, lambda name: look(name, connection.api))
+
+
+SENSORS = [recipe_changed, new_data_on_hub, new_base_model_on_hub, local_files_changed, failure_notice]

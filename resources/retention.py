@@ -1,0 +1,87 @@
+"""Which artifacts nobody refers to any more, and their removal, beside runs that go on.
+
+>>> for artifact in unreferenced(Path("artifacts"), is_published=lambda artifact: False, older_than=timedelta(days=7)):
+...     remove(artifact)
+"""
+
+import fcntl
+import shutil
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from resources.artifacts import MANIFEST, Artifact, idle_home, named_in, read_artifact
+
+# Kept with what they are about: the model whose answers they are gives its fingerprint to the folder above.
+ANSWERS = {"base_answers": "quantized_base_model", "published_answers": "lora_adapter"}
+PUBLISHED = {"published_repo", "published_merged_repo"}
+
+Key = tuple[str, str]
+
+
+def unreferenced(
+    root: Path, is_published: Callable[[Artifact], bool], older_than: timedelta, now: datetime | None = None
+) -> list[Artifact]:
+    """The complete artifacts below `root` that may go, the oldest first.
+
+    Those stay that a `current.json` names, those that were published and still are, all that these were made from, and
+    those that are younger.
+    """
+    there = {(artifact.asset, artifact.fingerprint): artifact for artifact in complete(root)}
+    published = [key for key, artifact in there.items() if key[0] in PUBLISHED and is_published(artifact)]
+    kept = lineage(there, [*in_force(root), *published])
+    before = (now or datetime.now(UTC)) - older_than
+    found = [
+        artifact
+        for key, artifact in there.items()
+        if key not in kept and not answers_of_kept(artifact, kept) and datetime.fromisoformat(artifact.created) < before
+    ]
+    return sorted(found, key=lambda artifact: artifact.created)
+
+
+def complete(root: Path) -> Iterable[Artifact]:
+    """Every complete artifact of every asset and partition."""
+    found = (read_artifact(path.parent) for path in sorted(root.glob(f"*/*/*/{MANIFEST}")))
+    return [artifact for artifact in found if artifact]
+
+
+def in_force(root: Path) -> list[Key]:
+    """What each `current.json` names; of answers none, which are kept for what they are about."""
+    homes = (path.parent for path in sorted(root.glob("*/*/current.json")))
+    found = ((home.parent.name, named_in(home)) for home in homes if home.parent.name not in ANSWERS)
+    return [(asset, fingerprint) for asset, fingerprint in found if fingerprint]
+
+
+def lineage(there: dict[Key, Artifact], roots: Iterable[Key]) -> set[Key]:
+    """The roots, and whatever they were made from, as far as it is there."""
+    kept, waiting = set(), list(roots)
+    while waiting:
+        key = waiting.pop()
+        if key in there and key not in kept:
+            kept.add(key)
+            waiting += there[key].inputs.items()
+    return kept
+
+
+def answers_of_kept(artifact: Artifact, kept: set[Key]) -> bool:
+    """Whether these are answers of a model that stays."""
+    return (ANSWERS.get(artifact.asset, ""), artifact.partition) in kept
+
+
+def remove(artifact: Artifact) -> bool:
+    """Whether the artifact is gone now: it is not touched while a process uses it, or makes one beside it.
+
+    A process that dies here leaves nothing that could be taken for an artifact.
+    """
+    home = artifact.path.parent
+    with idle_home(home) as mine, (artifact.path / MANIFEST).open("rb") as manifest:
+        if not mine or named_in(home) == artifact.fingerprint:  # it may have come into force a moment ago
+            return False
+        try:
+            fcntl.flock(manifest, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        grave = home / f".{artifact.fingerprint}.removed.partial"  # the next run clears it away if this one dies
+        artifact.path.rename(grave)
+    shutil.rmtree(grave, ignore_errors=True)  # who makes an artifact here next clears it away as well
+    return True

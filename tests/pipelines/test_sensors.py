@@ -1,0 +1,170 @@
+"""Schedule and sensors, tick by tick, in a process of their own as the daemon's code server is."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from huggingface_hub import CommitOperationAdd, HfApi
+
+from resources.hub_server.local import local_hub
+from tests.pipelines.command import ROOT, World
+
+SOURCE = {"format": "question-answer", "split": "train"}
+TICKS = """
+import datetime, json, sys
+import dagster as dg
+from pipelines.definitions import defs
+sensors = {sensor.name: sensor for sensor in defs.sensors}
+print("ready", flush=True)
+with dg.DagsterInstance.ephemeral() as instance:
+    for line in sys.stdin:
+        name, cursor = json.loads(line)
+        resources = {"hub": defs.resources["hub"]}
+        context = dg.build_sensor_context(instance=instance, cursor=cursor, resources=resources, definitions=defs)
+        found = sensors[name].evaluate_tick(context)
+        seen = [[event.partition, event.metadata["version"].value] for event in found.asset_events]
+        runs = {run.partition_key: run.run_key for run in found.run_requests}
+        print(json.dumps({"cursor": found.cursor, "runs": runs, "seen": seen}), flush=True)
+"""
+
+
+class Daemon:
+    """A process that has loaded the code location and answers ticks, with all that it writes beside them."""
+
+    def __init__(self, world, **environment):
+        self.names = {path.stem for path in (world.root / "recipes").glob("*.yaml")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", TICKS],
+            cwd=ROOT,
+            env={**world.environment, **environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def __enter__(self):
+        self.until("ready")
+        return self
+
+    def __exit__(self, *error):
+        self.process.communicate()
+
+    def until(self, start):
+        """The lines up to the first one that begins so."""
+        said = []
+        assert self.process.stdout
+        for line in self.process.stdout:
+            said.append(line)
+            if line.startswith(start):
+                return said
+        raise AssertionError("".join(said))
+
+    def tick(self, sensor, cursor=None):
+        assert self.process.stdin
+        self.process.stdin.write(json.dumps([sensor, cursor]) + "\n")
+        self.process.stdin.flush()
+        *said, answer = self.until('{"cursor"')
+        found = json.loads(answer)
+        seen = {partition: version for partition, version in found["seen"] if partition in self.names}
+        return {**found, "seen": seen, "said": "".join(said)}
+
+
+def recipe(source, repo="local/none", **more):
+    return {
+        "summary": "What starts a run",
+        "base_model": {"repo": repo},
+        "dataset": {"sources": [source], "eval": {"fraction": 0.5}},
+        "hub": {"repo": "tiny", "license": "mit"},
+        **more,
+    }
+
+
+@pytest.fixture
+def world(tmp_path):
+    (tmp_path / "data").mkdir()
+    world = World(tmp_path)
+    for name in ("one", "two"):
+        data = tmp_path / "data" / f"{name}.jsonl"
+        data.write_text('{"question": "1 + 1?", "answer": "2"}\n')
+        world.write_recipe(name, recipe({"files": [str(data)], **SOURCE}))
+    return world
+
+
+def test_a_recipe_that_means_something_else_starts_a_run_of_its_partition_alone(world):
+    changed = recipe({"files": ["data/*.jsonl"], **SOURCE}, lora={"r": 4})
+    with Daemon(world) as daemon:
+        first = daemon.tick("recipe_changed")
+        assert first["runs"] == {} and set(first["seen"]) == {"one", "two"}
+        path = world.root / "recipes" / "one.yaml"
+        path.write_text(f"# only a comment\n{path.read_text()}")
+        assert daemon.tick("recipe_changed", first["cursor"])["runs"] == {}
+        path.write_text("summary: [")
+        wrong = daemon.tick("recipe_changed", first["cursor"])
+        assert wrong["runs"] == {} and wrong["cursor"] == first["cursor"] and "one.yaml" in wrong["said"]
+        world.write_recipe("one", changed)
+        second = daemon.tick("recipe_changed", wrong["cursor"])
+        assert set(second["runs"]) == set(second["seen"]) == {"one"}
+        # A tick that the daemon repeats asks for the same run by the same key, which Dagster starts once.
+        assert daemon.tick("recipe_changed", wrong["cursor"])["runs"] == second["runs"]
+        assert daemon.tick("recipe_changed", second["cursor"])["runs"] == {}
+    world.write_recipe("three", changed)
+    with Daemon(world) as reloaded:
+        assert set(reloaded.tick("recipe_changed", second["cursor"])["runs"]) == {"three"}
+
+
+def test_a_local_file_that_changed_starts_a_run_once_it_is_at_rest(world):
+    path = world.root / "data" / "two.jsonl"
+    with Daemon(world) as daemon:
+        first = daemon.tick("local_files_changed")
+        with path.open("a") as file:
+            file.write('{"question": "2 + 2?", "answer": "4"}\n')
+        second = daemon.tick("local_files_changed", first["cursor"])
+        assert second["runs"] == {}
+        third = daemon.tick("local_files_changed", second["cursor"])
+        assert set(third["runs"]) == {"two"}
+        away = path.rename(path.with_name("away"))
+        gone = daemon.tick("local_files_changed", third["cursor"])
+        assert gone["runs"] == {} and "no file matches" in gone["said"]
+        away.rename(path)
+        assert daemon.tick("local_files_changed", gone["cursor"])["runs"] == {}
+
+
+def test_a_new_commit_on_the_hub_starts_a_run_of_those_who_read_it_through_outages(tmp_path):
+    world = World(tmp_path)
+    with local_hub(tmp_path / "hub", grace=1.0) as hub:
+        api = HfApi(endpoint=hub.endpoint, token=hub.token)
+
+        def commit(name, kind, content):
+            api.create_repo(f"local/{name}", repo_type=kind, exist_ok=True)
+            files = [CommitOperationAdd("file.txt", content)]
+            return api.create_commit(f"local/{name}", files, commit_message="New", repo_type=kind).oid
+
+        for name in ("one", "two"):
+            for kind in ("dataset", "model"):
+                commit(name, kind, b"1")
+            world.write_recipe(name, recipe({"hub": f"local/{name}", **SOURCE}, repo=f"local/{name}"))
+        down = Daemon(world, FINETUNING_HUB="http://127.0.0.1:9", HF_TOKEN="hf_x")
+        with Daemon(world, FINETUNING_HUB=hub.endpoint, HF_TOKEN=hub.token) as daemon, down as cut_off:
+            for sensor, kind in (("new_data_on_hub", "dataset"), ("new_base_model_on_hub", "model")):
+                first = daemon.tick(sensor)
+                assert first["runs"] == {} and set(first["seen"]) == {"one", "two"}
+                oid = commit("two", kind, b"2")
+                outage = cut_off.tick(sensor, first["cursor"])
+                assert outage["runs"] == {} and "can not be reached" in outage["said"]
+                after = daemon.tick(sensor, outage["cursor"])
+                assert set(after["runs"]) == {"two"} and after["seen"] == {"two": f"local/two@{oid[:12]}"}
+                assert daemon.tick(sensor, after["cursor"])["runs"] == {}
+
+
+def test_the_schedule_asks_for_one_run_a_recipe(world):
+    code = (
+        "import datetime, dagster as dg; from pipelines.schedules import retrain; "
+        "at = datetime.datetime(2026, 11, 22, 3, tzinfo=datetime.UTC); "
+        "from pipelines.definitions import defs; repository = defs.get_repository_def(); "
+        "context = dg.build_schedule_context(scheduled_execution_time=at, repository_def=repository); "
+        "print({run.partition_key: run.run_key for run in retrain.evaluate_tick(context).run_requests})"
+    )
+    answer = world.python("-c", code)
+    assert "'one': '2026-11-22T03:00/one', " in answer.stdout and "'two': '2026-11-22T03:00/two'" in answer.stdout

@@ -149,7 +149,8 @@ def report_on(recipe: Recipe, chain: tuple, found: dict[str, Any], folder: Path)
         sources=raw_dataset.summary["sources"],
         chat=chat_dataset.summary,
     )
-    return write_report(folder, recipe.name, recipe.summary, made, found, judge(recipe.evaluation, found["metrics"]))
+    verdict = judge(recipe.evaluation, found["metrics"])
+    return write_report(folder, recipe.name, recipe.summary, made, found, verdict, recipe.evaluation.samples)
 
 
 def metadata_of(artifact: Artifact, report: dict) -> dict:

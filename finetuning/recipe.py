@@ -619,8 +619,8 @@ class EvaluationSpec(Spec):
     samples: int = Field(
         default=3,
         ge=0,
-        description="Most eval rows of each kind (better, worse, still wrong) that the report shows, with both answers. "
-        "The report is published: 0 shows none, and then no text of the data leaves this machine.",
+        description="Most eval rows of each kind (better, worse, still wrong) that the report shows, with both "
+        "answers. The report is published: with 0 no text of the data leaves this machine.",
     )
     benchmarks: Annotated[tuple[Text, ...], Field(strict=False)] = Field(
         default=(), description="lm-eval task names. This version runs none: leave it empty."
@@ -700,9 +700,9 @@ class HubSpec(Spec):
 
     repo: Text = Field(description="Name of the repo (`phi-2-basic-maths`), or `namespace/name`.")
     license: Text = Field(
-        description="The Hub's identifier of the adapter's licence (`apache-2.0`, `mit`, `gemma`, `llama3.2`, …), which "
-        "the licences of base model and data have to allow. `other`, with `license_name` and `license_link`, for one "
-        "that the Hub does not know.",
+        description="The Hub's identifier of the adapter's licence (`apache-2.0`, `mit`, `gemma`, `llama3.2`, …), "
+        "which the licences of base model and data have to allow. `other`, with `license_name` and `license_link`, "
+        "for one that the Hub does not know.",
     )
     license_name: Text | None = Field(default=None, description="What a licence is called that is `other`.")
     license_link: Text | None = Field(default=None, description="Address of the text of a licence that is `other`.")

@@ -19,7 +19,7 @@ from resources.hub import Hub
     group_name="proof",
     kinds={"huggingface", "file"},
     owners=OWNERS,
-    code_version="1",
+    code_version="2",
     output_required=False,
 )
 def published_merged_repo(
@@ -57,13 +57,17 @@ def published_merged_repo(
             )
 
             def write(folder):
-                from finetuning.model_card import merged_card
-                from finetuning.publication import merged_files
+                from finetuning.model_card import merged_card, merged_header
+                from finetuning.publication import merged_files, require_valid
 
-                card = merged_card(
-                    recipe, repo_id, plan.fingerprint, report, published_repo.summary, merged_model.summary
-                )
-                files = merged_files(folder, merged_model.path, evaluation_report.path, card)
+                summaries = published_repo.summary, merged_model.summary
+                header = merged_header(recipe, repo_id, published_repo.summary["base"]["repo_id"])
+                require_valid(header, recipe.file)
+                texts = {
+                    "README.md": merged_card(recipe, repo_id, plan.fingerprint, report, *summaries, header),
+                    "recipe.yaml": (published_repo.path / "recipe.yaml").read_text(),
+                }
+                files = merged_files(folder, merged_model.path, evaluation_report.path, texts)
                 title, private = f"Publish {recipe.name}", recipe.hub.private
                 return asdict(connection.publish(repo_id, files, tag=plan.fingerprint, title=title, private=private))
 

@@ -38,7 +38,7 @@ class Made(NamedTuple):
     base_model: Mapping[str, Any]
     """Where the base model came from: `source`, `revision`, `on_hub`."""
     sources: Sequence[Mapping[str, Any]]
-    """Of each data set `stem`, `source`, `revision` and `rows`."""
+    """Of each data set `stem`, `split`, `source`, `revision` and `rows`."""
     chat: Mapping[str, Any]
     """`train_rows`, `eval_rows`, `supervised_tokens`, and `dropped`: reason, rows and an example's place."""
 
@@ -150,11 +150,11 @@ def what_it_saw(made: Made) -> list[str]:
     """The parts of a page on sources, splits and dropped rows."""
     chat, dropped = made.chat, pd.DataFrame(public_drops(made.chat["dropped"]))
     sources = [
-        {"source": public_source(record), "revision": record["revision"], "rows": record["rows"]}
+        {"source": public_source(record)} | {key: record[key] for key in ("revision", "rows", "split")}
         for record in made.sources
     ]
     return [
-        pd.DataFrame(sources).to_markdown(index=False),
+        pd.DataFrame(sources).to_markdown(index=False, disable_numparse=True),
         f"{chat['train_rows']:,} rows to train on, with {chat['supervised_tokens']:,} learned tokens; "
         f"{chat['eval_rows']:,} rows kept for evaluation. "
         + ("Rows that are in neither:" if len(dropped) else "No row was dropped."),

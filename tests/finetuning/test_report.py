@@ -143,8 +143,8 @@ def test_a_page_that_is_published_names_no_folder_and_repeats_no_word_of_a_dropp
                 "rows": 9,
             }
         ],
-        chat=MADE.chat
-        | {
+        chat={
+            **MADE.chat,
             "dropped": [
                 {"reason": "unknown role 'a word'", "rows": 2, "example": "/home/me/talks/one.jsonl:3"},
                 {"reason": "unknown role 'other'", "rows": 3, "example": "/home/me/talks/two.jsonl:1"},
@@ -153,7 +153,7 @@ def test_a_page_that_is_published_names_no_folder_and_repeats_no_word_of_a_dropp
                     "rows": 1,
                     "example": "s3://bucket/more.jsonl:7",
                 },
-            ]
+            ],
         },
     )
     found = {"rows": 4, "metrics": METRICS, "samples": [], "answering": {"base": TOOK, "tuned": TOOK}}

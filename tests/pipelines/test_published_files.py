@@ -11,6 +11,7 @@ from huggingface_hub import HfApi, ModelCard
 
 from finetuning import recipe as recipes
 from finetuning.event_files import read_events
+from finetuning.source_revisions import sources
 from resources.hub_server.local import local_hub
 from tests.pipelines.command import ROOT, World
 from tests.tiny_models import ZEPHYR, save_tiny_model
@@ -152,10 +153,7 @@ def test_the_published_recipe_is_right_and_says_the_same(world):
         assert getattr(ours, section) == getattr(theirs, section)
     commit = world.artifacts("animals")["quantized_base_model"]["resolved"]["base_model"]["revision"]
     assert theirs.base_model.model_dump() == ours.base_model.model_dump() | {"revision": commit}
-    assert (theirs.dataset.sources[0].files, theirs.dataset.eval.sources[0].files) == (
-        ("rows.jsonl",),
-        ("eval/rows.jsonl",),
-    )
+    assert [source.files for source, _ in sources(theirs.dataset).values()] == [("rows.jsonl",), ("eval/rows.jsonl",)]
     assert "dataset.sources[0].files, dataset.eval.sources[0].files" in path.read_text()
 
 

@@ -79,6 +79,7 @@ def test_a_default_that_a_key_has_taken_out_of_force_is_not_written(tmp_path):
         ("/home/me/a.jsonl", "a.jsonl"),
         ("~/data/*.jsonl.gz", "*.jsonl.gz"),
         ("file:///home/me/a.jsonl", "a.jsonl"),
+        ("local://me/a.jsonl", "a.jsonl"),
         ("zip://rows.csv::/home/me/a.zip", "zip://rows.csv::a.zip"),
         ("s3://bucket/rows.parquet", "s3://bucket/rows.parquet"),
         ("https://me:secret@host/a.jsonl?signature=secret", "https://host/a.jsonl"),

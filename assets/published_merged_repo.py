@@ -45,7 +45,7 @@ def published_merged_repo(
         report = verdict_on(recipe, lora_adapter, evaluation_report)
         if faults := recipe.merge.faults(merged_model.summary):
             raise FinetuningError(f"{recipe.file}: merge: not published: {'; '.join(faults)}.")
-        for artifact in (evaluation_report, merged_model):
+        for artifact in (evaluation_report, merged_model, published_repo):
             artifact.verify()
         with hub.connect() as connection:
             repo_id = connection.repo_id(f"{recipe.hub.repo}-merged")

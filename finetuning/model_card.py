@@ -10,6 +10,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from finetuning.base_model import repo_name
 from finetuning.loading_code import adapter_code, merged_code
+from finetuning.public_names import public_base
 from finetuning.recipe import BaseModelSpec, QuantizationSpec, Recipe
 from finetuning.report import Made, how_it_was_asked, metrics_table, packages, what_it_saw
 
@@ -296,6 +297,7 @@ def training_table(recipe: Recipe, made: Made) -> str:
     together = f", {trained['processes']} processes" if trained["processes"] > 1 else ""
     targets = lora.target_modules if isinstance(lora.target_modules, str) else ", ".join(lora.target_modules)
     lines = {
+        "base model": f"{public_base(made.base_model)} at `{made.base_model['revision']}`",
         "method": METHODS[recipe.training.method].format(**recipe.training.model_dump()),
         "adapter": f"LoRA on {targets}, r {lora.r}, alpha {lora.lora_alpha}, dropout {lora.lora_dropout:g}: "
         f"{trained['trainable_parameters']:,} parameters",
@@ -306,6 +308,7 @@ def training_table(recipe: Recipe, made: Made) -> str:
         "took": f"{trained['training_seconds']:,.0f} s at {trained['tokens_per_second']:,.0f} tokens/s, "
         f"{trained['peak_memory_mb']:,} MiB at most",
         "machine": f"{trained['device']}{together}, attention by {trained['attention']}",
+        **({"curves": "`runs`, for TensorBoard"} if "tensorboard" in recipe.training.report_to else {}),
         "packages": packages(made),
         "fingerprint": f"`{made.adapter}`",
     }

@@ -84,6 +84,7 @@ def test_the_card_names_base_data_settings_and_versions():
     card = " ".join(card_of(recipe_of()).split())
     for fact in (
         "[`microsoft/phi-2`](/microsoft/phi-2/tree/810d367871c1d460086d9f82db8696f2e0a0fcd0)",
+        "| microsoft/phi-2 at `810d367871c1d460086d9f82db8696f2e0a0fcd0` |",
         "| openai/gsm8k | 740312add88f | 7000 | train |",
         "6,600 rows to train on, with 90,000 learned tokens; 350 rows kept for evaluation.",
         "| longer than chat.max_length | 50 |",

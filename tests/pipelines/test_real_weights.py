@@ -111,7 +111,7 @@ def test_nothing_that_was_published_names_this_machine(published, tmp_path):
     for path in files:
         content = path.read_bytes()
         assert not [text for text in (world.root, ROOT, Path.home(), sys.prefix) if str(text).encode() in content], path
-        assert socket.gethostname() not in path.name
+        assert f".{socket.gethostname()}." not in f"{path.name}."
 
 
 def test_no_artifact_shows_the_token(published):

@@ -245,7 +245,7 @@ def report_on(recipe: Recipe, chain: tuple, found: dict[str, Any], folder: Path)
         chat=chat_dataset.summary,
     )
     verdict = judge(recipe.evaluation, found["metrics"], found["published"])
-    return write_report(folder, recipe.name, recipe.summary, made, found, verdict)
+    return write_report(folder, recipe.name, recipe.summary, made, found, verdict, recipe.evaluation.samples)
 
 
 def metadata_of(artifact: Artifact, report: dict) -> dict:

@@ -19,7 +19,7 @@ from resources.hub import Hub
     group_name="proof",
     kinds={"huggingface", "file"},
     owners=OWNERS,
-    code_version="1",
+    code_version="2",
     output_required=False,
 )
 def published_merged_repo(
@@ -45,7 +45,7 @@ def published_merged_repo(
         report = verdict_on(recipe, lora_adapter, evaluation_report)
         if faults := recipe.merge.faults(merged_model.summary):
             raise FinetuningError(f"{recipe.file}: merge: not published: {'; '.join(faults)}.")
-        for artifact in (evaluation_report, merged_model):
+        for artifact in (evaluation_report, merged_model, published_repo):
             artifact.verify()
         with hub.connect() as connection:
             repo_id = connection.repo_id(f"{recipe.hub.repo}-merged")
@@ -57,13 +57,17 @@ def published_merged_repo(
             )
 
             def write(folder):
-                from finetuning.model_card import merged_card
-                from finetuning.publication import merged_files
+                from finetuning.model_card import merged_card, merged_header
+                from finetuning.publication import merged_files, require_valid
 
-                card = merged_card(
-                    recipe, repo_id, plan.fingerprint, report, published_repo.summary, merged_model.summary
-                )
-                files = merged_files(folder, merged_model.path, evaluation_report.path, card)
+                summaries = published_repo.summary, merged_model.summary
+                header = merged_header(recipe, repo_id, published_repo.summary["base"]["repo_id"])
+                require_valid(header, recipe.file)
+                texts = {
+                    "README.md": merged_card(recipe, repo_id, plan.fingerprint, report, *summaries, header),
+                    "recipe.yaml": (published_repo.path / "recipe.yaml").read_text(),
+                }
+                files = merged_files(folder, merged_model.path, evaluation_report.path, texts)
                 title, private = f"Publish {recipe.name}", recipe.hub.private
                 return asdict(connection.publish(repo_id, files, tag=plan.fingerprint, title=title, private=private))
 

@@ -1,8 +1,9 @@
-"""The asset `published_repo`: adapter, tokenizer, card and report on the hub, if the verdict on this adapter allows."""
+"""The asset `published_repo`: adapter, card, recipe and report on the hub, if the verdict on this adapter allows."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -15,6 +16,7 @@ from resources.hub import Hub, HubConnection
 
 if TYPE_CHECKING:
     from finetuning.model_card import Base
+    from finetuning.report import Made
 
 
 @dg.asset(
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     group_name="proof",
     kinds={"huggingface", "file"},
     owners=OWNERS,
-    code_version="1",
+    code_version="2",
 )
 @explained()
 def published_repo(
@@ -56,15 +58,21 @@ def published_repo(
         )
 
         def write(folder):
-            from finetuning.model_card import model_card
-            from finetuning.publication import adapter_files
+            from finetuning.model_card import adapter_header, model_card
+            from finetuning.public_recipe import public_recipe
+            from finetuning.publication import adapter_files, require_valid
 
             require_beside(recipe, connection, lora_adapter, report)
+            made = made_from(raw_dataset, chat_dataset, quantized_base_model, lora_adapter)
+            repo_id, base_repo = connection.repo_id(recipe.hub.repo), base_repo_of(recipe, connection, made.base_model)
+            header = adapter_header(recipe, repo_id, base_repo, report, made)
+            require_valid(header, recipe.file)
             base = base_of(recipe, connection, quantized_base_model, folder)
-            repo_id = connection.repo_id(recipe.hub.repo)
-            summaries = lora_adapter.summary, chat_dataset.summary, raw_dataset.summary["sources"]
-            card = model_card(recipe, repo_id, plan.fingerprint, base, report, *summaries)
-            files = adapter_files(folder, lora_adapter.path, evaluation_report.path, base, card)
+            texts = {
+                "README.md": model_card(recipe, repo_id, plan.fingerprint, base, report, made, header),
+                "recipe.yaml": public_recipe(recipe, made.adapter, made.base_model, made.sources),
+            }
+            files = adapter_files(folder, lora_adapter.path, evaluation_report.path, base, texts, recipe.name)
             publication = connection.publish(
                 repo_id, files, tag=plan.fingerprint, title=f"Publish {recipe.name}", private=recipe.hub.private
             )
@@ -75,18 +83,40 @@ def published_repo(
     return published(artifact, endpoint)
 
 
+def made_from(raw_dataset: Artifact, chat_dataset: Artifact, base_model: Artifact, adapter: Artifact) -> "Made":
+    """How the adapter came to be, as the manifests tell it."""
+    from finetuning.report import Made
+
+    return Made(
+        adapter=adapter.fingerprint,
+        training=adapter.summary,
+        settings=adapter.sections,
+        versions=adapter.versions,
+        base_model=base_model.resolved["base_model"],
+        sources=raw_dataset.summary["sources"],
+        chat=chat_dataset.summary,
+    )
+
+
+def base_repo_of(recipe: Recipe, connection: HubConnection, resolved: Mapping[str, Any]) -> str:
+    """The repo of the adapter's base model: its own, or where one that came from a package or folder is published."""
+    from finetuning.base_model import repo_name
+
+    return resolved["source"] if resolved["on_hub"] else connection.repo_id(repo_name(recipe.base_model))
+
+
 def base_of(recipe: Recipe, connection: HubConnection, base_model: Artifact, folder: Path) -> "Base":
     """Where the adapter's base model is on the hub; one that came from a package or folder is published there first."""
-    from finetuning.base_model import repo_name
     from finetuning.model_card import Base, base_card
+    from finetuning.public_names import public_base
     from finetuning.publication import base_files
 
     resolved = base_model.resolved["base_model"]
+    repo_id = base_repo_of(recipe, connection, resolved)
     if resolved["on_hub"]:
-        return Base(resolved["source"], resolved["revision"], on_hub=True)
-    source = f"{Path(resolved['source']).name} ({resolved['revision']})"  # of a folder, no more than its name
-    files = base_files(folder, base_model.path, base_card(recipe.base_model, source))
-    repo_id = connection.repo_id(repo_name(recipe.base_model))
+        return Base(repo_id, resolved["revision"], on_hub=True)
+    card = base_card(recipe.base_model, f"{public_base(resolved)} ({resolved['revision']})")
+    files = base_files(folder, base_model.path, card)
     private = recipe.hub.private and not connection.is_public(repo_id)  # other adapters may need it public
     publication = connection.publish(
         repo_id, files, tag=base_model.fingerprint, title="Publish base model", private=private

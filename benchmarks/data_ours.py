@@ -30,7 +30,7 @@ def recipe(rows: str, max_length: int) -> Recipe:
             sources=(SourceSpec(files=(rows,), format="messages"),), eval=EvalSpec(fraction=EVAL_FRACTION)
         ),
         chat=ChatSpec(max_length=max_length, over_length="truncate", tolerance=1.0),
-        hub=HubSpec(repo="benchmark"),
+        hub=HubSpec(repo="benchmark", license="apache-2.0"),
     )
 
 

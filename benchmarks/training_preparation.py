@@ -54,7 +54,7 @@ def recipe(job: Preparation) -> Recipe:
             eval=EvalSpec(fraction=job.eval_rows / wanted),
         ),
         chat=ChatSpec(max_length=MAX_LENGTH, over_length="drop", tolerance=1.0),
-        hub=HubSpec(repo="benchmark"),
+        hub=HubSpec(repo="benchmark", license="apache-2.0"),
     )
 
 

@@ -1,14 +1,18 @@
-"""The README of the published repo: what the adapter does, how it was proved, and how to load it."""
+"""The READMEs of published repos: what a model does, how it was proved, how to load it, how it came to be."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from finetuning.base_model import repo_name
-from finetuning.recipe import BaseModelSpec, Recipe
-from finetuning.report import metrics_table
+from finetuning.loading_code import adapter_code, merged_code
+from finetuning.public_names import public_base
+from finetuning.recipe import BaseModelSpec, QuantizationSpec, Recipe
+from finetuning.report import Made, how_it_was_asked, metrics_table, packages, what_it_saw
 
 CARD = """---
 {header}
@@ -18,43 +22,56 @@ CARD = """---
 
 {summary}
 
-A LoRA adapter for `{base}`. It was published because its evaluation passed the gate of its recipe.
+A LoRA adapter for [`{base}`](/{base}/tree/{commit}). It was published because its evaluation passed the gate of its
+recipe, [recipe.yaml](recipe.yaml), by which it can be trained again.
 
 ## Evaluation
 
-{rows} rows of the eval split, which were never trained on; base and tuned model got the same prompts and decoding.
+{asked}
 
 {table}
 
-![Base beside tuned](evaluation/metrics.png)
+The gate:
 
 {reasons}
 
-The whole report, with samples: [evaluation/report.md](evaluation/report.md).
+![Base beside tuned](evaluation/metrics.png)
+
+More in the [report](evaluation/report.md){samples}.
 
 ## Use
 
 ```python
-from peft import AutoPeftModelForCausalLM
-from transformers import AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("{repo_id}", revision="{tag}")
-model = AutoPeftModelForCausalLM.from_pretrained("{repo_id}", revision="{tag}")
-messages = {messages}
-inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-stop = {{"eos_token_id": tokenizer.convert_tokens_to_ids("{stop_token}"), "pad_token_id": tokenizer.pad_token_id}}
-print(tokenizer.decode(model.generate(**inputs, **stop, max_new_tokens={max_new_tokens}, do_sample=False)[0]))
+{code}
 ```
 
-{quantization}
+{weights}
+
+### What it is for, and where that ends
+
+{limits}
+
+## Data
+
+{data}
 
 ## Training
 
-{steps} steps over {tokens} tokens, {method}. Data: {sources}. Fingerprint of the adapter: `{adapter}`.
+{training}
+
+<details>
+<summary>All settings</summary>
+
+```yaml
+{settings}```
+
+</details>
+
+![Loss while training](evaluation/loss.png)
 """
 METHODS = {
-    "sft": "on completions only",
-    "dpo": "by direct preference optimization of chosen over rejected answers (DPO, beta {beta:g}, {loss_type} loss)",
+    "sft": "supervised, on the assistant's answers alone",
+    "dpo": "direct preference optimization of chosen over rejected answers (DPO, beta {beta:g}, {loss_type} loss)",
 }
 
 
@@ -66,33 +83,43 @@ MERGED_CARD = """---
 
 {summary}
 
-`{base}` with the adapter [{adapter}]({adapter_url}) merged into its weights ({dtype}). It was published because the
-adapter's evaluation passed the gate of its recipe, and the merged model says the same: on {positions} tokens of the
-eval split both find the same token likeliest in {agreement} of the cases, and their probabilities are {kl} nats apart.
+[`{base}`](/{base}/tree/{commit}) with the adapter [`{adapter}`]({adapter_url}) merged into its weights ({dtype}).
+It was published because the adapter's evaluation passed the gate of its recipe, [recipe.yaml](recipe.yaml), and the
+merged model says the same: on {positions} tokens of the eval split both find the same token likeliest in {agreement} of
+the cases, and their probabilities are {kl} nats apart.
 
 ## Evaluation of the adapter
 
-{rows} rows of the eval split, which were never trained on; base and tuned model got the same prompts and decoding.
+{asked}
 
 {table}
 
-The whole report, with samples: [evaluation/report.md](evaluation/report.md).
+![Base beside tuned](evaluation/metrics.png)
+
+More in the [report](evaluation/report.md){samples}.
 
 ## Use
 
 ```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("{repo_id}", revision="{tag}")
-model = AutoModelForCausalLM.from_pretrained("{repo_id}", revision="{tag}")
-messages = {messages}
-inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-print(tokenizer.decode(model.generate(**inputs, max_new_tokens={max_new_tokens}, do_sample=False)[0]))
+{code}
 ```
 
-The weights are those of the base model as the adapter was trained on it: {quantization}. How it was trained is on the
-adapter's page. Fingerprint of the adapter: `{fingerprint}`.
+The weights are those of the base model as the adapter was trained on it: {quantization}.
+
+### What it is for, and where that ends
+
+{limits}
+
+The adapter's [page]({adapter_url}) has its data and how it was trained. Its fingerprint is `{fingerprint}`.
 """
+# By the names that https://hf.co/metrics has. The others are this project's own.
+METRIC_TYPES = {
+    "final-answer": "accuracy",
+    "exact-match": "exact_match",
+    "rouge-l": "rouge",
+    "chrf": "chrf",
+    "perplexity": "perplexity",
+}
 
 
 @dataclass(frozen=True)
@@ -104,53 +131,99 @@ class Base:
     on_hub: bool
 
 
-def model_card(
-    recipe: Recipe,
-    repo_id: str,
-    tag: str,
-    base: Base,
-    report: Mapping[str, Any],
-    trained: Mapping[str, Any],
-    chat: Mapping[str, Any],
-    sources: list[Mapping[str, Any]],
-) -> str:
-    """The card's Markdown with its YAML header; `trained`, `chat` and `sources` are what the manifests say."""
-    header = header_of(
+def adapter_header(
+    recipe: Recipe, repo_id: str, base_repo: str, report: Mapping[str, Any], made: Made
+) -> ModelCardData:
+    """The metadata of an adapter's card, which the Hub shows, filters by and checks."""
+    return header_of(
         recipe,
         repo_id,
-        base_model=base.repo_id,
+        base_model=base_repo,
+        base_model_relation="adapter",
         library_name="peft",
-        tags=["lora", "dagster"],
-        eval_results=[
-            EvalResult(
-                task_type="text-generation",
-                dataset_type="eval-split",
-                dataset_name=f"eval split of {recipe.name}",
-                metric_type=name,
-                metric_value=round(found["tuned"], 4),
-            )
-            for name, found in report["metrics"].items()
-        ],
+        tags=["lora", recipe.training.method, "trl", "dagster"],
+        eval_results=eval_results(recipe, report, made),
     )
+
+
+def merged_header(recipe: Recipe, repo_id: str, base_repo: str) -> ModelCardData:
+    """The metadata of a merged model's card. It claims no results: its own answers were not examined."""
+    return header_of(
+        recipe,
+        repo_id,
+        base_model=base_repo,
+        base_model_relation="finetune",
+        library_name="transformers",
+        tags=["merged", recipe.training.method, "trl", "dagster"],
+    )
+
+
+def header_of(recipe: Recipe, repo_id: str, **more: Any) -> ModelCardData:
+    """The card's metadata: what all cards of a recipe say, and `more`."""
+    return ModelCardData(
+        license=recipe.hub.license,
+        license_name=recipe.hub.license_name,
+        license_link=recipe.hub.license_link,
+        pipeline_tag="text-generation",
+        datasets=sorted({source.hub for source in recipe.dataset.sources if source.hub}) or None,
+        model_name=repo_id.split("/")[-1],
+        **more,
+    )
+
+
+def eval_results(recipe: Recipe, report: Mapping[str, Any], made: Made) -> list[EvalResult]:
+    """What the tuned model scored, in the Hub's form.
+
+    In the card and not in `.eval_results/`, which is for benchmarks that have a leaderboard on the Hub, in whole.
+
+    Source: https://github.com/huggingface/hub-docs/blob/main/modelcard.md, https://huggingface.co/docs/hub/eval-results.
+    """
+    data = {"dataset_name": f"Eval split of {recipe.name}", **dataset_of(recipe, made)}
+    return [
+        EvalResult(
+            task_type="text-generation",
+            metric_type=str(METRIC_TYPES.get(name, name)),
+            metric_name=name,
+            metric_value=round(found["tuned"], 4),
+            **data,
+        )
+        for name, found in report["metrics"].items()
+    ]
+
+
+def dataset_of(recipe: Recipe, made: Made) -> dict[str, Any]:
+    """What the Hub's form has of the data set that the eval rows are from; where that is not one of the Hub, a name."""
+    own = recipe.dataset.eval.sources
+    source, *others = own or recipe.dataset.sources
+    if others or not source.hub:
+        return {"dataset_type": "eval-split"}
+    stem = "eval-00" if own else "train-00"
+    (revision,) = [record["revision"] for record in made.sources if record["stem"] == stem]
+    return {
+        "dataset_type": source.hub,
+        "dataset_config": source.config,
+        "dataset_split": source.split,
+        "dataset_revision": revision,
+    }
+
+
+def model_card(
+    recipe: Recipe, repo_id: str, tag: str, base: Base, report: Mapping[str, Any], made: Made, header: ModelCardData
+) -> str:
+    """The card's Markdown with its YAML header."""
     text = CARD.format(
         header=header.to_yaml(),
         title=repo_id.split("/")[-1],
         summary=recipe.summary,
         base=base.repo_id,
-        rows=report["rows"],
-        table=metrics_table(report["metrics"]).to_markdown(index=False),
+        commit=base.commit,
         reasons="\n".join(f"- {reason}" for reason in report["verdict"]["reasons"]),
-        repo_id=repo_id,
-        tag=tag,
-        messages=example(recipe),
-        stop_token=chat["stop_token"],
-        max_new_tokens=recipe.evaluation.max_new_tokens,
-        quantization=quantization_note(recipe.base_model, base.on_hub),
-        steps=trained["steps"],
-        tokens=f"{trained['tokens']:,}",
-        method=METHODS[recipe.training.method].format(**recipe.training.model_dump()),
-        sources="; ".join(f"{source['source']} at {source['revision']} ({source['rows']} rows)" for source in sources),
-        adapter=report["adapter"],
+        code=adapter_code(recipe, repo_id, tag, made.chat["stop_token"], quantize=base.on_hub),
+        weights=weights_note(recipe.base_model, base.on_hub),
+        data="\n\n".join(what_it_saw(made)),
+        training=training_table(recipe, made),
+        settings=yaml.safe_dump(dict(made.settings), sort_keys=False),
+        **proof(recipe, report),
     )
     return str(ModelCard(text))
 
@@ -162,72 +235,99 @@ def merged_card(
     report: Mapping[str, Any],
     published: Mapping[str, Any],
     merged: Mapping[str, Any],
+    header: ModelCardData,
 ) -> str:
     """The card of the merged model; `published` and `merged` are what the manifests of adapter's repo and model say."""
-    base, quantization = published["base"]["repo_id"], recipe.base_model.quantization
-    # Its answers were not examined themselves, so that the header claims no results for them.
-    header = header_of(
-        recipe,
-        repo_id,
-        base_model=base,
-        base_model_relation="finetune",
-        library_name="transformers",
-        tags=["merged", "dagster"],
-    )
+    quantization = recipe.base_model.quantization
     text = MERGED_CARD.format(
         header=header.to_yaml(),
         title=repo_id.split("/")[-1],
         summary=recipe.summary,
-        base=base,
+        base=published["base"]["repo_id"],
+        commit=published["base"]["commit"],
         adapter=published["repo_id"],
         adapter_url=f"/{published['repo_id']}/tree/{published['tag']}",
         dtype=merged["dtype"],
         positions=f"{merged['positions']:,}",
         agreement=f"{merged['agreement']:.2%}",
         kl=f"{merged['kl']:.5f}",
-        rows=report["rows"],
-        table=metrics_table(report["metrics"]).to_markdown(index=False),
-        repo_id=repo_id,
-        tag=tag,
-        messages=example(recipe),
-        max_new_tokens=recipe.evaluation.max_new_tokens,
+        code=merged_code(recipe, repo_id, tag),
         quantization=f"quantized to {quantization.bits} bits and back" if quantization else "not quantized",
         fingerprint=report["adapter"],
+        **proof(recipe, report),
     )
     return str(ModelCard(text))
 
 
-def header_of(recipe: Recipe, repo_id: str, **more: Any) -> ModelCardData:
-    """The card's metadata: what all cards of a recipe say, and `more`."""
-    return ModelCardData(
-        license=recipe.hub.license,
-        pipeline_tag="text-generation",
-        datasets=sorted({source.hub for source in recipe.dataset.sources if source.hub}) or None,
-        model_name=repo_id.split("/")[-1],
-        **more,
-    )
+def proof(recipe: Recipe, report: Mapping[str, Any]) -> dict[str, str]:
+    """The parts of a card on the evaluation, which the adapter and the merged model have in common."""
+    return {
+        "asked": how_it_was_asked(report["rows"]),
+        "table": metrics_table(report["metrics"]).to_markdown(index=False, disable_numparse=True),
+        "samples": ", with answers of both side by side" if recipe.evaluation.samples else "",
+        "limits": "\n".join(f"- {limit}" for limit in limits(recipe, report)),
+    }
 
 
-def example(recipe: Recipe) -> list[dict[str, str]]:
-    """Messages to try the model on."""
-    system = recipe.dataset.sources[0].system
-    return [*([{"role": "system", "content": system}] if system else []), {"role": "user", "content": "…"}]
-
-
-def quantization_note(spec: BaseModelSpec, on_hub: bool) -> str:
-    """How the base model has to be loaded for the answers that were evaluated."""
-    quantization = spec.quantization
-    if quantization is None:
-        return "The base model was not quantized."
-    if not on_hub:
-        return f"The base repo holds the {quantization.bits}-bit weights that were trained and evaluated on."
-    arguments = "load_in_8bit=True"
-    if quantization.bits == 4:
-        arguments = (
-            f'load_in_4bit=True, bnb_4bit_quant_type="{quantization.type}", '
-            f'bnb_4bit_use_double_quant={quantization.double}, bnb_4bit_compute_dtype="{spec.dtype}"'
+def limits(recipe: Recipe, report: Mapping[str, Any]) -> list[str]:
+    """What nobody should expect of the model, a sentence each."""
+    evaluation, quantization = recipe.evaluation, recipe.base_model.quantization
+    own = recipe.dataset.eval.sources is not None
+    origin = "data sets of their own" if own else "the data that it was trained on, so that they say little about other"
+    found = [
+        "It is for what the line below its name says, asked through the chat template that its tokenizer carries.",
+        f"It was examined on {report['rows']} rows, drawn from {origin}.",
+        f"Answers were greedy and had at most {evaluation.max_new_tokens} tokens. Sampling was not evaluated.",
+        f"It learned from rows of at most {recipe.chat.max_length} tokens, in the languages and on the subjects of its "
+        "data.",
+        "Nobody examined whether it is safe, fair or true beyond these figures, or what it forgot of what the base "
+        "model could do. It is no source of advice to rely on unread.",
+        "What base model and data are licensed under holds beside its own licence.",
+    ]
+    if quantization:
+        found.insert(
+            2, f"The base model had {quantization.bits} bits a weight throughout; with others, answers differ."
         )
-    return f"For the answers that were evaluated, pass `quantization_config=BitsAndBytesConfig({arguments})` as well."
+    return found
+
+
+def training_table(recipe: Recipe, made: Made) -> str:
+    """How it was trained, with what, and what that took: a line each."""
+    trained, lora, quantization = made.training, recipe.lora, recipe.base_model.quantization
+    together = f", {trained['processes']} processes" if trained["processes"] > 1 else ""
+    targets = lora.target_modules if isinstance(lora.target_modules, str) else ", ".join(lora.target_modules)
+    lines = {
+        "base model": f"{public_base(made.base_model)} at `{made.base_model['revision']}`",
+        "method": METHODS[recipe.training.method].format(**recipe.training.model_dump()),
+        "adapter": f"LoRA on {targets}, r {lora.r}, alpha {lora.lora_alpha}, dropout {lora.lora_dropout:g}: "
+        f"{trained['trainable_parameters']:,} parameters",
+        "precision": f"{recipe.base_model.dtype}; base model {in_words(quantization)}",
+        "length": f"{trained['steps']:,} steps, {trained['tokens']:,} tokens; learning rate "
+        f"{recipe.training.learning_rate:g}, {recipe.training.lr_scheduler_type}",
+        "loss": f"{trained['train_loss']:.3f} on train, {trained['eval_loss']:.3f} on eval",
+        "took": f"{trained['training_seconds']:,.0f} s at {trained['tokens_per_second']:,.0f} tokens/s, "
+        f"{trained['peak_memory_mb']:,} MiB at most",
+        "machine": f"{trained['device']}{together}, attention by {trained['attention']}",
+        **({"curves": "`runs`, for TensorBoard"} if "tensorboard" in recipe.training.report_to else {}),
+        "packages": packages(made),
+        "fingerprint": f"`{made.adapter}`",
+    }
+    return pd.DataFrame(lines.items(), columns=["", " "]).to_markdown(index=False, disable_numparse=True)
+
+
+def in_words(quantization: QuantizationSpec | None) -> str:
+    """How a base model's weights are stored."""
+    if quantization is None:
+        return "not quantized"
+    double = ", its scales too" if quantization.double else ""
+    return f"quantized to {quantization.bits} bits ({quantization.type or 'int8'}{double})"
+
+
+def weights_note(spec: BaseModelSpec, on_hub: bool) -> str:
+    """Which weights of the base model that is, beside those that were evaluated."""
+    if spec.quantization is None or on_hub:
+        return "This is how it was evaluated: on the base model's own commit, with its weights stored alike."
+    return f"The base repo holds the {spec.quantization.bits}-bit weights that it was trained and evaluated on."
 
 
 def base_card(spec: BaseModelSpec, source: str) -> str:

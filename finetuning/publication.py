@@ -4,6 +4,12 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub.errors import HfHubHTTPError
+
+from finetuning.errors import FinetuningError
+from finetuning.event_files import write_curves
+from finetuning.hub_errors import UNREACHABLE
 from finetuning.loftq import FILE
 from finetuning.model_card import Base
 
@@ -12,36 +18,67 @@ LEFT_OUT = {"README.md", "adapter_config.json", "artifact.json", "summary.json",
 REPORT_FILES = ("report.md", "report.json", "metrics.png", "loss.png")
 
 
-def adapter_files(folder: Path, adapter: Path, report: Path, base: Base, card: str) -> Mapping[str, Path]:
-    """Adapter, tokenizer, card and report; the adapter's configuration names its base by repo id and commit.
+def adapter_files(
+    folder: Path, adapter: Path, report: Path, base: Base, texts: Mapping[str, str], name: str
+) -> Mapping[str, Path]:
+    """Adapter, tokenizer, report, curves and texts; the adapter's configuration names its base by repo id and commit.
 
     What has to be written for it goes into `folder`.
+
+    Args:
+        texts: what the files of the repo that are text hold, by name: card and recipe.
+        name: what TensorBoard calls the run.
     """
     config = json.loads((adapter / "adapter_config.json").read_text())
     config |= {"base_model_name_or_path": base.repo_id, "revision": base.commit}
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2))
-    (folder / "README.md").write_text(card)
-    kept = {path.name: path for path in adapter.iterdir() if path.is_file() and path.name not in LEFT_OUT}
-    written = {name: folder / name for name in ("adapter_config.json", "README.md")}
-    return {**kept, **written, **{f"evaluation/{name}": report / name for name in REPORT_FILES}}
+    # Where the Hub finds event files, it shows them in a tab of their own.
+    curves = write_curves(adapter / "tensorboard", folder / "runs" / name, name)
+    return {
+        **kept_of(adapter),
+        **written(folder, {**texts, "adapter_config.json": json.dumps(config, indent=2)}),
+        **({curves.relative_to(folder).as_posix(): curves} if curves else {}),
+        **report_files(report),
+    }
+
+
+def merged_files(folder: Path, merged: Path, report: Path, texts: Mapping[str, str]) -> Mapping[str, Path]:
+    """A merged model with its tokenizer, the report on its adapter, and the texts, which are written into `folder`."""
+    return {**kept_of(merged), **written(folder, texts), **report_files(report)}
 
 
 def base_files(folder: Path, base_model: Path, card: str) -> Mapping[str, Path]:
     """Weights, configuration and tokenizer of a base model, with a card that is written into `folder`."""
     readme = folder / "base.md"
     readme.write_text(card)
-    return {
-        **{path.name: path for path in base_model.iterdir() if path.is_file() and path.name not in LEFT_OUT},
-        "README.md": readme,
-    }
+    return {**kept_of(base_model), "README.md": readme}
 
 
-def merged_files(folder: Path, merged: Path, report: Path, card: str) -> Mapping[str, Path]:
-    """A merged model with its tokenizer, a card that is written into `folder`, and the report on its adapter."""
-    readme = folder / "README.md"
-    readme.write_text(card)
-    return {
-        **{path.name: path for path in merged.iterdir() if path.is_file() and path.name not in LEFT_OUT},
-        "README.md": readme,
-        **{f"evaluation/{name}": report / name for name in REPORT_FILES},
-    }
+def kept_of(artifact: Path) -> dict[str, Path]:
+    """The files of an artifact's folder that are published as they are."""
+    return {path.name: path for path in artifact.iterdir() if path.is_file() and path.name not in LEFT_OUT}
+
+
+def written(folder: Path, texts: Mapping[str, str]) -> dict[str, Path]:
+    """The files that `folder` then holds."""
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    return {name: folder / name for name in texts}
+
+
+def report_files(report: Path) -> dict[str, Path]:
+    """The report's pages and plots; its samples and answers stay here."""
+    return {f"evaluation/{name}": report / name for name in REPORT_FILES}
+
+
+def require_valid(header: ModelCardData, where: str) -> None:
+    """Nothing, when the hub takes a card with this metadata; asked before anything is published.
+
+    Raises:
+        FinetuningError: it does not.
+    """
+    try:
+        ModelCard(f"---\n{header.to_yaml()}\n---\n").validate()
+    except ValueError as error:
+        raise FinetuningError(f"{where}: nothing was published: the hub refuses the model card: {error}") from error
+    except (HfHubHTTPError, *UNREACHABLE):
+        return  # the commit asks it again, and says why when the hub does not answer

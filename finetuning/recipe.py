@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from finetuning.licenses import LICENSES, OTHER
 from finetuning.recipe_errors import RecipeError, as_yaml, contradiction, mistakes, nearest, section_mistake, shown
 from finetuning.recipe_rules import LONGEST_NAME, contradictions
 from finetuning.recipe_yaml import read_yaml
@@ -615,6 +616,12 @@ class EvaluationSpec(Spec):
     rows: Count = Field(default=200, description="Most eval rows that are answered.")
     max_new_tokens: Count = Field(default=256, description="Most tokens of one answer.")
     batch_size: Count = Field(default=32, description="Prompts that are answered together.")
+    samples: int = Field(
+        default=3,
+        ge=0,
+        description="Most eval rows of each kind (better, worse, still wrong) that the report shows, with both "
+        "answers. The report is published: with 0 no text of the data leaves this machine.",
+    )
     benchmarks: Annotated[tuple[Text, ...], Field(strict=False)] = Field(
         default=(), description="lm-eval task names. This version runs none: leave it empty."
     )
@@ -698,9 +705,13 @@ class HubSpec(Spec):
     """Where the adapter is published."""
 
     repo: Text = Field(description="Name of the repo (`phi-2-basic-maths`), or `namespace/name`.")
-    license: Text | None = Field(
-        default=None, description="The Hub's identifier of the adapter's licence (`apache-2.0`)."
+    license: Text = Field(
+        description="The Hub's identifier of the adapter's licence (`apache-2.0`, `mit`, `gemma`, `llama3.2`, …), "
+        "which the licences of base model and data have to allow. `other`, with `license_name` and `license_link`, "
+        "for one that the Hub does not know.",
     )
+    license_name: Text | None = Field(default=None, description="What a licence is called that is `other`.")
+    license_link: Text | None = Field(default=None, description="Address of the text of a licence that is `other`.")
     private: bool = Field(default=True, description="Whether only you, or your organisation, see the repo.")
 
     @field_validator("repo")
@@ -723,9 +734,24 @@ class HubSpec(Spec):
 
     @field_validator("license")
     @classmethod
-    def _an_identifier(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"[a-z0-9]+([.-][a-z0-9]+)*", value):
-            raise ValueError(f"{value!r} is no licence identifier of the Hub; write apache-2.0, mit, gemma, …")
+    def _a_license_of_the_hub(cls, value: str) -> str:
+        if value not in LICENSES:
+            raise ValueError(
+                f"{value!r} is no licence that the Hub has an identifier for{nearest(value.lower(), LICENSES)}. For "
+                "another one write license: other, with license_name and license_link"
+            )
+        return value
+
+    @field_validator("license_name", "license_link")
+    @classmethod
+    def _only_of_other(cls, value: str | None, info: ValidationInfo) -> str | None:
+        license = info.data.get("license")
+        if license == OTHER and value is None:
+            raise ValueError("missing, which license: other needs to say what may be done with the adapter")
+        if license not in (OTHER, None) and value is not None:
+            raise ValueError(f"{value!r} would be ignored: the Hub knows {license} itself; leave it out")
+        if info.field_name == "license_link" and value is not None and not value.startswith(("https://", "http://")):
+            raise ValueError(f"{value!r} is no address; write one that begins with https:")
         return value
 
 

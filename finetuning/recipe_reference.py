@@ -11,9 +11,9 @@ INTRODUCTION = """\
 # Recipe
 
 Everything about one run is in one YAML file, `recipes/NAME.yaml`. Folders of your own, named in `FINETUNING_RECIPES`
-and separated by `:`, are read as well. `summary`, `base_model`, `dataset.sources` and `hub.repo` are required; whatever
-else is left out has the default below. Library settings keep the library's own names. Paths are relative to the folder
-that a command is run in.
+and separated by `:`, are read as well. `summary`, `base_model`, `dataset.sources`, `hub.repo` and `hub.license` are
+required; whatever else is left out has the default below. Library settings keep the library's own names. Paths are
+relative to the folder that a command is run in.
 
 ```yaml
 summary: Phi-2 solves grade-school maths step by step

@@ -1,4 +1,8 @@
-"""The evaluation report: one Markdown page for people, one JSON file for programs, and the plots of the page."""
+"""The evaluation report: one Markdown page for people, one JSON file for programs, and the plots of the page.
+
+Both are published with the model. Of the data they hold the samples that the recipe allows, and no folder of this
+machine is named.
+"""
 
 import json
 import textwrap
@@ -11,10 +15,10 @@ import pandas as pd
 import yaml
 
 from finetuning.plots import base_beside_tuned, loss_curve
+from finetuning.public_names import public_base, public_drops, public_source
 from finetuning.recipe import UNBOUNDED
 from finetuning.verdict import change_of
 
-SAMPLES_SHOWN = 3
 COLUMN = 56  # letters of an answer in a line
 FEW_ROWS = 30
 PLOTS = ("metrics.png", "loss.png")
@@ -36,9 +40,9 @@ class Made(NamedTuple):
     versions: Mapping[str, str]
     """Versions of the packages, by name."""
     base_model: Mapping[str, Any]
-    """Where the base model came from: `source`, `revision`."""
+    """Where the base model came from: `source`, `revision`, `on_hub`."""
     sources: Sequence[Mapping[str, Any]]
-    """Of each data set `source`, `revision` and `rows`."""
+    """Of each data set `stem`, `split`, `source`, `revision` and `rows`."""
     chat: Mapping[str, Any]
     """`train_rows`, `eval_rows`, `supervised_tokens`, and `dropped`: reason, rows and an example's place."""
 
@@ -50,11 +54,13 @@ def write_report(
     made: Made,
     found: Mapping[str, Any],
     verdict: Mapping[str, Any],
+    shown: int = 3,
 ) -> dict[str, Any]:
     """The numbers of the report that `folder` then holds: report.md, report.json, two plots and samples.parquet.
 
     Args:
         found: what `evaluate` returned, and as `answering` what it took each model to answer.
+        shown: most samples of each kind that the page shows (`evaluation.samples`).
     """
     training = made.training
     (folder / "metrics.png").write_bytes(base_beside_tuned(found["metrics"]))
@@ -72,7 +78,7 @@ def write_report(
         "verdict": verdict,
     }
     (folder / "report.json").write_text(json.dumps(report, indent=2, allow_nan=False))
-    (folder / "report.md").write_text(markdown(name, summary, made, found, verdict))
+    (folder / "report.md").write_text(markdown(name, summary, made, found, verdict, shown))
     return report
 
 
@@ -100,8 +106,11 @@ def metrics_table(metrics: Mapping[str, Mapping[str, Any]], before: str = "base"
     return pd.DataFrame(rows)
 
 
-def markdown(name: str, summary: str, made: Made, found: Mapping[str, Any], verdict: Mapping[str, Any]) -> str:
+def markdown(
+    name: str, summary: str, made: Made, found: Mapping[str, Any], verdict: Mapping[str, Any], shown: int
+) -> str:
     """The page, with its plots as files beside it."""
+    less_is_better = not next(iter(found["metrics"].values()))["higher_is_better"]
     outcome = "**Passed**: may be published." if verdict["passed"] else "**Failed**: will not be published."
     parts = [
         f"# {name}: base beside tuned",
@@ -112,7 +121,7 @@ def markdown(name: str, summary: str, made: Made, found: Mapping[str, Any], verd
         "![Base beside tuned](metrics.png)",
         *beside_published(found["published"]),
         "## Samples",
-        *samples(found["samples"], less_is_better=not next(iter(found["metrics"].values()))["higher_is_better"]),
+        *samples(found["samples"], less_is_better, shown),
         *what_was_trained(made),
         "## What the evaluation took",
         answering_table(found["answering"]).to_markdown(index=False),
@@ -143,27 +152,42 @@ def how_it_was_asked(rows: int) -> str:
 
 def what_was_trained(made: Made) -> list[str]:
     """The parts of the page on data, base model, settings and training."""
-    trained, chat = made.training, made.chat
-    dropped = pd.DataFrame(chat["dropped"], columns=["reason", "rows", "example"])
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(made.versions.items()))
+    trained = made.training
     return [
         "## What was trained",
-        f"Adapter `{made.adapter}` for {made.base_model['source']} at `{made.base_model['revision']}`: "
+        f"Adapter `{made.adapter}` for {public_base(made.base_model)} at `{made.base_model['revision']}`: "
         f"{trained['trainable_parameters']:,} parameters, {trained['steps']} steps, {trained['tokens']:,} tokens in "
         f"{trained['training_seconds']:.0f} s ({trained['tokens_per_second']:.0f} tokens/s) on {trained['device']} "
         f"with {trained['attention']}, at most {trained['peak_memory_mb']:,} MiB. Loss {trained['train_loss']:.3f} on "
         f"train, {trained['eval_loss']:.3f} on eval.",
         "![Loss while training](loss.png)",
         "### Data",
-        pd.DataFrame(made.sources)[["source", "revision", "rows"]].to_markdown(index=False),
+        *what_it_saw(made),
+        "### Settings",
+        quoted(yaml.safe_dump(dict(made.settings), sort_keys=False)),
+        f"With {packages(made)}.",
+    ]
+
+
+def what_it_saw(made: Made) -> list[str]:
+    """The parts of a page on sources, splits and dropped rows."""
+    chat, dropped = made.chat, pd.DataFrame(public_drops(made.chat["dropped"]))
+    sources = [
+        {"source": public_source(record)} | {key: record[key] for key in ("revision", "rows", "split")}
+        for record in made.sources
+    ]
+    return [
+        pd.DataFrame(sources).to_markdown(index=False, disable_numparse=True),
         f"{chat['train_rows']:,} rows to train on, with {chat['supervised_tokens']:,} learned tokens; "
         f"{chat['eval_rows']:,} rows kept for evaluation. "
         + ("Rows that are in neither:" if len(dropped) else "No row was dropped."),
         *([dropped.to_markdown(index=False)] if len(dropped) else []),
-        "### Settings",
-        quoted(yaml.safe_dump(dict(made.settings), sort_keys=False)),
-        f"With {versions}.",
     ]
+
+
+def packages(made: Made) -> str:
+    """Names and versions of the packages that it was trained with."""
+    return ", ".join(f"{name} {version}" for name, version in sorted(made.versions.items()))
 
 
 def answering_table(answering: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
@@ -178,7 +202,7 @@ def answering_table(answering: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def samples(rows: Sequence[Mapping[str, Any]], less_is_better: bool = False) -> list[str]:
+def samples(rows: Sequence[Mapping[str, Any]], less_is_better: bool = False, shown: int = 3) -> list[str]:
     """The part of the page on rows that got better, that got worse, and that are still wrong, those furthest first."""
     sign = -1 if less_is_better else 1
     gains = [(sign * (row["tuned_score"] - row["base_score"]), row) for row in rows]
@@ -188,13 +212,16 @@ def samples(rows: Sequence[Mapping[str, Any]], less_is_better: bool = False) -> 
         "Got worse": sorted((x for x in gains if x[0] < 0), key=lambda x: x[0]),
         "Stayed wrong": [x for x in gains if x[0] == 0 and x[1]["tuned_score"] != best],
     }
-    return [samples_of(kind, [row for _, row in found], len(rows)) for kind, found in kinds.items()]
+    return [
+        *([] if shown else ["Numbers alone: the recipe says `evaluation.samples: 0`."]),
+        *(samples_of(kind, [row for _, row in found], len(rows), shown) for kind, found in kinds.items()),
+    ]
 
 
-def samples_of(kind: str, matching: Sequence[Mapping[str, Any]], rows: int) -> str:
+def samples_of(kind: str, matching: Sequence[Mapping[str, Any]], rows: int, shown: int) -> str:
     """The first few samples of a kind, with how many there are, both answers side by side."""
     blocks = [f"### {kind}: {len(matching)} of {rows}"]
-    for sample in matching[:SAMPLES_SHOWN]:
+    for sample in matching[:shown]:
         for title, key in (("Question", "question"), ("Reference", "reference")):
             blocks.append(f"**{title}**\n\n{quoted(sample[key])}")
         answers = side_by_side(("BASE", sample["base"]), ("TUNED", sample["tuned"]))

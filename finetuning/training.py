@@ -16,7 +16,7 @@ from datasets import Dataset
 from peft.tuners.tuners_utils import BaseTunerLayer
 from pydantic import BaseModel, ConfigDict, Field
 from transformers import AutoTokenizer
-from transformers.integrations import get_available_reporting_integrations
+from transformers.integrations import TensorBoardCallback, get_available_reporting_integrations
 from trl import SFTConfig, pack_dataset
 
 from finetuning.checkpoints import complete, require_space, step_of
@@ -91,6 +91,26 @@ class BatchSize:
         return BatchSize(-(-self.rows // 2), self.accumulation * 2)
 
 
+class Curves(TensorBoardCallback):
+    """Writes TensorBoard's file into `folder`, until it is told to end.
+
+    The evaluation after the training belongs to it too. transformers would begin another file for that, by the same
+    name where the training took less than a second.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.logging_dir = str(folder)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **settings: Any) -> None:
+        """Nothing, which is not what it does in transformers."""
+
+    def finish(self) -> None:
+        """Nothing; all points are in the file."""
+        if self.tb_writer:
+            self.tb_writer.close()
+
+
 def train(job: TrainingJob, progress: Progress, hang: Path | None = None) -> dict[str, Any]:
     """The summary of the adapter that `job.output` then holds, with its tokenizer.
 
@@ -129,6 +149,7 @@ def _train(job: TrainingJob, progress: Progress, size: BatchSize, hang: Path) ->
     tokenizer = AutoTokenizer.from_pretrained(job.chat_dataset / "tokenizer", trust_remote_code=trust)
     new_tokens = give_rows(model, tokenizer, job.base_model, job.where, trust)
     interruption, watchdog = Interruption(), Watchdog(hang, job.training.step_timeout_minutes * 60)
+    curves = Curves(job.checkpoints / "tensorboard")  # which outlives a failure, as checkpoints do
     callback = TrainingProgress(progress, job.where, job.training, interruption, watchdog)
     trainer = trainer_class(job.training)(
         model=model,
@@ -137,7 +158,7 @@ def _train(job: TrainingJob, progress: Progress, size: BatchSize, hang: Path) ->
         eval_dataset=tokens_of(job.chat_dataset / "eval.parquet", job.training.method),
         processing_class=tokenizer,
         peft_config=lora_config(job.lora, model, new_tokens, job.where),
-        callbacks=[callback],
+        callbacks=[callback, *([curves] if "tensorboard" in job.training.report_to else [])],
         rows_per_step=job.training.per_device_train_batch_size * job.training.gradient_accumulation_steps * processes(),
         order=job.training.train_sampling_strategy,
         own_head=model.device.type == "cpu" or trains_head(model, job.lora, new_tokens),
@@ -166,6 +187,7 @@ def _train(job: TrainingJob, progress: Progress, size: BatchSize, hang: Path) ->
             job.output, save_embedding_layers=False, path_initial_model_for_weight_conversion=start and str(start)
         )
         if (events := job.checkpoints / "tensorboard").exists():
+            curves.finish()
             shutil.copytree(events, job.output / "tensorboard", dirs_exist_ok=True)
         tokenizer.save_pretrained(job.output)
     return _summary(trainer, metrics, size)
@@ -315,7 +337,7 @@ def sft_config(job: TrainingJob, size: BatchSize) -> SFTConfig:
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
         save_strategy="no",
-        report_to=trackers(job),
+        report_to=[name for name in trackers(job) if name != "tensorboard"],  # which `Curves` writes
         disable_tqdm=True,
         # The filter replaces a loss that is not a number by the mean of those before it.
         logging_nan_inf_filter=False,
@@ -326,12 +348,11 @@ def sft_config(job: TrainingJob, size: BatchSize) -> SFTConfig:
 
 
 def trackers(job: TrainingJob) -> list[str]:
-    """The names of the recipe's trackers. TensorBoard's files outlive a failure, as checkpoints do.
+    """The names of the recipe's trackers.
 
     Raises:
         FinetuningError: one of them is not installed.
     """
-    os.environ["TENSORBOARD_LOGGING_DIR"] = str(job.checkpoints / "tensorboard")
     there = get_available_reporting_integrations()
     for name in job.training.report_to:
         if name not in there:

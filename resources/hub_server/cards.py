@@ -2,16 +2,19 @@
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from finetuning.licenses import LICENSES
 from resources.hub_server.access import json_object
-from resources.hub_server.store import Store, Tree
+from resources.hub_server.store import Store, Tree, is_repo_id
 
 BLOCK = re.compile(r"---\r?\n(.*?)\r?\n---", re.DOTALL)
+RELATIONS = ("adapter", "merge", "quantized", "finetune")
 
 
 def card_of(store: Store, tree: Tree) -> dict[str, Any]:
@@ -29,10 +32,77 @@ async def validate_yaml(request: Request) -> Response:
     body = await json_object(request)
     try:
         card = _metadata(body["content"])
+        faults = [] if card is None else list(faults_of(card))
     except yaml.YAMLError as error:
-        return JSONResponse({"errors": [{"message": f"YAML Metadata Error: {error}"}], "warnings": []}, 400)
-    missing = [] if card is not None else [{"message": "empty or missing yaml metadata in repo card"}]
-    return JSONResponse({"errors": [], "warnings": missing})
+        card, faults = {}, [f"YAML Metadata Error: {error}"]
+    if faults and "text/plain" in request.headers.get("accept", ""):
+        return PlainTextResponse("\n".join(faults), 400)
+    missing = ["empty or missing yaml metadata in repo card"] if card is None else []
+    reply = {"errors": [{"message": fault} for fault in faults], "warnings": [{"message": text} for text in missing]}
+    return JSONResponse(reply, 400 if faults else 200)
+
+
+def faults_of(card: object) -> Iterator[str]:
+    """What is wrong with a card's metadata, in words like the Hub's.
+
+    It looks at less than the Hub does: at licence, base model, data sets, tags and results.
+
+    Source: https://github.com/huggingface/hub-docs/blob/main/modelcard.md and .../docs/hub/model-cards.md.
+    """
+    if not isinstance(card, dict):
+        yield "the metadata must be an object"
+        return
+    licenses = card.get("license", [])
+    if not all(license in LICENSES for license in (licenses if isinstance(licenses, list) else [licenses])):
+        yield f'"license" must be one of [{", ".join(LICENSES)}, array]'
+    yield from _wrong_ids(card, "base_model", "models")
+    yield from _wrong_ids(card, "datasets", "datasets")
+    if card.get("base_model_relation", RELATIONS[0]) not in RELATIONS:
+        yield f'"base_model_relation" must be one of [{", ".join(RELATIONS)}]'
+    for key in ("pipeline_tag", "library_name", "license_name", "license_link"):
+        if not isinstance(card.get(key, ""), str):
+            yield f'"{key}" must be a string'
+    tags = card.get("tags", [])
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        yield '"tags" must be an array of strings'
+    yield from _wrong_results(card.get("model-index", []))
+
+
+def _wrong_ids(card: dict[str, Any], key: str, kind: str) -> Iterator[str]:
+    value = card.get(key, [])
+    for name in value if isinstance(value, list) else [value]:
+        # Some old repos have no namespace.
+        if not isinstance(name, str) or not is_repo_id(kind, name if "/" in name else f"namespace/{name}"):
+            yield f'"{key}" with value "{name}" is not valid. Use a {kind[:-1]} id from https://hf.co/{kind}.'
+
+
+def _wrong_results(index: object) -> Iterator[str]:
+    """What the results of a card have not: each of them has a task, a data set, and metrics with a value."""
+    if not isinstance(index, list):
+        yield '"model-index" must be an array'
+        return
+    for i, model in enumerate(index):
+        yield from _missing(model, ("name", "results"), f"model-index[{i}]")
+        for j, result in enumerate(_items(model, "results")):
+            place = f"model-index[{i}].results[{j}]"
+            yield from _missing(result, ("task", "dataset", "metrics"), place)
+            for key, needed in (("task", ("type",)), ("dataset", ("type", "name"))):
+                if isinstance(result, dict) and key in result:
+                    yield from _missing(result[key], needed, f"{place}.{key}")
+            for k, metric in enumerate(_items(result, "metrics")):
+                yield from _missing(metric, ("type", "value"), f"{place}.metrics[{k}]")
+
+
+def _items(record: object, key: str) -> list[Any]:
+    value = record.get(key) if isinstance(record, dict) else None
+    return value if isinstance(value, list) else []
+
+
+def _missing(record: object, keys: tuple[str, ...], place: str) -> Iterator[str]:
+    there = record if isinstance(record, dict) else {}
+    for key in keys:
+        if there.get(key) in (None, "", []):
+            yield f'"{place}.{key}" is required'
 
 
 def _metadata(readme: str) -> object:

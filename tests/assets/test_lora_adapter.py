@@ -37,7 +37,7 @@ def recipe_of(base_model: dict[str, Any] | None = None, training: dict[str, Any]
             "base_model": {"repo": "someone/model", **(base_model or {})},
             "dataset": {"sources": [{"generator": "linear-equations", "rows": 10}]},
             "training": training or {},
-            "hub": {"repo": "tiny"},
+            "hub": {"repo": "tiny", "license": "mit"},
         }
     )
 

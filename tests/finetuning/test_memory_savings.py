@@ -19,7 +19,7 @@ def recipe_of(training: dict[str, Any] | None = None, lora: dict[str, Any] | Non
             "chat": {"max_length": 32},
             "lora": lora or {},
             "training": {**passes, **(training or {})},
-            "hub": {"repo": "tiny"},
+            "hub": {"repo": "tiny", "license": "mit"},
         }
     )
 

@@ -19,7 +19,7 @@ SHORT = """\
 summary: A model that answers
 base_model: {repo: some/model}
 dataset: {sources: [{hub: some/data, format: messages}]}
-hub: {repo: some-adapter}
+hub: {repo: some-adapter, license: mit}
 """
 
 # A data set of preferences.
@@ -91,7 +91,8 @@ WRONG = {
         ["dataset.sources[0].columns.on: the key is a number, a date, or true or false for YAML; quote it"],
     ),
     "key that YAML reads as true": ("on: 2", ["on: the key is a number, a date, or true or false for YAML"]),
-    "missing": ("hub: {}", ["hub.repo: missing. Name of the repo"]),
+    "missing": ("hub: {license: mit}", ["hub.repo: missing. Name of the repo"]),
+    "no licence": ("hub: {repo: a}", ["hub.license: missing. The Hub's identifier of the adapter's licence"]),
     "empty text": ("summary: ''", ["summary: '' is empty."]),
     "empty section": ("chat:", ["chat: null is not a section", "leave the key out"]),
     "list for a section": ("chat: [1]", ["chat: [1] is not a section of `key: value` lines"]),
@@ -104,7 +105,7 @@ WRONG = {
     "float for a whole number": ("lora: {r: 2.0}", ["lora.r: 2.0 is not a whole number; write 2"]),
     "fraction for a whole number": ("lora: {r: 2.5}", ["lora.r: 2.5 is not a whole number"]),
     "text for true": ("training: {packing: 'yes'}", ["'yes' is text, not true or false; write true"]),
-    "1 for true": ("hub: {repo: a, private: 1}", ["hub.private: 1 is not true or false; write true"]),
+    "1 for true": ("hub: {repo: a, license: mit, private: 1}", ["hub.private: 1 is not true or false; write true"]),
     "number for text": ("base_model: {repo: a/b, revision: 123}", ['revision: 123 is not text; write "123"']),
     "true for text": ("summary: yes", ["summary: true is not text; write the word in quotes"]),
     "text for a list": ("base_model: {repo: a/b, attention: sdpa}", ["'sdpa' is text, not a list; write [sdpa]"]),
@@ -255,11 +256,27 @@ WRONG = {
     ),
     "benchmarks": ("evaluation: {benchmarks: [mmlu]}", ["[mmlu] would be ignored: this version runs no benchmarks"]),
     "a name that is too long with its ending": (
-        f"merge: {{dtype: bfloat16}}\nhub: {{repo: {'x' * 90}}}",
+        f"merge: {{dtype: bfloat16}}\nhub: {{license: mit, repo: {'x' * 90}}}",
         ["hub.repo", "with -merged would be longer than the 96"],
     ),
-    "repo with three parts": ("hub: {repo: a/b/c}", ["hub.repo: 'a/b/c' is no name that the Hub takes"]),
-    "licence in words": ("hub: {repo: a, license: Apache 2}", ["hub.license: 'Apache 2' is no licence identifier"]),
+    "repo with three parts": ("hub: {repo: a/b/c, license: mit}", ["hub.repo: 'a/b/c' is no name that the Hub takes"]),
+    "licence in words": (
+        "hub: {repo: a, license: Apache 2}",
+        ["hub.license: 'Apache 2' is no licence that the Hub has an identifier for; nearest is apache-2.0"],
+    ),
+    "a licence without a text": (
+        "hub: {repo: a, license: other, license_name: ours}",
+        ["hub.license_link: missing, which license: other needs"],
+    ),
+    "a licence that is named twice": (
+        "hub: {repo: a, license: mit, license_name: MIT}",
+        ["hub.license_name: 'MIT' would be ignored: the Hub knows mit itself"],
+    ),
+    "no address": (
+        "hub: {repo: a, license: other, license_name: ours, license_link: LICENSE}",
+        ["hub.license_link: 'LICENSE' is no address; write one that begins with https:"],
+    ),
+    "samples": ("evaluation: {samples: -1}", ["evaluation.samples: -1 is not at least 0"]),
     "text cut off by a comment": ("summary: End with #### and it.", ["summary: the text ends before '#### and it.'"]),
     "same key twice": ("lora: {r: 8, r: 16}", ["lora.r: the key is there twice; the first is on line"]),
     "same section twice": ("lora: {r: 8}\nlora: {bias: none}", ["lora: the key is there twice"]),
@@ -359,6 +376,7 @@ hub: {private: yes}
         ("short.yaml:16", "training.warmup_steps"),
         ("short.yaml:17", "evaluation.gate"),
         ("short.yaml:18", "hub.repo"),
+        ("short.yaml:18", "hub.license"),
     ]
 
 
@@ -556,7 +574,7 @@ def test_repo_names_are_those_that_the_hub_client_takes():
 
 def recipe_takes(name: str) -> bool:
     try:
-        recipes.HubSpec(repo=name)
+        recipes.HubSpec(repo=name, license="mit")
     except ValidationError:
         return False
     return True

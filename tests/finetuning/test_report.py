@@ -31,8 +31,21 @@ MADE = Made(
     },
     settings={"lora": {"r": 16}, "training": {"learning_rate": 0.001}},
     versions={"torch": "2.13.0", "peft": "0.21.2"},
-    base_model={"source": "microsoft/phi-2", "revision": "810d367871c1d460086d9f82db8696f2e0a0fcd0"},
-    sources=[{"source": "openai/gsm8k", "revision": "740312add88f", "rows": 7000, "unreadable": 0}],
+    base_model={
+        "source": "microsoft/phi-2",
+        "revision": "810d367871c1d460086d9f82db8696f2e0a0fcd0",
+        "on_hub": True,
+    },
+    sources=[
+        {
+            "stem": "train-00",
+            "split": "train",
+            "source": "openai/gsm8k",
+            "revision": "740312add88f",
+            "rows": 7000,
+            "unreadable": 0,
+        }
+    ],
     chat={
         "train_rows": 6600,
         "eval_rows": 350,
@@ -63,7 +76,7 @@ def test_the_page_says_what_was_found_and_how_it_came_to_be(written):
     assert "**Failed**: will not be published." in page and "misses by 0.100" in page
     for part in (
         "| final-answer | 10.0% | 60.0% | +50.0 points | +40.0 to +60.0 | better |",
-        "openai/gsm8k | 740312add88f | 7000",
+        "openai/gsm8k | 740312add88f | 7000 | train",
         "longer than chat.max_length | 50 | train-00.parquet:17",
         "microsoft/phi-2 at `810d367871c1d460086d9f82db8696f2e0a0fcd0`",
         "5,000 tokens in 12 s (406 tokens/s) on cpu with sdpa, at most 1,466 MiB",
@@ -122,6 +135,49 @@ def test_samples_are_those_that_changed_most_and_those_still_wrong():
     assert better.startswith("### Got better: 2 of 5") and better.index("BB") < better.index("AA")
     assert worse.startswith("### Got worse: 1 of 5") and "CC" in worse
     assert wrong.startswith("### Stayed wrong: 1 of 5") and "DD" in wrong
+
+
+def test_as_many_samples_are_shown_as_the_recipe_allows_and_always_counted():
+    rows = [asked(name, 0.0, 0.0) for name in ("AA", "BB", "CC")]
+    shown = "".join(samples(rows, shown=2))
+    assert "### Stayed wrong: 3 of 3" in shown and "AA" in shown and "BB" in shown and "CC" not in shown
+    hidden = "".join(samples(rows, shown=0))
+    assert "### Stayed wrong: 3 of 3" in hidden and "`evaluation.samples: 0`" in hidden
+    assert not any(name in hidden for name in ("AA", "BB", "CC", "2 + 3"))
+
+
+def test_a_page_that_is_published_names_no_folder_and_repeats_no_word_of_a_dropped_row(tmp_path):
+    made = MADE._replace(
+        base_model={"source": "/home/me/models/llama", "revision": "0" * 16, "on_hub": False},
+        sources=[
+            {
+                "stem": "train-00",
+                "split": "train",
+                "source": "/home/me/talks/*.jsonl, s3://bucket/more.jsonl",
+                "revision": "sha256:00",
+                "rows": 9,
+            }
+        ],
+        chat={
+            **MADE.chat,
+            "dropped": [
+                {"reason": "unknown role 'a word'", "rows": 2, "example": "/home/me/talks/one.jsonl:3"},
+                {"reason": "unknown role 'other'", "rows": 3, "example": "/home/me/talks/two.jsonl:1"},
+                {
+                    "reason": "the chat template refuses it: no a word here",
+                    "rows": 1,
+                    "example": "s3://bucket/more.jsonl:7",
+                },
+            ],
+        },
+    )
+    found = {"rows": 4, "metrics": METRICS, "samples": [], "answering": {"base": TOOK, "tuned": TOOK}}
+    write_report(tmp_path, "llama", "Talks", made, found, {"passed": True, "reasons": ["so it is"]})
+    page = " ".join((tmp_path / "report.md").read_text().split())
+    assert "home" not in page and "a word" not in page and "other'" not in page
+    assert "for llama at `0000" in page and "*.jsonl, s3://bucket/more.jsonl" in page
+    assert "| unknown role … | 5 | one.jsonl:3 |" in page
+    assert "| the chat template refuses it | 1 | s3://bucket/more.jsonl:7 |" in page
 
 
 def test_of_a_loss_a_lower_one_got_better():

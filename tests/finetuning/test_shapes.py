@@ -42,7 +42,7 @@ def recipe_of(quantization: dict | None = None, lora: dict | None = None, traini
             "chat": {"max_length": 32},
             "lora": {"r": 4, **(lora or {})},
             "training": {"per_device_train_batch_size": 4, "activation_checkpointing": False, **(training or {})},
-            "hub": {"repo": "tiny"},
+            "hub": {"repo": "tiny", "license": "mit"},
         }
     )
 

@@ -14,6 +14,7 @@ from trl import SFTConfig, SFTTrainer
 
 from finetuning.embeddings import adapt_head, lora_config
 from finetuning.errors import FinetuningError
+from finetuning.event_files import read_events
 from finetuning.interruption import Interruption, Watchdog
 from finetuning.progress import Progress
 from finetuning.quantization import load_model
@@ -309,7 +310,9 @@ def test_the_curves_are_in_the_artifact_for_tensorboard(tmp_path, tiny):
     data(tmp_path, tiny)
     job = job_of(tmp_path, tiny)
     train(job, Progress(lambda line: None, ""))
-    assert [path for path in (job.output / "tensorboard").rglob("events.*") if path.stat().st_size]
+    events = [event for path in (job.output / "tensorboard").rglob("events.*") for event in read_events(path)]
+    tags = {value.tag for event in events for value in event.summary.value}
+    assert {"train/loss", "train/learning_rate", "eval/loss"} <= tags, "that of the evaluation after training too"
 
 
 def test_a_tracker_that_is_not_installed_is_named(tmp_path, tiny):

@@ -22,7 +22,7 @@ def recipe_of(**training) -> Recipe:
             "dataset": {"sources": [{"generator": "linear-equations", "rows": 10}]},
             "chat": {"max_length": 64},
             "training": training,
-            "hub": {"repo": "tiny"},
+            "hub": {"repo": "tiny", "license": "mit"},
         }
     )
 

@@ -23,7 +23,7 @@ def recipe(tmp_path_factory):
         "base_model": {"repo": str(base_model)},
         "lora": {"r": 4},
         "training": {"max_steps": 1, "per_device_train_batch_size": 2},
-        "hub": {"repo": "sums"},
+        "hub": {"repo": "sums", "license": "mit"},
     }
 
 

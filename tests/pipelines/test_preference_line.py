@@ -41,7 +41,7 @@ def recipe(world):
             "max_new_tokens": 4,
             "gate": {"exact-match": {"min_gain": -1.0}},
         },
-        "hub": {"repo": "tiny-preferences"},
+        "hub": {"repo": "tiny-preferences", "license": "mit"},
     }
 
 

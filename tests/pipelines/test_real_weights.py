@@ -1,37 +1,39 @@
 """The main line on the real weights: what was published loads through the unmodified client and answers the same."""
 
 import json
+import re
+import socket
+import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
+from huggingface_hub import HfApi
 
 from finetuning.recipe import find
 from resources.hub_server.local import local_hub
-from tests.pipelines.command import World
+from tests.pipelines.command import ROOT, World
 
-# Runs alone, as a stranger's program would: only the hub's address, a token and the repo id.
-ANSWER = """
-import json, sys
+# Runs alone, as a stranger's program would: no more than the code of the card, asked the questions of the exam.
+ASK = """
+import contextlib, io, json, sys
 from bitsandbytes.nn import Linear4bit
-from peft import AutoPeftModelForCausalLM
-from transformers import AutoTokenizer
 
-repo_id, revision, conversations = sys.argv[1], sys.argv[2], json.load(sys.stdin)
-tokenizer = AutoTokenizer.from_pretrained(repo_id, revision=revision)
-model = AutoPeftModelForCausalLM.from_pretrained(repo_id, revision=revision)
-for module in model.modules():
+code, conversations = json.load(sys.stdin)
+setup, _, use = code.partition("messages = ")
+loaded = {}
+exec(setup, loaded)
+for module in loaded["model"].modules():
     if isinstance(module, Linear4bit):
         # Some CPUs have a kernel that rounds the weights' scales; trained and evaluated is what GPUs compute as well.
         module.support_avx512bf16_for_cpu = False
 answers = []
 for messages in conversations:
-    inputs = tokenizer.apply_chat_template(
-        messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
-    )
-    output = model.generate(**inputs, max_new_tokens=12, do_sample=False)
-    answers.append(tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
-config = model.peft_config["default"]
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        exec(use.partition("\\n")[2], loaded | {"messages": messages})
+    answers.append(said.getvalue().removesuffix("\\n"))
+config = loaded["model"].peft_config["default"]
 print("ANSWERS" + json.dumps([config.base_model_name_or_path, config.revision, answers]))
 """
 
@@ -56,7 +58,7 @@ def published(tmp_path_factory):
     return world, world.artifacts("few-steps")
 
 
-def test_the_published_model_answers_as_the_evaluated_one_did(published, tmp_path):
+def test_the_published_model_answers_as_the_evaluated_one_did_by_the_code_on_its_card(published, tmp_path):
     world, manifests = published
     samples = pd.read_parquet(world.folder("evaluation_report", "few-steps") / "samples.parquet")
     summary = manifests["published_repo"]["summary"]
@@ -66,10 +68,11 @@ def test_the_published_model_answers_as_the_evaluated_one_did(published, tmp_pat
         for question in samples["question"]
     ]
     with local_hub(world.root / "hub", grace=1.0) as hub:
+        api = HfApi(endpoint=hub.endpoint, token=hub.token)
+        card = api.hf_hub_download(summary["repo_id"], "README.md", revision=summary["tag"], cache_dir=tmp_path)
+        (code,) = re.findall(r"```python\n(.*?)```", Path(card).read_text(), re.DOTALL)
         environment = {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": hub.token, "HF_HOME": str(tmp_path)}
-        answered = world.python(
-            "-c", ANSWER, summary["repo_id"], summary["tag"], stdin=json.dumps(conversations), **environment
-        )
+        answered = world.python("-c", ASK, stdin=json.dumps([code, conversations]), **environment)
     assert answered.returncode == 0, answered.stdout[-3000:]
     base, revision, answers = json.loads(answered.stdout.split("ANSWERS")[1])
     assert (base, revision) == (summary["base"]["repo_id"], summary["base"]["commit"])
@@ -93,6 +96,22 @@ def test_the_stop_token_is_supervised_in_every_row(published):
     stop = 2  # <|im_end|>
     assert manifests["chat_dataset"]["summary"]["stop_token"] == "<|im_end|>"
     assert all([label for label in labels if label != -100][-1] == stop for labels in rows["labels"])
+
+
+def test_nothing_that_was_published_names_this_machine(published, tmp_path):
+    world, manifests = published
+    summary = manifests["published_repo"]["summary"]
+    with local_hub(world.root / "hub", grace=1.0) as hub:
+        api = HfApi(endpoint=hub.endpoint, token=hub.token)
+        for repo_id in (summary["repo_id"], summary["base"]["repo_id"]):
+            api.snapshot_download(repo_id, local_dir=tmp_path / repo_id, ignore_patterns="*.safetensors")
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and ".cache" not in path.parts]
+    names = {path.name for path in files}
+    assert {"README.md", "config.json", "tokenizer.json", "recipe.yaml", "report.md"} <= names
+    for path in files:
+        content = path.read_bytes()
+        assert not [text for text in (world.root, ROOT, Path.home(), sys.prefix) if str(text).encode() in content], path
+        assert f".{socket.gethostname()}." not in f"{path.name}."
 
 
 def test_no_artifact_shows_the_token(published):

@@ -72,7 +72,7 @@ def recipe_of(**training):
             "dataset": {"sources": [{"generator": "linear-equations", "rows": 10}]},
             "chat": {"max_length": 512},
             "training": {"per_device_eval_batch_size": 1, "activation_checkpointing": False, **training},
-            "hub": {"repo": "tiny"},
+            "hub": {"repo": "tiny", "license": "mit"},
         }
     )
 

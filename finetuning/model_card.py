@@ -90,8 +90,8 @@ inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, ret
 print(tokenizer.decode(model.generate(**inputs, max_new_tokens={max_new_tokens}, do_sample=False)[0]))
 ```
 
-The weights are those of the base model as the adapter was trained on it: {quantization}. How it was trained is on the
-adapter's page. Fingerprint of the adapter: `{fingerprint}`.
+{gguf}The weights are those of the base model as the adapter was trained on it: {quantization}. How it was trained is on
+the adapter's page. Fingerprint of the adapter: `{fingerprint}`.
 """
 
 
@@ -191,6 +191,7 @@ def merged_card(
         tag=tag,
         messages=example(recipe),
         max_new_tokens=recipe.evaluation.max_new_tokens,
+        gguf=gguf_note(repo_id, tag, merged["gguf"]) if "gguf" in merged else "",
         quantization=f"quantized to {quantization.bits} bits and back" if quantization else "not quantized",
         fingerprint=report["adapter"],
     )
@@ -228,6 +229,17 @@ def quantization_note(spec: BaseModelSpec, on_hub: bool) -> str:
             f'bnb_4bit_use_double_quant={quantization.double}, bnb_4bit_compute_dtype="{spec.dtype}"'
         )
     return f"For the answers that were evaluated, pass `quantization_config=BitsAndBytesConfig({arguments})` as well."
+
+
+def gguf_note(repo_id: str, tag: str, measured: Mapping[str, Any]) -> str:
+    """The paragraph about the GGUF file of a merged model, with what the manifest says of it."""
+    file, size = measured["file"], f"{measured['size_mb']:,.0f} MiB"
+    return (
+        f"`{file}` ({size}) is the same model in one file, with tokenizer and chat template: `llama-cli -hf {repo_id} "
+        f'-hff {file}` with llama.cpp, or `from_pretrained("{repo_id}", revision="{tag}", gguf_file="{file}")` with '
+        f"transformers. It finds the token that base and adapter find likeliest in {measured['agreement']:.2%} of the "
+        f"cases, and is {measured['kl']:.5f} nats apart.\n\n"
+    )
 
 
 def base_card(spec: BaseModelSpec, source: str) -> str:

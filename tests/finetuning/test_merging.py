@@ -43,7 +43,7 @@ def trained(folder, kind, quantization, family="smollm2-135m", dtype="float32"):
 @pytest.mark.parametrize("quantization", [None, {"bits": 4}], ids=["in full precision", "in 4 bits"])
 def test_a_merged_model_in_float32_has_the_logits_of_base_and_adapter(tmp_path, kind, quantization):
     base, adapter, kwargs = trained(tmp_path, kind, quantization, "phi-2" if kind == "all biases" else "smollm2-135m")
-    summary = merge(base, adapter, tmp_path, tmp_path / "merged", MergeSpec(dtype="float32"), kwargs, QUIET)
+    summary = merge(base, adapter, tmp_path, tmp_path / "merged", "tiny", MergeSpec(dtype="float32"), kwargs, QUIET)
     assert summary["agreement"] == 1.0 and summary["kl"] < 1e-6
     assert summary["positions"] == sum(label != -100 for row in ROWS for label in row["labels"][1:])
     probes = probes_of(tmp_path / "eval.parquet")
@@ -70,7 +70,7 @@ def test_what_is_merged_are_the_weights_that_training_saw_and_not_those_before_q
 
 def test_the_merged_files_are_plain_weights_that_stop_where_the_template_does(tmp_path):
     base, adapter, kwargs = trained(tmp_path, "LoRA", {"bits": 4})
-    merge(base, adapter, tmp_path, tmp_path / "merged", MergeSpec(), kwargs, QUIET)
+    merge(base, adapter, tmp_path, tmp_path / "merged", "tiny", MergeSpec(), kwargs, QUIET)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     assert not hasattr(model.config, "quantization_config")
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}

@@ -55,8 +55,7 @@ def test_a_file_that_is_read_back_has_the_logits_of_the_model(tmp_path, name):
     assert read.keys() == written.keys()
     for key, weight in written.items():
         torch.testing.assert_close(read[key], weight, rtol=1e-3, atol=1e-6, msg=key)
-    found = compare(logits(model), logits(again))
-    assert found["agreement"] > 0.99 and found["kl"] < 1e-4
+    assert compare(logits(model), logits(again))["kl"] < 1e-4
 
 
 @pytest.mark.parametrize(("type", "kl"), [("f16", 1e-4), ("bf16", 5e-3), ("q8_0", 5e-2)])
@@ -152,7 +151,7 @@ def test_new_chat_tokens_are_in_the_file_and_the_one_that_ends_an_answer_ends_th
     theirs = tokens_come_back(folder)
     assert theirs.eos_token == "<|im_end|>" and tokenizer.eos_token == "</s>"
     control = {token.content for token in theirs.added_tokens_decoder.values() if token.special}
-    assert control == {"<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>"}
+    assert {"<|im_start|>", "<|im_end|>"} <= control
     assert load_gguf(folder / "alone" / "tiny.gguf").config.eos_token_id == theirs.eos_token_id
 
 
@@ -175,6 +174,12 @@ def sentencepiece(folder, steps):
     tokenizer.train_from_iterator(["Solve for y: 10 - 4 = -2 - 1y + 9y .", "The answer is 5."] * 20, trainer)
     state = json.loads(tokenizer.to_str())
     state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] in control]
+    if steps is METASPACE:  # as Mistral's readers go by scores, Gemma's by the order of tokens
+        vocabulary, learned = state["model"]["vocab"], len(control + some_bytes)
+        last = max(vocabulary.values())
+        state["model"]["vocab"] = {
+            token: number if number < learned else last + learned - number for token, number in vocabulary.items()
+        }
     tokenizer = Tokenizer.from_str(json.dumps(state))
     tokenizer.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
     names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}

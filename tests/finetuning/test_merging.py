@@ -77,6 +77,19 @@ def test_the_merged_files_are_plain_weights_that_stop_where_the_template_does(tm
     assert model.generation_config.eos_token_id == AutoTokenizer.from_pretrained(tmp_path / "merged").eos_token_id
 
 
+def test_the_gguf_file_of_a_merged_model_is_compared_with_the_adapter_too(tmp_path):
+    base, adapter, kwargs = trained(tmp_path, "LoRA", {"bits": 4})
+    spec = MergeSpec.model_validate({"dtype": "float32", "gguf": "q8_0"})
+    summary = merge(base, adapter, tmp_path, tmp_path / "merged", "tiny", spec, kwargs, QUIET)
+    measured, file = summary["gguf"], tmp_path / "merged" / "tiny.q8_0.gguf"
+    assert measured["file"] == file.name and measured["positions"] == summary["positions"]
+    assert measured["size_mb"] == round(file.stat().st_size / 2**20, 1)
+    assert summary["kl"] < 1e-6 < measured["kl"] < 1e-3
+    assert spec.faults(summary) == []
+    worse = summary | {"gguf": measured | {"agreement": 0.5, "kl": 0.25}}
+    assert [fault.partition(" and ")[0] for fault in spec.faults(worse)] == ["tiny.q8_0.gguf", "tiny.q8_0.gguf"]
+
+
 def test_models_that_differ_are_told_apart():
     first = [torch.tensor([[4.0, 0.0], [0.0, 4.0]])]
     assert compare(first, first) == {"agreement": 1.0, "kl": 0.0, "positions": 2}

@@ -65,7 +65,6 @@ WITHOUT_EFFECT = {
     "model_type",
     "pad_token_id",
     "pretraining_tp",
-    "sliding_window",
     "tie_word_embeddings",
     "transformers_version",
     "unk_token_id",
@@ -136,17 +135,17 @@ def require_exportable(base_model: Path, tokenizer: Path, where: str) -> None:
     """
     try:
         with TemporaryDirectory() as folder:
-            _require_read_back(base_model, AutoTokenizer.from_pretrained(tokenizer), Path(folder) / "no-weights.gguf")
+            _require_read_back(base_model, tokenizer, Path(folder) / "no-weights.gguf")
     except FinetuningError as error:
         raise FinetuningError(f"{where}: merge.gguf: {error}. Write `gguf: null` for safetensors alone.") from error
 
 
-def _require_read_back(base_model: Path, tokenizer: PreTrainedTokenizerBase, file: Path) -> None:
+def _require_read_back(base_model: Path, tokenizer_folder: Path, file: Path) -> None:
     model_type = json.loads((base_model / "config.json").read_text())["model_type"]
     if model_type not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
         raise FinetuningError(f"models of type {model_type} can not be exported; those that can: {known}")
-    config = AutoConfig.from_pretrained(base_model, trust_remote_code=False)
+    config, tokenizer = AutoConfig.from_pretrained(base_model), AutoTokenizer.from_pretrained(tokenizer_folder)
     config.vocab_size = max(config.vocab_size, len(tokenizer))  # the embeddings will have grown by then
     write(described(config, tokenizer, file), [], config)
     require_same_settings(config, file)
@@ -283,7 +282,8 @@ def require_same_tokens(tokenizer: PreTrainedTokenizerBase, file: Path) -> None:
     texts = [*TEXTS, str(tokenizer.apply_chat_template(turns, tokenize=False))]
     for text, ours, found in zip(texts, token_ids(tokenizer, texts), token_ids(theirs, texts), strict=True):
         if ours != found:
-            place = next((i for i, pair in enumerate(zip(ours, found, strict=False)) if len(set(pair)) > 1), -1)
+            pairs = enumerate(zip(ours, found, strict=False))
+            place = next((i for i, (a, b) in pairs if a != b), min(len(ours), len(found)))
             raise FinetuningError(
                 f"the file's tokenizer splits {text!r} otherwise, from token {place} on: "
                 f"{theirs.convert_ids_to_tokens(found[place:][:5])} in place of "

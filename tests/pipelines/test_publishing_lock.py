@@ -9,7 +9,9 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from huggingface_hub import HfApi
 
+from resources.hub_server.local import local_hub
 from tests.pipelines.command import ROOT, World
 from tests.pipelines.publishing import PARTITION
 from tests.pipelines.test_main_line import FAILS, changed, commits
@@ -77,19 +79,16 @@ def refused(world, store, asset):
 
 
 def test_the_published_merged_repo_has_the_gguf_file_that_was_compared(world):
-    from huggingface_hub import HfApi
-
-    from resources.hub_server.local import local_hub
-
     found = world.artifacts(PARTITION)
-    gguf = found["merged_model"]["summary"]["gguf"]
-    assert (
-        gguf["file"] == f"{PARTITION}.q8_0.gguf" and gguf["positions"] == found["merged_model"]["summary"]["positions"]
-    )
+    summary = found["merged_model"]["summary"]
+    gguf = summary["gguf"]
+    assert gguf["file"] == f"{PARTITION}.q8_0.gguf" and gguf["positions"] == summary["positions"]
     with local_hub(world.root / "hub", grace=1.0) as hub:
         api = HfApi(endpoint=hub.endpoint, token=hub.token)
         folder = api.snapshot_download(REPOS[1], revision=found["published_merged_repo"]["fingerprint"])
     merged = world.folder("merged_model", PARTITION)
+    card = Path(folder, "README.md").read_text()
+    assert f'gguf_file="{gguf["file"]}"' in card and f"-hff {gguf['file']}" in card
     assert Path(folder, gguf["file"]).read_bytes() == (merged / gguf["file"]).read_bytes()
 
 
@@ -158,7 +157,8 @@ def test_a_sensor_and_a_backfill_publish_nothing_without_a_passed_verdict(failed
     for run, entries in runs.values():
         assert run.status == dg.DagsterRunStatus.FAILURE
         origin = "backfill" if "dagster/backfill" in run.tags else run.tags["dagster/sensor_name"]
-        said[origin, run.job_name] = " ".join(entry.message for entry in entries)
+        events = [entry.get_dagster_event() for entry in entries if entry.is_dagster_event]
+        said[origin, run.job_name] = " ".join(str(event.step_failure_data) for event in events if event.is_step_failure)
     assert said.keys() == {("backfill", "publish"), ("eager", "publish"), ("eager", "publish_merged")}
     for origin in ("backfill", "eager"):
         assert "locked: not published: adapter" in said[origin, "publish"]

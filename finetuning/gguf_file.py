@@ -31,7 +31,7 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from finetuning.errors import FinetuningError
-from finetuning.gguf_vocabulary import add_vocabulary
+from finetuning.gguf_vocabulary import add_vocabulary, read_space_prefix
 from finetuning.recipe import GgufType
 from finetuning.tokenization import token_ids
 
@@ -278,6 +278,7 @@ def require_same_tokens(tokenizer: PreTrainedTokenizerBase, file: Path) -> None:
     theirs = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     if theirs.chat_template != tokenizer.get_chat_template():
         raise FinetuningError("the chat template is another one in the file")
+    read_space_prefix(tokenizer, theirs)
     turns = [{"role": role, "content": text} for role, text in zip(["user", "assistant"] * 2, TEXTS, strict=False)]
     texts = [*TEXTS, str(tokenizer.apply_chat_template(turns, tokenize=False))]
     for text, ours, found in zip(texts, token_ids(tokenizer, texts), token_ids(theirs, texts), strict=True):

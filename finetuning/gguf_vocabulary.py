@@ -116,6 +116,17 @@ def prefixes_space(state: dict[str, Any]) -> bool:
     )
 
 
+def read_space_prefix(tokenizer: Any, theirs: Any) -> None:
+    """Nothing; a file's tokenizer, as transformers reads it, puts spaces where `tokenizer` puts them.
+
+    llama.cpp does what the file says of them; transformers 5.23 does not read that, and has a `tokenizer.json` that
+    lies beside the file come first.
+    """
+    ours, backend = tokenizer.backend_tokenizer, theirs.backend_tokenizer
+    if prefixes_space(json.loads(ours.to_str())):
+        backend.normalizer, backend.pre_tokenizer = ours.normalizer, ours.pre_tokenizer
+
+
 def tokens_of(tokenizer: PreTrainedTokenizerBase, rows: int) -> tuple[list[str], list[TokenType]]:
     """Text and kind of the token of each row; rows that belong to none have a text that nobody writes."""
     texts = {number: text for text, number in tokenizer.get_vocab().items()}

@@ -174,7 +174,7 @@ def sentencepiece(folder, steps):
     tokenizer.train_from_iterator(["Solve for y: 10 - 4 = -2 - 1y + 9y .", "The answer is 5."] * 20, trainer)
     state = json.loads(tokenizer.to_str())
     state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] in control]
-    if steps is METASPACE:  # as Mistral's readers go by scores, Gemma's by the order of tokens
+    if steps is not SPACES:  # as Mistral's readers go by scores, Gemma's by the order of tokens
         vocabulary, learned = state["model"]["vocab"], len(control + some_bytes)
         last = max(vocabulary.values())
         state["model"]["vocab"] = {
@@ -196,6 +196,7 @@ SPACES = {
     "normalizer": normalizers.Replace(" ", "▁"),
     "pre_tokenizer": pre_tokenizers.Split(" ", "merged_with_previous"),
 }
+ALWAYS = {"pre_tokenizer": pre_tokenizers.Metaspace(prepend_scheme="always", split=False)}
 PREPEND = {"normalizer": normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])}
 
 
@@ -206,10 +207,20 @@ def test_tokens_of_sentencepiece_come_back_from_scores(tmp_path, name, steps):
     tokens_come_back(folder)
 
 
-@pytest.mark.parametrize(("name", "steps"), [("zephyr-7b-beta", PREPEND), ("zephyr-7b-beta", SPACES)])
-def test_a_tokenizer_that_would_be_read_as_another_is_refused_with_the_text(tmp_path, name, steps):
-    folder = sentencepiece(saved(name, tmp_path, vocab_size=400), steps)
-    with pytest.raises(FinetuningError, match=r"the file's tokenizer splits .* otherwise, from token \d+ on: .*▁"):
+@pytest.mark.parametrize(("steps", "prefixes"), [(PREPEND, True), (ALWAYS, True), (METASPACE, False)])
+def test_the_file_says_whether_texts_after_control_tokens_begin_with_a_space(tmp_path, steps, prefixes):
+    folder = sentencepiece(saved("zephyr-7b-beta", tmp_path, vocab_size=400), steps)
+    require_exportable(folder, folder, "tiny.yaml")
+    write_gguf(folder, folder / "tiny.gguf", "f16")
+    after = AutoTokenizer.from_pretrained(folder).tokenize("</s>a")
+    assert after == (["</s>", "▁", "a"] if prefixes else ["</s>", "a"])
+    fields = GGUFReader(folder / "tiny.gguf").fields
+    assert fields["tokenizer.ggml.add_space_prefix"].contents() is prefixes
+
+
+def test_a_tokenizer_that_would_be_read_as_another_is_refused_with_the_text(tmp_path):
+    folder = sentencepiece(saved("zephyr-7b-beta", tmp_path, vocab_size=400), SPACES)
+    with pytest.raises(FinetuningError, match=r"the file's tokenizer splits .* otherwise, from token 0 on: .*▁"):
         require_exportable(folder, folder, "tiny.yaml")
 
 

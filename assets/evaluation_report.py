@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from assets.lineage import alike, made_from
 from assets.mistakes import explained
 from assets.partitions import BASE_MODELS, OWNERS
 from assets.verdicts import knows, version_to_beat
@@ -19,7 +20,7 @@ from finetuning.verdict import judge
 from resources.artifacts import Artifact, Artifacts, Plan
 from resources.gpu import Gpu
 from resources.hub import Hub, HubConnection
-from resources.versions import WEIGHTS, Head, download
+from resources.versions import Head, download
 
 if TYPE_CHECKING:
     from finetuning.evaluation import Exam
@@ -150,11 +151,6 @@ def examine(
     return evaluate(spec, exam, base.path, folder) | {"answering": answering, "published": published}
 
 
-def alike(chat_dataset: Artifact, base_model: Artifact) -> dict[str, Any]:
-    """What two versions have in common that can answer the same prompts."""
-    return {"base_model": base_model.fingerprint, "chat_template": chat_dataset.resolved["chat_template"]}
-
-
 def beside_published(
     connection: HubConnection,
     head: Head | None,
@@ -230,22 +226,12 @@ def plan_of_answers(
 
 def report_on(recipe: Recipe, chain: tuple, found: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The report that `folder` then holds."""
-    from finetuning.report import Made, write_report
+    from finetuning.report import write_report
 
-    raw_dataset, chat_dataset, base_model, adapter = chain
-    made = Made(
-        adapter=adapter.fingerprint,
-        files={name: digest for name, digest in adapter.files.items() if name == WEIGHTS},
-        alike=alike(chat_dataset, base_model),
-        training=adapter.summary,
-        settings=adapter.sections,
-        versions=adapter.versions,
-        base_model=base_model.resolved["base_model"],
-        sources=raw_dataset.summary["sources"],
-        chat=chat_dataset.summary,
-    )
     verdict = judge(recipe.evaluation, found["metrics"], found["published"])
-    return write_report(folder, recipe.name, recipe.summary, made, found, verdict, recipe.evaluation.samples)
+    return write_report(
+        folder, recipe.name, recipe.summary, made_from(*chain), found, verdict, recipe.evaluation.samples
+    )
 
 
 def metadata_of(artifact: Artifact, report: dict) -> dict:

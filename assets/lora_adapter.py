@@ -55,6 +55,10 @@ def lora_adapter(
     require(judge(chat_dataset.summary["raw_checks"] | chat_dataset.summary["checks"], recipe))
 
     def write(folder):
+        if recipe.merge and recipe.merge.gguf:
+            from finetuning.gguf_file import require_exportable
+
+            require_exportable(quantized_base_model.path, chat_dataset.path / "tokenizer", recipe.file)
         attention = gpu.attention(recipe.base_model)
         for kernel, reason in attention.passed_over.items():
             context.log.info(f"attention: {kernel} passed over: {reason}")

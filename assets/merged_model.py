@@ -44,14 +44,18 @@ def merged_model(
             for artifact in (quantized_base_model, lora_adapter):
                 artifact.verify()
             with Progress(context.log.info, "loading libraries") as progress:
+                from finetuning.gguf_file import require_exportable
                 from finetuning.merging import merge
 
+                if spec.gguf:
+                    require_exportable(*folders[:2], recipe.file)
                 with gpu.exclusive(context.log.info):
-                    return merge(*folders, folder, spec, gpu.model_kwargs(recipe.base_model), progress)
+                    return merge(*folders, folder, recipe.name, spec, gpu.model_kwargs(recipe.base_model), progress)
 
         artifact = artifacts.plan(
             context,
-            sections={"merge": spec.model_dump(mode="json", include={"dtype"})},
+            # A recipe without a GGUF file keeps the model that it has.
+            sections={"merge": spec.model_dump(mode="json", include={"dtype", "gguf"}, exclude_none=True)},
             resolved={},
             inputs=[chat_dataset, quantized_base_model, lora_adapter],
         ).obtain(write)
@@ -59,7 +63,11 @@ def merged_model(
         yield dg.MaterializeResult(
             value=artifact,
             data_version=dg.DataVersion(artifact.fingerprint),
-            metadata={**artifact.metadata(), **{key: artifact.summary[key] for key in keys}},
+            metadata={
+                **artifact.metadata(),
+                **{key: artifact.summary[key] for key in keys},
+                **{f"gguf_{key}": value for key, value in artifact.summary.get("gguf", {}).items()},
+            },
         )
 
 
@@ -69,7 +77,7 @@ def merged_model(
     blocking=True,
     partitions_def=BASE_MODELS,
     description="The merged model says what base and adapter say beside each other: on rows of the eval split it finds "
-    "the same tokens likeliest, with nearly the same probabilities.",
+    "the same tokens likeliest, with nearly the same probabilities. So does its GGUF file, where there is one.",
 )
 def same_answers(context: dg.AssetCheckExecutionContext, merged_model: Artifact) -> dg.AssetCheckResult:
     """Whether the merged model keeps to the limits of its recipe."""
@@ -78,5 +86,9 @@ def same_answers(context: dg.AssetCheckExecutionContext, merged_model: Artifact)
     faults = spec.faults(summary)
     for fault in faults:
         context.log.error(fault)
-    text = f"{summary['agreement']:.2%} of {summary['positions']} tokens agree; {summary['kl']:.5f} nats a token apart"
+    text = "; ".join(
+        f"{measured.get('file', 'safetensors')}: {measured['agreement']:.2%} of {measured['positions']} tokens agree, "
+        f"{measured['kl']:.5f} nats a token apart"
+        for measured in (summary, *([summary["gguf"]] if "gguf" in summary else []))
+    )
     return dg.AssetCheckResult(passed=not faults, description="; ".join(faults) or text)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from assets.lineage import made_from
 from assets.mistakes import explained
 from assets.partitions import BASE_MODELS, OWNERS
 from assets.verdicts import published, require_beside, verdict_on
@@ -16,7 +17,6 @@ from resources.hub import Hub, HubConnection
 
 if TYPE_CHECKING:
     from finetuning.model_card import Base
-    from finetuning.report import Made
 
 
 @dg.asset(
@@ -81,21 +81,6 @@ def published_repo(
         artifact = plan.obtain(write, still_valid=lambda artifact: connection.has(artifact.summary))
         endpoint = connection.endpoint
     return published(artifact, endpoint)
-
-
-def made_from(raw_dataset: Artifact, chat_dataset: Artifact, base_model: Artifact, adapter: Artifact) -> "Made":
-    """How the adapter came to be, as the manifests tell it."""
-    from finetuning.report import Made
-
-    return Made(
-        adapter=adapter.fingerprint,
-        training=adapter.summary,
-        settings=adapter.sections,
-        versions=adapter.versions,
-        base_model=base_model.resolved["base_model"],
-        sources=raw_dataset.summary["sources"],
-        chat=chat_dataset.summary,
-    )
 
 
 def base_repo_of(recipe: Recipe, connection: HubConnection, resolved: Mapping[str, Any]) -> str:

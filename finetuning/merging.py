@@ -1,6 +1,6 @@
 """The adapter merged into its base model: one model of plain weights, and how near its answers are to the two's.
 
-merge(base_model, adapter, chat_dataset, out, MergeSpec(), model_kwargs, progress)
+merge(base_model, adapter, chat_dataset, out, "phi-2", MergeSpec(), model_kwargs, progress)
 -> {"agreement": 0.9988, "kl": 0.0004, "positions": 1712, "parameters": 134515008, …}
 
 Weights are merged as training saw them: quantized, and brought out of quantization again. An adapter has learned to
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import torch
 from peft import PeftModel
 from torch.nn.functional import kl_div
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, GgufConfig, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from finetuning.adapter_checks import load_adapter
@@ -22,6 +22,7 @@ from finetuning.chat_template import stop_token
 from finetuning.embeddings import give_rows
 from finetuning.errors import FinetuningError
 from finetuning.evaluation import load_base
+from finetuning.gguf_file import write_gguf
 from finetuning.layouts import NOT_SUPERVISED
 from finetuning.progress import Progress
 from finetuning.quantization import MIB, answer_on_cpu, load_model
@@ -36,6 +37,7 @@ def merge(
     adapter: Path,
     chat_dataset: Path,
     out: Path,
+    name: str,
     spec: MergeSpec,
     model_kwargs: dict[str, Any],
     progress: Progress,
@@ -43,10 +45,14 @@ def merge(
     """The summary of the merged model that `out` then holds, with its tokenizer; it was read from there once.
 
     `agreement` is the share of supervised positions of eval rows at which both find the same token likeliest, `kl` the
-    mean divergence of the merged model's distribution from the other's there, in nats.
+    mean divergence of the merged model's distribution from the other's there, in nats. The same of the GGUF file, where
+    the recipe asks for one, is in `gguf`.
+
+    Args:
+        name: of the recipe, and of that file.
 
     Raises:
-        FinetuningError: the adapter is not whole, changes nothing, or can not be merged.
+        FinetuningError: the adapter is not whole, changes nothing, or can not be merged; a GGUF file can not hold it.
     """
     progress.update("merging")
     trust = model_kwargs["trust_remote_code"]
@@ -64,7 +70,16 @@ def merge(
     first = logits_of(beside, probes)
     del beside
     second = logits_of(load_model(out, **model_kwargs | {"dtype": spec.dtype}), probes)
-    return {**summary, **compare(first, second), "dtype": spec.dtype}
+    summary |= {**compare(first, second), "dtype": spec.dtype}
+    if spec.gguf:
+        progress.update("writing the GGUF file")
+        file = out / f"{name}.{spec.gguf}.gguf"
+        write_gguf(out, file, spec.gguf)
+        progress.update("comparing the GGUF file with the adapter")
+        again = load_gguf(file, **model_kwargs | {"dtype": spec.dtype})
+        measured = compare(first, logits_of(again, probes))
+        summary["gguf"] = {"file": file.name, "size_mb": round(file.stat().st_size / MIB, 1), **measured}
+    return summary
 
 
 def merged_model(
@@ -91,6 +106,11 @@ def merged_model(
         return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)  # pyright: ignore[reportCallIssue]
     except ValueError as error:
         raise FinetuningError(f"{adapter}: the adapter can not be merged: {error}") from error
+
+
+def load_gguf(file: Path, **kwargs: Any) -> Any:
+    """The model in that file with plain weights, as transformers reads it."""
+    return load_model(file.parent, gguf_file=file.name, quantization_config=GgufConfig(dequantize=True), **kwargs)
 
 
 def probes_of(path: Path) -> list[dict[str, list[int]]]:

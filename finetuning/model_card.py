@@ -104,7 +104,7 @@ More in the [report](evaluation/report.md){samples}.
 {code}
 ```
 
-The weights are those of the base model as the adapter was trained on it: {quantization}.
+{gguf}The weights are those of the base model as the adapter was trained on it: {quantization}.
 
 ### What it is for, and where that ends
 
@@ -252,6 +252,7 @@ def merged_card(
         agreement=f"{merged['agreement']:.2%}",
         kl=f"{merged['kl']:.5f}",
         code=merged_code(recipe, repo_id, tag),
+        gguf=gguf_note(repo_id, tag, merged["gguf"]) if "gguf" in merged else "",
         quantization=f"quantized to {quantization.bits} bits and back" if quantization else "not quantized",
         fingerprint=report["adapter"],
         **proof(recipe, report),
@@ -328,6 +329,17 @@ def weights_note(spec: BaseModelSpec, on_hub: bool) -> str:
     if spec.quantization is None or on_hub:
         return "This is how it was evaluated: on the base model's own commit, with its weights stored alike."
     return f"The base repo holds the {spec.quantization.bits}-bit weights that it was trained and evaluated on."
+
+
+def gguf_note(repo_id: str, tag: str, measured: Mapping[str, Any]) -> str:
+    """The paragraph about the GGUF file of a merged model, with what the manifest says of it."""
+    file, size = measured["file"], f"{measured['size_mb']:,.0f} MiB"
+    return (
+        f"`{file}` ({size}) is the same model in one file, with tokenizer and chat template: `llama-cli -hf {repo_id} "
+        f'-hff {file}` with llama.cpp, or `from_pretrained("{repo_id}", revision="{tag}", gguf_file="{file}")` with '
+        f"transformers. It finds the token that base and adapter find likeliest in {measured['agreement']:.2%} of the "
+        f"cases, and is {measured['kl']:.5f} nats apart.\n\n"
+    )
 
 
 def base_card(spec: BaseModelSpec, source: str) -> str:

@@ -43,6 +43,7 @@ UNBOUNDED = ("loss", "perplexity")
 Text = Annotated[str, Field(pattern=r"\S")]
 Count = Annotated[int, Field(gt=0)]
 DType = Literal["bfloat16", "float16", "float32"]
+GgufType = Literal["f16", "bf16", "q8_0"]
 Format = Literal[
     "messages", "sharegpt", "alpaca", "prompt-completion", "question-answer", "ultrafeedback", "preference"
 ]
@@ -678,6 +679,11 @@ class MergeSpec(Spec):
     """The model with the adapter merged into its weights."""
 
     dtype: DType = Field(default="bfloat16", description="Number format of the merged weights.")
+    gguf: GgufType | None = Field(
+        default=None,
+        description="Also write the model as one GGUF file, for llama.cpp and programs that are built on it: `f16`, "
+        "`bf16`, or `q8_0` for 8 bits a weight. Llama, Mistral, Qwen 2 and 3, Gemma 2 and 3 can be.",
+    )
     min_agreement: float = Field(
         default=0.95,
         ge=0,
@@ -690,14 +696,20 @@ class MergeSpec(Spec):
 
     def faults(self, summary: dict[str, Any]) -> list[str]:
         """What is asked of a merged model and the one with this summary does not keep; empty where all is well."""
-        found = []
-        if summary["agreement"] < self.min_agreement:
-            found.append(
-                f"merged model and adapter agree on {summary['agreement']:.2%} of {summary['positions']} tokens, and "
-                f"merge.min_agreement asks for {self.min_agreement:.2%}"
-            )
-        if summary["kl"] > self.max_kl:
-            found.append(f"they are {summary['kl']:.4f} nats a token apart, and merge.max_kl allows {self.max_kl:g}")
+        found, models = [], {"merged model": summary}
+        if "gguf" in summary:
+            models[summary["gguf"]["file"]] = summary["gguf"]
+        for name, measured in models.items():
+            if measured["agreement"] < self.min_agreement:
+                found.append(
+                    f"{name} and adapter agree on {measured['agreement']:.2%} of {measured['positions']} tokens, and "
+                    f"merge.min_agreement asks for {self.min_agreement:.2%}"
+                )
+            if measured["kl"] > self.max_kl:
+                found.append(
+                    f"{name} and adapter are {measured['kl']:.4f} nats a token apart, and merge.max_kl allows "
+                    f"{self.max_kl:g}"
+                )
         return found
 
 

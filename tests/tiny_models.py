@@ -83,7 +83,7 @@ def save_tiny_model(name: str, folder: Path, chat_template: str | None = None, *
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    config = config_class(**SMALL, **particulars, **vocabulary, **{"max_position_embeddings": 512, **settings})
+    config = config_class(**{**SMALL, **particulars, **vocabulary, "max_position_embeddings": 512, **settings})
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -43,7 +43,7 @@ def trained(folder, kind, quantization, family="smollm2-135m", dtype="float32"):
 @pytest.mark.parametrize("quantization", [None, {"bits": 4}], ids=["in full precision", "in 4 bits"])
 def test_a_merged_model_in_float32_has_the_logits_of_base_and_adapter(tmp_path, kind, quantization):
     base, adapter, kwargs = trained(tmp_path, kind, quantization, "phi-2" if kind == "all biases" else "smollm2-135m")
-    summary = merge(base, adapter, tmp_path, tmp_path / "merged", MergeSpec(dtype="float32"), kwargs, QUIET)
+    summary = merge(base, adapter, tmp_path, tmp_path / "merged", "tiny", MergeSpec(dtype="float32"), kwargs, QUIET)
     assert summary["agreement"] == 1.0 and summary["kl"] < 1e-6
     assert summary["positions"] == sum(label != -100 for row in ROWS for label in row["labels"][1:])
     probes = probes_of(tmp_path / "eval.parquet")
@@ -70,11 +70,24 @@ def test_what_is_merged_are_the_weights_that_training_saw_and_not_those_before_q
 
 def test_the_merged_files_are_plain_weights_that_stop_where_the_template_does(tmp_path):
     base, adapter, kwargs = trained(tmp_path, "LoRA", {"bits": 4})
-    merge(base, adapter, tmp_path, tmp_path / "merged", MergeSpec(), kwargs, QUIET)
+    merge(base, adapter, tmp_path, tmp_path / "merged", "tiny", MergeSpec(), kwargs, QUIET)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     assert not hasattr(model.config, "quantization_config")
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
     assert model.generation_config.eos_token_id == AutoTokenizer.from_pretrained(tmp_path / "merged").eos_token_id
+
+
+def test_the_gguf_file_of_a_merged_model_is_compared_with_the_adapter_too(tmp_path):
+    base, adapter, kwargs = trained(tmp_path, "LoRA", {"bits": 4})
+    spec = MergeSpec.model_validate({"dtype": "float32", "gguf": "q8_0"})
+    summary = merge(base, adapter, tmp_path, tmp_path / "merged", "tiny", spec, kwargs, QUIET)
+    measured, file = summary["gguf"], tmp_path / "merged" / "tiny.q8_0.gguf"
+    assert measured["file"] == file.name and measured["positions"] == summary["positions"]
+    assert measured["size_mb"] == round(file.stat().st_size / 2**20, 1)
+    assert summary["kl"] < measured["kl"] < 1e-3
+    assert spec.faults(summary) == []
+    worse = summary | {"gguf": measured | {"agreement": 0.5, "kl": 0.25}}
+    assert [fault.partition(" and ")[0] for fault in spec.faults(worse)] == ["tiny.q8_0.gguf", "tiny.q8_0.gguf"]
 
 
 def test_models_that_differ_are_told_apart():

@@ -193,6 +193,9 @@ def test_a_recipe_that_asks_for_it_gets_one_model_of_base_and_adapter(world, rec
     assert set(found) == ASSETS | {"merged_model", "published_merged_repo"}
     assert found["published_merged_repo"]["summary"]["repo_id"] == "local/both-merged"
     assert found["merged_model"]["summary"]["agreement"] == 1.0
+    assert found["merged_model"]["sections"] == {"merge": {"dtype": "float32"}}, (
+        "so that it is what it was without gguf"
+    )
     again = world.materialize("merged")
     assert len(re.findall(r": reused,", again.stdout)) == 8 and len(commits(world, "local/both-merged")) == 2
     with local_hub(world.root / "hub", grace=1.0) as hub:
@@ -202,6 +205,15 @@ def test_a_recipe_that_asks_for_it_gets_one_model_of_base_and_adapter(world, rec
         )
         loaded = world.python("-c", code, HF_ENDPOINT=hub.endpoint, HF_TOKEN=hub.token)
     assert f"{found['merged_model']['summary']['parameters']} False" in loaded.stdout, loaded.stdout[-2000:]
+
+
+def test_a_gguf_file_that_can_not_be_made_is_known_before_anything_is_trained(world, recipe, tmp_path):
+    phi = save_tiny_model("phi-2", tmp_path / "tiny-phi", ZEPHYR)
+    world.write_recipe("phi", recipe | {"base_model": {"repo": str(phi)}, "merge": {"gguf": "q8_0"}})
+    run = world.materialize("phi", select="raw_dataset,chat_dataset,quantized_base_model,lora_adapter")
+    assert run.returncode == 1
+    assert re.search(r"phi\.yaml: merge\.gguf: models of type phi can not be exported; .* llama", run.stdout)
+    assert "quantized_base_model" in world.artifacts("phi") and "lora_adapter" not in world.artifacts("phi")
 
 
 def test_a_recipe_that_does_not_ask_for_it_says_that_merging_is_skipped(world, recipe):

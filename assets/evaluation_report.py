@@ -9,6 +9,7 @@ import dagster as dg
 
 from assets.mistakes import explained
 from assets.partitions import BASE_MODELS, OWNERS
+from finetuning.benchmark_tasks import tasks_revision
 from finetuning.progress import Progress
 from finetuning.recipe import Recipe, load
 from finetuning.verdict import judge
@@ -18,8 +19,9 @@ from resources.gpu import Gpu
 if TYPE_CHECKING:
     from finetuning.evaluation import Exam
 
-# The settings that the base model's answers depend on.
+# The settings that the base model's answers depend on, and those that its figures in benchmarks do.
 HOW_IT_ANSWERS = {"max_new_tokens", "batch_size"}
+HOW_IT_IS_BENCHMARKED = {"benchmarks", "benchmark_rows", "batch_size"}
 
 
 @dg.asset(
@@ -66,7 +68,7 @@ def evaluation_report(
     artifact = artifacts.plan(
         context,
         sections={"evaluation": recipe.evaluation.model_dump(mode="json"), "summary": recipe.summary},
-        resolved={},
+        resolved=tasks_revision(recipe.evaluation),
         inputs=chain[1:],
     ).obtain(write)
     report = json.loads((artifact.path / "report.json").read_text())
@@ -104,8 +106,49 @@ def examine(
         plan = plan_of_base(context, artifacts, recipe, exam, chat_dataset, base_model, kwargs)
         base = plan.obtain(lambda out: answer(None, out))
         tuned = answer(adapter.path, folder)
-    answering = {"base": base.summary | {"fingerprint": base.fingerprint}, "tuned": tuned}
-    return evaluate(spec, exam, base.path, folder) | {"answering": answering}
+        found = evaluate(spec, exam, base.path, folder)
+        if spec.benchmarks:
+            found["benchmarks"] = benchmark(context, artifacts, gpu, recipe, chain, exam, progress, folder)
+    return found | {"answering": {"base": base.summary | {"fingerprint": base.fingerprint}, "tuned": tuned}}
+
+
+def benchmark(
+    context: dg.AssetExecutionContext,
+    artifacts: Artifacts,
+    gpu: Gpu,
+    recipe: Recipe,
+    chain: tuple,
+    exam: "Exam",
+    progress: Progress,
+    folder: Path,
+) -> dict[str, Any]:
+    """What base and tuned model came to in benchmarks; the base's scores too are those that another recipe left."""
+    from finetuning.benchmark_scores import compare_benchmarks, sit_benchmarks
+    from finetuning.benchmark_tasks import load_benchmarks
+
+    _, chat_dataset, base_model, adapter = chain
+    kwargs, spec = gpu.model_kwargs(recipe.base_model), recipe.evaluation
+    progress.update("benchmarks: loading their rows")
+    benchmarks = load_benchmarks(spec, recipe.file)
+
+    def answer(by: Path | None, out: Path) -> dict[str, Any]:
+        with gpu.exclusive(context.log.info):
+            return sit_benchmarks(spec, benchmarks, exam, base_model.path, by, kwargs, progress, out)
+
+    base = artifacts.plan(
+        context,
+        sections={"evaluation": spec.model_dump(mode="json", include=HOW_IT_IS_BENCHMARKED)},
+        resolved={
+            **tasks_revision(spec),
+            "chat_template": chat_dataset.resolved["chat_template"],
+            "model_kwargs": kwargs,
+        },
+        inputs=[base_model],
+        beside=("base_benchmarks", base_model.fingerprint),
+    ).obtain(lambda out: answer(None, out))
+    answer(adapter.path, folder)
+    progress.update("benchmarks: comparing")
+    return compare_benchmarks(base.path, folder)
 
 
 def plan_of_base(
@@ -149,17 +192,16 @@ def report_on(recipe: Recipe, chain: tuple, found: dict[str, Any], folder: Path)
         sources=raw_dataset.summary["sources"],
         chat=chat_dataset.summary,
     )
-    return write_report(folder, recipe.name, recipe.summary, made, found, judge(recipe.evaluation, found["metrics"]))
+    verdict = judge(recipe.evaluation, found["metrics"], found.get("benchmarks"))
+    return write_report(folder, recipe.name, recipe.summary, made, found, verdict)
 
 
 def metadata_of(artifact: Artifact, report: dict) -> dict:
     """What the UI shows: the numbers, and the page with its plots inside."""
-    numbers = {
-        f"{key}/{name}": found[key] for name, found in report["metrics"].items() for key in ("base", "tuned", "gain")
-    }
+    figures = report["metrics"] | report["benchmarks"]
+    numbers = {f"{key}/{name}": found[key] for name, found in figures.items() for key in ("base", "tuned", "gain")}
     intervals = {
-        f"gain/{name}/interval": "{:+.3f} to {:+.3f}".format(*found["interval"])
-        for name, found in report["metrics"].items()
+        f"gain/{name}/interval": "{:+.3f} to {:+.3f}".format(*found["interval"]) for name, found in figures.items()
     }
     page = (artifact.path / "report.md").read_text()
     for plot in artifact.path.glob("*.png"):

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,10 +109,7 @@ def sit(
     name = "tuned" if adapter else "base"
     progress.update(f"{name}: loading the model")
     with PeakMemory() as memory:
-        model = load_base(exam.tokenizer, base_model, model_kwargs, str(adapter or base_model))
-        # Not merged into the weights: a merged adapter is rounded to their number format, and another model.
-        model = load_adapter(model, adapter, exam.questions[0].prompt_ids) if adapter else model
-        answer_on_cpu(model)
+        model = load_side(exam, base_model, adapter, model_kwargs)
         started = time.monotonic()
         answers = generate(model, exam.tokenizer, exam.questions, spec, progress, name)
         seconds = time.monotonic() - started
@@ -129,6 +126,15 @@ def sit(
         "tokens_per_second": round(tokens / max(seconds, 1e-9), 1),
         "peak_memory_mb": memory.mib,
     }
+
+
+def load_side(exam: Exam, base_model: Path, adapter: Path | None, model_kwargs: dict[str, Any]) -> Any:
+    """The base model, or the one tuned with `adapter`, ready to answer."""
+    model = load_base(exam.tokenizer, base_model, model_kwargs, str(adapter or base_model))
+    # Not merged into the weights: a merged adapter is rounded to their number format, and another model.
+    model = load_adapter(model, adapter, exam.questions[0].prompt_ids) if adapter else model
+    answer_on_cpu(model)
+    return model
 
 
 def outcomes(folder: Path) -> list[Outcome]:
@@ -178,14 +184,29 @@ def paired_bootstrap(metric: Metric, base: Sequence[Outcome], tuned: Sequence[Ou
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (percentile bootstrap), chapter 13.
     """
-    rng, rows = np.random.default_rng(seed), len(base)
     sides = [np.array([[metric.weight(x) * metric.score(x), metric.weight(x)] for x in side]) for side in (base, tuned)]
-    gains = []
+    return interval_of(resampled(sides, metric.figure, seed))
+
+
+def resampled(sides: Sequence[np.ndarray], figure: Callable[[Any], Any], seed: int = 0) -> tuple[np.ndarray, ...]:
+    """The figure of each side for each resample (10,000): the same rows drawn for all sides.
+
+    Args:
+        sides: of each model an array (rows, 2): weight times score, and weight.
+    """
+    rng, rows = np.random.default_rng(seed), len(sides[0])
+    figures = []
     for _ in range(RESAMPLES // RESAMPLES_AT_A_TIME):
         times_drawn = rng.multinomial(rows, np.full(rows, 1 / rows), size=RESAMPLES_AT_A_TIME)
-        before, after = ((sums := times_drawn @ side)[:, 0] / np.maximum(sums[:, 1], 1e-12) for side in sides)
-        gains.append(metric.figure(after) - metric.figure(before))
-    return [float(edge) for edge in np.percentile(np.concatenate(gains), [2.5, 97.5])]
+        sums = [times_drawn @ side for side in sides]
+        figures.append([figure(side[:, 0] / np.maximum(side[:, 1], 1e-12)) for side in sums])
+    return tuple(np.concatenate(side) for side in zip(*figures, strict=True))
+
+
+def interval_of(drawn: Sequence[np.ndarray]) -> list[float]:
+    """The middle 95 % [low, high] of what the second side gained over the first, resample by resample."""
+    base, tuned = drawn
+    return [float(edge) for edge in np.percentile(tuned - base, [2.5, 97.5])]
 
 
 def figure_of(metric: Metric, side: Sequence[Outcome]) -> float:

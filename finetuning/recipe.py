@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from finetuning.errors import FinetuningError
 from finetuning.recipe_errors import RecipeError, as_yaml, contradiction, mistakes, nearest, section_mistake, shown
 from finetuning.recipe_rules import LONGEST_NAME, contradictions
 from finetuning.recipe_yaml import read_yaml
@@ -616,7 +617,22 @@ class EvaluationSpec(Spec):
     max_new_tokens: Count = Field(default=256, description="Most tokens of one answer.")
     batch_size: Count = Field(default=32, description="Prompts that are answered together.")
     benchmarks: Annotated[tuple[Text, ...], Field(strict=False)] = Field(
-        default=(), description="lm-eval task names. This version runs none: leave it empty."
+        default=(),
+        description="lm-eval's names of tasks, groups or tags (`arc_easy`, `mmlu`), run for base and tuned alike.",
+    )
+    benchmark_folder: Text | None = Field(
+        default=None,
+        description="Folder with lm-eval tasks of your own (YAML); data files that they name may lie in it.",
+    )
+    benchmark_rows: Count | None = Field(
+        default=None, description="Rows of each task that are asked, the first ones; `null` asks all."
+    )
+    max_benchmark_fall: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="Most by which the tuned model may be worse than the base model in any benchmark, whatever `gate` "
+        "says: 0.05 is 5 points of a share; of a figure above 1, such as a perplexity, 5 % of the base model's.",
     )
     gate: dict[str, GateSpec] = Field(
         default={},
@@ -627,11 +643,13 @@ class EvaluationSpec(Spec):
 
     _metrics_once = field_validator("metrics")(_no_twins)
 
-    @field_validator("benchmarks")
+    _benchmarks_once = field_validator("benchmarks")(_no_twins)
+
+    @field_validator("benchmark_folder", "benchmark_rows")
     @classmethod
-    def _no_benchmarks_yet(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if value:
-            raise ValueError(f"[{_list(value)}] would be ignored: this version runs no benchmarks; write []")
+    def _of_benchmarks(cls, value: str | int | None, info: ValidationInfo) -> str | int | None:
+        if value is not None and info.data.get("benchmarks") == ():
+            raise ValueError(f"{value!r} would be ignored: evaluation.benchmarks names none; leave it out")
         return value
 
     @field_validator("gate")
@@ -823,6 +841,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _validate(recipes: list[str]) -> int:
+    # It is made from this module.
+    from finetuning.benchmark_tasks import require_names
+
     missing = [folder for folder in folders() if not recipes and not folder.is_dir()]
     wrong = [f"{shown(folder)}: no such folder; see FINETUNING_RECIPES" for folder in missing]
     names = recipes or list(find())
@@ -832,8 +853,9 @@ def _validate(recipes: list[str]) -> int:
         try:
             is_file = "/" in name or name.endswith((".yaml", ".yml"))
             recipe = load_file(Path(name)) if is_file else load(name)
+            require_names(recipe.evaluation, recipe.file)
             print(f"{recipe.name}: right ({recipe.summary})")
-        except RecipeError as error:
+        except FinetuningError as error:
             wrong.append(str(error))
     print("".join(f"{message}\n" for message in wrong), end="")
     return 1 if wrong else 0

@@ -11,6 +11,7 @@ from assets.mistakes import explained
 from assets.partitions import BASE_MODELS, OWNERS
 from finetuning.benchmark_tasks import tasks_revision
 from finetuning.progress import Progress
+from finetuning.python_tests import require_confinement
 from finetuning.recipe import Recipe, load
 from finetuning.verdict import judge
 from resources.artifacts import Artifact, Artifacts, Plan
@@ -94,6 +95,8 @@ def examine(
     _, chat_dataset, base_model, adapter = chain
     kwargs, spec = gpu.model_kwargs(recipe.base_model), recipe.evaluation
     adapter.verify()
+    if "python-tests" in spec.metrics:
+        require_confinement(recipe.file)
     with Progress(context.log.info, "loading libraries") as progress:
         from finetuning.evaluation import evaluate, exam_of, sit
 
@@ -161,7 +164,7 @@ def plan_of_base(
     model_kwargs: dict[str, Any],
 ) -> Plan:
     """The artifact of the base model's answers: the same for all adapters of a base that are asked the same."""
-    from finetuning.evaluation import measures_loss
+    from finetuning.evaluation import measures_loss, runs_code
 
     return artifacts.plan(
         context,
@@ -170,6 +173,7 @@ def plan_of_base(
             "chat_template": chat_dataset.resolved["chat_template"],
             "rows": exam.digest(),
             "loss": measures_loss(recipe.evaluation),
+            "code": runs_code(recipe.evaluation),
             # Answers of one kernel, or of one machine, are not compared with those of another.
             "model_kwargs": model_kwargs,
         },

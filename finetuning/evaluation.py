@@ -23,6 +23,7 @@ from finetuning.generation import Question, generate
 from finetuning.metrics import Metric, Outcome, final_answer, metrics_for
 from finetuning.peak_memory import PeakMemory
 from finetuning.progress import Progress
+from finetuning.python_tests import code_of, passes
 from finetuning.quantization import answer_on_cpu, keep_trainable_on_cpu, load_model
 from finetuning.recipe import UNBOUNDED, EvaluationSpec
 from finetuning.rendering import Renderer
@@ -59,6 +60,8 @@ def exam_of(spec: EvaluationSpec, chat_dataset: Path, trust_remote_code: bool = 
     questions = questions_of(chat_dataset, tokenizer, spec.rows)
     if "final-answer" in spec.metrics:
         require_final_answers(questions)
+    if runs_code(spec):
+        require_code(questions)
     table = pq.read_table(chat_dataset / "eval.parquet", columns=["input_ids", "labels"]).slice(0, spec.rows)
     return Exam(tokenizer, questions, table["input_ids"].to_pylist(), table["labels"].to_pylist())
 
@@ -90,6 +93,20 @@ def require_final_answers(questions: Sequence[Question]) -> None:
         )
 
 
+def require_code(questions: Sequence[Question]) -> None:
+    """Nothing.
+
+    Raises:
+        FinetuningError: no reference holds Python code.
+    """
+    if not any(code_of(question.reference) for question in questions):
+        raise FinetuningError(
+            f"evaluation.metrics: python-tests: none of {len(questions)} references holds Python code; the first is "
+            f"{questions[0].place}: {questions[0].reference[:80]!r}. Put it between ```python and ```, or use another "
+            "metric."
+        )
+
+
 def sit(
     spec: EvaluationSpec,
     exam: Exam,
@@ -114,9 +131,13 @@ def sit(
         answers = generate(model, exam.tokenizer, exam.questions, spec, progress, name)
         seconds = time.monotonic() - started
         losses = losses_of(model, exam, progress, name) if measures_loss(spec) else [(0.0, 0)] * len(answers)
+    passed = [0.0] * len(answers)
+    if runs_code(spec):
+        texts = [answer.text for answer in answers]
+        passed = passes(texts, [question.reference for question in exam.questions], progress, name)
     rows = [
-        Outcome(question.reference, answer.text, answer.stopped, *loss)
-        for question, answer, loss in zip(exam.questions, answers, losses, strict=True)
+        Outcome(question.reference, answer.text, answer.stopped, *loss, code)
+        for question, answer, loss, code in zip(exam.questions, answers, losses, passed, strict=True)
     ]
     pd.DataFrame(rows).to_parquet(folder / ANSWERS)
     tokens = sum(answer.tokens for answer in answers)
@@ -154,6 +175,11 @@ def load_base(tokenizer: PreTrainedTokenizerBase, base_model: Path, model_kwargs
 def measures_loss(spec: EvaluationSpec) -> bool:
     """Whether the loss of each row is needed."""
     return not set(UNBOUNDED).isdisjoint(spec.metrics)
+
+
+def runs_code(spec: EvaluationSpec) -> bool:
+    """Whether the code in answers is run."""
+    return "python-tests" in spec.metrics
 
 
 def losses_of(model: Any, exam: Exam, progress: Progress, name: str) -> list[tuple[float, int]]:

@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -35,7 +35,6 @@ FORMAT_COLUMNS = {
     "ultrafeedback": ("instruction", "completions"),
     "preference": ("prompt", "chosen", "rejected"),
 }
-METRICS = ("final-answer", "unclear", "exact-match", "stop-rate", "rouge-l", "chrf", "loss", "perplexity")
 # Metrics of which less is better, and those that are no shares between 0 and 1.
 LESS_IS_BETTER = ("unclear", "loss", "perplexity")
 UNBOUNDED = ("loss", "perplexity")
@@ -48,7 +47,10 @@ Format = Literal[
 ]
 Method = Literal["sft", "dpo"]
 Kernel = Literal["flash_attention_2", "flash_attention_3", "flash_attention_4", "sdpa", "eager"]
-Metric = Literal["final-answer", "unclear", "exact-match", "stop-rate", "rouge-l", "chrf", "loss", "perplexity"]
+Metric = Literal[
+    "final-answer", "unclear", "exact-match", "stop-rate", "rouge-l", "chrf", "python-tests", "loss", "perplexity"
+]
+METRICS = get_args(Metric)
 # By transformers' names.
 Tracker = Literal[
     "tensorboard",
@@ -610,7 +612,9 @@ class EvaluationSpec(Spec):
         "`####`, or after words such as `The answer is`) is right, numbers compared as numbers; `unclear`, the share "
         "of those that state none, is reported with it. `exact-match`: share of answers that equal the reference word "
         "for word. `rouge-l` (English words) and `chrf` (characters of any language): how much of the reference an "
-        "answer has. `loss` (nats) and `perplexity`: of the supervised tokens of the same rows, less is better. "
+        "answer has. `python-tests`: share of answers whose Python code runs to its end, in a confined process, and "
+        "keeps the asserts of the reference's code. `loss` (nats) and `perplexity`: of the supervised tokens of the "
+        "same rows, less is better. "
         "`stop-rate`, the share of answers that end before `max_new_tokens`, is always reported.",
     )
     rows: Count = Field(default=200, description="Most eval rows that are answered.")

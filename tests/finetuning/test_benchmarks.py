@@ -1,6 +1,5 @@
 """Public benchmarks through lm-eval, with tasks of a folder: what is asked, what is scored, and what is refused."""
 
-import json
 import math
 import os
 import subprocess
@@ -70,29 +69,40 @@ def loglikelihood(base, context, choice):
     return logs.gather(1, ids[0, start:, None]).sum().item()
 
 
-def test_choices_are_scored_by_their_likelihood_after_the_plain_question(base, rows, tasks):
-    animals = rows[rows["benchmark"] == "animals"]
-    assert set(animals["metric"]) == {"acc"} and len(animals) == 12
-    for line, score in zip((tasks / "animals.jsonl").read_text().splitlines(), animals["sum"], strict=True):
-        row = json.loads(line)
-        likely = [loglikelihood(base, f"Question: {row['question']}\nAnswer:", f" {c}") for c in row["choices"]]
-        assert score == float(int(np.argmax(likely)) == row["label"])
-
-
 class Listening(Examinee):
-    """Keeps the prompts that it is to answer."""
+    """Keeps what it was asked, and what it said of choices."""
 
-    prompts = ()
+    asked, said = (), ()
 
     def generate_until(self, requests, disable_tqdm=True):
-        self.prompts += tuple(request.args[0] for request in requests)
+        self.asked += tuple(request.args for request in requests)
         return super().generate_until(requests, disable_tqdm)
+
+    def loglikelihood(self, requests, disable_tqdm=True):
+        self.asked += tuple(request.args for request in requests)
+        self.said = super().loglikelihood(requests, disable_tqdm)
+        return self.said
+
+
+def test_choices_are_scored_by_their_likelihood_after_the_plain_question(base, tasks):
+    lm, rules = examinee(base, Listening), spec(tasks, "animals")
+    rows = ask(lm, load_benchmarks(rules, WHERE), rules)
+    assert lm.asked[:2] == (
+        ("Question: What is 0?\nAnswer:", " a cat"),
+        ("Question: What is 0?\nAnswer:", " a big dog"),
+    )
+    likely = [likelihood for likelihood, _ in lm.said]
+    assert likely == pytest.approx([loglikelihood(base, *asked) for asked in lm.asked], abs=1e-3)
+    chosen = np.argmax(np.reshape(likely, (-1, 2)), axis=1)
+    assert list(rows["sum"]) == [float(choice == i % 2) for i, choice in enumerate(chosen)]
+    assert set(rows["metric"]) == {"acc"}
 
 
 def test_what_generates_is_asked_as_a_turn_of_the_chat(base, tasks):
     lm, rules = examinee(base, Listening), spec(tasks, "sums")
     ask(lm, load_benchmarks(rules, WHERE), rules)
-    assert lm.prompts[0] == "<|user|>\nWhat is 0 + 0?</s>\n<|assistant|>\n" and len(lm.prompts) == 12
+    assert [prompt for prompt, _ in lm.asked][:1] == ["<|user|>\nWhat is 0 + 0?</s>\n<|assistant|>\n"]
+    assert lm.requests.answered == lm.requests.asked == 12
 
 
 def test_an_answer_ends_with_the_chat_templates_own_stop_token(base):

@@ -9,7 +9,7 @@ import dagster as dg
 
 from assets.mistakes import explained
 from assets.partitions import BASE_MODELS, OWNERS
-from finetuning.benchmark_tasks import tasks_revision
+from finetuning.benchmark_tasks import Benchmark, load_benchmarks, tasks_revision
 from finetuning.progress import Progress
 from finetuning.python_tests import require_confinement
 from finetuning.recipe import Recipe, load
@@ -101,6 +101,7 @@ def examine(
         from finetuning.evaluation import evaluate, exam_of, sit
 
         exam = exam_of(spec, chat_dataset.path, recipe.base_model.trust_remote_code)
+        benchmarks = load_benchmarks(spec, recipe.file)
 
         def answer(by: Path | None, out: Path) -> dict[str, Any]:
             with gpu.exclusive(context.log.info):
@@ -110,8 +111,8 @@ def examine(
         base = plan.obtain(lambda out: answer(None, out))
         tuned = answer(adapter.path, folder)
         found = evaluate(spec, exam, base.path, folder)
-        if spec.benchmarks:
-            found["benchmarks"] = benchmark(context, artifacts, gpu, recipe, chain, exam, progress, folder)
+        if benchmarks:
+            found["benchmarks"] = benchmark(context, artifacts, gpu, recipe, chain, exam, benchmarks, progress, folder)
     return found | {"answering": {"base": base.summary | {"fingerprint": base.fingerprint}, "tuned": tuned}}
 
 
@@ -122,17 +123,15 @@ def benchmark(
     recipe: Recipe,
     chain: tuple,
     exam: "Exam",
+    benchmarks: dict[str, Benchmark],
     progress: Progress,
     folder: Path,
 ) -> dict[str, Any]:
     """What base and tuned model came to in benchmarks; the base's scores too are those that another recipe left."""
     from finetuning.benchmark_scores import compare_benchmarks, sit_benchmarks
-    from finetuning.benchmark_tasks import load_benchmarks
 
     _, chat_dataset, base_model, adapter = chain
     kwargs, spec = gpu.model_kwargs(recipe.base_model), recipe.evaluation
-    progress.update("benchmarks: loading their rows")
-    benchmarks = load_benchmarks(spec, recipe.file)
 
     def answer(by: Path | None, out: Path) -> dict[str, Any]:
         with gpu.exclusive(context.log.info):

@@ -168,7 +168,7 @@ def main() -> None:
         for thread in threading.enumerate():
             if thread is not threading.current_thread() and not thread.daemon:
                 thread.join()
-    except BaseException:  # SystemExit too: what follows it has not been run
+    except BaseException:  # SystemExit too; Python itself would wait for the threads
         os._exit(1)
     os.write(report, b"ended")
     os._exit(0)

@@ -38,7 +38,7 @@ def code_of(text: str) -> str | None:
         found = [code for language, code in blocks if language in languages]
         if found:
             return "\n".join(found)
-    return text if not blocks and any(_does_something(node) for node in parsed(text)) else None
+    return text if any(_does_something(node) for node in parsed(text)) else None
 
 
 def parsed(code: str) -> list[ast.stmt]:
@@ -96,7 +96,7 @@ def report_of(text: str) -> str:
             pass_fds=[write],
             cwd=folder,
             # Nothing of this process's; sets and dicts in one order, so that the same answer ends in the same way.
-            env={"PYTHONHASHSEED": "0", "TMPDIR": folder},
+            env={"PYTHONHASHSEED": "0"},
         )
         os.close(write)
         _wait(process, Path(folder))

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -21,7 +22,7 @@ from finetuning.evaluation import Exam, paired_bootstrap
 from finetuning.generation import Question
 from finetuning.metrics import METRICS, Outcome
 from finetuning.progress import Progress
-from finetuning.recipe import EvaluationSpec
+from finetuning.recipe import EvaluationSpec, main
 from finetuning.verdict import judge
 from tests.benchmark_folder import write_tasks
 from tests.tiny_models import ZEPHYR, save_tiny_model
@@ -245,6 +246,23 @@ def test_without_lm_eval_it_is_said_how_to_get_it(tasks, monkeypatch):
 def test_a_folder_that_is_none_is_named(tmp_path):
     with pytest.raises(FinetuningError, match=r"evaluation\.benchmark_folder: .*nowhere is no folder"):
         require_names(spec(tmp_path / "nowhere"), WHERE)
+
+
+def test_the_check_of_recipes_looks_names_up(tmp_path, tasks, capsys):
+    recipe = {
+        "summary": "A recipe with benchmarks",
+        "base_model": {"repo": "microsoft/phi-2"},
+        "dataset": {"sources": [{"hub": "openai/gsm8k"}]},
+        "evaluation": {"benchmarks": ["animals"], "benchmark_folder": str(tasks)},
+        "hub": {"repo": "tiny"},
+    }
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    assert main(["validate", str(path)]) == 0
+    recipe["evaluation"]["benchmark_folder"] = str(tmp_path / "nowhere")
+    path.write_text(yaml.safe_dump(recipe))
+    assert main(["validate", str(path)]) == 1
+    assert f"evaluation.benchmark_folder: {tmp_path / 'nowhere'} is no folder" in capsys.readouterr().out
 
 
 def test_an_edited_task_or_row_is_another_benchmark(tmp_path):

@@ -3,19 +3,23 @@
 import socket
 import subprocess
 import sys
-import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetuning import python_tests
 from finetuning.errors import FinetuningError
-from finetuning.evaluation import require_code
+from finetuning.evaluation import Exam, outcomes, require_code, sit
 from finetuning.generation import Question
 from finetuning.metrics import METRICS, Outcome
 from finetuning.progress import Progress
 from finetuning.python_tests import CHILD, asserts_of, code_of, passes, program, report_of, require_confinement
+from finetuning.recipe import EvaluationSpec
+from tests.tiny_models import ZEPHYR, save_tiny_model
 
 SILENT = Progress(lambda line: None, "")
 TWICE = "Like this:\n```python\ndef twice(x):\n    return {}\n```\nIt doubles."
@@ -74,6 +78,12 @@ def test_what_a_program_may_do():
     assert dict(zip(FINE, passed(*FINE.values()), strict=True)) == dict.fromkeys(FINE, 1.0)
 
 
+def test_the_same_program_ends_in_the_same_way():
+    print_hash = [sys.executable, "-c", "print(hash('a'))"]
+    first = subprocess.run(print_hash, env={"PYTHONHASHSEED": "0"}, capture_output=True, text=True, check=True)
+    assert passed(f"assert hash('a') == {first.stdout}") == [1.0]
+
+
 FAILS = {
     "an exception": "1 / 0",
     "no Python": "x = = 1",
@@ -113,10 +123,9 @@ def attacks(secret):
         "see passwords": "open('/etc/passwd').read()",
         "fork": "import os\nif not os.fork():\n    os._exit(0)",
         "start a program": "import subprocess\nsubprocess.run(['/bin/true'])",
-        "become a program": "import os\nos.execv('/bin/true', ['true'])",
         "kill its parent": "import os\nos.kill(os.getppid(), 0)",
         "open a socket": "import socket\nsocket.socket()",
-        "raise its limits": "import resource as r\nr.setrlimit(r.RLIMIT_CPU, (999, 999))",
+        "change its limits": "import resource as r\nr.setrlimit(r.RLIMIT_CPU, (7, 7))",
         "make a large file": "with open('large', 'wb') as file:\n    file.write(bytes(2**21))",
         "take all memory": "x = bytearray(2**31)",
         "take all memory bit by bit": "x = [0]\nwhile True:\n    x += x",
@@ -181,7 +190,7 @@ def children() -> list[str]:
 
 
 def test_a_program_dies_with_whoever_started_it():
-    code = "from finetuning.python_tests import report_of\nreport_of('import time; time.sleep(8)')"
+    code = "from finetuning.python_tests import report_of\nreport_of('import time; time.sleep(60)')"
     parent = subprocess.Popen([sys.executable, "-c", code])
     deadline = time.monotonic() + 20
     while not (born := Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()):
@@ -190,6 +199,7 @@ def test_a_program_dies_with_whoever_started_it():
     time.sleep(0.5)  # it confines itself first
     parent.kill()
     parent.wait()
+    deadline = time.monotonic() + 5
     while Path(f"/proc/{born[0]}").exists() and "State:\tZ" not in Path(f"/proc/{born[0]}/status").read_text():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -217,8 +227,36 @@ def test_references_without_any_code_are_a_mistake():
     require_code([*words, Question("train.jsonl:2", [], [], REFERENCE)])
 
 
+@pytest.fixture
+def speaker(tmp_path):
+    """The folder of a tiny model that answers `x=1` to everything, its tokenizer, and a prompt."""
+    folder = save_tiny_model("llama-3", tmp_path / "base", ZEPHYR)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    prompt = tokenizer("<|assistant|>\n").input_ids
+    said = [prompt[-1], *tokenizer("x=1").input_ids, tokenizer.eos_token_id]
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "o_proj" in name or "down_proj" in name or "lm_head" in name:
+                weight.zero_()  # what remains is a token's own embedding
+        for i, (token, following) in enumerate(pairwise(said)):
+            model.get_input_embeddings().weight[token] = torch.eye(64)[i]
+            model.lm_head.weight[following, i] = 1
+    model.save_pretrained(folder)
+    return folder, tokenizer, prompt
+
+
+def test_the_code_of_answers_is_run_where_a_metric_asks_for_it_and_nowhere_else(speaker, tmp_path):
+    folder, tokenizer, prompt = speaker
+    asserts = [f"```python\nassert x == {number}\n```" for number in (1, 2)]
+    exam = Exam(tokenizer, [Question("", [], prompt, reference) for reference in asserts], [], [])
+    kwargs = {"dtype": "float32", "device_map": "cpu", "attn_implementation": "sdpa", "trust_remote_code": False}
+    for metric, passed in {"python-tests": [1.0, 0.0], "exact-match": [0.0, 0.0]}.items():
+        sit(EvaluationSpec(metrics=(metric,), max_new_tokens=8), exam, folder, None, kwargs, SILENT, tmp_path)
+        rows = outcomes(tmp_path)
+        assert [row.answer for row in rows] == ["x=1", "x=1"] and [row.passed for row in rows] == passed
+
+
 def test_the_score_is_what_was_found_when_the_code_was_run():
     right, wrong = (Outcome(REFERENCE, TWICE, True, passed=passed) for passed in (1.0, 0.0))
     assert [METRICS["python-tests"].score(row) for row in (right, wrong)] == [1.0, 0.0]
     assert program(TWICE.format("0"), "") == "def twice(x):\n    return 0\n"
-    assert threading.active_count() < 20

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from resources.hub_server.local import local_hub
+from tests.benchmark_folder import write_tasks
 from tests.pipelines.command import IN_PROCESS, World
 from tests.tiny_models import ZEPHYR, save_tiny_model
 
@@ -162,6 +163,30 @@ def test_the_base_answers_once_for_all_of_its_adapters(world, recipe):
     world.write_recipe("younger", changed(recipe, "evaluation", max_new_tokens=3))
     assert world.materialize("younger", select="lora_adapter,evaluation_report").returncode == 0
     assert len(answers_of_bases(world)) == len(there) + 1
+
+
+def test_benchmarks_are_looked_up_first_and_asked_once_of_a_base(world, recipe):
+    asked = {"benchmarks": ["animals", "smus"], "benchmark_folder": str(write_tasks(world.root / "tasks"))}
+    world.write_recipe("asked", changed(recipe, "evaluation", **asked))
+    wrong = world.materialize("asked")
+    assert wrong.returncode == 1
+    assert "asked.yaml: evaluation.benchmarks: no task of" in wrong.stdout and "nearest is sums" in wrong.stdout
+    assert "raw_dataset" not in world.artifacts("asked")
+    recipe = changed(recipe, "evaluation", **asked | {"benchmarks": ["animals", "sums"], "max_benchmark_fall": 1.0})
+    world.write_recipe("asked", recipe)
+    first = world.materialize("asked", select=",".join(ASSETS - {"published_repo"}))
+    assert first.returncode == 0, first.stdout[-4000:]
+    assert re.search(r"base_benchmarks [0-9a-f]{16}: written,", first.stdout)
+    report = json.loads((world.folder("evaluation_report", "asked") / "report.json").read_text())
+    assert report["benchmarks"].keys() == {"animals", "sums"} and len(report["verdict"]["reasons"]) == 3
+    page = (world.folder("evaluation_report", "asked") / "report.md").read_text()
+    assert re.search(r"\| animals +\| acc +\| 12 ", page)
+    world.write_recipe("asked", changed(recipe, "lora", r=5))
+    again = world.materialize("asked", select="lora_adapter,evaluation_report")
+    assert again.returncode == 0 and re.search(r"base_benchmarks [0-9a-f]{16}: reused,", again.stdout)
+    (world.root / "tasks" / "sums.jsonl").write_text('{"question": "What is 1 + 1?", "answer": "2"}\n')
+    edited = world.materialize("asked", select="evaluation_report")
+    assert edited.returncode == 0 and re.search(r"base_benchmarks [0-9a-f]{16}: written,", edited.stdout)
 
 
 def test_a_forged_report_publishes_nothing(world, recipe):

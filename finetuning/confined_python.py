@@ -35,7 +35,7 @@ NO_NEW_PRIVILEGES, DIE_WITH_PARENT, KILL = 38, 1, 9
 ALLOWED = (
     "access alarm brk clock_getres clock_gettime clock_nanosleep close copy_file_range dup dup2 dup3 "
     "epoll_create epoll_create1 epoll_ctl epoll_pwait epoll_wait eventfd2 exit exit_group faccessat "
-    "faccessat2 fcntl fdatasync flock fstat fstatfs fsync ftruncate futex getcwd getdents getdents64 "
+    "faccessat2 fdatasync flock fstat fstatfs fsync ftruncate futex getcwd getdents getdents64 "
     "getegid geteuid getgid getitimer getpgrp getpid getppid getrandom getrlimit getrusage gettid "
     "gettimeofday getuid lseek lstat madvise membarrier mmap mprotect mremap munmap nanosleep newfstatat "
     "open openat pipe pipe2 poll ppoll pread64 preadv pselect6 pwrite64 pwritev read readlink readlinkat "
@@ -45,7 +45,7 @@ ALLOWED = (
 )
 ACT_ALLOW, ACT_ERRNO, ENOSYS, EACCES = 0x7FFF0000, 0x00050000, 38, 13
 EQUAL, MASKED_EQUAL = 4, 7
-THREAD, FIONBIO = 0x00010000, 0x5421
+THREAD, FIONBIO, F_DUPFD_CLOEXEC = 0x00010000, 0x5421, 1030
 
 
 class Unconfined(Exception):
@@ -76,14 +76,15 @@ class Compare(ctypes.Structure):
     )
 
 
-# What is allowed where one of the arguments (by number, from 0) is this: to start threads and no processes; to read
-# limits, which root could raise; to send to the other end of a pair and to no address; to make that end not wait.
-ALLOWED_WHERE = {
-    "clone": Compare(0, MASKED_EQUAL, THREAD, THREAD),
-    "prlimit64": Compare(2, EQUAL, 0, 0),
-    "sendto": Compare(4, EQUAL, 0, 0),
-    "ioctl": Compare(1, EQUAL, FIONBIO, 0),
-}
+# What is allowed where one of the arguments (by number, from 0) is this.
+ALLOWED_WHERE = (
+    ("clone", Compare(0, MASKED_EQUAL, THREAD, THREAD)),  # to start threads and no processes
+    ("prlimit64", Compare(2, EQUAL, 0, 0)),  # to read limits, which root could raise
+    ("sendto", Compare(4, EQUAL, 0, 0)),  # to send to the other end of a pair, and to no address
+    ("ioctl", Compare(1, EQUAL, FIONBIO, 0)),  # not to wait for it
+    # To copy, lock and flag descriptors, and not to have signals sent when something happens to them.
+    *(("fcntl", Compare(1, EQUAL, command, 0)) for command in (*range(8), F_DUPFD_CLOEXEC)),
+)
 
 
 def limit() -> None:
@@ -142,7 +143,7 @@ def confine_calls() -> None:
         return call >= 0 and seccomp.seccomp_rule_add_array(context, action, call, len(arguments), given) != 0
 
     failed = [name for name in ALLOWED.split() if refused(ACT_ALLOW, name)]
-    failed += [name for name, argument in ALLOWED_WHERE.items() if refused(ACT_ALLOW, name, argument)]
+    failed += [name for name, argument in ALLOWED_WHERE if refused(ACT_ALLOW, name, argument)]
     # Its flags are out of a filter's sight, and libc does without it where it is missing.
     failed += ["clone3"] * refused(ACT_ERRNO | ENOSYS, "clone3")
     if failed or seccomp.seccomp_load(context):

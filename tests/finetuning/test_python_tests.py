@@ -124,6 +124,7 @@ def attacks(secret):
         "fork": "import os\nif not os.fork():\n    os._exit(0)",
         "start a program": "import subprocess\nsubprocess.run(['/bin/true'])",
         "kill its parent": "import os\nos.kill(os.getppid(), 0)",
+        "have a signal sent": "import fcntl, os\nfcntl.fcntl(os.pipe()[0], fcntl.F_SETOWN, os.getppid())",
         "open a socket": "import socket\nsocket.socket()",
         "change its limits": "import resource as r\nr.setrlimit(r.RLIMIT_CPU, (7, 7))",
         "make a large file": "with open('large', 'wb') as file:\n    file.write(bytes(2**21))",

@@ -99,6 +99,14 @@ def test_choices_are_scored_by_their_likelihood_after_the_plain_question(base, t
     assert set(rows["metric"]) == {"acc"}
 
 
+def test_likelihoods_are_not_rounded_to_the_number_format_of_the_weights(base, tasks):
+    lm, rules = examinee(base, Listening), spec(tasks, "animals")
+    lm.model.to(torch.bfloat16)
+    ask(lm, load_benchmarks(rules, WHERE), rules)
+    likely = torch.tensor([likelihood for likelihood, _ in lm.said])
+    assert (likely.bfloat16().float() != likely).float().mean() > 0.5
+
+
 def test_what_generates_is_asked_as_a_turn_of_the_chat(base, tasks):
     lm, rules = examinee(base, Listening), spec(tasks, "sums")
     ask(lm, load_benchmarks(rules, WHERE), rules)

@@ -2,31 +2,24 @@
 
 import base64
 import json
-from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
-from assets.lineage import alike, made_from
+from assets.examination import Examination
+from assets.lineage import made_from
 from assets.mistakes import explained
 from assets.partitions import BASE_MODELS, OWNERS
 from assets.verdicts import knows, version_to_beat
+from finetuning.benchmark_tasks import tasks_revision
 from finetuning.errors import FinetuningError
-from finetuning.progress import Progress
 from finetuning.recipe import Recipe, load
 from finetuning.verdict import judge
-from resources.artifacts import Artifact, Artifacts, Plan
+from resources.artifacts import Artifact, Artifacts
 from resources.gpu import Gpu
 from resources.hub import Hub, HubConnection
-from resources.versions import Head, download
-
-if TYPE_CHECKING:
-    from finetuning.evaluation import Exam
-
-# The settings that the base model's answers depend on.
-HOW_IT_ANSWERS = {"max_new_tokens", "batch_size"}
+from resources.versions import Head
 
 
 @dg.asset(
@@ -69,14 +62,15 @@ def evaluation_report(
     plan = artifacts.plan(
         context,
         sections={"evaluation": recipe.evaluation.model_dump(mode="json"), "summary": recipe.summary},
-        resolved={},
+        resolved=tasks_revision(recipe.evaluation),
         inputs=chain[1:],
     )
     with hub.connect() as connection:
         head = published_now(context, recipe, connection, lora_adapter)
 
         def write(folder):
-            found = examine(context, artifacts, gpu, recipe, chain, folder, connection, head)
+            exam = Examination(context, artifacts, gpu, recipe, *chain[1:], folder)
+            found = exam.hold(connection, head)
             return report_on(recipe, chain, found, folder)
 
         artifact = plan.obtain(write, still_valid=lambda artifact: knows(report_in(artifact), head))
@@ -115,120 +109,11 @@ def published_now(
         return None
 
 
-def examine(
-    context: dg.AssetExecutionContext,
-    artifacts: Artifacts,
-    gpu: Gpu,
-    recipe: Recipe,
-    chain: tuple,
-    folder: Path,
-    connection: HubConnection,
-    head: Head | None,
-) -> dict[str, Any]:
-    """What base, tuned and published model came to.
-
-    The base's answers are those that another recipe of this base left, if any.
-    """
-    _, chat_dataset, base_model, adapter = chain
-    kwargs, spec = gpu.model_kwargs(recipe.base_model), recipe.evaluation
-    adapter.verify()
-    with Progress(context.log.info, "loading libraries") as progress:
-        from finetuning.evaluation import evaluate, exam_of, sit
-
-        exam = exam_of(spec, chat_dataset.path, recipe.base_model.trust_remote_code)
-
-        def answer(by: Path | None, out: Path, name: str = "tuned") -> dict[str, Any]:
-            with gpu.exclusive(context.log.info):
-                return sit(spec, exam, base_model.path, by, kwargs, progress, out, name)
-
-        def plan(beside: tuple[str, str], commit: str | None = None) -> Plan:
-            return plan_of_answers(context, artifacts, recipe, exam, chat_dataset, base_model, kwargs, beside, commit)
-
-        base = plan(("base_answers", base_model.fingerprint)).obtain(lambda out: answer(None, out))
-        tuned = answer(adapter.path, folder)
-        published = beside_published(connection, head, recipe, alike(chat_dataset, base_model), plan, answer, folder)
-    answering = {"base": base.summary | {"fingerprint": base.fingerprint}, "tuned": tuned}
-    return evaluate(spec, exam, base.path, folder) | {"answering": answering, "published": published}
-
-
-def beside_published(
-    connection: HubConnection,
-    head: Head | None,
-    recipe: Recipe,
-    common: dict[str, Any],
-    plan: Callable[..., Plan],
-    answer: Callable[..., dict[str, Any]],
-    folder: Path,
-) -> dict[str, Any] | None:
-    """What `judge` is to know of the version that is published now; None where there is none.
-
-    Raises:
-        FinetuningError: that version can not be loaded, or memory ran out.
-    """
-    if head is None or head.report is None or head.adapter is None:
-        return None
-    from finetuning.evaluation import compare_with_published
-
-    known = {"repo_id": head.repo_id, "tag": head.tag or head.commit, "commit": head.commit, "adapter": head.adapter}
-    other = [name for name, value in common.items() if head.report.get("alike", {}).get(name) != value]
-    if other:
-        return known | {"why": f"it has another {' and another '.join(other)}"}
-
-    def write(out: Path) -> dict[str, Any]:
-        with TemporaryDirectory() as adapter:
-            download(connection, head, Path(adapter))
-            return answer(Path(adapter), out, "published")
-
-    try:
-        answers = plan(("published_answers", head.adapter), head.commit).obtain(write)
-    except FinetuningError as error:
-        raise FinetuningError(
-            f"{recipe.file}: the version that is published now ({head.repo_id} at {head.commit}) can not be compared "
-            f"with: {error} Mend it, or write evaluation.no_worse_than_published: false."
-        ) from error
-    return known | {"metrics": compare_with_published(recipe.evaluation, answers.path, folder)}
-
-
-def plan_of_answers(
-    context: dg.AssetExecutionContext,
-    artifacts: Artifacts,
-    recipe: Recipe,
-    exam: "Exam",
-    chat_dataset: Artifact,
-    base_model: Artifact,
-    model_kwargs: dict[str, Any],
-    beside: tuple[str, str],
-    commit: str | None,
-) -> Plan:
-    """The artifact of a model's answers: for the base, the same for all adapters that are asked the same.
-
-    Args:
-        beside: the name of the artifact, and whose answers they are.
-        commit: the adapter's in its repo, where the base model does not answer alone.
-    """
-    from finetuning.evaluation import measures_loss
-
-    return artifacts.plan(
-        context,
-        sections={"evaluation": recipe.evaluation.model_dump(mode="json", include=HOW_IT_ANSWERS)},
-        resolved={
-            "chat_template": chat_dataset.resolved["chat_template"],
-            "rows": exam.digest(),
-            "loss": measures_loss(recipe.evaluation),
-            # Answers of one kernel, or of one machine, are not compared with those of another.
-            "model_kwargs": model_kwargs,
-            **({"adapter": commit} if commit else {}),
-        },
-        inputs=[base_model],
-        beside=beside,
-    )
-
-
 def report_on(recipe: Recipe, chain: tuple, found: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The report that `folder` then holds."""
     from finetuning.report import write_report
 
-    verdict = judge(recipe.evaluation, found["metrics"], found["published"])
+    verdict = judge(recipe.evaluation, found["metrics"], found.get("benchmarks"), found["published"])
     return write_report(
         folder, recipe.name, recipe.summary, made_from(*chain), found, verdict, recipe.evaluation.samples
     )
@@ -236,12 +121,10 @@ def report_on(recipe: Recipe, chain: tuple, found: dict[str, Any], folder: Path)
 
 def metadata_of(artifact: Artifact, report: dict) -> dict:
     """What the UI shows: the numbers, and the page with its plots inside."""
-    numbers = {
-        f"{key}/{name}": found[key] for name, found in report["metrics"].items() for key in ("base", "tuned", "gain")
-    }
+    figures = report["metrics"] | report["benchmarks"]
+    numbers = {f"{key}/{name}": found[key] for name, found in figures.items() for key in ("base", "tuned", "gain")}
     intervals = {
-        f"gain/{name}/interval": "{:+.3f} to {:+.3f}".format(*found["interval"])
-        for name, found in report["metrics"].items()
+        f"gain/{name}/interval": "{:+.3f} to {:+.3f}".format(*found["interval"]) for name, found in figures.items()
     }
     page = (artifact.path / "report.md").read_text()
     for plot in artifact.path.glob("*.png"):

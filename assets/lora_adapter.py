@@ -7,7 +7,10 @@ import dagster as dg
 
 from assets.mistakes import explained
 from assets.partitions import BASE_MODELS, OWNERS
+from finetuning.benchmark_tasks import load_benchmarks
 from finetuning.data_checks import judge, require
+from finetuning.progress import Progress
+from finetuning.python_tests import require_confinement
 from finetuning.recipe import Recipe, load
 from resources.artifacts import Artifact, Artifacts, checkpoints_of
 from resources.gpu import MIB, Fit, Gpu
@@ -55,10 +58,16 @@ def lora_adapter(
     require(judge(chat_dataset.summary["raw_checks"] | chat_dataset.summary["checks"], recipe))
 
     def write(folder):
+        # Training is not paid for when what follows it could only fail.
         if recipe.merge and recipe.merge.gguf:
             from finetuning.gguf_file import require_exportable
 
             require_exportable(quantized_base_model.path, chat_dataset.path / "tokenizer", recipe.file)
+        if recipe.evaluation.benchmarks:
+            with Progress(context.log.info, "evaluation.benchmarks: loading their rows"):
+                load_benchmarks(recipe.evaluation, recipe.file)
+        if "python-tests" in recipe.evaluation.metrics:
+            require_confinement(recipe.file)
         attention = gpu.attention(recipe.base_model)
         for kernel, reason in attention.passed_over.items():
             context.log.info(f"attention: {kernel} passed over: {reason}")

@@ -7,6 +7,7 @@ from assets.checks import results, specs
 from assets.mistakes import explained
 from assets.parents import DATASET_SOURCES, RECIPE
 from assets.partitions import BASE_MODELS, OWNERS
+from finetuning.benchmark_tasks import require_names
 from finetuning.data_checks import RAW_CHECKS, judge
 from finetuning.errors import FinetuningError
 from finetuning.recipe import load
@@ -40,6 +41,7 @@ def raw_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: Hu
         def write(folder):
             from finetuning.sources import write_raw
 
+            require_names(recipe.evaluation, recipe.file)
             summary = write_raw(recipe.dataset, revisions, folder, api=connection.api, file=recipe.file)
             if resolve_all(recipe.dataset, api=connection.api, where=recipe.file) != revisions:
                 raise FinetuningError(f"{recipe.file}: dataset: a source changed while it was read. Run it again.")

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from finetuning.generation import Question, generate
 from finetuning.metrics import Metric, Outcome, final_answer, metrics_for
 from finetuning.peak_memory import PeakMemory
 from finetuning.progress import Progress
+from finetuning.python_tests import code_of, passes
 from finetuning.quantization import answer_on_cpu, keep_trainable_on_cpu, load_model
 from finetuning.recipe import UNBOUNDED, EvaluationSpec
 from finetuning.rendering import Renderer
@@ -59,6 +60,8 @@ def exam_of(spec: EvaluationSpec, chat_dataset: Path, trust_remote_code: bool = 
     questions = questions_of(chat_dataset, tokenizer, spec.rows)
     if "final-answer" in spec.metrics:
         require_final_answers(questions)
+    if runs_code(spec):
+        require_code(questions)
     table = pq.read_table(chat_dataset / "eval.parquet", columns=["input_ids", "labels"]).slice(0, spec.rows)
     return Exam(tokenizer, questions, table["input_ids"].to_pylist(), table["labels"].to_pylist())
 
@@ -90,6 +93,20 @@ def require_final_answers(questions: Sequence[Question]) -> None:
         )
 
 
+def require_code(questions: Sequence[Question]) -> None:
+    """Nothing.
+
+    Raises:
+        FinetuningError: no reference holds Python code.
+    """
+    if not any(code_of(question.reference) for question in questions):
+        raise FinetuningError(
+            f"evaluation.metrics: python-tests: none of {len(questions)} references holds Python code; the first is "
+            f"{questions[0].place}: {questions[0].reference[:80]!r}. Put it between ```python and ```, or use another "
+            "metric."
+        )
+
+
 def sit(
     spec: EvaluationSpec,
     exam: Exam,
@@ -113,17 +130,18 @@ def sit(
     name = name if adapter else "base"
     progress.update(f"{name}: loading the model")
     with PeakMemory() as memory:
-        model = load_base(exam.tokenizer, base_model, model_kwargs, str(adapter or base_model))
-        # Not merged into the weights: a merged adapter is rounded to their number format, and another model.
-        model = load_adapter(model, adapter, exam.questions[0].prompt_ids) if adapter else model
-        answer_on_cpu(model)
+        model = load_side(exam, base_model, adapter, model_kwargs)
         started = time.monotonic()
         answers = generate(model, exam.tokenizer, exam.questions, spec, progress, name)
         seconds = time.monotonic() - started
         losses = losses_of(model, exam, progress, name) if measures_loss(spec) else [(0.0, 0)] * len(answers)
+    passed = [0.0] * len(answers)
+    if runs_code(spec):
+        texts = [answer.text for answer in answers]
+        passed = passes(texts, [question.reference for question in exam.questions], progress, name)
     rows = [
-        Outcome(question.reference, answer.text, answer.stopped, *loss)
-        for question, answer, loss in zip(exam.questions, answers, losses, strict=True)
+        Outcome(question.reference, answer.text, answer.stopped, *loss, code)
+        for question, answer, loss, code in zip(exam.questions, answers, losses, passed, strict=True)
     ]
     pd.DataFrame(rows).to_parquet(folder / ANSWERS)
     tokens = sum(answer.tokens for answer in answers)
@@ -133,6 +151,15 @@ def sit(
         "tokens_per_second": round(tokens / max(seconds, 1e-9), 1),
         "peak_memory_mb": memory.mib,
     }
+
+
+def load_side(exam: Exam, base_model: Path, adapter: Path | None, model_kwargs: dict[str, Any]) -> Any:
+    """The base model, or the one tuned with `adapter`, ready to answer."""
+    model = load_base(exam.tokenizer, base_model, model_kwargs, str(adapter or base_model))
+    # Not merged into the weights: a merged adapter is rounded to their number format, and another model.
+    model = load_adapter(model, adapter, exam.questions[0].prompt_ids) if adapter else model
+    answer_on_cpu(model)
+    return model
 
 
 def outcomes(folder: Path) -> list[Outcome]:
@@ -152,6 +179,11 @@ def load_base(tokenizer: PreTrainedTokenizerBase, base_model: Path, model_kwargs
 def measures_loss(spec: EvaluationSpec) -> bool:
     """Whether the loss of each row is needed."""
     return not set(UNBOUNDED).isdisjoint(spec.metrics)
+
+
+def runs_code(spec: EvaluationSpec) -> bool:
+    """Whether the code in answers is run."""
+    return "python-tests" in spec.metrics
 
 
 def losses_of(model: Any, exam: Exam, progress: Progress, name: str) -> list[tuple[float, int]]:
@@ -182,14 +214,29 @@ def paired_bootstrap(metric: Metric, base: Sequence[Outcome], tuned: Sequence[Ou
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (percentile bootstrap), chapter 13.
     """
-    rng, rows = np.random.default_rng(seed), len(base)
     sides = [np.array([[metric.weight(x) * metric.score(x), metric.weight(x)] for x in side]) for side in (base, tuned)]
-    gains = []
+    return interval_of(resampled(sides, metric.figure, seed))
+
+
+def resampled(sides: Sequence[np.ndarray], figure: Callable[[Any], Any], seed: int = 0) -> tuple[np.ndarray, ...]:
+    """The figure of each side for each resample (10,000): the same rows drawn for all sides.
+
+    Args:
+        sides: of each model an array (rows, 2): weight times score, and weight.
+    """
+    rng, rows = np.random.default_rng(seed), len(sides[0])
+    figures = []
     for _ in range(RESAMPLES // RESAMPLES_AT_A_TIME):
         times_drawn = rng.multinomial(rows, np.full(rows, 1 / rows), size=RESAMPLES_AT_A_TIME)
-        before, after = ((sums := times_drawn @ side)[:, 0] / np.maximum(sums[:, 1], 1e-12) for side in sides)
-        gains.append(metric.figure(after) - metric.figure(before))
-    return [float(edge) for edge in np.percentile(np.concatenate(gains), [2.5, 97.5])]
+        sums = [times_drawn @ side for side in sides]
+        figures.append([figure(side[:, 0] / np.maximum(side[:, 1], 1e-12)) for side in sums])
+    return tuple(np.concatenate(side) for side in zip(*figures, strict=True))
+
+
+def interval_of(drawn: Sequence[np.ndarray]) -> list[float]:
+    """The middle 95 % [low, high] of what the second side gained over the first, resample by resample."""
+    base, tuned = drawn
+    return [float(edge) for edge in np.percentile(tuned - base, [2.5, 97.5])]
 
 
 def figure_of(metric: Metric, side: Sequence[Outcome]) -> float:

@@ -35,6 +35,8 @@ class Outcome(NamedTuple):
     """Negative log likelihood (nats) of the row's supervised tokens, their sum; 0 where it was not measured."""
     supervised: int = 0
     """The number of these tokens."""
+    passed: float = 0.0
+    """1 where the code in the answer ran to its end and kept the reference's asserts; 0 where it was not run."""
 
 
 def each_row_alike(outcome: Outcome) -> float:
@@ -125,6 +127,11 @@ def score_loss(outcome: Outcome) -> float:
     return outcome.loss / max(outcome.supervised, 1)
 
 
+def score_python_tests(outcome: Outcome) -> float:
+    """1.0 where the code in the answer ran to its end and kept the reference's asserts."""
+    return outcome.passed
+
+
 def supervised_tokens(outcome: Outcome) -> float:
     """How many tokens a mean over tokens counts a row for."""
     return float(outcome.supervised)
@@ -151,6 +158,7 @@ METRICS = {
     "stop-rate": Metric(score_stop),
     "rouge-l": Metric(score_rouge_l),
     "chrf": Metric(score_chrf),
+    "python-tests": Metric(score_python_tests),
     "loss": Metric(score_loss, higher_is_better=False, weight=supervised_tokens),
     "perplexity": Metric(score_loss, higher_is_better=False, weight=supervised_tokens, figure=np.exp),
 }

@@ -13,10 +13,11 @@ import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from finetuning.errors import FinetuningError
 from finetuning.licenses import LICENSES, OTHER
 from finetuning.recipe_errors import RecipeError, as_yaml, contradiction, mistakes, nearest, section_mistake, shown
 from finetuning.recipe_rules import LONGEST_NAME, contradictions
@@ -35,7 +36,6 @@ FORMAT_COLUMNS = {
     "ultrafeedback": ("instruction", "completions"),
     "preference": ("prompt", "chosen", "rejected"),
 }
-METRICS = ("final-answer", "unclear", "exact-match", "stop-rate", "rouge-l", "chrf", "loss", "perplexity")
 # Metrics of which less is better, and those that are no shares between 0 and 1.
 LESS_IS_BETTER = ("unclear", "loss", "perplexity")
 UNBOUNDED = ("loss", "perplexity")
@@ -49,7 +49,10 @@ Format = Literal[
 ]
 Method = Literal["sft", "dpo"]
 Kernel = Literal["flash_attention_2", "flash_attention_3", "flash_attention_4", "sdpa", "eager"]
-Metric = Literal["final-answer", "unclear", "exact-match", "stop-rate", "rouge-l", "chrf", "loss", "perplexity"]
+Metric = Literal[
+    "final-answer", "unclear", "exact-match", "stop-rate", "rouge-l", "chrf", "python-tests", "loss", "perplexity"
+]
+METRICS = get_args(Metric)
 # By transformers' names.
 Tracker = Literal[
     "tensorboard",
@@ -611,7 +614,9 @@ class EvaluationSpec(Spec):
         "`####`, or after words such as `The answer is`) is right, numbers compared as numbers; `unclear`, the share "
         "of those that state none, is reported with it. `exact-match`: share of answers that equal the reference word "
         "for word. `rouge-l` (English words) and `chrf` (characters of any language): how much of the reference an "
-        "answer has. `loss` (nats) and `perplexity`: of the supervised tokens of the same rows, less is better. "
+        "answer has. `python-tests`: share of answers whose Python code runs to its end, in a confined process, and "
+        "keeps the asserts of the reference's code. `loss` (nats) and `perplexity`: of the supervised tokens of the "
+        "same rows, less is better. "
         "`stop-rate`, the share of answers that end before `max_new_tokens`, is always reported.",
     )
     rows: Count = Field(default=200, description="Most eval rows that are answered.")
@@ -624,7 +629,22 @@ class EvaluationSpec(Spec):
         "answers. The report is published: with 0 no text of the data leaves this machine.",
     )
     benchmarks: Annotated[tuple[Text, ...], Field(strict=False)] = Field(
-        default=(), description="lm-eval task names. This version runs none: leave it empty."
+        default=(),
+        description="lm-eval's names of tasks, groups or tags (`arc_easy`, `mmlu`), run for base and tuned alike.",
+    )
+    benchmark_folder: Text | None = Field(
+        default=None,
+        description="Folder with lm-eval tasks of your own (YAML); data files that they name may lie in it.",
+    )
+    benchmark_rows: Count | None = Field(
+        default=None, description="Rows of each task that are asked, the first ones; `null` asks all."
+    )
+    max_benchmark_fall: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="Most by which the tuned model may be worse than the base model in any benchmark, whatever `gate` "
+        "says: 0.05 is 5 points of a share; of a figure above 1, such as a perplexity, 5 % of the base model's.",
     )
     gate: dict[str, GateSpec] = Field(
         default={},
@@ -641,11 +661,13 @@ class EvaluationSpec(Spec):
 
     _metrics_once = field_validator("metrics")(_no_twins)
 
-    @field_validator("benchmarks")
+    _benchmarks_once = field_validator("benchmarks")(_no_twins)
+
+    @field_validator("benchmark_folder", "benchmark_rows")
     @classmethod
-    def _no_benchmarks_yet(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if value:
-            raise ValueError(f"[{_list(value)}] would be ignored: this version runs no benchmarks; write []")
+    def _of_benchmarks(cls, value: str | int | None, info: ValidationInfo) -> str | int | None:
+        if value is not None and info.data.get("benchmarks") == ():
+            raise ValueError(f"{value!r} would be ignored: evaluation.benchmarks names none; leave it out")
         return value
 
     @field_validator("gate")
@@ -867,6 +889,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _validate(recipes: list[str]) -> int:
+    # It is made from this module.
+    from finetuning.benchmark_tasks import require_names
+
     missing = [folder for folder in folders() if not recipes and not folder.is_dir()]
     wrong = [f"{shown(folder)}: no such folder; see FINETUNING_RECIPES" for folder in missing]
     names = recipes or list(find())
@@ -876,8 +901,9 @@ def _validate(recipes: list[str]) -> int:
         try:
             is_file = "/" in name or name.endswith((".yaml", ".yml"))
             recipe = load_file(Path(name)) if is_file else load(name)
+            require_names(recipe.evaluation, recipe.file)
             print(f"{recipe.name}: right ({recipe.summary})")
-        except RecipeError as error:
+        except FinetuningError as error:
             wrong.append(str(error))
     print("".join(f"{message}\n" for message in wrong), end="")
     return 1 if wrong else 0

@@ -22,6 +22,7 @@ from finetuning.verdict import change_of
 COLUMN = 56  # letters of an answer in a line
 FEW_ROWS = 30
 PLOTS = ("metrics.png", "loss.png")
+SIDES = ("base", "tuned")
 
 
 class Made(NamedTuple):
@@ -73,6 +74,7 @@ def write_report(
         "alike": dict(made.alike),
         "rows": found["rows"],
         "metrics": found["metrics"],
+        "benchmarks": found.get("benchmarks", {}),
         "answering": found["answering"],
         "published": found["published"],
         "verdict": verdict,
@@ -119,6 +121,7 @@ def markdown(
         how_it_was_asked(found["rows"]),
         metrics_table(found["metrics"]).to_markdown(index=False, disable_numparse=True),
         "![Base beside tuned](metrics.png)",
+        *benchmarks(found.get("benchmarks", {})),
         *beside_published(found["published"]),
         "## Samples",
         *samples(found["samples"], less_is_better, shown),
@@ -127,6 +130,41 @@ def markdown(
         answering_table(found["answering"]).to_markdown(index=False),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def benchmarks(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The part of the page on public benchmarks; empty where there were none."""
+    if not found:
+        return []
+    how = (
+        "By lm-eval: the same rows and the same shots for both. ± is a standard error, and the intervals are of the "
+        "same paired bootstrap as above."
+    )
+    return ["## Benchmarks", how, benchmarks_table(found).to_markdown(index=False, disable_numparse=True)]
+
+
+def benchmarks_table(benchmarks: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Base beside tuned in words, one row a benchmark."""
+    rows = []
+    for name, found in benchmarks.items():
+        base, tuned = (
+            f"{found[side]:.3f} ± {error:.3f}" for side, error in zip(SIDES, found["standard_errors"], strict=True)
+        )
+        low, high = found["interval"]
+        metric = found["metric"] if found["higher_is_better"] else f"{found['metric']} (less is better)"
+        rows.append(
+            {
+                "benchmark": name,
+                "metric": metric,
+                "rows": f"{found['rows']:,}",
+                "base": base,
+                "tuned": tuned,
+                "gain": f"{found['gain']:+.3f}",
+                "95 % interval": f"{low:+.3f} to {high:+.3f}",
+                "change": change_of(found),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def beside_published(published: Mapping[str, Any] | None) -> list[str]:

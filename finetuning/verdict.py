@@ -10,12 +10,15 @@ from finetuning.recipe import EvaluationSpec, GateSpec
 
 
 def judge(
-    spec: EvaluationSpec, metrics: Mapping[str, Mapping[str, Any]], published: Mapping[str, Any] | None = None
+    spec: EvaluationSpec,
+    metrics: Mapping[str, Mapping[str, Any]],
+    benchmarks: Mapping[str, Mapping[str, Any]] | None = None,
+    published: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """{"passed": bool, "reasons": [...]}: a reason for each rule, with the number and how far it missed.
 
     Where the recipe sets no gate, the main metric has to be better than the base's beyond its 95 % interval, and the
-    stop rate not worse beyond its own.
+    stop rate not worse beyond its own. With one or without, no benchmark may fall by more than the recipe allows.
 
     Args:
         published: of the version that is published now `metrics`, with gains over it, or as `why` the reason for which
@@ -27,6 +30,7 @@ def judge(
             outcomes.append(not_worse_beyond_noise("stop-rate", metrics["stop-rate"]))
     else:
         outcomes = [outcome for name, gate in spec.gate.items() for outcome in gate_outcomes(name, gate, metrics[name])]
+    outcomes += [kept_its_figure(name, found, spec.max_benchmark_fall) for name, found in (benchmarks or {}).items()]
     if published:
         outcomes.append(beside_published(spec.metrics[0], published))
     return {"passed": all(passed for passed, _ in outcomes), "reasons": [reason for _, reason in outcomes]}
@@ -80,6 +84,19 @@ def not_worse_beyond_noise(name: str, found: Mapping[str, Any], other: str = "th
     missed = "" if passed else f", which misses by {abs(high if found['higher_is_better'] else low):.3f}"
     verdict = f"{'not ' if passed else ''}worse than {other} beyond its noise"
     return passed, f"{name} is {verdict}: gain {found['gain']:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}{missed}"
+
+
+def kept_its_figure(name: str, found: Mapping[str, Any], allowed: float) -> tuple[bool, str]:
+    """Whether a benchmark's figure is no worse than the base's by more than `allowed`.
+
+    That is in points of a share, and of a figure above 1, such as a perplexity, a share of the base's figure.
+    """
+    worse = -found["gain"] if found["higher_is_better"] else found["gain"]
+    bound = allowed * max(1.0, abs(found["base"]))
+    figures = f"{found['metric']} {found['base']:.3f} before, {found['tuned']:.3f} after"
+    passed = worse <= bound
+    limit = f"{'within' if passed else 'more than'} the {bound:.3f} that evaluation.max_benchmark_fall allows"
+    return passed, f"{name} {f'fell by {worse:.3f}, {limit}' if worse > 0 else 'did not fall'} ({figures})"
 
 
 def require_verdict(report_folder: Path, adapter: str, where: str) -> dict[str, Any]:

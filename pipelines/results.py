@@ -17,8 +17,9 @@ def results(partition: str) -> str:
     """
     published = artifacts.current("published_repo", partition)
     evaluated = artifacts.current("evaluation_report", partition)
-    metrics = json.loads((evaluated.path / "report.json").read_text())["metrics"]
-    table = pd.DataFrame.from_dict(metrics, orient="index")[["base", "tuned", "gain", "interval"]]
+    report = json.loads((evaluated.path / "report.json").read_text())
+    figures = pd.DataFrame.from_dict(report["metrics"] | report["benchmarks"], orient="index")
+    table = figures[["base", "tuned", "gain", "interval"]]
     summary = published.summary
     return "\n".join(
         [

@@ -13,7 +13,11 @@ from pathlib import Path
 from resources.artifacts import MANIFEST, Artifact, idle_home, named_in, read_artifact
 
 # Kept with what they are about: the model whose answers they are gives its fingerprint to the folder above.
-ANSWERS = {"base_answers": "quantized_base_model", "published_answers": "lora_adapter"}
+ANSWERS = {
+    "base_answers": "quantized_base_model",
+    "base_benchmarks": "quantized_base_model",
+    "published_answers": "lora_adapter",
+}
 PUBLISHED = {"published_repo", "published_merged_repo"}
 
 Key = tuple[str, str]

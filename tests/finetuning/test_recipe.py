@@ -254,7 +254,11 @@ WRONG = {
         "evaluation: {gate: {final-answer: {min_gain: 30.0}}}",
         ["evaluation.gate: final-answer.min_gain: 30 is not between -1 and 1, as shares are"],
     ),
-    "benchmarks": ("evaluation: {benchmarks: [mmlu]}", ["[mmlu] would be ignored: this version runs no benchmarks"]),
+    "a benchmark twice": ("evaluation: {benchmarks: [mmlu, mmlu]}", ["evaluation.benchmarks: mmlu is there twice"]),
+    "a folder of no benchmarks": (
+        "evaluation: {benchmark_folder: mine}",
+        ["evaluation.benchmark_folder: 'mine' would be ignored: evaluation.benchmarks names none"],
+    ),
     "a name that is too long with its ending": (
         f"merge: {{dtype: bfloat16}}\nhub: {{license: mit, repo: {'x' * 90}}}",
         ["hub.repo", "with -merged would be longer than the 96"],

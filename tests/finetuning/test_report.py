@@ -124,6 +124,27 @@ def test_shares_are_percentages_and_losses_are_not():
     )
 
 
+def test_benchmarks_are_on_the_page_with_their_errors(tmp_path):
+    arc = {"metric": "acc", "rows": 2376, "base": 0.412, "tuned": 0.34, "gain": -0.072, "interval": [-0.1, -0.04]}
+    arc |= {"standard_errors": [0.01, 0.011], "higher_is_better": True}
+    text = {**arc, "metric": "word_perplexity", "base": 20.0, "tuned": 21.0, "gain": 1.0, "interval": [-0.5, 2.5]}
+    found = {"arc_easy": arc, "wikitext": {**text, "higher_is_better": False}}
+    written = {"rows": 1, "metrics": METRICS, "samples": [row("a", 0.0, 1.0)], "answering": {"base": TOOK}}
+    write_report(tmp_path, "phi-2", "", MADE, written | {"benchmarks": found}, {"passed": False, "reasons": []})
+    assert json.loads((tmp_path / "report.json").read_text())["benchmarks"] == found
+    page = (tmp_path / "report.md").read_text()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.split("## Benchmarks")[1].splitlines()]
+    change = ["-0.072", "-0.100 to -0.040", "worse"]
+    assert ["arc_easy", "acc", "2,376", "0.412 ± 0.010", "0.340 ± 0.011", *change] in cells
+    assert ["wikitext", "word_perplexity (less is better)"] in [line[:2] for line in cells]
+    assert "noise" in [line[-1] for line in cells if line]
+
+
+def test_a_report_without_benchmarks_does_not_speak_of_them(written):
+    assert "## Benchmarks" not in (written / "report.md").read_text()
+    assert json.loads((written / "report.json").read_text())["benchmarks"] == {}
+
+
 def asked(name, base_score, tuned_score):
     """A row whose question is its name."""
     return row(name, base_score, tuned_score, question=name)

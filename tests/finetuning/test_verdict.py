@@ -51,14 +51,14 @@ def test_a_model_that_is_worse_than_the_published_one_beyond_noise_fails_whateve
     beside = {"metrics": {"final-answer": metric(0.9, 0.6, interval), **STOPS}}
     found = {"final-answer": metric(0.1, 0.6, [0.4, 0.6]), **STOPS}
     for asked in (spec(), spec(**{"final-answer": {"min_gain": 0.1}})):
-        verdict = judge(asked, found, beside)
+        verdict = judge(asked, found, None, beside)
         assert verdict["passed"] is passed
         assert "worse than that of the version that is published now beyond its noise" in verdict["reasons"][-1]
 
 
 def test_a_published_version_that_can_not_be_compared_is_named_and_decides_nothing():
     found = {"final-answer": metric(0.1, 0.6, [0.4, 0.6]), **STOPS}
-    verdict = judge(spec(), found, {"why": "it has another base_model"})
+    verdict = judge(spec(), found, None, {"why": "it has another base_model"})
     assert verdict["passed"] and verdict["reasons"][-1].endswith("published now: it has another base_model")
 
 

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from resources.hub_server.local import local_hub
+from tests.benchmark_folder import write_tasks
 from tests.pipelines.command import IN_PROCESS, World
 from tests.tiny_models import ZEPHYR, save_tiny_model
 
@@ -162,6 +163,33 @@ def test_the_base_answers_once_for_all_of_its_adapters(world, recipe):
     world.write_recipe("younger", changed(recipe, "evaluation", max_new_tokens=3))
     assert world.materialize("younger", select="lora_adapter,evaluation_report").returncode == 0
     assert len(answers_of_bases(world)) == len(there) + 1
+
+
+def test_benchmarks_are_looked_up_first_and_asked_once_of_a_base(world, recipe):
+    asked = {
+        "benchmarks": ["animals", "sums"],
+        "benchmark_folder": str(world.root / "tasks"),
+        "max_benchmark_fall": 1.0,
+    }
+    recipe = changed(recipe, "evaluation", **asked)
+    world.write_recipe("asked", recipe)
+    wrong = world.materialize("asked", select="raw_dataset")
+    assert wrong.returncode == 1 and "asked.yaml: evaluation.benchmark_folder:" in wrong.stdout
+    assert not world.artifacts("asked")
+    write_tasks(world.root / "tasks")
+    first = world.materialize("asked", select=",".join(ASSETS - {"published_repo"}))
+    assert first.returncode == 0, first.stdout[-4000:]
+    assert re.search(r"base_benchmarks [0-9a-f]{16}: written,", first.stdout)
+    report = json.loads((world.folder("evaluation_report", "asked") / "report.json").read_text())
+    assert report["benchmarks"].keys() == {"animals", "sums"} and len(report["verdict"]["reasons"]) == 3
+    page = (world.folder("evaluation_report", "asked") / "report.md").read_text()
+    assert re.search(r"\| animals +\| acc +\| 12 ", page)
+    world.write_recipe("asked", changed(recipe, "lora", r=5))
+    again = world.materialize("asked", select="lora_adapter,evaluation_report")
+    assert again.returncode == 0 and re.search(r"base_benchmarks [0-9a-f]{16}: reused,", again.stdout)
+    (world.root / "tasks" / "sums.jsonl").write_text('{"question": "What is 1 + 1?", "answer": "2"}\n')
+    edited = world.materialize("asked", select="evaluation_report")
+    assert edited.returncode == 0 and re.search(r"base_benchmarks [0-9a-f]{16}: written,", edited.stdout)
 
 
 def test_a_forged_report_publishes_nothing(world, recipe):

@@ -1,0 +1,155 @@
+"""The exam of one adapter: who answers, and which answers are there already, as artifacts beside the report."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from assets.lineage import alike
+from finetuning.benchmark_tasks import Benchmark, load_benchmarks, tasks_revision
+from finetuning.errors import FinetuningError
+from finetuning.progress import Progress
+from finetuning.python_tests import require_confinement
+from finetuning.recipe import Recipe
+from resources.artifacts import Artifact, Artifacts, Plan
+from resources.gpu import Gpu
+from resources.hub import HubConnection
+from resources.versions import Head, download
+
+if TYPE_CHECKING:
+    from finetuning.evaluation import Exam
+
+# The settings that a model's answers depend on, and those that its figures in benchmarks do.
+HOW_IT_ANSWERS = {"max_new_tokens", "batch_size"}
+HOW_IT_IS_BENCHMARKED = {"benchmarks", "benchmark_rows", "batch_size"}
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What all who sit the exam have in common: recipe, rows, base model and machine."""
+
+    context: dg.AssetExecutionContext
+    artifacts: Artifacts
+    gpu: Gpu
+    recipe: Recipe
+    chat_dataset: Artifact
+    base_model: Artifact
+    adapter: Artifact
+    folder: Path
+    """Where the tuned model's answers are left."""
+
+    def hold(self, connection: HubConnection, head: Head | None) -> dict[str, Any]:
+        """What base, tuned and published model (`head`, where there is one) came to.
+
+        The base's answers are those that another recipe of this base left, if any.
+
+        Raises:
+            FinetuningError: the adapter, or the published one, is not whole or changes nothing, or memory ran out.
+        """
+        self.adapter.verify()
+        if "python-tests" in self.recipe.evaluation.metrics:
+            require_confinement(self.recipe.file)
+        with Progress(self.context.log.info, "loading libraries") as progress:
+            from finetuning.evaluation import evaluate, exam_of
+
+            exam = exam_of(self.recipe.evaluation, self.chat_dataset.path, self.recipe.base_model.trust_remote_code)
+            benchmarks = load_benchmarks(self.recipe.evaluation, self.recipe.file)
+            base = self._plan(exam, "base_answers").obtain(self._answers(exam, None, progress))
+            tuned = self._answers(exam, self.adapter.path, progress)(self.folder)
+            published = self._beside_published(exam, connection, head, progress)
+            found = evaluate(self.recipe.evaluation, exam, base.path, self.folder)
+            if benchmarks:
+                found["benchmarks"] = self._benchmarks(exam, benchmarks, progress)
+        answering = {"base": base.summary | {"fingerprint": base.fingerprint}, "tuned": tuned}
+        return found | {"answering": answering, "published": published}
+
+    def _answers(
+        self, exam: "Exam", by: Path | None, progress: Progress, name: str = "tuned"
+    ) -> Callable[[Path], dict[str, Any]]:
+        """What lets a model answer into a folder: the base model, or the one with the adapter that lies in `by`."""
+        from finetuning.evaluation import sit
+
+        def answer(out: Path) -> dict[str, Any]:
+            kwargs = self.gpu.model_kwargs(self.recipe.base_model)
+            with self.gpu.exclusive(self.context.log.info):
+                return sit(self.recipe.evaluation, exam, self.base_model.path, by, kwargs, progress, out, name)
+
+        return answer
+
+    def _plan(self, exam: "Exam", asset: str, head: Head | None = None) -> Plan:
+        """The artifact of a model's answers: the base's own, for all adapters that are asked the same, or a head's."""
+        from finetuning.evaluation import measures_loss, runs_code
+
+        spec = self.recipe.evaluation
+        return self.artifacts.plan(
+            self.context,
+            sections={"evaluation": spec.model_dump(mode="json", include=HOW_IT_ANSWERS)},
+            resolved={
+                "chat_template": self.chat_dataset.resolved["chat_template"],
+                "rows": exam.digest(),
+                "loss": measures_loss(spec),
+                "code": runs_code(spec),
+                # Answers of one kernel, or of one machine, are not compared with those of another.
+                "model_kwargs": self.gpu.model_kwargs(self.recipe.base_model),
+                **({"adapter": head.commit} if head else {}),
+            },
+            inputs=[self.base_model],
+            beside=(asset, str(head.adapter) if head else self.base_model.fingerprint),
+        )
+
+    def _beside_published(
+        self, exam: "Exam", connection: HubConnection, head: Head | None, progress: Progress
+    ) -> dict[str, Any] | None:
+        """What `judge` is to know of the version that is published now; None where there is none."""
+        if head is None or head.report is None:
+            return None
+        from finetuning.evaluation import compare_with_published
+
+        known = {"repo_id": head.repo_id, "tag": head.tag or head.commit, "commit": head.commit}
+        known["adapter"] = str(head.adapter)
+        common = alike(self.chat_dataset, self.base_model)
+        other = [name for name, value in common.items() if head.report.get("alike", {}).get(name) != value]
+        if other:
+            return known | {"why": f"it has another {' and another '.join(other)}"}
+
+        def write(out: Path) -> dict[str, Any]:
+            with TemporaryDirectory() as adapter:
+                download(connection, head, Path(adapter))
+                return self._answers(exam, Path(adapter), progress, "published")(out)
+
+        try:
+            answers = self._plan(exam, "published_answers", head).obtain(write)
+        except FinetuningError as error:
+            raise FinetuningError(
+                f"{self.recipe.file}: the version that is published now ({head.repo_id} at {head.commit}) can not be "
+                f"compared with: {error} Mend it, or write evaluation.no_worse_than_published: false."
+            ) from error
+        return known | {"metrics": compare_with_published(self.recipe.evaluation, answers.path, self.folder)}
+
+    def _benchmarks(self, exam: "Exam", benchmarks: dict[str, Benchmark], progress: Progress) -> dict[str, Any]:
+        """What base and tuned model came to in benchmarks; the base's scores too are those that another recipe left."""
+        from finetuning.benchmark_scores import compare_benchmarks, sit_benchmarks
+
+        spec, kwargs = self.recipe.evaluation, self.gpu.model_kwargs(self.recipe.base_model)
+
+        def answer(by: Path | None, out: Path) -> dict[str, Any]:
+            with self.gpu.exclusive(self.context.log.info):
+                return sit_benchmarks(spec, benchmarks, exam, self.base_model.path, by, kwargs, progress, out)
+
+        base = self.artifacts.plan(
+            self.context,
+            sections={"evaluation": spec.model_dump(mode="json", include=HOW_IT_IS_BENCHMARKED)},
+            resolved={
+                **tasks_revision(spec),
+                "chat_template": self.chat_dataset.resolved["chat_template"],
+                "model_kwargs": kwargs,
+            },
+            inputs=[self.base_model],
+            beside=("base_benchmarks", self.base_model.fingerprint),
+        ).obtain(lambda out: answer(None, out))
+        answer(self.adapter.path, self.folder)
+        progress.update("benchmarks: comparing")
+        return compare_benchmarks(base.path, self.folder)

@@ -1,16 +1,11 @@
 """The unmodified client of the Hub against the server on loopback, each in a process of its own."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -26,49 +21,7 @@ from huggingface_hub.errors import (
 )
 
 from resources.hub_server.accounts import Account, parse_account
-
-ROOT = Path(__file__).parents[2]
-ACCOUNTS = ("hf_alice=alice,lab", "hf_reader=alice:read", "hf_bob=bob")
-
-
-@dataclass(frozen=True)
-class Server:
-    endpoint: str
-    state: Path
-    process: subprocess.Popen
-
-    def api(self, token: str | bool = "hf_alice") -> HfApi:
-        return HfApi(endpoint=self.endpoint, token=token)
-
-    def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
-        """Status and body of a bare request."""
-        request = urllib.request.Request(self.endpoint + path, body, headers, method=method)
-        try:
-            with urllib.request.urlopen(request) as answer:
-                return answer.status, answer.read()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read()
-
-    def client(self, home: Path, code: str, **environment: str) -> str:
-        """What a Python process prints that has this server for its Hub, and `home` for its caches."""
-        settings = {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(home), "HF_TOKEN": "hf_alice"}
-        quiet = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-        env = {**os.environ, **settings, **quiet, **environment}
-        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-
-@contextmanager
-def serving(state: Path, *options: str) -> Iterator[Server]:
-    accounts = [part for account in ACCOUNTS for part in ("--token", account)]
-    command = [sys.executable, "-m", "resources.hub_server", "--state", str(state), *accounts, *options]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        try:
-            yield Server(process.stdout.readline().split()[2].rstrip(","), state, process)
-        finally:
-            process.terminate()
+from tests.resources.serving import ROOT, Server, serving
 
 
 @pytest.fixture(scope="module")

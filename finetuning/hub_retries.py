@@ -7,6 +7,7 @@ ask(lambda: api.repo_info("owner/name"))
 
 import itertools
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from huggingface_hub import set_client_factory
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import hf_raise_for_status, parse_ratelimit_headers
 from huggingface_hub.utils._http import default_client_factory, hf_request_event_hook
+from huggingface_hub.utils._xet import abort_xet_session
 
 from finetuning.hub_errors import TRANSIENT, HubOutage, answered_status, is_transient, origin
 
@@ -79,6 +81,8 @@ class SingleTryClient(httpx2.Client):
         super().__init__(event_hooks={"request": [hf_request_event_hook]}, follow_redirects=True, timeout=timeout)
 
     def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
+        # Some calls of the hub's client ask for no limit of time.
+        request.extensions = {**request.extensions, "timeout": self.timeout.as_dict()}
         try:
             response = super().send(request, stream=True, **options)
             if not stream or response.status_code in TRANSIENT:
@@ -99,6 +103,31 @@ def single_tries(seconds: float) -> Iterator[None]:
         yield
     finally:
         set_client_factory(default_client_factory)
+
+
+@contextmanager
+def stopped_after(seconds: float) -> Iterator[None]:
+    """Nothing; an upload over Xet that takes longer than that is ended, since some of its requests would wait for ever.
+
+    Raises:
+        TimeoutError: it took longer.
+    """
+    late = threading.Event()
+
+    def stop() -> None:
+        late.set()
+        abort_xet_session()
+
+    timer = threading.Timer(seconds, stop)
+    timer.start()
+    try:
+        yield
+    except RuntimeError:
+        if not late.is_set():
+            raise
+        raise TimeoutError(f"large files were not sent within {seconds:.0f} s") from None
+    finally:
+        timer.cancel()
 
 
 def seconds_to_wait(error: Exception, tried: int, pause: float) -> float:
@@ -144,8 +173,9 @@ class _TimelyStream(httpx2.SyncByteStream):
 
 
 def _asked(error: Exception) -> str:
-    if isinstance(error, (HfHubHTTPError, httpx2.TransportError)):
-        return f"{error.request.method} {error.request.url.path}"
+    asked = error.response if isinstance(error, HfHubHTTPError) else error
+    if isinstance(asked, (httpx2.Response, httpx2.TransportError)):
+        return f"{asked.request.method} {asked.request.url.path}"
     return "upload of large files"  # Xet's client is the only one that says no more than in words
 
 

@@ -25,7 +25,7 @@ T = TypeVar("T")
 Files = Mapping[str, Path]  # path in the repo -> local file
 LOCAL = "local"
 TAG = re.compile("[0-9a-f]{16}")  # a fingerprint
-SLOWEST = 1e6  # bytes per second that a publication's deadline allows for
+SLOWEST = 5e5  # bytes per second; a slower network is taken for one that is out
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class HubConnection:
     def publish(self, repo_id: str, files: Files, *, tag: str, title: str, private: bool) -> Publication:
         """The repo `repo_id` holding exactly `files` (path in the repo -> local file), as one commit with one tag.
 
-        What is there already under this tag is left as it is. To the deadline comes a second for each megabyte.
+        What is there already under this tag is left as it is. To the deadline come two seconds for each megabyte.
 
         Raises:
             FinetuningError: the token may not write, somebody else committed since the last publication, or the hub
@@ -106,8 +106,7 @@ class HubConnection:
             ask(lambda: self._tag(repo_id, tag, commit))
             return Publication(repo_id, commit, tag, created=True)
 
-        sending = sum(local.stat().st_size for local in files.values()) / SLOWEST
-        return self._patiently(publish, repo_id, self.deadline + sending)
+        return self._patiently(publish, repo_id, self.deadline + _seconds_to_send(files))
 
     def _patiently(self, act: Callable[["Patience"], T], repo_id: str, deadline: float | None = None) -> T:
         """What `act` returns; it is handed the patience with which it is to ask."""
@@ -185,12 +184,15 @@ class HubConnection:
     def _commit(self, repo_id: str, files: Files, message: str, parent: str) -> str:
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
+        from finetuning.hub_retries import stopped_after
+
         stale = set(self.api.list_repo_files(repo_id, revision=parent)) - files.keys() - {".gitattributes"}
         operations = [
             *(CommitOperationAdd(path, str(local)) for path, local in sorted(files.items())),
             *(CommitOperationDelete(path) for path in sorted(stale)),
         ]
-        return self.api.create_commit(repo_id, operations, commit_message=message, parent_commit=parent).oid
+        with stopped_after(self.timeout + _seconds_to_send(files)):
+            return self.api.create_commit(repo_id, operations, commit_message=message, parent_commit=parent).oid
 
     def _tag(self, repo_id: str, tag: str, commit: str) -> None:
         from huggingface_hub.errors import HfHubHTTPError
@@ -299,6 +301,10 @@ class Hub(dg.ConfigurableResource):
             )
         # False, unlike None, keeps the client from a token that lies in the user's home.
         return HubConnection(name, endpoint, HfApi(endpoint=endpoint, token=token or False), **patience)
+
+
+def _seconds_to_send(files: Files) -> float:
+    return sum(local.stat().st_size for local in files.values()) / SLOWEST
 
 
 def _named(commit: "GitCommitInfo") -> str:

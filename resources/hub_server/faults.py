@@ -69,9 +69,9 @@ class Faults:
 
 
 async def _unread(scope: Scope, receive: Receive) -> list[Message]:
-    """An answer that says nothing, to a request that the application never sees."""
+    """An answer that is no answer, to a request that the application never sees."""
     await Request(scope, receive).body()
-    start = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]}
+    start = {"type": "http.response.start", "status": 503, "headers": [(b"content-length", b"2")]}
     return [start, {"type": "http.response.body", "body": b"{}"}]
 
 

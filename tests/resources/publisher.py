@@ -1,7 +1,7 @@
 """Publishes what its input asks for, and says what came of it: one JSON object a line, for each.
 
-    {"repo_id": "alice/it", "seed": 7, "tag": "000000000000000a", "folder": "/tmp/it", "timeout": 0.3, "deadline": 5}
-    {"commit": "4c2a…", "created": true, "mistake": null, "seconds": 0.1, "log": []}
+{"repo_id": "alice/it", "seed": 7, "tag": "000000000000000a", "folder": "/tmp/it", "timeout": 0.3, "deadline": 5}
+{"commit": "4c2a…", "created": true, "mistake": null, "seconds": 0.1, "log": []}
 """
 
 import json

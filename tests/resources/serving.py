@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import certifi
 from huggingface_hub import HfApi
 
 ROOT = Path(__file__).parents[2]
@@ -98,9 +99,14 @@ class Publisher:
 @contextmanager
 def publisher(server: Server, folder: Path, **environment: str) -> Iterator[Publisher]:
     """A publisher to that hub; Xet's own client, too, gives up soon and comes back at once."""
-    xet = {"RETRY_BASE_DELAY": "10ms", "RETRY_MAX_ATTEMPTS": "1", "READ_TIMEOUT": "300ms", "CONNECT_TIMEOUT": "300ms"}
+    xet = {"RETRY_BASE_DELAY": "10ms", "RETRY_MAX_ATTEMPTS": "1", "READ_TIMEOUT": "100ms", "CONNECT_TIMEOUT": "300ms"}
     settings = {"HF_ENDPOINT": server.endpoint, "HF_HOME": str(folder / "home"), "HF_TOKEN": "hf_alice"}
+    settings |= {"HF_XET_TELEMETRY_ENABLED": "false", "SSL_CERT_FILE": str(folder / "authority.pem")}
     env = {**os.environ, **settings, **{f"HF_XET_CLIENT_{key}": value for key, value in xet.items()}, **environment}
+    folder.mkdir()
+    # One authority, since reading all that the system trusts takes longer than a publication.
+    first, end, _ = Path(certifi.where()).read_text().partition("-----END CERTIFICATE-----\n")
+    (folder / "authority.pem").write_text(first + end)
     command = [sys.executable, "-m", "tests.resources.publisher"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, cwd=ROOT, env=env, text=True, **pipes) as process:

@@ -30,7 +30,7 @@ class HubOutage(Exception):
     def __init__(self, tries: int, seconds: float, wait: float, deadline: float) -> None:
         super().__init__(
             f"Tried {tries} time(s) in {seconds:.0f} s; the next try would come in {wait:.0f} s, and the deadline is "
-            f"{deadline:.0f} s (FINETUNING_HUB_DEADLINE). The next run goes on from what has arrived."
+            f"{deadline:.1f} s (FINETUNING_HUB_DEADLINE). The next run goes on from what has arrived."
         )
 
 

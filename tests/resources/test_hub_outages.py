@@ -118,8 +118,7 @@ def pattern(path: str, repo_id: str) -> str:
     return re.sub(r"/_lfs/.*", "/_lfs/.+", re.sub(r"[0-9a-f]{32,}", "[0-9a-f]+", about)) + "$"
 
 
-@pytest.mark.parametrize("kind", ["503", "reset"])
-@pytest.mark.parametrize("acted", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(("kind", "acted"), [("503", False), ("reset", True)], ids=["503-before", "reset-after"])
 def test_a_hub_that_stays_out_is_a_clear_error_in_time_and_the_next_run_mends_it(line: Line, kind: str, acted: bool):
     for method, path in line.requests[int(acted) :: 2 - EACH]:
         repo_id, seed = line.case()

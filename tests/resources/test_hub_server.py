@@ -1,10 +1,13 @@
 """The unmodified client of the Hub against the server on loopback, each in a process of its own."""
 
+import contextlib
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
@@ -106,9 +109,9 @@ assert open(hf_hub_download(repo, "small.safetensors"), "rb").read() == small
 def test_large_files_arrive_whole_with_xet_and_without(
     hub: Server, tmp_path: Path, setting: str, address: str, other: str
 ):
-    before = len(json.loads(hub.ask("GET", "/_test/log")[1]))
+    before = len(hub.log())
     hub.client(tmp_path, UPLOAD.format(name=f"large-{setting}"), HF_HUB_DISABLE_XET=setting)
-    asked = " ".join(path for _, path in json.loads(hub.ask("GET", "/_test/log")[1])[before:])
+    asked = " ".join(path for _, path in hub.log()[before:])
     assert address in asked and other not in asked
 
 
@@ -125,7 +128,7 @@ def test_a_client_that_remembers_its_uploads_can_publish_to_the_next_server(tmp_
 def test_large_files_come_from_another_host_to_which_no_token_goes(tmp_path: Path):
     with serving(tmp_path / "state", "--port", "0", "--cdn", "--faults") as server:
         server.client(tmp_path / "home", UPLOAD.format(name="redirected"), HF_HUB_DISABLE_XET="1")
-        assert any(path.startswith("/_cdn/") for _, path in json.loads(server.ask("GET", "/_test/log")[1]))
+        assert any(path.startswith("/_cdn/") for _, path in server.log())
 
 
 def test_the_same_content_again_makes_no_commit(hub: Server):
@@ -326,13 +329,54 @@ def test_a_port_that_was_asked_for_and_is_taken_is_an_error(hub: Server, tmp_pat
 def test_an_injected_fault_is_answered_as_often_as_asked(hub: Server):
     repo = hub.api().create_repo("alice/faults").repo_id
     faults = [{"method": "POST", "path": f"{repo}/commit/", "status": 503, "times": 1}]
-    hub.ask("POST", "/_test/faults", json.dumps(faults).encode())
+    hub.faults(*faults)
     with pytest.raises(HfHubHTTPError) as error:
         hub.api().create_commit(repo, [add("a.txt", "a")], commit_message="One")
     assert status_of(error) == 503
     assert hub.api().list_repo_files(repo) == [".gitattributes"]
     hub.api().create_commit(repo, [add("a.txt", "a")], commit_message="One")
-    assert json.loads(hub.ask("GET", "/_test/log")[1]).count(["POST", f"/api/models/{repo}/commit/main"]) == 2
+    assert hub.log().count(["POST", f"/api/models/{repo}/commit/main"]) == 2
+
+
+def test_a_fault_of_a_number_meets_that_request_alone(hub: Server):
+    hub.faults({"number": 1, "status": 418, "times": 9})
+    assert [hub.ask("GET", "/_server")[0] for _ in range(3)] == [200, 418, 200]
+    hub.faults()
+
+
+def test_an_answer_that_is_lost_belongs_to_a_request_that_was_carried_out(hub: Server):
+    for name, acted, code in (("kept", True, 409), ("lost", False, 200)):
+        hub.faults({"path": "create", "status": 500, "acted": acted, "times": 1})
+        body = json.dumps({"name": name}).encode()
+        answers = [hub.ask("POST", "/api/repos/create", body, Authorization="Bearer hf_alice")[0] for _ in range(2)]
+        assert answers == [500, code]
+
+
+def raw(hub: Server, seconds: float) -> bytes:
+    """What comes within that time over a bare connection that asks for the server's name."""
+    port = int(hub.endpoint.rsplit(":")[-1])
+    received = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=seconds) as connection:
+        connection.sendall(b"GET /_server HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+        with contextlib.suppress(TimeoutError):
+            while part := connection.recv(1000):
+                received += part
+    return received
+
+
+def test_a_connection_breaks_is_silent_or_gives_its_answer_byte_by_byte(hub: Server):
+    for acted in (False, True):
+        hub.faults({"kind": "reset", "acted": acted, "times": 1})
+        with pytest.raises(ConnectionResetError):
+            raw(hub, 5)
+        hub.faults({"kind": "silence", "acted": acted, "times": 1})
+        assert raw(hub, 0.1) == b""
+    hub.faults({"kind": "slow", "pause": 0.01, "acted": True, "times": 1})
+    start = time.monotonic()
+    assert len(json.loads(raw(hub, 1).partition(b"\r\n\r\n")[2])["instance"]) == 32
+    assert time.monotonic() - start > 32 * 0.01
+    hub.faults({"kind": "slow", "pause": 60, "acted": True, "times": 1})
+    assert raw(hub, 0.1).endswith(b"\r\n\r\n{")
 
 
 @pytest.mark.parametrize(

@@ -234,7 +234,10 @@ class HubConnection:
     def _refuse_foreign_head(self, repo_id: str, history: list["GitCommitInfo"], title: str) -> None:
         head = history[0]
         ours = re.fullmatch(re.escape(title) + r" \([0-9a-f]{16}\)", head.title)
-        untouched = len(history) == 1 and set(self.api.list_repo_files(repo_id)) <= {".gitattributes", "README.md"}
+        untouched = len(history) == 1 and set(self.api.list_repo_files(repo_id, revision=head.commit_id)) <= {
+            ".gitattributes",
+            "README.md",
+        }
         if not ours and not untouched:
             raise FinetuningError(
                 f"{repo_id} on {self.endpoint}: its newest commit {_named(head)} was not made by this recipe, and "

@@ -126,7 +126,10 @@ def test_a_hub_that_stays_out_is_a_clear_error_in_time_and_the_next_run_mends_it
         line.hub.faults(fault)
         failed = line.publish(repo_id.removeprefix("alice/"), seed, deadline=0.2)
         assert failed["seconds"] < 0.2 + 2.0, (path, failed)
-        if "/chunks/" not in path:  # Xet's client can do without
+        if failed["commit"]:  # the next look showed that no more than the answer was missing, or it can be done without
+            assert acted or re.search("/chunks/|/_lfs-verify", path), (path, failed)
+            line.published(repo_id, seed)
+        else:
             assert re.search(r"answered 503|can not be reached", failed["mistake"]), (path, failed)
             assert "the deadline is 0.2 s (FINETUNING_HUB_DEADLINE)" in failed["mistake"]
             assert failed["log"] and all(re.search(r"; trying again in \d+\.\d s", said) for said in failed["log"])

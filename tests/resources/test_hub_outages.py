@@ -162,7 +162,8 @@ def begin(line: Line, repo_id: str, seed: int, fault: dict[str, Any]) -> None:
         time.sleep(0.01)
 
 
-LATE = {"method": "POST", "path": "validate-yaml", "kind": "slow", "pause": 0.03, "acted": True, "times": 1}
+# What is there is told before the other one's commit, and arrives after it.
+LATE = {"method": "POST", "path": "/preupload/", "kind": "slow", "pause": 0.003, "acted": True, "times": 1}
 
 
 def test_two_that_publish_the_same_at_once_make_one_commit(line: Line, twin: Publisher):
@@ -182,6 +183,7 @@ def test_of_two_that_publish_different_things_at_once_one_says_that_the_other_wa
         second = twin.publish(repo_id, seed=-seed, tag=LATER)
         first = line.publisher.answer()
         assert "has changed meanwhile" in first["mistake"], first
+        assert lost is LATE or "is its newest commit" in first["mistake"]  # and nothing was sent in vain
         repo = line.hub.repo(repo_id)
         assert repo and repo["refs"] == {"refs/heads/main": second["commit"], f"refs/tags/{LATER}": second["commit"]}
         assert titles(line.hub, repo_id) == [*[f"Publish it ({LATER})", TITLE][:kept], "initial commit"]

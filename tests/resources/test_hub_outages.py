@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from huggingface_hub.utils.sha import git_hash
 
+from resources.hub import HubConnection
 from tests.resources.publisher import files
 from tests.resources.serving import Publisher, Server, publisher, serving
 
@@ -255,3 +256,19 @@ def test_a_head_of_the_right_title_with_other_files_is_not_taken_for_the_publica
     assert repo and made["created"] and repo["refs"][f"refs/tags/{TAG}"] == made["commit"]
     assert titles(line.hub, repo_id) == [TITLE, TITLE, "initial commit"]
     assert line.publish(repo_id, seed)["created"] is False
+
+
+def test_what_the_hub_has_is_asked_again_too(hub: Server):
+    said: list[str] = []
+    connection = HubConnection("test", hub.endpoint, hub.api(), timeout=0.3, pause=0.02, log=said.append)
+    hub.api().create_repo("alice/asked")
+    questions = {
+        "whoami": (connection.owner, "alice"),
+        "/refs": (lambda: connection.has({"repo_id": "alice/asked", "commit": "c" * 40, "tag": TAG}), False),
+        "/alice/asked": (lambda: connection.is_public("alice/asked"), True),
+    }
+    for (path, (ask, answer)), kind in itertools.product(questions.items(), KINDS):
+        hub.faults({**KINDS[kind], "path": path, "times": 1})
+        said.clear()
+        assert (ask(), len(said)) == (answer, 1), (path, kind)
+    hub.faults()

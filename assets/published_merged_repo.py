@@ -47,7 +47,7 @@ def published_merged_repo(
             raise FinetuningError(f"{recipe.file}: merge: not published: {'; '.join(faults)}.")
         for artifact in (evaluation_report, merged_model, published_repo):
             artifact.verify()
-        with hub.connect() as connection:
+        with hub.connect(log=context.log.warning) as connection:
             repo_id = connection.repo_id(f"{recipe.hub.repo}-merged")
             plan = artifacts.plan(
                 context,

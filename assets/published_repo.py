@@ -49,7 +49,7 @@ def published_repo(
     report = verdict_on(recipe, lora_adapter, evaluation_report)
     for artifact in (evaluation_report, lora_adapter, quantized_base_model):
         artifact.verify()
-    with hub.connect() as connection:
+    with hub.connect(log=context.log.warning) as connection:
         plan = artifacts.plan(
             context,
             sections={"hub": recipe.hub.model_dump(mode="json"), "summary": recipe.summary},

@@ -1,11 +1,14 @@
 """Says in one sentence what went wrong between this machine and the hub, and what to do about it."""
 
+import re
+
 import httpx2
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
     RevisionResolutionError,
@@ -16,6 +19,43 @@ from finetuning.errors import FinetuningError
 # A lost connection reaches the caller as any of these: httpx2's own, the builtin one (Xet, `datasets`, offline mode),
 # or as a file that is missing from the cache.
 UNREACHABLE = (httpx2.TransportError, ConnectionError, TimeoutError, LocalEntryNotFoundError, RevisionResolutionError)
+TRANSIENT = (408, 429, 500, 502, 503, 504)  # statuses of a hub that may answer well a moment later
+# Xet's client says the status that it got only in words.
+XET_STATUS = re.compile(r"HTTP status (?:client|server) error \((\d{3})")
+
+
+class HubOutage(Exception):
+    """The hub failed until the deadline: how often, for how many seconds, and when the next try would have been."""
+
+    def __init__(self, tries: int, seconds: float, wait: float, deadline: float) -> None:
+        super().__init__(
+            f"Tried {tries} time(s) in {seconds:.0f} s; the next try would come in {wait:.0f} s, and the deadline is "
+            f"{deadline:.1f} s (FINETUNING_HUB_DEADLINE). The next run goes on from what has arrived."
+        )
+
+
+def origin(error: Exception) -> Exception:
+    """The error that the client met, where it raised another one about the file that it was sending."""
+    cause = error.__cause__
+    return origin(cause) if isinstance(error, RuntimeError) and isinstance(cause, Exception) else error
+
+
+def answered_status(error: Exception) -> int | None:
+    """The HTTP status that the hub answered with, None where there was no answer."""
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code
+    said = XET_STATUS.search(str(error)) if isinstance(error, ConnectionError) else None
+    return int(said[1]) if said else None
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether the same request may well succeed a moment later."""
+    status = answered_status(error)
+    if status is not None:
+        return status in TRANSIENT
+    lasting = (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol, OfflineModeIsEnabled)
+    lost = isinstance(error, (httpx2.TransportError, ConnectionError, TimeoutError)) and not isinstance(error, lasting)
+    return lost and "CERTIFICATE_VERIFY_FAILED" not in str(error)
 
 
 def explain(
@@ -30,6 +70,9 @@ def explain(
     """
     if isinstance(error, FinetuningError):
         return error
+    if isinstance(error, HubOutage) and isinstance(error.__cause__, Exception):
+        return FinetuningError(f"{explain(error.__cause__, repo_id, endpoint, has_token, revision)} {error}")
+    error = origin(error)
     if isinstance(error, (httpx2.LocalProtocolError, UnicodeError)):
         return FinetuningError(
             f"HF_TOKEN can not be sent to {endpoint}: it holds a character that no token has, such as a line break or "
@@ -56,17 +99,20 @@ def explain(
             f"{repo_id!r} can not be the id of a repo; write name or owner/name, of letters, digits, '-', '_' and '.'."
         )
     if isinstance(error, HfHubHTTPError):
-        return _explain_status(error, repo_id, endpoint, has_token)
+        return _explain_status(error.response.status_code, error.server_message, repo_id, endpoint, has_token)
+    if status := answered_status(error):
+        return _explain_status(status, "to the upload of large files", repo_id, endpoint, has_token)
     if isinstance(error, UNREACHABLE):
+        kind = type(error.__cause__ or error).__name__
         return FinetuningError(
-            f"The hub {endpoint} can not be reached ({type(error).__name__}) for {repo_id}. Check the address in "
-            "FINETUNING_HUB and the network, and run it again."
+            f"The hub {endpoint} can not be reached ({kind}) for {repo_id}. Check the address in FINETUNING_HUB and "
+            "the network, and run it again."
         )
     raise error
 
 
-def _explain_status(error: HfHubHTTPError, repo_id: str, endpoint: str, has_token: bool) -> FinetuningError:
-    status, said = error.response.status_code, error.server_message or "no reason given"
+def _explain_status(status: int, said: str | None, repo_id: str, endpoint: str, has_token: bool) -> FinetuningError:
+    said = said or "no reason given"
     if status == 401:
         return FinetuningError(
             f"{endpoint} does not accept the token in HF_TOKEN for {repo_id} ({said}; {_given(has_token)}). Make a new "

@@ -62,6 +62,7 @@ defs = dg.Definitions(
         "hub": Hub(
             address=os.environ.get("FINETUNING_HUB", LOCAL),
             state=os.environ.get("FINETUNING_HUB_STATE", str(ROOT / ".hub")),
+            deadline=os.environ.get("FINETUNING_HUB_DEADLINE", "600"),
         ),
         "launcher": Launcher(processes=os.environ.get("FINETUNING_PROCESSES", "1")),
     },

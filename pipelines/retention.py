@@ -29,7 +29,7 @@ class Pruning(dg.Config):
 @dg.op(name="prune")
 def prune_artifacts(context: dg.OpExecutionContext, config: Pruning, artifacts: Artifacts, hub: Hub) -> None:
     """Nothing; the step's metadata has each artifact that went, or that would have gone."""
-    with explained(), hub.connect() as connection:
+    with explained(), hub.connect(log=context.log.warning, api_only=True) as connection:
         published = Published(connection)
         found = unreferenced(Path(artifacts.root).absolute(), published, timedelta(days=config.older_than_days))
     rows = [

@@ -24,7 +24,7 @@ class Rollback(dg.Config):
 @dg.op(name="roll_back")
 def roll_back_repos(context: dg.OpExecutionContext, config: Rollback, hub: Hub) -> None:
     """Nothing; the adapter's repo holds that version, and so does the merged model's, where there is one of it."""
-    with explained(), hub.connect() as connection:
+    with explained(), hub.connect(log=context.log.warning, api_only=True) as connection:
         recipe = load(context.partition_key)
         repo_id, title = connection.repo_id(recipe.hub.repo), f"Publish {recipe.name}"
         adapter = adapter_of(connection, repo_id, config.tag)

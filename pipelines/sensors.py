@@ -100,7 +100,7 @@ def on_hub(
     context: dg.SensorEvaluationContext, hub: Hub, parent: str, look: Callable[..., str | None]
 ) -> dg.SensorResult:
     """The result of asking the hub."""
-    with hub.connect() as connection:
+    with hub.connect(api_only=True) as connection:
         return result(context, parent, lambda name: look(name, connection.api))
 
 

@@ -6,8 +6,6 @@ Head(repo_id="lab/phi-2-basic-maths", commit="3f1c…", title="Publish phi-2 (0a
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -41,24 +39,6 @@ class Head:
         return self.report["adapter"] if self.report else None
 
 
-@contextmanager
-def explaining(connection: HubConnection, repo_id: str) -> Iterator[None]:
-    """Nothing; an error of the client becomes a FinetuningError.
-
-    Raises:
-        FinetuningError: what the client's error means.
-    """
-    from finetuning.hub_errors import explain
-
-    mistake = None
-    try:
-        yield
-    except Exception as error:
-        mistake = explain(error, repo_id, connection.endpoint, has_token=bool(connection.api.token))
-    if mistake:
-        raise mistake  # out here: the client's own error may hold the token
-
-
 def head_of(connection: HubConnection, repo_id: str) -> Head | None:
     """The head of the main branch; None where there is no such repo, or none that this account sees.
 
@@ -67,7 +47,7 @@ def head_of(connection: HubConnection, repo_id: str) -> Head | None:
     """
     from huggingface_hub.errors import RepositoryNotFoundError
 
-    with explaining(connection, repo_id):
+    def look() -> Head | None:
         try:
             newest = connection.api.list_repo_commits(repo_id)[0]
         except RepositoryNotFoundError:
@@ -76,6 +56,8 @@ def head_of(connection: HubConnection, repo_id: str) -> Head | None:
         report = report_at(connection, repo_id, newest.commit_id)
         tag = made["tag"] if made else None
         return Head(repo_id, newest.commit_id, newest.title, tuple(newest.authors), tag, report)
+
+    return connection.patiently(lambda ask: ask(look), repo_id)
 
 
 def report_at(connection: HubConnection, repo_id: str, commit: str) -> dict[str, Any] | None:
@@ -99,11 +81,13 @@ def tags_of(connection: HubConnection, repo_id: str) -> dict[str, str] | None:
     """
     from huggingface_hub.errors import RepositoryNotFoundError
 
-    with explaining(connection, repo_id):
+    def look() -> dict[str, str] | None:
         try:
             return {ref.name: ref.target_commit for ref in connection.api.list_repo_refs(repo_id).tags}
         except RepositoryNotFoundError:
             return None
+
+    return connection.patiently(lambda ask: ask(look), repo_id)
 
 
 def download(connection: HubConnection, head: Head, folder: Path) -> None:
@@ -112,10 +96,13 @@ def download(connection: HubConnection, head: Head, folder: Path) -> None:
     Raises:
         FinetuningError: the hub can not be reached, or refuses the token.
     """
-    with explaining(connection, head.repo_id):
+
+    def fetch() -> None:
         connection.api.snapshot_download(
             head.repo_id, revision=head.commit, local_dir=folder, ignore_patterns=["evaluation/*", "runs/*"]
         )
+
+    connection.patiently(lambda ask: ask(fetch), head.repo_id)
 
 
 def roll_back(connection: HubConnection, repo_id: str, tag: str, title: str) -> Publication:
@@ -128,8 +115,9 @@ def roll_back(connection: HubConnection, repo_id: str, tag: str, title: str) -> 
         FinetuningError: there is no such version, its own report does not say that it passed, or is about other
             weights, or the head is somebody else's commit.
     """
-    with explaining(connection, repo_id):
-        versions = tags_of(connection, repo_id) or {}
+
+    def go_back() -> Publication:  # may be carried out again: it looks at what is there first
+        versions = {ref.name: ref.target_commit for ref in connection.api.list_repo_refs(repo_id).tags}
         history = connection.api.list_repo_commits(repo_id)
         require_version(connection, repo_id, tag, title, versions)
         connection.refuse_foreign_head(repo_id, history, title)
@@ -138,6 +126,8 @@ def roll_back(connection: HubConnection, repo_id: str, tag: str, title: str) -> 
             return Publication(repo_id, history[0].commit_id, tag, created=False)
         commit = copy_version(connection, repo_id, versions[tag], parent=history[0].commit_id, title=f"{title} ({tag})")
         return Publication(repo_id, commit, tag, created=True)
+
+    return connection.patiently(lambda ask: ask(go_back), repo_id)
 
 
 def require_version(connection: HubConnection, repo_id: str, tag: str, title: str, versions: dict[str, str]) -> None:
@@ -174,19 +164,20 @@ def adapter_of(connection: HubConnection, repo_id: str, tag: str) -> str | None:
     """The fingerprint of the adapter that the version's report is about; None where there is none."""
     from huggingface_hub.errors import RevisionNotFoundError
 
-    with explaining(connection, repo_id):
+    def look() -> str | None:
         try:
             report = report_at(connection, repo_id, tag)
         except RevisionNotFoundError:
             return None
-    return report["adapter"] if report else None
+        return report["adapter"] if report else None
+
+    return connection.patiently(lambda ask: ask(look), repo_id)
 
 
 def version_about(connection: HubConnection, repo_id: str, adapter: str | None) -> str | None:
     """The newest version of the repo whose report is about this adapter; None where there is none."""
-    with explaining(connection, repo_id):
-        titles = (TITLE.fullmatch(commit.title) for commit in connection.api.list_repo_commits(repo_id))
-        tags = [made["tag"] for made in titles if made]
+    history = connection.patiently(lambda ask: ask(lambda: connection.api.list_repo_commits(repo_id)), repo_id)
+    tags = [made["tag"] for made in (TITLE.fullmatch(commit.title) for commit in history) if made]
     return next((tag for tag in tags if adapter and adapter_of(connection, repo_id, tag) == adapter), None)
 
 

@@ -1,10 +1,10 @@
 import httpx2
 import pytest
-from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.utils import hf_raise_for_status
 
 from finetuning.errors import FinetuningError
-from finetuning.hub_errors import explain
+from finetuning.hub_errors import HubOutage, explain, is_transient
 
 HUB = "https://hub.example"
 TOKEN = "hf_verysecret"
@@ -72,3 +72,55 @@ def test_a_mistake_that_is_explained_already_stays_as_it_is():
 def test_an_error_that_is_not_the_hubs_is_raised_again():
     with pytest.raises(KeyError, match="a fault"):
         explain(KeyError("a fault"), "owner/data", HUB, has_token=True)
+
+
+XET = "Server error: Request error: HTTP status {} error ({}), domain: http://hub.example/_cas/v1/shards"
+
+
+@pytest.mark.parametrize(
+    ("error", "transient"),
+    [
+        *((answered(status, "Later"), True) for status in (408, 429, 500, 502, 503, 504)),
+        *((answered(status, "No"), False) for status in (400, 401, 403, 404, 409, 412, 501)),
+        (httpx2.ReadTimeout("slow"), True),
+        (httpx2.ReadError("reset"), True),
+        (httpx2.RemoteProtocolError("peer closed connection"), True),
+        (httpx2.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate"), False),
+        (httpx2.LocalProtocolError("Illegal header value"), False),
+        (httpx2.UnsupportedProtocol("ftp"), False),
+        (ConnectionError("Network error: error sending request"), True),
+        (ConnectionError(XET.format("server", "503 Service Unavailable")), True),
+        (ConnectionError(XET.format("client", "429 Too Many Requests")), True),
+        (ConnectionError(XET.format("client", "401 Unauthorized")), False),
+        (TimeoutError("Timeout: error decoding response body"), True),
+        (OfflineModeIsEnabled("offline"), False),
+        (FileNotFoundError("config.json"), False),
+        (KeyError("a fault"), False),
+    ],
+)
+def test_what_passes_is_told_from_what_stays(error, transient):
+    assert is_transient(error) is transient
+
+
+def test_a_refusal_of_xets_own_server_is_no_lost_connection():
+    error = ConnectionError(XET.format("client", "403 Forbidden"))
+    assert "may not do this with owner/data" in str(explain(error, "owner/data", HUB, has_token=True))
+
+
+def test_the_error_about_a_file_is_explained_by_what_happened_to_it():
+    error = RuntimeError("Error while uploading 'model.safetensors' to the Hub.")
+    error.__cause__ = answered(403, "Read-only token")
+    assert "Read-only token" in str(explain(error, "owner/data", HUB, has_token=True))
+
+
+def test_an_outage_says_what_came_last_and_how_long_it_was_waited_for():
+    outage = HubOutage(tries=7, seconds=590.2, wait=64.1, deadline=600.0)
+    outage.__cause__ = answered(503, "Down for maintenance")
+    said = str(explain(outage, "owner/data", HUB, has_token=True))
+    for words in (
+        "answered 503",
+        "Tried 7 time(s) in 590 s",
+        "600.0 s (FINETUNING_HUB_DEADLINE)",
+        "The next run goes on",
+    ):
+        assert words in said

@@ -3,12 +3,15 @@
 import copy
 import json
 import re
+from pathlib import Path
 
 import pytest
 
 from resources.hub_server.local import local_hub
 from tests.benchmark_folder import write_tasks
 from tests.pipelines.command import IN_PROCESS, World
+from tests.pipelines.token_search import places, texts
+from tests.resources.serving import serving
 from tests.tiny_models import ZEPHYR, save_tiny_model
 
 ASSETS = {
@@ -399,16 +402,39 @@ def test_a_gpu_that_is_required_and_absent_is_said_before_anything_is_written(wo
     assert "gpu" not in {path.parent.name for path in (world.root / "artifacts").glob("*/*/current.json")}
 
 
-@pytest.mark.parametrize(
-    ("token", "message"),
-    [(None, "needs a token, and HF_TOKEN is not set"), ("hf_wrong_one", r"HF_TOKEN")],
-)
-def test_a_missing_or_wrong_token_is_said_and_never_shown(world, recipe, token, message):
+TOKEN, WRONG = "hf_Known+by/the.Hub", "hf_Wrong+and/Unknown"
+
+
+def test_no_token_is_left_anywhere_by_publications_that_fail_and_one_that_does_not(world, recipe):
     world.write_recipe("tiny", recipe)
     assert world.materialize("tiny").returncode == 0
-    with local_hub(world.root / "hub", grace=1.0) as hub:
-        environment = {"FINETUNING_HUB": hub.endpoint, **({"HF_TOKEN": token} if token else {})}
-        run = world.materialize("tiny", select="published_repo", **environment)
-    assert run.returncode == 1
-    assert re.search(message, run.stdout), run.stdout[-3000:]
-    assert "hf_wrong_one" not in run.stdout
+    said = []
+    elsewhere = {name: str(world.root / name) for name in ("TMPDIR", "MPLCONFIGDIR")}
+    for folder in elsewhere.values():
+        Path(folder).mkdir()
+
+    def publish(**environment: str) -> tuple[int, str]:
+        run = world.materialize(
+            "tiny", select="published_repo", FINETUNING_HUB=hub.endpoint, **elsewhere, **environment
+        )
+        said.append(run.stdout)
+        return run.returncode, run.stdout
+
+    with serving(world.root / "other-hub", "--port", "0", "--faults", "--token", f"{TOKEN}=ann") as hub:
+        code, output = publish()
+        assert code == 1 and "needs a token, and HF_TOKEN is not set" in output
+        code, output = publish(HF_TOKEN=WRONG)
+        assert code == 1 and "does not accept the token in HF_TOKEN" in output, output[-3000:]
+        hub.faults({"path": "/commit/", "status": 500, "times": 1000})
+        code, output = publish(HF_TOKEN=TOKEN, FINETUNING_HUB_DEADLINE="3")
+        assert code == 1 and "answered 500 for ann/" in output and "(FINETUNING_HUB_DEADLINE)" in output
+        hub.faults({"path": "ann/tiny-adapter/commit/", "status": 503, "acted": True, "times": 1})
+        code, output = publish(HF_TOKEN=TOKEN)
+        assert code == 0, output[-3000:]
+        assert "commit/main: 503 Service Unavailable; trying again in" in output
+        assert [commit["title"] for commit in hub.repo("ann/tiny-adapter")["commits"].values()][1:] == [
+            f"Publish tiny ({world.artifacts('tiny')['published_repo']['fingerprint']})"
+        ]
+    (world.root / "said.log").write_text("".join(said))
+    assert len([path for path, _ in texts(world.root)]) > 100
+    assert places(TOKEN, world.root) == [] == places(WRONG, world.root)

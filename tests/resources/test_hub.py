@@ -4,7 +4,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from finetuning.errors import FinetuningError
-from resources.hub import HubConnection
+from resources.hub import Hub, HubConnection
 from resources.hub_server.local import local_hub
 
 A, B = "a" * 16, "b" * 16
@@ -118,3 +118,29 @@ def test_a_wrong_token_is_explained_and_not_shown(connection, files):
 def test_no_token_is_explained(connection):
     with pytest.raises(FinetuningError, match=r"needs a token, and HF_TOKEN is not set"):
         HubConnection("local", connection.endpoint, HfApi(endpoint=connection.endpoint, token=False)).owner()
+
+
+@pytest.mark.parametrize("deadline", ["soon", "0", "-1", "inf", "nan", ""])
+def test_a_deadline_that_is_no_number_of_seconds_is_said_before_anything_is_asked(deadline):
+    with (
+        pytest.raises(FinetuningError, match=r"FINETUNING_HUB_DEADLINE: .* is no number of seconds"),
+        Hub(deadline=deadline).connect(),
+    ):
+        pass
+
+
+def test_what_a_gitignore_leaves_out_is_missed_before_the_tag(connection, files):
+    connection.api.create_repo("local/short", private=True)
+    lied = HubConnection(
+        "local", connection.endpoint, ForgetfulApi(endpoint=connection.endpoint, token=connection.api.token)
+    )
+    with pytest.raises(FinetuningError, match=r"does not hold what was sent \(two\.txt\), and gets no tag"):
+        publish(lied, "local/short", files, A)
+    assert not connection.api.list_repo_refs("local/short").tags
+
+
+class ForgetfulApi(HfApi):
+    """A client that sends one file too few, as the Hub's own does with those that it is told to ignore."""
+
+    def create_commit(self, repo_id, operations, **options):
+        return super().create_commit(repo_id, operations[:-1], **options)

@@ -1,16 +1,14 @@
 """The unmodified client of the Hub against the server on loopback, each in a process of its own."""
 
+import contextlib
 import json
-import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
-import urllib.error
-import urllib.request
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -27,49 +25,7 @@ from huggingface_hub.errors import (
 )
 
 from resources.hub_server.accounts import Account, parse_account
-
-ROOT = Path(__file__).parents[2]
-ACCOUNTS = ("hf_alice=alice,lab", "hf_reader=alice:read", "hf_bob=bob")
-
-
-@dataclass(frozen=True)
-class Server:
-    endpoint: str
-    state: Path
-    process: subprocess.Popen
-
-    def api(self, token: str | bool = "hf_alice") -> HfApi:
-        return HfApi(endpoint=self.endpoint, token=token)
-
-    def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
-        """Status and body of a bare request."""
-        request = urllib.request.Request(self.endpoint + path, body, headers, method=method)
-        try:
-            with urllib.request.urlopen(request) as answer:
-                return answer.status, answer.read()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read()
-
-    def client(self, home: Path, code: str, **environment: str) -> str:
-        """What a Python process prints that has this server for its Hub, and `home` for its caches."""
-        settings = {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(home), "HF_TOKEN": "hf_alice"}
-        quiet = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-        env = {**os.environ, **settings, **quiet, **environment}
-        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-
-@contextmanager
-def serving(state: Path, *options: str) -> Iterator[Server]:
-    accounts = [part for account in ACCOUNTS for part in ("--token", account)]
-    command = [sys.executable, "-m", "resources.hub_server", "--state", str(state), *accounts, *options]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        try:
-            yield Server(process.stdout.readline().split()[2].rstrip(","), state, process)
-        finally:
-            process.terminate()
+from tests.resources.serving import ROOT, Server, serving
 
 
 @pytest.fixture(scope="module")
@@ -154,9 +110,9 @@ assert open(hf_hub_download(repo, "small.safetensors"), "rb").read() == small
 def test_large_files_arrive_whole_with_xet_and_without(
     hub: Server, tmp_path: Path, setting: str, address: str, other: str
 ):
-    before = len(json.loads(hub.ask("GET", "/_test/log")[1]))
+    before = len(hub.log())
     hub.client(tmp_path, UPLOAD.format(name=f"large-{setting}"), HF_HUB_DISABLE_XET=setting)
-    asked = " ".join(path for _, path in json.loads(hub.ask("GET", "/_test/log")[1])[before:])
+    asked = " ".join(path for _, path in hub.log()[before:])
     assert address in asked and other not in asked
 
 
@@ -173,7 +129,7 @@ def test_a_client_that_remembers_its_uploads_can_publish_to_the_next_server(tmp_
 def test_large_files_come_from_another_host_to_which_no_token_goes(tmp_path: Path):
     with serving(tmp_path / "state", "--port", "0", "--cdn", "--faults") as server:
         server.client(tmp_path / "home", UPLOAD.format(name="redirected"), HF_HUB_DISABLE_XET="1")
-        assert any(path.startswith("/_cdn/") for _, path in json.loads(server.ask("GET", "/_test/log")[1]))
+        assert any(path.startswith("/_cdn/") for _, path in server.log())
 
 
 def test_the_same_content_again_makes_no_commit(hub: Server):
@@ -434,13 +390,54 @@ def test_a_port_that_was_asked_for_and_is_taken_is_an_error(hub: Server, tmp_pat
 def test_an_injected_fault_is_answered_as_often_as_asked(hub: Server):
     repo = hub.api().create_repo("alice/faults").repo_id
     faults = [{"method": "POST", "path": f"{repo}/commit/", "status": 503, "times": 1}]
-    hub.ask("POST", "/_test/faults", json.dumps(faults).encode())
+    hub.faults(*faults)
     with pytest.raises(HfHubHTTPError) as error:
         hub.api().create_commit(repo, [add("a.txt", "a")], commit_message="One")
     assert status_of(error) == 503
     assert hub.api().list_repo_files(repo) == [".gitattributes"]
     hub.api().create_commit(repo, [add("a.txt", "a")], commit_message="One")
-    assert json.loads(hub.ask("GET", "/_test/log")[1]).count(["POST", f"/api/models/{repo}/commit/main"]) == 2
+    assert hub.log().count(["POST", f"/api/models/{repo}/commit/main"]) == 2
+
+
+def test_a_fault_of_a_number_meets_that_request_alone(hub: Server):
+    hub.faults({"number": 1, "status": 418, "times": 9})
+    assert [hub.ask("GET", "/_server")[0] for _ in range(3)] == [200, 418, 200]
+    hub.faults()
+
+
+def test_an_answer_that_is_lost_belongs_to_a_request_that_was_carried_out(hub: Server):
+    for name, acted, code in (("kept", True, 409), ("lost", False, 200)):
+        hub.faults({"path": "create", "status": 500, "acted": acted, "times": 1})
+        body = json.dumps({"name": name}).encode()
+        answers = [hub.ask("POST", "/api/repos/create", body, Authorization="Bearer hf_alice")[0] for _ in range(2)]
+        assert answers == [500, code]
+
+
+def raw(hub: Server, seconds: float) -> bytes:
+    """What comes within that time over a bare connection that asks for the server's name."""
+    port = int(hub.endpoint.rsplit(":")[-1])
+    received = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=seconds) as connection:
+        connection.sendall(b"GET /_server HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+        with contextlib.suppress(TimeoutError):
+            while part := connection.recv(1000):
+                received += part
+    return received
+
+
+def test_a_connection_breaks_is_silent_or_gives_its_answer_byte_by_byte(hub: Server):
+    for acted in (False, True):
+        hub.faults({"kind": "reset", "acted": acted, "times": 1})
+        with pytest.raises(ConnectionResetError):
+            raw(hub, 5)
+        hub.faults({"kind": "silence", "acted": acted, "times": 1})
+        assert raw(hub, 0.1) == b""
+    hub.faults({"kind": "slow", "pause": 0.01, "acted": True, "times": 1})
+    start = time.monotonic()
+    assert len(json.loads(raw(hub, 1).partition(b"\r\n\r\n")[2])["instance"]) == 32
+    assert time.monotonic() - start > 32 * 0.01
+    hub.faults({"kind": "slow", "pause": 60, "acted": True, "times": 1})
+    assert raw(hub, 0.1).endswith(b"\r\n\r\n{")
 
 
 @pytest.mark.parametrize(

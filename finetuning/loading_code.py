@@ -56,7 +56,7 @@ def asking(recipe: Recipe, stop: list[str]) -> list[str]:
     messages.append({"role": "user", "content": "Your question"})
     decoding = [f"max_new_tokens={recipe.evaluation.max_new_tokens}", "do_sample=False"]
     return [
-        f"messages = {json.dumps(messages, ensure_ascii=False)}",
+        *call("messages = ", [json.dumps(message, ensure_ascii=False) for message in messages], "[]"),
         "inputs = tokenizer.apply_chat_template(",
         '    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True',
         ").to(model.device)",
@@ -65,10 +65,11 @@ def asking(recipe: Recipe, stop: list[str]) -> list[str]:
     ]
 
 
-def call(function: str, arguments: list[str]) -> list[str]:
-    """Lines of Python that call the function: one, or where it were too long, one for each argument."""
-    line = f"{function}({', '.join(arguments)})"
-    return [line] if len(line) <= 100 else [f"{function}(", *(f"    {argument}," for argument in arguments), ")"]
+def call(opening: str, arguments: list[str], brackets: str = "()") -> list[str]:
+    """Lines of Python with the arguments in brackets: one, or where it were too long, one for each argument."""
+    left, right = brackets
+    line = f"{opening}{left}{', '.join(arguments)}{right}"
+    return [line] if len(line) <= 100 else [opening + left, *(f"    {argument}," for argument in arguments), right]
 
 
 def quantization_code(spec: BaseModelSpec) -> str:

@@ -274,10 +274,11 @@ def limits(recipe: Recipe, report: Mapping[str, Any]) -> list[str]:
     """What nobody should expect of the model, a sentence each."""
     evaluation, quantization = recipe.evaluation, recipe.base_model.quantization
     own = recipe.dataset.eval.sources is not None
-    origin = "data sets of their own" if own else "the data that it was trained on, so that they say little about other"
+    origin = "data sets of their own" if own else "the same data as the training rows and kept out of these"
+    doubt = "" if own else " They say little about other data."
     found = [
         "It is for what the line below its name says, asked through the chat template that its tokenizer carries.",
-        f"It was examined on {report['rows']} rows, drawn from {origin}.",
+        f"It was examined on {report['rows']} rows, drawn from {origin}.{doubt}",
         f"Answers were greedy and had at most {evaluation.max_new_tokens} tokens. Sampling was not evaluated.",
         f"It learned from rows of at most {recipe.chat.max_length} tokens, in the languages and on the subjects of its "
         "data.",

@@ -22,19 +22,8 @@ from resources.hub_server.store import Repo, is_repo_id, now, sha1
 LARGE_FILES = (
     *("*.7z", "*.arrow", "*.bin", "*.bz2", "*.ckpt", "*.ftz", "*.gz", "*.h5", "*.joblib", "*.lfs.*", "*.mlmodel"),
     *("*.model", "*.msgpack", "*.npy", "*.npz", "*.onnx", "*.ot", "*.parquet", "*.pb", "*.pickle", "*.pkl", "*.pt"),
-    *(
-        "*.pth",
-        "*.rar",
-        "*.safetensors",
-        "*.tar",
-        "*.tflite",
-        "*.tgz",
-        "*.wasm",
-        "*.xz",
-        "*.zip",
-        "*.zst",
-        "*tfevents*",
-    ),
+    *("*.pth", "*.rar", "*.safetensors", "*.tar", "*.tflite", "*.tgz", "*.wasm", "*.xz", "*.zip", "*.zst"),
+    "*tfevents*",
 )
 GITATTRIBUTES = "".join(f"{pattern} filter=lfs diff=lfs merge=lfs -text\n" for pattern in LARGE_FILES)
 

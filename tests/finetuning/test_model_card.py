@@ -104,7 +104,7 @@ def test_the_card_names_base_data_settings_and_versions():
 def test_limits_are_those_of_the_recipe():
     recipe = recipe_of(evaluation={"max_new_tokens": 77}, chat={"max_length": 333})
     said = " ".join(limits(recipe, REPORT))
-    assert "350 rows, drawn from the data that it was trained on" in said
+    assert "350 rows, drawn from the same data as the training rows and kept out of these." in said
     assert "at most 77 tokens" in said and "at most 333 tokens" in said and "4 bits a weight" in said
     whole = recipe_of(base_model={"repo": "microsoft/phi-2", "quantization": None})
     assert "bits" not in " ".join(limits(whole, REPORT))
@@ -142,10 +142,13 @@ def test_code_of_a_model_that_brings_its_own_says_so_and_keeps_the_system_prompt
     source = {**GSM8K, "system": 'Say "four" and \\ nothing else.'}
     recipe = recipe_of(base_model={"repo": "a/b", "trust_remote_code": True}, dataset={"sources": [source]})
     for code in (adapter_code(recipe, "me/a", "0" * 16, "</s>", quantize=True), merged_code(recipe, "me/a", "0" * 16)):
-        ast.parse(code)
         assert code.count("trust_remote_code=True") == 2
-        (messages,) = [line for line in code.splitlines() if line.startswith("messages = ")]
-        assert ast.literal_eval(messages.partition(" = ")[2])[0]["content"] == source["system"]
+        (messages,) = [
+            ast.literal_eval(line.value)
+            for line in ast.parse(code).body
+            if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "messages"
+        ]
+        assert messages[0] == {"role": "system", "content": source["system"]}
 
 
 def test_a_merged_model_claims_no_scores_of_its_own():

@@ -31,7 +31,7 @@ for module in loaded["model"].modules():
 answers = []
 for messages in conversations:
     with contextlib.redirect_stdout(io.StringIO()) as said:
-        exec(use.partition("\\n")[2], loaded | {"messages": messages})
+        exec("".join(use.partition("inputs = ")[1:]), loaded | {"messages": messages})
     answers.append(said.getvalue().removesuffix("\\n"))
 config = loaded["model"].peft_config["default"]
 print("ANSWERS" + json.dumps([config.base_model_name_or_path, config.revision, answers]))

@@ -2,18 +2,24 @@
 
 import base64
 import json
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from assets.mistakes import explained
 from assets.partitions import BASE_MODELS, OWNERS
+from assets.verdicts import knows, version_to_beat
+from finetuning.errors import FinetuningError
 from finetuning.progress import Progress
 from finetuning.recipe import Recipe, load
 from finetuning.verdict import judge
 from resources.artifacts import Artifact, Artifacts, Plan
 from resources.gpu import Gpu
+from resources.hub import Hub, HubConnection
+from resources.versions import WEIGHTS, Head, download
 
 if TYPE_CHECKING:
     from finetuning.evaluation import Exam
@@ -27,7 +33,7 @@ HOW_IT_ANSWERS = {"max_new_tokens", "batch_size"}
     group_name="proof",
     kinds={"report", "python"},
     owners=OWNERS,
-    code_version="3",
+    code_version="4",
     check_specs=[
         dg.AssetCheckSpec(
             "verdict",
@@ -43,6 +49,7 @@ def evaluation_report(
     context: dg.AssetExecutionContext,
     artifacts: Artifacts,
     gpu: Gpu,
+    hub: Hub,
     raw_dataset: Artifact,
     chat_dataset: Artifact,
     quantized_base_model: Artifact,
@@ -58,18 +65,21 @@ def evaluation_report(
     # An adapter from other rows may have learned these, and one from another base is another model.
     lora_adapter.require_inputs(chat_dataset, quantized_base_model)
     chain = (raw_dataset, chat_dataset, quantized_base_model, lora_adapter)
-
-    def write(folder):
-        found = examine(context, artifacts, gpu, recipe, chain, folder)
-        return report_on(recipe, chain, found, folder)
-
-    artifact = artifacts.plan(
+    plan = artifacts.plan(
         context,
         sections={"evaluation": recipe.evaluation.model_dump(mode="json"), "summary": recipe.summary},
         resolved={},
         inputs=chain[1:],
-    ).obtain(write)
-    report = json.loads((artifact.path / "report.json").read_text())
+    )
+    with hub.connect() as connection:
+        head = published_now(context, recipe, connection, lora_adapter)
+
+        def write(folder):
+            found = examine(context, artifacts, gpu, recipe, chain, folder, connection, head)
+            return report_on(recipe, chain, found, folder)
+
+        artifact = plan.obtain(write, still_valid=lambda artifact: knows(report_in(artifact), head))
+    report = report_in(artifact)
     verdict = report["verdict"]
     for reason in verdict["reasons"]:
         (context.log.info if verdict["passed"] else context.log.error)(f"verdict: {reason}")
@@ -85,10 +95,39 @@ def evaluation_report(
     )
 
 
+def report_in(artifact: Artifact) -> dict[str, Any]:
+    """The numbers of the report that the artifact holds."""
+    return json.loads((artifact.path / "report.json").read_text())
+
+
+def published_now(
+    context: dg.AssetExecutionContext, recipe: Recipe, connection: HubConnection, adapter: Artifact
+) -> Head | None:
+    """The version that the adapter is compared with beside its base; none while the hub can not be asked.
+
+    An exam is worth having without it. Publishing asks again, and insists.
+    """
+    try:
+        return version_to_beat(recipe, connection, adapter)
+    except FinetuningError as error:
+        context.log.warning(f"not compared with the version that is published now, if there is one: {error}")
+        return None
+
+
 def examine(
-    context: dg.AssetExecutionContext, artifacts: Artifacts, gpu: Gpu, recipe: Recipe, chain: tuple, folder: Path
+    context: dg.AssetExecutionContext,
+    artifacts: Artifacts,
+    gpu: Gpu,
+    recipe: Recipe,
+    chain: tuple,
+    folder: Path,
+    connection: HubConnection,
+    head: Head | None,
 ) -> dict[str, Any]:
-    """What base and tuned model came to; the base's answers are those that another recipe of this base left, if any."""
+    """What base, tuned and published model came to.
+
+    The base's answers are those that another recipe of this base left, if any.
+    """
     _, chat_dataset, base_model, adapter = chain
     kwargs, spec = gpu.model_kwargs(recipe.base_model), recipe.evaluation
     adapter.verify()
@@ -97,18 +136,64 @@ def examine(
 
         exam = exam_of(spec, chat_dataset.path, recipe.base_model.trust_remote_code)
 
-        def answer(by: Path | None, out: Path) -> dict[str, Any]:
+        def answer(by: Path | None, out: Path, name: str = "tuned") -> dict[str, Any]:
             with gpu.exclusive(context.log.info):
-                return sit(spec, exam, base_model.path, by, kwargs, progress, out)
+                return sit(spec, exam, base_model.path, by, kwargs, progress, out, name)
 
-        plan = plan_of_base(context, artifacts, recipe, exam, chat_dataset, base_model, kwargs)
-        base = plan.obtain(lambda out: answer(None, out))
+        def plan(beside: tuple[str, str], commit: str | None = None) -> Plan:
+            return plan_of_answers(context, artifacts, recipe, exam, chat_dataset, base_model, kwargs, beside, commit)
+
+        base = plan(("base_answers", base_model.fingerprint)).obtain(lambda out: answer(None, out))
         tuned = answer(adapter.path, folder)
+        published = beside_published(connection, head, recipe, alike(chat_dataset, base_model), plan, answer, folder)
     answering = {"base": base.summary | {"fingerprint": base.fingerprint}, "tuned": tuned}
-    return evaluate(spec, exam, base.path, folder) | {"answering": answering}
+    return evaluate(spec, exam, base.path, folder) | {"answering": answering, "published": published}
 
 
-def plan_of_base(
+def alike(chat_dataset: Artifact, base_model: Artifact) -> dict[str, Any]:
+    """What two versions have in common that can answer the same prompts."""
+    return {"base_model": base_model.fingerprint, "chat_template": chat_dataset.resolved["chat_template"]}
+
+
+def beside_published(
+    connection: HubConnection,
+    head: Head | None,
+    recipe: Recipe,
+    common: dict[str, Any],
+    plan: Callable[..., Plan],
+    answer: Callable[..., dict[str, Any]],
+    folder: Path,
+) -> dict[str, Any] | None:
+    """What `judge` is to know of the version that is published now; None where there is none.
+
+    Raises:
+        FinetuningError: that version can not be loaded, or memory ran out.
+    """
+    if head is None or head.report is None or head.adapter is None:
+        return None
+    from finetuning.evaluation import compare_with_published
+
+    known = {"repo_id": head.repo_id, "tag": head.tag or head.commit, "commit": head.commit, "adapter": head.adapter}
+    other = [name for name, value in common.items() if head.report.get("alike", {}).get(name) != value]
+    if other:
+        return known | {"why": f"it has another {' and another '.join(other)}"}
+
+    def write(out: Path) -> dict[str, Any]:
+        with TemporaryDirectory() as adapter:
+            download(connection, head, Path(adapter))
+            return answer(Path(adapter), out, "published")
+
+    try:
+        answers = plan(("published_answers", head.adapter), head.commit).obtain(write)
+    except FinetuningError as error:
+        raise FinetuningError(
+            f"{recipe.file}: the version that is published now ({head.repo_id} at {head.commit}) can not be compared "
+            f"with: {error} Mend it, or write evaluation.no_worse_than_published: false."
+        ) from error
+    return known | {"metrics": compare_with_published(recipe.evaluation, answers.path, folder)}
+
+
+def plan_of_answers(
     context: dg.AssetExecutionContext,
     artifacts: Artifacts,
     recipe: Recipe,
@@ -116,8 +201,15 @@ def plan_of_base(
     chat_dataset: Artifact,
     base_model: Artifact,
     model_kwargs: dict[str, Any],
+    beside: tuple[str, str],
+    commit: str | None,
 ) -> Plan:
-    """The artifact of the base model's answers: the same for all adapters of a base that are asked the same."""
+    """The artifact of a model's answers: for the base, the same for all adapters that are asked the same.
+
+    Args:
+        beside: the name of the artifact, and whose answers they are.
+        commit: the adapter's in its repo, where the base model does not answer alone.
+    """
     from finetuning.evaluation import measures_loss
 
     return artifacts.plan(
@@ -129,9 +221,10 @@ def plan_of_base(
             "loss": measures_loss(recipe.evaluation),
             # Answers of one kernel, or of one machine, are not compared with those of another.
             "model_kwargs": model_kwargs,
+            **({"adapter": commit} if commit else {}),
         },
         inputs=[base_model],
-        beside=("base_answers", base_model.fingerprint),
+        beside=beside,
     )
 
 
@@ -142,6 +235,8 @@ def report_on(recipe: Recipe, chain: tuple, found: dict[str, Any], folder: Path)
     raw_dataset, chat_dataset, base_model, adapter = chain
     made = Made(
         adapter=adapter.fingerprint,
+        files={name: digest for name, digest in adapter.files.items() if name == WEIGHTS},
+        alike=alike(chat_dataset, base_model),
         training=adapter.summary,
         settings=adapter.sections,
         versions=adapter.versions,
@@ -149,7 +244,8 @@ def report_on(recipe: Recipe, chain: tuple, found: dict[str, Any], folder: Path)
         sources=raw_dataset.summary["sources"],
         chat=chat_dataset.summary,
     )
-    return write_report(folder, recipe.name, recipe.summary, made, found, judge(recipe.evaluation, found["metrics"]))
+    verdict = judge(recipe.evaluation, found["metrics"], found["published"])
+    return write_report(folder, recipe.name, recipe.summary, made, found, verdict)
 
 
 def metadata_of(artifact: Artifact, report: dict) -> dict:

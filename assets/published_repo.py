@@ -8,7 +8,7 @@ import dagster as dg
 
 from assets.mistakes import explained
 from assets.partitions import BASE_MODELS, OWNERS
-from assets.verdicts import published, verdict_on
+from assets.verdicts import published, require_beside, verdict_on
 from finetuning.recipe import Recipe, load
 from resources.artifacts import Artifact, Artifacts
 from resources.hub import Hub, HubConnection
@@ -59,6 +59,7 @@ def published_repo(
             from finetuning.model_card import model_card
             from finetuning.publication import adapter_files
 
+            require_beside(recipe, connection, lora_adapter, report)
             base = base_of(recipe, connection, quantized_base_model, folder)
             repo_id = connection.repo_id(recipe.hub.repo)
             summaries = lora_adapter.summary, chat_dataset.summary, raw_dataset.summary["sources"]

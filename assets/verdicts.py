@@ -3,6 +3,7 @@
 Beside it, what Dagster is told of something that was published.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -11,6 +12,8 @@ from finetuning.errors import FinetuningError
 from finetuning.recipe import Recipe
 from finetuning.verdict import require_verdict
 from resources.artifacts import Artifact
+from resources.hub import HubConnection
+from resources.versions import Head, head_of
 
 
 def verdict_on(recipe: Recipe, adapter: Artifact, evaluation_report: Artifact) -> dict[str, Any]:
@@ -27,6 +30,38 @@ def verdict_on(recipe: Recipe, adapter: Artifact, evaluation_report: Artifact) -
             f"evaluation_report for {recipe.name}, then publish."
         )
     return report
+
+
+def version_to_beat(recipe: Recipe, connection: HubConnection, adapter: Artifact) -> Head | None:
+    """What is published now, where the recipe's verdict is also about that; None if it is of this very adapter.
+
+    Raises:
+        FinetuningError: the hub can not be asked.
+    """
+    if not recipe.evaluation.no_worse_than_published:
+        return None
+    head = head_of(connection, connection.repo_id(recipe.hub.repo))
+    return head if head and head.adapter not in (None, adapter.fingerprint) else None
+
+
+def knows(report: Mapping[str, Any], head: Head | None) -> bool:
+    """Whether the report's verdict was given beside this version."""
+    return head is None or (report["published"] or {}).get("adapter") == head.adapter
+
+
+def require_beside(recipe: Recipe, connection: HubConnection, adapter: Artifact, report: Mapping[str, Any]) -> None:
+    """Nothing, when the verdict was given beside the version that is published now.
+
+    Raises:
+        FinetuningError: it was given before that one was published, or the hub can not be asked.
+    """
+    head = version_to_beat(recipe, connection, adapter)
+    if head and not knows(report, head):
+        raise FinetuningError(
+            f"{recipe.name}: not published: the verdict on adapter {adapter.fingerprint} was given without a look at "
+            f"the version that is published now ({head.tag or head.commit} of {head.repo_id}). Materialize "
+            f"evaluation_report for {recipe.name}, then publish."
+        )
 
 
 def published(artifact: Artifact, endpoint: str) -> dg.MaterializeResult[Artifact]:

@@ -98,15 +98,19 @@ def sit(
     model_kwargs: dict[str, Any],
     progress: Progress,
     folder: Path,
+    name: str = "tuned",
 ) -> dict[str, Any]:
     """What it took the base model, or the one tuned with `adapter`, to answer: tokens, seconds, tokens/s, MiB at most.
 
     The answers are in `folder` then, see `outcomes`.
 
+    Args:
+        name: what the log calls a model with an adapter.
+
     Raises:
         FinetuningError: the adapter is not whole or changes nothing, or memory ran out.
     """
-    name = "tuned" if adapter else "base"
+    name = name if adapter else "base"
     progress.update(f"{name}: loading the model")
     with PeakMemory() as memory:
         model = load_base(exam.tokenizer, base_model, model_kwargs, str(adapter or base_model))
@@ -218,6 +222,17 @@ def evaluate(spec: EvaluationSpec, exam: Exam, base: Path, tuned: Path) -> dict[
         "metrics": {name: compare(metric, *sides) for name, metric in metrics.items()},
         "samples": [sample(main, *row) for row in zip(exam.questions, *sides, strict=True)],
     }
+
+
+def compare_with_published(spec: EvaluationSpec, published: Path, tuned: Path) -> dict[str, Any]:
+    """Of each metric the figures of the published version and of the tuned model, the gain, and its 95 % interval.
+
+    Args:
+        published: the folder of the published version's answers, as `tuned` is of the tuned model's.
+    """
+    before, after = outcomes(published), outcomes(tuned)
+    found = {name: compare(metric, before, after) for name, metric in metrics_for(spec.metrics).items()}
+    return {name: {"published": figures.pop("base"), **figures} for name, figures in found.items()}
 
 
 def sample(main: Metric, question: Question, base: Outcome, tuned: Outcome) -> dict[str, Any]:

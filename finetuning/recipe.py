@@ -624,6 +624,12 @@ class EvaluationSpec(Spec):
         "model's by more than its noise (the whole 95 % interval of the gain lies on the better side of 0), and "
         "`stop-rate` not worse by more than its noise.",
     )
+    no_worse_than_published: bool = Field(
+        default=True,
+        description="Whether the first metric must also not be worse, by more than its noise, than that of the version "
+        "that is published now. That version answers the same rows once more; one of another base model or chat "
+        "template can not, and is not asked.",
+    )
 
     _metrics_once = field_validator("metrics")(_no_twins)
 

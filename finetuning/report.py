@@ -25,6 +25,10 @@ class Made(NamedTuple):
 
     adapter: str
     """The adapter's fingerprint."""
+    files: Mapping[str, str]
+    """The sha256 of the adapter's weights, by the file's name."""
+    alike: Mapping[str, Any]
+    """What two versions must have in common to answer the same prompts on the same base model."""
     training: Mapping[str, Any]
     """The summary of its training."""
     settings: Mapping[str, Any]
@@ -59,9 +63,12 @@ def write_report(
     pd.DataFrame(found["samples"]).to_parquet(folder / "samples.parquet")
     report = {
         "adapter": made.adapter,
+        "files": dict(made.files),
+        "alike": dict(made.alike),
         "rows": found["rows"],
         "metrics": found["metrics"],
         "answering": found["answering"],
+        "published": found["published"],
         "verdict": verdict,
     }
     (folder / "report.json").write_text(json.dumps(report, indent=2, allow_nan=False))
@@ -69,8 +76,12 @@ def write_report(
     return report
 
 
-def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Base beside tuned in words, one row a metric: shares as percentages, their gain in points."""
+def metrics_table(metrics: Mapping[str, Mapping[str, Any]], before: str = "base") -> pd.DataFrame:
+    """Base beside tuned in words, one row a metric: shares as percentages, their gain in points.
+
+    Args:
+        before: what the tuned model is compared with, which the metrics have a figure of under this name.
+    """
     rows = []
     for name, found in metrics.items():
         number, points = ("{:.3f}", "{:+.3f}") if name in UNBOUNDED else ("{:.1%}", "{:+.1f}")
@@ -79,7 +90,7 @@ def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
         rows.append(
             {
                 "metric": name if found["higher_is_better"] else f"{name} (less is better)",
-                "base": number.format(found["base"]),
+                before: number.format(found[before]),
                 "tuned": number.format(found["tuned"]),
                 "gain": points.format(scale * found["gain"]) + ("" if name in UNBOUNDED else " points"),
                 "95 % interval": f"{low} to {high}",
@@ -99,6 +110,7 @@ def markdown(name: str, summary: str, made: Made, found: Mapping[str, Any], verd
         how_it_was_asked(found["rows"]),
         metrics_table(found["metrics"]).to_markdown(index=False, disable_numparse=True),
         "![Base beside tuned](metrics.png)",
+        *beside_published(found["published"]),
         "## Samples",
         *samples(found["samples"], less_is_better=not next(iter(found["metrics"].values()))["higher_is_better"]),
         *what_was_trained(made),
@@ -106,6 +118,17 @@ def markdown(name: str, summary: str, made: Made, found: Mapping[str, Any], verd
         answering_table(found["answering"]).to_markdown(index=False),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def beside_published(published: Mapping[str, Any] | None) -> list[str]:
+    """The part of the page on the version that is published now; none where there was none, or only this one."""
+    if not published:
+        return []
+    parts = ["## Beside the version that is published now", f"Version `{published['tag']}` of {published['repo_id']}."]
+    if "why" in published:
+        return [*parts, f"It was not compared: {published['why']}."]
+    table = metrics_table(published["metrics"], before="published")
+    return [*parts, table.to_markdown(index=False, disable_numparse=True)]
 
 
 def how_it_was_asked(rows: int) -> str:

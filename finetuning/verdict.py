@@ -9,11 +9,17 @@ from finetuning.errors import FinetuningError
 from finetuning.recipe import EvaluationSpec, GateSpec
 
 
-def judge(spec: EvaluationSpec, metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def judge(
+    spec: EvaluationSpec, metrics: Mapping[str, Mapping[str, Any]], published: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """{"passed": bool, "reasons": [...]}: a reason for each rule, with the number and how far it missed.
 
     Where the recipe sets no gate, the main metric has to be better than the base's beyond its 95 % interval, and the
     stop rate not worse beyond its own.
+
+    Args:
+        published: of the version that is published now `metrics`, with gains over it, or as `why` the reason for which
+            there are none.
     """
     if not spec.gate:
         outcomes = [better_beyond_noise(spec.metrics[0], metrics[spec.metrics[0]])]
@@ -21,6 +27,8 @@ def judge(spec: EvaluationSpec, metrics: Mapping[str, Mapping[str, Any]]) -> dic
             outcomes.append(not_worse_beyond_noise("stop-rate", metrics["stop-rate"]))
     else:
         outcomes = [outcome for name, gate in spec.gate.items() for outcome in gate_outcomes(name, gate, metrics[name])]
+    if published:
+        outcomes.append(beside_published(spec.metrics[0], published))
     return {"passed": all(passed for passed, _ in outcomes), "reasons": [reason for _, reason in outcomes]}
 
 
@@ -59,11 +67,18 @@ def better_beyond_noise(name: str, found: Mapping[str, Any]) -> tuple[bool, str]
     return passed, f"{name} is {verdict}: gain {found['gain']:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}{missed}"
 
 
-def not_worse_beyond_noise(name: str, found: Mapping[str, Any]) -> tuple[bool, str]:
+def beside_published(name: str, published: Mapping[str, Any]) -> tuple[bool, str]:
+    """Whether the main metric is not worse than that of the version that is published now, if they were compared."""
+    if "why" in published:
+        return True, f"not compared with the version that is published now: {published['why']}"
+    return not_worse_beyond_noise(name, published["metrics"][name], "that of the version that is published now")
+
+
+def not_worse_beyond_noise(name: str, found: Mapping[str, Any], other: str = "the base's") -> tuple[bool, str]:
     """Whether zero, or the better side of it, is in the 95 % interval of the gain."""
     passed, (low, high) = change_of(found) != "worse", found["interval"]
     missed = "" if passed else f", which misses by {abs(high if found['higher_is_better'] else low):.3f}"
-    verdict = "not worse than the base's beyond its noise" if passed else "worse than the base's beyond its noise"
+    verdict = f"{'not ' if passed else ''}worse than {other} beyond its noise"
     return passed, f"{name} is {verdict}: gain {found['gain']:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}{missed}"
 
 

@@ -7,6 +7,7 @@ import dagster as dg
 
 from assets.chat_dataset import chat_dataset
 from assets.evaluation_report import evaluation_report
+from assets.hub_state import hub_state
 from assets.lora_adapter import lora_adapter
 from assets.merged_model import merged_model, same_answers
 from assets.published_merged_repo import published_merged_repo
@@ -44,6 +45,7 @@ defs = dg.Definitions(
         published_repo,
         merged_model,
         published_merged_repo,
+        hub_state,
     ],
     asset_checks=[same_answers],
     jobs=JOBS,

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from assets.partitions import BASE_MODELS
+from pipelines.rollback import rollback
 
 main_line = dg.define_asset_job(
     "main_line",
@@ -10,4 +11,10 @@ main_line = dg.define_asset_job(
     partitions_def=BASE_MODELS,
     description="From raw data to a published, evaluated adapter, for one base model. Rebuilds only what changed.",
 )
-JOBS = [main_line]
+observe_hub = dg.define_asset_job(
+    "observe_hub",
+    selection=dg.AssetSelection.assets("hub_state"),
+    partitions_def=BASE_MODELS,
+    description="Looks at what the published repo holds now, and says how it differs from the last publication.",
+)
+JOBS = [main_line, observe_hub, rollback]

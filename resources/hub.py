@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Files = Mapping[str, Path]  # path in the repo -> local file
 LOCAL = "local"
+ROLLED_BACK = "Rolled back"  # how the description of such a commit begins
 TAG = re.compile("[0-9a-f]{16}")  # a fingerprint
 SLOWEST = 5e5  # bytes per second; a slower network is taken for one that is out
 
@@ -100,8 +101,8 @@ class HubConnection:
         def publish(ask: "Patience") -> Publication:
             ask(lambda: self._make_repo(repo_id, private))
             tags, base = ask(lambda: self._refs(repo_id))
-            if tags.get(tag) == base and not ask(lambda: self._differences(repo_id, base, files)):
-                return Publication(repo_id, base, tag, created=False)
+            if tag in tags and ask(lambda: self._is_settled(repo_id, files, tags[tag], base)):
+                return Publication(repo_id, tags[tag], tag, created=False)
             commit = ask(lambda: self._made(repo_id, files, tag, title, base))
             ask(lambda: self._tag(repo_id, tag, commit))
             return Publication(repo_id, commit, tag, created=True)
@@ -148,6 +149,12 @@ class HubConnection:
         if self.api.repo_info(repo_id).private != private:
             self.api.update_repo_settings(repo_id, private=private)
 
+    def _is_settled(self, repo_id: str, files: Files, tagged: str, head: str) -> bool:
+        """Whether the tagged commit stays as it is: as head it holds the files, or somebody went back from it."""
+        if tagged == head:
+            return not self._differences(repo_id, head, files)
+        return self.api.list_repo_commits(repo_id, revision=head)[0].message.startswith(ROLLED_BACK)
+
     def _made(self, repo_id: str, files: Files, tag: str, title: str, base: str) -> str:
         """The commit that holds exactly `files`: the head, or a new one on `base`, which was the head at the start."""
         head = self._refs(repo_id)[1]
@@ -160,7 +167,7 @@ class HubConnection:
                 f"{repo_id} on {self.endpoint} has changed meanwhile: {_named(history[0])} is its newest commit. Run "
                 "it again."
             )
-        self._refuse_foreign_head(repo_id, history, title)
+        self.refuse_foreign_head(repo_id, history, title)
         return self._committed(repo_id, files, f"{title} ({tag})", base)
 
     def _committed(self, repo_id: str, files: Files, message: str, parent: str) -> str:
@@ -231,7 +238,12 @@ class HubConnection:
 
         return explain(error, repo_id, self.endpoint, has_token=bool(self.api.token))
 
-    def _refuse_foreign_head(self, repo_id: str, history: list["GitCommitInfo"], title: str) -> None:
+    def refuse_foreign_head(self, repo_id: str, history: list["GitCommitInfo"], title: str) -> None:
+        """Nothing, when the newest commit is one of the pipeline's with that title, or the repo is as good as empty.
+
+        Raises:
+            FinetuningError: it is somebody's own, which a new version would overwrite.
+        """
         head = history[0]
         ours = re.fullmatch(re.escape(title) + r" \([0-9a-f]{16}\)", head.title)
         untouched = len(history) == 1 and set(self.api.list_repo_files(repo_id, revision=head.commit_id)) <= {

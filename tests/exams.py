@@ -17,4 +17,4 @@ def examined(spec: EvaluationSpec, root: Path, model_kwargs: dict[str, Any]) -> 
     for name, adapter, folder in (("base", None, "base-answers"), ("tuned", root / "adapter", "answers")):
         (root / folder).mkdir(exist_ok=True)
         answering[name] = sit(spec, exam, root / "base", adapter, model_kwargs, SILENT, root / folder)
-    return evaluate(spec, exam, root / "base-answers", root / "answers") | {"answering": answering}
+    return evaluate(spec, exam, root / "base-answers", root / "answers") | {"answering": answering, "published": None}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from finetuning.report import COLUMN, Made, metrics_table, samples, side_by_side, write_report
+from finetuning.report import COLUMN, Made, beside_published, metrics_table, samples, side_by_side, write_report
 
 METRICS = {
     "final-answer": {"base": 0.1, "tuned": 0.6, "gain": 0.5, "interval": [0.4, 0.6], "higher_is_better": True},
@@ -13,6 +13,8 @@ METRICS = {
 }
 MADE = Made(
     adapter="a" * 16,
+    files={"adapter_model.safetensors": "b" * 64},
+    alike={"base_model": "c" * 16, "chat_template": "chatml"},
     training={
         "trainable_parameters": 1234,
         "steps": 20,
@@ -50,6 +52,7 @@ def row(place, base_score, tuned_score, **texts):
 def written(tmp_path):
     rows = [row("a", 0.0, 1.0), row("b", 1.0, 0.0, tuned="seven"), row("c", 0.0, 0.0), row("d", 1.0, 1.0)]
     found = {"rows": 4, "metrics": METRICS, "samples": rows, "answering": {"base": TOOK, "tuned": TOOK}}
+    found |= {"published": None}
     verdict = {"passed": False, "reasons": ["gain in final-answer is 0.500, which misses by 0.100"]}
     write_report(tmp_path, "phi-2", "Phi-2 solves maths", MADE, found, verdict)
     return tmp_path
@@ -75,6 +78,18 @@ def test_every_file_that_the_page_shows_is_beside_it(written):
     page = (written / "report.md").read_text()
     assert "(metrics.png)" in page and "(loss.png)" in page
     assert all((written / name).read_bytes().startswith(b"\x89PNG") for name in ("metrics.png", "loss.png"))
+
+
+def test_the_version_that_is_published_now_is_on_the_page():
+    known = {"repo_id": "lab/maths", "tag": "d" * 16}
+    figures = {"published": 0.5, "tuned": 0.6, "gain": 0.1, "interval": [0.02, 0.18], "higher_is_better": True}
+    page = "\n".join(beside_published(known | {"metrics": {"final-answer": figures}}))
+    assert f"Version `{'d' * 16}` of lab/maths." in page
+    assert "| final-answer | 50.0% " in " ".join(page.split()) and "published" in page
+    assert beside_published(known | {"why": "it has another chat_template"})[-1] == (
+        "It was not compared: it has another chat_template."
+    )
+    assert beside_published(None) == []
 
 
 def test_programs_find_the_numbers_that_the_page_has(written):

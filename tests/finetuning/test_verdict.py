@@ -46,6 +46,22 @@ def test_without_a_gate_a_model_that_no_longer_stops_fails_however_good_it_is():
     assert "misses by 0.300" in verdict["reasons"][1]
 
 
+@pytest.mark.parametrize(("interval", "passed"), [([-0.4, -0.1], False), ([-0.4, 0.1], True), ([0.1, 0.4], True)])
+def test_a_model_that_is_worse_than_the_published_one_beyond_noise_fails_whatever_its_gate_is(interval, passed):
+    beside = {"metrics": {"final-answer": metric(0.9, 0.6, interval), **STOPS}}
+    found = {"final-answer": metric(0.1, 0.6, [0.4, 0.6]), **STOPS}
+    for asked in (spec(), spec(**{"final-answer": {"min_gain": 0.1}})):
+        verdict = judge(asked, found, beside)
+        assert verdict["passed"] is passed
+        assert "worse than that of the version that is published now beyond its noise" in verdict["reasons"][-1]
+
+
+def test_a_published_version_that_can_not_be_compared_is_named_and_decides_nothing():
+    found = {"final-answer": metric(0.1, 0.6, [0.4, 0.6]), **STOPS}
+    verdict = judge(spec(), found, {"why": "it has another base_model"})
+    assert verdict["passed"] and verdict["reasons"][-1].endswith("published now: it has another base_model")
+
+
 @pytest.mark.parametrize(("interval", "passed"), [([-0.4, -0.1], True), ([-0.4, 0.1], False), ([0.1, 0.4], False)])
 def test_of_a_loss_less_is_better(interval, passed):
     loss = EvaluationSpec(metrics=("loss",))

@@ -20,14 +20,17 @@ EDGES = {
     "merged_model": {"chat_dataset", "quantized_base_model", "lora_adapter"},
     "published_merged_repo": {"lora_adapter", "evaluation_report", "merged_model", "published_repo"},
 }
+OBSERVED = {"hub_state": {"published_repo"}}
 SPECS = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
 
 
 def test_the_graph_is_the_main_line():
-    assert {name: {dep.asset_key.to_user_string() for dep in spec.deps} for name, spec in SPECS.items()} == EDGES
+    assert {name: {dep.asset_key.to_user_string() for dep in spec.deps} for name, spec in SPECS.items()} == (
+        EDGES | OBSERVED
+    )
 
 
-@pytest.mark.parametrize("name", EDGES)
+@pytest.mark.parametrize("name", EDGES | OBSERVED)
 def test_every_asset_has_one_partition_a_recipe(name):
     partitions = SPECS[name].partitions_def
     assert isinstance(partitions, dg.StaticPartitionsDefinition)
@@ -60,6 +63,11 @@ def test_every_check_blocks_and_is_kept_by_partition():
 def test_the_main_line_is_a_job_over_all_assets():
     job = defs.resolve_job_def("main_line")
     assert {key.to_user_string() for key in job.asset_layer.executable_asset_keys} == set(EDGES)
+
+
+def test_the_hub_is_observed_by_a_job_of_its_own():
+    job = defs.resolve_job_def("observe_hub")
+    assert {key.to_user_string() for key in job.asset_layer.asset_graph.observable_asset_keys} == set(OBSERVED)
 
 
 def test_the_code_location_loads_without_heavy_libraries():

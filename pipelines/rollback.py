@@ -1,0 +1,54 @@
+"""The job `rollback`: an earlier version of a published model becomes the head of its repo again.
+
+Its partition names the recipe, and its configuration the version:
+
+dg launch --job rollback --partition phi-2 --config-json '{"ops": {"roll_back": {"config": {"tag": "0a1b…"}}}}'
+"""
+
+import dagster as dg
+from pydantic import Field
+
+from assets.mistakes import explained
+from assets.partitions import BASE_MODELS
+from finetuning.recipe import load
+from resources.hub import Hub, Publication
+from resources.versions import adapter_of, head_of, roll_back, version_about
+
+
+class Rollback(dg.Config):
+    """Where to go back to."""
+
+    tag: str = Field(description="The version: a tag of the repo, sixteen hexadecimal digits, as hub_state shows it.")
+
+
+@dg.op(name="roll_back")
+def roll_back_repos(context: dg.OpExecutionContext, config: Rollback, hub: Hub) -> None:
+    """Nothing; the adapter's repo holds that version, and so does the merged model's, where there is one of it."""
+    with explained(), hub.connect() as connection:
+        recipe = load(context.partition_key)
+        repo_id, title = connection.repo_id(recipe.hub.repo), f"Publish {recipe.name}"
+        adapter = adapter_of(connection, repo_id, config.tag)
+        tell(context, roll_back(connection, repo_id, config.tag, title))
+        merged = f"{repo_id}-merged"
+        if head_of(connection, merged):
+            tag = version_about(connection, merged, adapter)
+            if tag:
+                tell(context, roll_back(connection, merged, tag, title))
+            else:
+                context.log.warning(f"{merged} has no version of adapter {adapter} and stays what it is")
+
+
+def tell(context: dg.OpExecutionContext, made: Publication) -> None:
+    """Nothing; the log says what the repo holds now."""
+    done = "holds it again" if made.created else "held it already"
+    context.log.info(f"{made.repo_id}: version {made.tag}: {done}, commit {made.commit}")
+
+
+@dg.job(
+    partitions_def=BASE_MODELS,
+    description="Makes an earlier version of a published model the head of its repo again, as a new commit, if the "
+    "report that lies in that version says that it passed. Later runs leave it so until there is something new.",
+)
+def rollback() -> None:
+    """One step: going back is all or nothing."""
+    roll_back_repos()

@@ -1,0 +1,209 @@
+"""The versions of a repo that this pipeline publishes: which one is in force, and how an earlier one becomes it again.
+
+>>> head_of(connection, "lab/phi-2-basic-maths")
+Head(repo_id="lab/phi-2-basic-maths", commit="3f1c…", title="Publish phi-2 (0a1b…)", tag="0a1b…", report={…})
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from finetuning.errors import FinetuningError
+from resources.hub import ROLLED_BACK, HubConnection, Publication
+
+REPORT = "evaluation/report.json"
+WEIGHTS = "adapter_model.safetensors"
+TITLE = re.compile(r"(?P<title>.+) \((?P<tag>[0-9a-f]{16})\)")
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a repo holds now."""
+
+    repo_id: str
+    commit: str
+    title: str
+    """The first line of the head's commit message."""
+    authors: tuple[str, ...]
+    tag: str | None
+    """Of the version in force; None where the head is somebody's own commit."""
+    report: dict[str, Any] | None
+    """The report that lies there; None where there is none that can be read."""
+
+    @property
+    def adapter(self) -> str | None:
+        """The fingerprint of the adapter that the report is about."""
+        return self.report["adapter"] if self.report else None
+
+
+@contextmanager
+def explaining(connection: HubConnection, repo_id: str) -> Iterator[None]:
+    """Nothing; an error of the client becomes a FinetuningError.
+
+    Raises:
+        FinetuningError: what the client's error means.
+    """
+    from finetuning.hub_errors import explain
+
+    mistake = None
+    try:
+        yield
+    except Exception as error:
+        mistake = explain(error, repo_id, connection.endpoint, has_token=bool(connection.api.token))
+    if mistake:
+        raise mistake  # out here: the client's own error may hold the token
+
+
+def head_of(connection: HubConnection, repo_id: str) -> Head | None:
+    """The head of the main branch; None where there is no such repo, or none that this account sees.
+
+    Raises:
+        FinetuningError: the hub can not be reached, or refuses the token.
+    """
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    with explaining(connection, repo_id):
+        try:
+            newest = connection.api.list_repo_commits(repo_id)[0]
+        except RepositoryNotFoundError:
+            return None
+        made = TITLE.fullmatch(newest.title)
+        report = report_at(connection, repo_id, newest.commit_id)
+        tag = made["tag"] if made else None
+        return Head(repo_id, newest.commit_id, newest.title, tuple(newest.authors), tag, report)
+
+
+def report_at(connection: HubConnection, repo_id: str, commit: str) -> dict[str, Any] | None:
+    """The report that the repo holds at that commit; None where there is none, or another file of that name."""
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    with TemporaryDirectory() as folder:
+        try:
+            path = connection.api.hf_hub_download(repo_id, REPORT, revision=commit, local_dir=folder)
+            report = json.loads(Path(path).read_text())
+        except (RemoteEntryNotFoundError, ValueError):
+            return None
+    return report if isinstance(report, dict) and {"adapter", "verdict"} <= report.keys() else None
+
+
+def download(connection: HubConnection, head: Head, folder: Path) -> None:
+    """Nothing; `folder` holds the files of the repo's head, those of its evaluation left out.
+
+    Raises:
+        FinetuningError: the hub can not be reached, or refuses the token.
+    """
+    with explaining(connection, head.repo_id):
+        connection.api.snapshot_download(
+            head.repo_id, revision=head.commit, local_dir=folder, ignore_patterns=["evaluation/*", "runs/*"]
+        )
+
+
+def roll_back(connection: HubConnection, repo_id: str, tag: str, title: str) -> Publication:
+    """The version `tag` as the head again: a new commit that holds exactly its files; `created` is False if it is that.
+
+    Args:
+        title: what the pipeline calls its commits in this repo, `Publish phi-2`.
+
+    Raises:
+        FinetuningError: there is no such version, its own report does not say that it passed, or is about other
+            weights, or the head is somebody else's commit.
+    """
+    with explaining(connection, repo_id):
+        refs = connection.api.list_repo_refs(repo_id)
+        versions = {ref.name: ref.target_commit for ref in refs.tags}
+        history = connection.api.list_repo_commits(repo_id)
+        require_version(connection, repo_id, tag, title, versions)
+        connection.refuse_foreign_head(repo_id, history, title)
+        now = TITLE.fullmatch(history[0].title)
+        if now and now["tag"] == tag:
+            return Publication(repo_id, history[0].commit_id, tag, created=False)
+        commit = copy_version(connection, repo_id, versions[tag], parent=history[0].commit_id, title=f"{title} ({tag})")
+        return Publication(repo_id, commit, tag, created=True)
+
+
+def require_version(connection: HubConnection, repo_id: str, tag: str, title: str, versions: dict[str, str]) -> None:
+    """Nothing, when `tag` is a version that the pipeline published and that passed its own exam.
+
+    Raises:
+        FinetuningError: it is not.
+    """
+    where = f"{repo_id} on {connection.endpoint}"
+    ours = [name for name in versions if re.fullmatch("[0-9a-f]{16}", name)]
+    if tag not in ours:
+        raise FinetuningError(
+            f"{where} has no version {tag!r} to go back to; there are: {', '.join(sorted(ours)) or 'none'}."
+        )
+    made = connection.api.list_repo_commits(repo_id, revision=versions[tag])[0]
+    if made.title != f"{title} ({tag})":
+        raise FinetuningError(
+            f"{where}: the tag {tag} is on commit {made.commit_id[:12]} ({made.title!r}), which was not made by this "
+            "recipe. Put it back where it was, or choose another version."
+        )
+    report = report_at(connection, repo_id, versions[tag])
+    if report is None or report["verdict"].get("passed") is not True:
+        raise FinetuningError(f"{where}: version {tag} holds no report with a passed verdict. Choose another version.")
+    weights = report.get("files", {}).get(WEIGHTS)
+    there = sha256_at(connection, repo_id, versions[tag])
+    if there is not None and there != weights:
+        raise FinetuningError(
+            f"{where}: the report of version {tag} is about weights with the sha256 {weights}, and those that lie "
+            f"there have {there}. Choose another version."
+        )
+
+
+def adapter_of(connection: HubConnection, repo_id: str, tag: str) -> str | None:
+    """The fingerprint of the adapter that the version's report is about; None where there is none."""
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    with explaining(connection, repo_id):
+        try:
+            report = report_at(connection, repo_id, tag)
+        except RevisionNotFoundError:
+            return None
+    return report["adapter"] if report else None
+
+
+def version_about(connection: HubConnection, repo_id: str, adapter: str | None) -> str | None:
+    """The newest version of the repo whose report is about this adapter; None where there is none."""
+    with explaining(connection, repo_id):
+        titles = (TITLE.fullmatch(commit.title) for commit in connection.api.list_repo_commits(repo_id))
+        tags = [made["tag"] for made in titles if made]
+    return next((tag for tag in tags if adapter and adapter_of(connection, repo_id, tag) == adapter), None)
+
+
+def sha256_at(connection: HubConnection, repo_id: str, commit: str) -> str | None:
+    """The sha256 of the adapter's weights in the repo at that commit; None where it holds no adapter."""
+    from huggingface_hub import RepoFile
+
+    found = connection.api.get_paths_info(repo_id, [WEIGHTS], revision=commit)
+    return next((entry.lfs.sha256 for entry in found if isinstance(entry, RepoFile) and entry.lfs), None)
+
+
+def copy_version(connection: HubConnection, repo_id: str, commit: str, parent: str, title: str) -> str:
+    """The new head of the repo, with exactly the files of `commit`."""
+    from huggingface_hub import CommitOperationCopy, CommitOperationDelete, RepoFile
+
+    then, now = (
+        {
+            entry.path: entry.blob_id
+            for entry in connection.api.list_repo_tree(repo_id, recursive=True, revision=at)
+            if isinstance(entry, RepoFile)
+        }
+        for at in (commit, parent)
+    )
+    operations = [
+        *(CommitOperationCopy(path, path, src_revision=commit) for path in then if then[path] != now.get(path)),
+        *(CommitOperationDelete(path) for path in now.keys() - then.keys()),
+    ]
+    return connection.api.create_commit(
+        repo_id,
+        operations,
+        commit_message=title,
+        commit_description=f"{ROLLED_BACK} to the version {commit}, from {parent}.",
+        parent_commit=parent,
+    ).oid

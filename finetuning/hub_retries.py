@@ -5,7 +5,6 @@ ask(lambda: api.repo_info("owner/name"))
 # hub: GET /api/models/owner/name: 503 Service Unavailable; trying again in 0.8 s (try 2, 600 s left)
 """
 
-import itertools
 import random
 import threading
 import time
@@ -46,7 +45,9 @@ class Patience:
             HubOutage: it failed until the deadline.
             Exception: it failed in a way that does not pass.
         """
-        for tried in itertools.count(1):
+        tried = 0
+        while True:
+            tried += 1
             try:
                 return act()
             except Exception as error:
@@ -55,7 +56,6 @@ class Patience:
                     raise
                 wait = self._wait(reason, tried)
             time.sleep(wait)
-        raise AssertionError("the count has no end")
 
     def _wait(self, error: Exception, tried: int) -> float:
         wait, spent = seconds_to_wait(error, tried, self.pause), time.monotonic() - self.start

@@ -101,9 +101,7 @@ class HubConnection:
         def publish(ask: "Patience") -> Publication:
             ask(lambda: self._make_repo(repo_id, private))
             tags, base = ask(lambda: self._refs(repo_id))
-            if tags.get(tag) == base and not ask(lambda: self._differences(repo_id, base, files)):
-                return Publication(repo_id, base, tag, created=False)
-            if tag in tags and ask(lambda: self._is_withdrawn(repo_id, base)):
+            if tag in tags and ask(lambda: self._is_settled(repo_id, files, tags[tag], base)):
                 return Publication(repo_id, tags[tag], tag, created=False)
             commit = ask(lambda: self._made(repo_id, files, tag, title, base))
             ask(lambda: self._tag(repo_id, tag, commit))
@@ -151,8 +149,10 @@ class HubConnection:
         if self.api.repo_info(repo_id).private != private:
             self.api.update_repo_settings(repo_id, private=private)
 
-    def _is_withdrawn(self, repo_id: str, head: str) -> bool:
-        """Whether the head was made by going back, so that what came before it is left behind."""
+    def _is_settled(self, repo_id: str, files: Files, tagged: str, head: str) -> bool:
+        """Whether the tagged commit stays as it is: as head it holds the files, or somebody went back from it."""
+        if tagged == head:
+            return not self._differences(repo_id, head, files)
         return self.api.list_repo_commits(repo_id, revision=head)[0].message.startswith(ROLLED_BACK)
 
     def _made(self, repo_id: str, files: Files, tag: str, title: str, base: str) -> str:

@@ -72,13 +72,12 @@ def merge(
     second = logits_of(load_model(out, **model_kwargs | {"dtype": spec.dtype}), probes)
     summary |= {**compare(first, second), "dtype": spec.dtype}
     if spec.gguf:
-        progress.update("writing the GGUF file")
+        progress.update("writing the GGUF file, and comparing it with the adapter")
         file = out / f"{name}.{spec.gguf}.gguf"
         write_gguf(out, file, spec.gguf)
-        progress.update("comparing the GGUF file with the adapter")
-        again = load_gguf(file, **model_kwargs | {"dtype": spec.dtype})
-        measured = compare(first, logits_of(again, probes))
-        summary["gguf"] = {"file": file.name, "size_mb": round(file.stat().st_size / MIB, 1), **measured}
+        third = logits_of(load_gguf(file, **model_kwargs | {"dtype": spec.dtype}), probes)
+        size = round(file.stat().st_size / MIB, 1)
+        summary["gguf"] = {"file": file.name, "size_mb": size, **compare(first, third)}
     return summary
 
 

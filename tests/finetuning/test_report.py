@@ -64,8 +64,13 @@ def row(place, base_score, tuned_score, **texts):
 @pytest.fixture
 def written(tmp_path):
     rows = [row("a", 0.0, 1.0), row("b", 1.0, 0.0, tuned="seven"), row("c", 0.0, 0.0), row("d", 1.0, 1.0)]
-    found = {"rows": 4, "metrics": METRICS, "samples": rows, "answering": {"base": TOOK, "tuned": TOOK}}
-    found |= {"published": None}
+    found = {
+        "rows": 4,
+        "metrics": METRICS,
+        "samples": rows,
+        "answering": {"base": TOOK, "tuned": TOOK},
+        "published": None,
+    }
     verdict = {"passed": False, "reasons": ["gain in final-answer is 0.500, which misses by 0.100"]}
     write_report(tmp_path, "phi-2", "Phi-2 solves maths", MADE, found, verdict)
     return tmp_path
@@ -129,7 +134,13 @@ def test_benchmarks_are_on_the_page_with_their_errors(tmp_path):
     arc |= {"standard_errors": [0.01, 0.011], "higher_is_better": True}
     text = {**arc, "metric": "word_perplexity", "base": 20.0, "tuned": 21.0, "gain": 1.0, "interval": [-0.5, 2.5]}
     found = {"arc_easy": arc, "wikitext": {**text, "higher_is_better": False}}
-    written = {"rows": 1, "metrics": METRICS, "samples": [row("a", 0.0, 1.0)], "answering": {"base": TOOK}}
+    written = {
+        "rows": 1,
+        "metrics": METRICS,
+        "samples": [row("a", 0.0, 1.0)],
+        "answering": {"base": TOOK},
+        "published": None,
+    }
     write_report(tmp_path, "phi-2", "", MADE, written | {"benchmarks": found}, {"passed": False, "reasons": []})
     assert json.loads((tmp_path / "report.json").read_text())["benchmarks"] == found
     page = (tmp_path / "report.md").read_text()
@@ -192,7 +203,13 @@ def test_a_page_that_is_published_names_no_folder_and_repeats_no_word_of_a_dropp
             ],
         },
     )
-    found = {"rows": 4, "metrics": METRICS, "samples": [], "answering": {"base": TOOK, "tuned": TOOK}}
+    found = {
+        "rows": 4,
+        "metrics": METRICS,
+        "samples": [],
+        "answering": {"base": TOOK, "tuned": TOOK},
+        "published": None,
+    }
     write_report(tmp_path, "llama", "Talks", made, found, {"passed": True, "reasons": ["so it is"]})
     page = " ".join((tmp_path / "report.md").read_text().split())
     assert "home" not in page and "a word" not in page and "other'" not in page

@@ -7,7 +7,7 @@ import dagster as dg
 import pandas as pd
 
 from assets.checks import results, specs
-from assets.mistakes import explained
+from assets.mistakes import RETRIES, explained
 from assets.partitions import BASE_MODELS, OWNERS
 from finetuning.data_checks import CHAT_CHECKS, judge, require
 from finetuning.recipe import load
@@ -22,6 +22,7 @@ PREVIEW = "Each line is a token: its number, and its text. Those marked ▶ are 
     group_name="data",
     kinds={"dataset", "parquet"},
     owners=OWNERS,
+    retry_policy=RETRIES,
     code_version="3",
     check_specs=specs("chat_dataset", CHAT_CHECKS),
 )

@@ -1,18 +1,30 @@
-"""Turns a user's mistake into the one message of the step that failed."""
+"""Turns a user's mistake into the one message of the step that failed, and says what is worth another try."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import dagster as dg
 
-from finetuning.errors import FinetuningError
+from finetuning.errors import FinetuningError, PassingError
+
+# For steps that ask a network; bad data, a failed gate and every other mistake end the run at once.
+RETRIES = dg.RetryPolicy(
+    max_retries=3,
+    delay=float(os.environ.get("FINETUNING_RETRY_SECONDS", "30")),
+    backoff=dg.Backoff.EXPONENTIAL,
+    jitter=dg.Jitter.PLUS_MINUS,
+)
 
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Nothing; as a decorator of an asset, it lets a `FinetuningError` fail the step with its text, and no retry."""
+    """Nothing; as a decorator of an asset, it lets a `FinetuningError` fail the step with its text.
+
+    The step is tried again, where it has a retry policy, after a `PassingError` alone.
+    """
     try:
         yield
     except FinetuningError as error:
         # From None: the way to the mistake is of no use to somebody who has to mend a recipe.
-        raise dg.Failure(description=str(error), allow_retries=False) from None
+        raise dg.Failure(description=str(error), allow_retries=isinstance(error, PassingError)) from None

@@ -3,7 +3,7 @@
 import dagster as dg
 import pandas as pd
 
-from assets.mistakes import explained
+from assets.mistakes import RETRIES, explained
 from assets.parents import BASE_MODEL_SOURCE, RECIPE
 from assets.partitions import BASE_MODELS, OWNERS
 from finetuning.recipe import load
@@ -18,6 +18,7 @@ from resources.hub import Hub
     group_name="model",
     kinds={"pytorch", "huggingface"},
     owners=OWNERS,
+    retry_policy=RETRIES,
     code_version="1",
 )
 @explained()

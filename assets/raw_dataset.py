@@ -4,7 +4,7 @@ import dagster as dg
 import pandas as pd
 
 from assets.checks import results, specs
-from assets.mistakes import explained
+from assets.mistakes import RETRIES, explained
 from assets.parents import DATASET_SOURCES, RECIPE
 from assets.partitions import BASE_MODELS, OWNERS
 from finetuning.benchmark_tasks import require_names
@@ -21,6 +21,7 @@ from resources.hub import Hub
     group_name="data",
     kinds={"dataset", "huggingface"},
     owners=OWNERS,
+    retry_policy=RETRIES,
     code_version="2",
     check_specs=specs("raw_dataset", RAW_CHECKS),
 )

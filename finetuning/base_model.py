@@ -64,7 +64,8 @@ def resolve(spec: BaseModelSpec, api: "HfApi", where: str) -> dict[str, Any]:
             return {"source": str(spec.repo), "revision": str(info.sha), "on_hub": True}
         except Exception as error:
             reason = explain(error, str(spec.repo), api.endpoint, has_token=bool(api.token), revision=spec.revision)
-        raise FinetuningError(f"{where}: base_model.repo: {reason}")  # out here: the client's error may hold the token
+        # Out here: the client's error may hold the token.
+        raise type(reason)(f"{where}: base_model.repo: {reason}")
     if spec.package:
         gguf_file(spec, folder, where)
         distributions = packages_distributions().get(spec.package.split(".")[0], [])
@@ -124,7 +125,7 @@ def fetch(spec: BaseModelSpec, revision: str, api: "HfApi", where: str, weights:
         return Path(api.snapshot_download(str(spec.repo), revision=revision, allow_patterns=patterns))
     except Exception as error:
         reason = explain(error, str(spec.repo), api.endpoint, has_token=bool(api.token), revision=revision)
-    raise FinetuningError(f"{where}: base_model.repo: {reason}")
+    raise type(reason)(f"{where}: base_model.repo: {reason}")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from huggingface_hub.errors import (
     RevisionResolutionError,
 )
 
-from finetuning.errors import FinetuningError
+from finetuning.errors import FinetuningError, PassingError
 
 # A lost connection reaches the caller as any of these: httpx2's own, the builtin one (Xet, `datasets`, offline mode),
 # or as a file that is missing from the cache.
@@ -73,6 +73,11 @@ def explain(
     if isinstance(error, HubOutage) and isinstance(error.__cause__, Exception):
         return FinetuningError(f"{explain(error.__cause__, repo_id, endpoint, has_token, revision)} {error}")
     error = origin(error)
+    text = str(_explain(error, repo_id, endpoint, has_token, revision))
+    return PassingError(text) if is_transient(error) else FinetuningError(text)
+
+
+def _explain(error: Exception, repo_id: str, endpoint: str, has_token: bool, revision: str | None) -> FinetuningError:
     if isinstance(error, (httpx2.LocalProtocolError, UnicodeError)):
         return FinetuningError(
             f"HF_TOKEN can not be sent to {endpoint}: it holds a character that no token has, such as a line break or "

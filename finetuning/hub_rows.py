@@ -48,12 +48,12 @@ def read_hub(source: SourceSpec, *, revision: str, drawn: int, api: "HfApi", whe
         # The library's words about a data set that may not be read name the public Hub, whatever hub it was.
         error = (_refusal(source, api) if isinstance(raised, DatasetNotFoundError) else None) or raised
         if isinstance(error, LIBRARY_ERRORS) and not isinstance(error, (HfHubHTTPError, UnicodeError)):
-            reason = f"{where}.{_key_of(error)}: {source.hub} at {revision}: {_cause(error)}"
+            known = FinetuningError(f"{where}.{_key_of(error)}: {source.hub} at {revision}: {_cause(error)}")
         else:
             known = explain(error, str(source.hub), api.endpoint, has_token=bool(api.token), revision=revision)
-            reason = f"{where}: {known}"
+            known = type(known)(f"{where}: {known}")
     # Raised out here, so that the client's own error, which may hold the token, is no part of the traceback.
-    raise FinetuningError(reason)
+    raise known
 
 
 def _stored(

@@ -10,7 +10,6 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from finetuning import linear_equations
-from finetuning.errors import FinetuningError
 from finetuning.recipe import DatasetSpec, SourceSpec
 from finetuning.source_files import SourceFile, file_info, matching_files, opened, without_secrets
 
@@ -115,4 +114,4 @@ def _commit(repo_id: str, revision: str, api: "HfApi", where: str) -> str:
 
         reason = explain(error, repo_id, api.endpoint, has_token=bool(api.token), revision=revision)
     # Raised out here, so that the client's own error, which may hold the token, is no part of the traceback.
-    raise FinetuningError(f"{where}: {reason}")
+    raise type(reason)(f"{where}: {reason}")

@@ -3,7 +3,7 @@ import pytest
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.utils import hf_raise_for_status
 
-from finetuning.errors import FinetuningError
+from finetuning.errors import FinetuningError, PassingError
 from finetuning.hub_errors import HubOutage, explain, is_transient
 
 HUB = "https://hub.example"
@@ -46,9 +46,28 @@ def answered(status: int, message: str, code: str = "", path: str = "/api/datase
 )
 def test_an_error_of_the_hub_says_what_happened_where_and_what_to_do(error, words):
     found = explain(error, "owner/data", HUB, has_token=True, revision="v9")
-    assert type(found) is FinetuningError
+    assert isinstance(found, FinetuningError)
     for word in [HUB, *words] if not isinstance(error, HFValidationError) else words:
         assert word in str(found)
+
+
+@pytest.mark.parametrize(
+    ("error", "passing"),
+    [
+        (answered(503, "Down"), True),
+        (answered(429, "Slow down"), True),
+        (httpx2.ConnectError("refused"), True),
+        (answered(401, "No"), False),
+        (answered(404, "No", "RepoNotFound"), False),
+        (answered(412, "Changed"), False),
+        (HubOutage(3, 600.0, 60.0, 600.0), False),
+    ],
+    ids=str,
+)
+def test_what_may_be_over_a_moment_later_can_be_tried_again_unless_that_was_done(error, passing):
+    error.__cause__ = httpx2.ConnectError("refused") if isinstance(error, HubOutage) else None
+    found = explain(error, "owner/data", HUB, has_token=True)
+    assert isinstance(found, PassingError) is passing and isinstance(found, FinetuningError)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 412, 503])

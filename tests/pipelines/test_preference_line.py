@@ -66,7 +66,7 @@ def test_one_command_takes_preferences_from_rows_to_a_published_adapter(world, r
     assert adapter["reward_accuracy"] == 1 and adapter["reward_margin"] > 0.1
     assert adapter["eval_loss"] < math.log(2) - 0.05
     card = (world.folder("published_repo", "prefer") / "README.md").read_text()
-    assert "by direct preference optimization of chosen over rejected answers (DPO, beta 0.1, sigmoid loss)" in card
+    assert "direct preference optimization of chosen over rejected answers (DPO, beta 0.1, sigmoid loss)" in card
 
 
 def test_what_is_shown_has_both_answers_and_the_rewards(world, recipe, monkeypatch):

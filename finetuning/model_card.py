@@ -12,7 +12,7 @@ from finetuning.base_model import repo_name
 from finetuning.loading_code import adapter_code, merged_code
 from finetuning.public_names import public_base
 from finetuning.recipe import BaseModelSpec, QuantizationSpec, Recipe
-from finetuning.report import Made, how_it_was_asked, metrics_table, packages, what_it_saw
+from finetuning.report import Made, benchmarks_table, how_it_was_asked, metrics_table, packages, what_it_saw
 
 CARD = """---
 {header}
@@ -179,7 +179,7 @@ def eval_results(recipe: Recipe, report: Mapping[str, Any], made: Made) -> list[
     Source: https://github.com/huggingface/hub-docs/blob/main/modelcard.md, https://huggingface.co/docs/hub/eval-results.
     """
     data = {"dataset_name": f"Eval split of {recipe.name}", **dataset_of(recipe, made)}
-    return [
+    own = [
         EvalResult(
             task_type="text-generation",
             metric_type=str(METRIC_TYPES.get(name, name)),
@@ -189,6 +189,18 @@ def eval_results(recipe: Recipe, report: Mapping[str, Any], made: Made) -> list[
         )
         for name, found in report["metrics"].items()
     ]
+    benchmarks = [
+        EvalResult(
+            task_type="text-generation",
+            dataset_name=name,
+            dataset_type=name,
+            metric_type=found["metric"],
+            metric_name=found["metric"],
+            metric_value=round(found["tuned"], 4),
+        )
+        for name, found in report["benchmarks"].items()
+    ]
+    return [*own, *benchmarks]
 
 
 def dataset_of(recipe: Recipe, made: Made) -> dict[str, Any]:
@@ -264,10 +276,18 @@ def proof(recipe: Recipe, report: Mapping[str, Any]) -> dict[str, str]:
     """The parts of a card on the evaluation, which the adapter and the merged model have in common."""
     return {
         "asked": how_it_was_asked(report["rows"]),
-        "table": metrics_table(report["metrics"]).to_markdown(index=False, disable_numparse=True),
+        "table": "\n\n".join(tables(report)),
         "samples": ", with answers of both side by side" if recipe.evaluation.samples else "",
         "limits": "\n".join(f"- {limit}" for limit in limits(recipe, report)),
     }
+
+
+def tables(report: Mapping[str, Any]) -> list[str]:
+    """Base beside tuned in the metrics and, where there were any, in benchmarks."""
+    found = [metrics_table(report["metrics"])]
+    if report["benchmarks"]:
+        found.append(benchmarks_table(report["benchmarks"]))
+    return [table.to_markdown(index=False, disable_numparse=True) for table in found]
 
 
 def limits(recipe: Recipe, report: Mapping[str, Any]) -> list[str]:

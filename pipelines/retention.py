@@ -1,6 +1,6 @@
 """The job `prune`: artifacts that nobody refers to any more are shown and, if that is asked for, removed.
 
-dagster job execute -m pipelines.definitions -j prune --config-json '{"ops": {"prune": {"config": {"dry_run": false}}}}'
+dg launch --job prune --config-json '{"ops": {"prune_artifacts": {"config": {"dry_run": false}}}}'
 """
 
 from datetime import timedelta
@@ -26,7 +26,7 @@ class Pruning(dg.Config):
     older_than_days: float = Field(default=7.0, ge=0, description="Younger artifacts stay, whoever refers to them.")
 
 
-@dg.op(name="prune")
+@dg.op
 def prune_artifacts(context: dg.OpExecutionContext, config: Pruning, artifacts: Artifacts, hub: Hub) -> None:
     """Nothing; the step's metadata has each artifact that went, or that would have gone."""
     with explained(), hub.connect(log=context.log.warning, api_only=True) as connection:

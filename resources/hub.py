@@ -305,9 +305,10 @@ class Hub(dg.ConfigurableResource):
         excepted = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
         if "127.0.0.1" not in excepted:
             os.environ["no_proxy"] = os.environ["NO_PROXY"] = f"{excepted},127.0.0.1".strip(",")
-        from resources.hub_server.local import local_hub
+        from resources.hub_server.local import local_hub, stay
 
         with local_hub(Path(self.state).absolute()) as server:
+            stay(Path(self.state).absolute())  # other steps of this process, and libraries, keep its address
             yield self._connection(LOCAL, server.endpoint, server.token, api_only, patience)
 
     def _connection(

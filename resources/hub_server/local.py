@@ -7,7 +7,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fcntl import LOCK_SH, flock
 from pathlib import Path
+from typing import IO
 
 from finetuning.errors import FinetuningError
 from resources.hub_server.state_folder import (
@@ -24,6 +26,7 @@ from resources.hub_server.state_folder import (
 
 START_SECONDS = 20.0
 GRACE_SECONDS = 10.0
+STAYING: dict[Path, IO] = {}  # leases that end with this process
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,13 @@ def local_hub(state: Path, grace: float = GRACE_SECONDS) -> Iterator[LocalHub]:
     with shared(state / "lease"):
         server = running_server(state) or _started(state, grace)
         yield LocalHub(server.endpoint, _token(state, server), LOCAL_USER, server.pid)
+
+
+def stay(state: Path) -> None:
+    """Nothing; the Hub of that folder, which runs, does so as long as this process: its address stays what it is."""
+    if state not in STAYING:
+        STAYING[state] = (state / "lease").open("a")
+        flock(STAYING[state], LOCK_SH)
 
 
 def _started(state: Path, grace: float) -> Announcement:

@@ -15,6 +15,7 @@ REPORT = {
     "adapter": MADE.adapter,
     "rows": 350,
     "metrics": METRICS,
+    "benchmarks": {},
     "verdict": {"passed": True, "reasons": ["final-answer is better than the base beyond its noise"]},
 }
 ON_MADE = MADE._replace(training={**MADE.training, "processes": 1}, chat={**MADE.chat, "stop_token": "<|im_end|>"})
@@ -55,6 +56,18 @@ def test_the_hub_is_told_what_was_scored_on_which_rows_of_which_commit():
     }
     assert result["metrics"][0] == {"type": "accuracy", "value": 0.6, "name": "final-answer"}
     assert [metric["name"] for metric in result["metrics"]] == list(METRICS)
+
+
+def test_benchmarks_are_on_the_card_and_in_what_the_hub_reads():
+    figures = {"base": 0.4, "tuned": 0.5, "gain": 0.1, "interval": [0.02, 0.18], "higher_is_better": True}
+    found = {**figures, "metric": "acc", "rows": 500, "standard_errors": [0.02, 0.02]}
+    report = {**REPORT, "benchmarks": {"arc_easy": found}}
+    header = adapter_header(recipe_of(), "me/phi-2-maths", BASE.repo_id, report, ON_MADE)
+    card = model_card(recipe_of(), "me/phi-2-maths", "0123456789abcdef", BASE, report, ON_MADE, header)
+    assert "| arc_easy " in card and "0.500 ± 0.020" in card
+    result = header_of(card)["model-index"][0]["results"][-1]
+    assert result["dataset"] == {"name": "arc_easy", "type": "arc_easy"}
+    assert result["metrics"] == [{"type": "acc", "value": 0.5, "name": "acc"}]
 
 
 def test_an_eval_split_of_its_own_is_the_data_set_that_is_named():

@@ -75,6 +75,10 @@ def test_the_hub_is_observed_by_a_job_of_its_own():
     assert {key.to_user_string() for key in job.asset_layer.asset_graph.observable_asset_keys} == {"hub_state"}
 
 
+def test_every_name_is_there_once():
+    dg.Definitions.validate_loadable(defs)
+
+
 def test_the_code_location_loads_without_heavy_libraries():
     heavy = {"torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "huggingface_hub"}
     code = f"import sys, pipelines.definitions; print(sorted({heavy} & set(sys.modules)))"

@@ -36,7 +36,7 @@ def versions(world):
 
 def prune(world, **config):
     (world.root / "config.json").write_text(
-        json.dumps({**json.loads(IN_PROCESS), "ops": {"prune": {"config": config}}})
+        json.dumps({**json.loads(IN_PROCESS), "ops": {"prune_artifacts": {"config": config}}})
     )
     command = ["dagster", "job", "execute", "-m", "pipelines.definitions", "-j", "prune"]
     return world.python("-m", *command, "-c", str(world.root / "config.json"))

@@ -62,7 +62,7 @@ def published_repo(
             from finetuning.public_recipe import public_recipe
             from finetuning.publication import adapter_files, require_valid
 
-            require_beside(recipe, connection, lora_adapter, report)
+            beside = require_beside(recipe, connection, lora_adapter, report)
             made = made_from(raw_dataset, chat_dataset, quantized_base_model, lora_adapter)
             repo_id, base_repo = connection.repo_id(recipe.hub.repo), base_repo_of(recipe, connection, made.base_model)
             header = adapter_header(recipe, repo_id, base_repo, report, made)
@@ -74,7 +74,12 @@ def published_repo(
             }
             files = adapter_files(folder, lora_adapter.path, evaluation_report.path, base, texts, recipe.name)
             publication = connection.publish(
-                repo_id, files, tag=plan.fingerprint, title=f"Publish {recipe.name}", private=recipe.hub.private
+                repo_id,
+                files,
+                tag=plan.fingerprint,
+                title=f"Publish {recipe.name}",
+                private=recipe.hub.private,
+                onto=beside,
             )
             return {**asdict(publication), "base": asdict(base)}
 

@@ -49,8 +49,10 @@ def knows(report: Mapping[str, Any], head: Head | None) -> bool:
     return head is None or (report["published"] or {}).get("adapter") == head.adapter
 
 
-def require_beside(recipe: Recipe, connection: HubConnection, adapter: Artifact, report: Mapping[str, Any]) -> None:
-    """Nothing, when the verdict was given beside the version that is published now.
+def require_beside(
+    recipe: Recipe, connection: HubConnection, adapter: Artifact, report: Mapping[str, Any]
+) -> str | None:
+    """The commit that is published now, beside which the verdict was given; None where that needed none.
 
     Raises:
         FinetuningError: it was given before that one was published, or the hub can not be asked.
@@ -62,6 +64,7 @@ def require_beside(recipe: Recipe, connection: HubConnection, adapter: Artifact,
             f"the version that is published now ({head.tag or head.commit} of {head.repo_id}). Materialize "
             f"evaluation_report for {recipe.name}, then publish."
         )
+    return head.commit if head else None
 
 
 def published(artifact: Artifact, endpoint: str) -> dg.MaterializeResult[Artifact]:

@@ -88,10 +88,15 @@ class HubConnection:
         """
         return self.patiently(lambda ask: ask(lambda: self._is_public(repo_id)), repo_id)
 
-    def publish(self, repo_id: str, files: Files, *, tag: str, title: str, private: bool) -> Publication:
+    def publish(
+        self, repo_id: str, files: Files, *, tag: str, title: str, private: bool, onto: str | None = None
+    ) -> Publication:
         """The repo `repo_id` holding exactly `files` (path in the repo -> local file), as one commit with one tag.
 
         What is there already under this tag is left as it is. To the deadline come two seconds for each megabyte.
+
+        Args:
+            onto: the head that the new commit may follow, where it is not to be any other.
 
         Raises:
             FinetuningError: the token may not write, somebody else committed since the last publication, or the hub
@@ -103,6 +108,11 @@ class HubConnection:
             tags, base = ask(lambda: self._refs(repo_id))
             if tag in tags and ask(lambda: self._is_settled(repo_id, files, tags[tag], base)):
                 return Publication(repo_id, tags[tag], tag, created=False)
+            if onto not in (None, base):
+                raise FinetuningError(
+                    f"{repo_id} on {self.endpoint} has changed meanwhile: its head is {base[:12]}, and what is to be "
+                    f"published was compared with {str(onto)[:12]}. Run it again."
+                )
             commit = ask(lambda: self._made(repo_id, files, tag, title, base))
             ask(lambda: self._tag(repo_id, tag, commit))
             return Publication(repo_id, commit, tag, created=True)

@@ -1,5 +1,7 @@
 """The hub resource against the local hub: one commit and one tag for what is new, nothing for what is there."""
 
+from functools import partial
+
 import pytest
 from huggingface_hub import HfApi
 
@@ -66,6 +68,16 @@ def test_a_death_between_commit_and_tag_is_mended_without_a_second_commit(connec
     connection.api.delete_tag("local/died", tag=A)
     mended = publish(connection, "died", files, A)
     assert (mended.commit, len(titles(connection, "died"))) == (made.commit, 2)
+
+
+def test_a_version_that_came_after_the_one_that_was_compared_with_is_not_overwritten(connection, files):
+    first = publish(connection, "compared", files, A)
+    second = publish(connection, "compared", {"three.txt": files["one.txt"]}, B)
+    publish_onto = partial(connection.publish, "local/compared", files, title="Publish it", private=True)
+    with pytest.raises(FinetuningError, match=f"its head is {second.commit[:12]}, and what is to be published was"):
+        publish_onto(tag="c" * 16, onto=first.commit)
+    assert len(titles(connection, "compared")) == 3
+    assert publish_onto(tag="c" * 16, onto=second.commit).created
 
 
 def test_somebody_elses_commit_is_named_and_kept(connection, files):

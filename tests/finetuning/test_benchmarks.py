@@ -262,7 +262,7 @@ def test_the_check_of_recipes_looks_names_up(tmp_path, tasks, capsys):
         "base_model": {"repo": "microsoft/phi-2"},
         "dataset": {"sources": [{"hub": "openai/gsm8k"}]},
         "evaluation": {"benchmarks": ["animals"], "benchmark_folder": str(tasks)},
-        "hub": {"repo": "tiny"},
+        "hub": {"repo": "tiny", "license": "mit"},
     }
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(recipe))

@@ -13,8 +13,8 @@ from huggingface_hub import HfApi
 
 from resources.hub_server.local import local_hub
 from tests.pipelines.command import ROOT, World
+from tests.pipelines.main_line import FAILS, changed, commits
 from tests.pipelines.publishing import PARTITION
-from tests.pipelines.test_main_line import FAILS, changed, commits
 from tests.tiny_models import ZEPHYR, save_tiny_model
 
 LOCATION = "tests.pipelines.publishing"

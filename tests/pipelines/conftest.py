@@ -1,0 +1,46 @@
+"""A tiny recipe, and a world in which it has been through the main line once, for each module that asks for them."""
+
+import pytest
+
+from tests.pipelines.command import World
+from tests.pipelines.main_line import PASSES
+from tests.tiny_models import ZEPHYR, save_tiny_model
+
+
+@pytest.fixture(scope="module")
+def base_model(tmp_path_factory):
+    return save_tiny_model("smollm2-135m", tmp_path_factory.mktemp("base") / "tiny-llama", ZEPHYR)
+
+
+@pytest.fixture(scope="module")
+def recipe(base_model):
+    return {
+        "summary": "A tiny model that learns nothing much",
+        "base_model": {"repo": str(base_model)},
+        "dataset": {
+            "sources": [
+                {
+                    "generator": "linear-equations",
+                    "format": "question-answer",
+                    "columns": {"question": "Problem", "answer": "Solution"},
+                    "rows": 16,
+                }
+            ],
+            "eval": {"fraction": 0.25},
+        },
+        "lora": {"r": 4, "lora_alpha": 8},
+        "training": {"max_steps": 2, "per_device_train_batch_size": 2},
+        "evaluation": {"metrics": ["exact-match"], "rows": 2, "max_new_tokens": 4, "gate": PASSES},
+        "hub": {"repo": "tiny-adapter", "license": "apache-2.0"},
+    }
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, recipe):
+    """A world in which the tiny recipe has been through the main line once."""
+    world = World(tmp_path_factory.mktemp("world"))
+    world.write_recipe("tiny", recipe)
+    first = world.materialize("tiny")
+    assert first.returncode == 0, first.stdout[-4000:]
+    (world.root / "first.log").write_text(first.stdout)
+    return world

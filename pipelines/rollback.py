@@ -50,5 +50,5 @@ def tell(context: dg.OpExecutionContext, made: Publication) -> None:
     "report that lies in that version says that it passed. Later runs leave it so until there is something new.",
 )
 def rollback() -> None:
-    """One step: going back is all or nothing."""
+    """One step for both repos, the adapter's first; where it ends in between, it may be run again."""
     roll_back_repos()

@@ -30,6 +30,11 @@ def test_a_hub_that_is_out_is_asked_again_and_then_named(world):
     assert "The hub http://127.0.0.1:9 can not be reached" in run.stdout
 
 
+def test_a_delay_that_is_no_number_is_named(world):
+    answer = world.python("-c", "import pipelines.definitions", FINETUNING_RETRY_SECONDS="soon")
+    assert "FINETUNING_RETRY_SECONDS: 'soon' is no number of seconds; write 30." in answer.stdout
+
+
 def test_a_mistake_of_the_recipe_ends_the_run_at_once(world):
     world.write_recipe("wrong", recipe({"files": ["nowhere/*.jsonl"]}))
     run = world.materialize("wrong", select="raw_dataset", **SHORT)

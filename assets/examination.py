@@ -74,7 +74,7 @@ class Examination:
 
         def answer(out: Path) -> dict[str, Any]:
             kwargs = self.gpu.model_kwargs(self.recipe.base_model)
-            with self.gpu.exclusive(self.context.log.info):
+            with self.gpu.exclusive("inference", self.context.log.info):
                 return sit(self.recipe.evaluation, exam, self.base_model.path, by, kwargs, progress, out, name)
 
         return answer
@@ -136,7 +136,7 @@ class Examination:
         spec, kwargs = self.recipe.evaluation, self.gpu.model_kwargs(self.recipe.base_model)
 
         def answer(by: Path | None, out: Path) -> dict[str, Any]:
-            with self.gpu.exclusive(self.context.log.info):
+            with self.gpu.exclusive("inference", self.context.log.info):
                 return sit_benchmarks(spec, benchmarks, exam, self.base_model.path, by, kwargs, progress, out)
 
         base = self.artifacts.plan(

@@ -38,6 +38,8 @@ HOW_IT_RAN = ("processes", "per_device_train_batch_size", "gradient_accumulation
     group_name="model",
     kinds={"pytorch", "huggingface"},
     owners=OWNERS,
+    # One training at a time, as many partitions as there may be at work: the limit is in dagster.yaml.
+    pool="gpu",
     code_version="4",
 )
 @explained()
@@ -82,7 +84,7 @@ def lora_adapter(
             "output": str(folder),
             "checkpoints": str(checkpoints_of(folder)),
         }
-        with gpu.exclusive(context.log.info):
+        with gpu.exclusive("training", context.log.info):
             fit = predicted(context, gpu, recipe, chat_dataset, quantized_base_model, launcher.count())
             launcher.run(context, "finetuning.training_process", job | told(recipe, fit))
         return {

@@ -15,6 +15,7 @@ from assets.published_merged_repo import published_merged_repo
 from assets.published_repo import published_repo
 from assets.quantized_base_model import quantized_base_model
 from assets.raw_dataset import raw_dataset
+from pipelines.executor import executor
 from pipelines.jobs import JOBS
 from pipelines.schedules import SCHEDULES
 from pipelines.sensors import SENSORS
@@ -55,10 +56,14 @@ defs = dg.Definitions(
     jobs=JOBS,
     schedules=SCHEDULES,
     sensors=SENSORS,
+    executor=executor,
     resources={
         "artifacts": artifacts,
         "io_manager": ArtifactIOManager(artifacts=artifacts),
-        "gpu": Gpu(require=os.environ.get("FINETUNING_REQUIRE", "any"), lock=str(ROOT / ".dagster" / "gpu.lock")),
+        "gpu": Gpu(
+            require=os.environ.get("FINETUNING_REQUIRE", "any"),
+            locks=os.environ.get("DAGSTER_HOME") or str(ROOT / ".dagster"),
+        ),
         "hub": Hub(
             address=os.environ.get("FINETUNING_HUB", LOCAL),
             state=os.environ.get("FINETUNING_HUB_STATE", str(ROOT / ".hub")),

@@ -174,12 +174,15 @@ class Gpu(dg.ConfigurableResource):
     """
 
     require: str = "any"
-    lock: str = ".dagster/gpu.lock"
+    locks: str = ".dagster"
 
     @contextmanager
-    def exclusive(self, log: Callable[[str], None]) -> Iterator[None]:
-        """Nothing; no other process of this checkout computes meanwhile, whatever started it, or however it ended."""
-        path = Path(self.lock).absolute()
+    def exclusive(self, work: Literal["training", "inference"], log: Callable[[str], None]) -> Iterator[None]:
+        """Nothing; no other process of this checkout does such work meanwhile, however it was started, or ended.
+
+        Beside one training there may be one evaluation: it needs little memory, and would wait for days.
+        """
+        path = Path(self.locks).absolute() / f"{work}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path, log):
             yield

@@ -14,9 +14,10 @@ from dagster._core.errors import DagsterPipesExecutionError
 
 from finetuning.errors import FinetuningError
 
-# Beside the job: what a child writes about a mistake that the user can mend, and about where it hung.
-FAILURE, HANG = "failure.txt", "hang.txt"
-SMALLER = "Lower training.per_device_train_batch_size or chat.max_length, or quantize the base model."
+# Beside the job: what a child writes about a mistake that the user can mend, about where it hung, and, where memory ran
+# out, how it would go on in a new process.
+FAILURE, HANG, SMALLER = "failure.txt", "hang.txt", "batch_size.json"
+ADVICE = "Lower training.per_device_train_batch_size or chat.max_length, or quantize the base model."
 # A child that was told to end writes a checkpoint first.
 SECONDS_TO_END = 60
 
@@ -49,19 +50,29 @@ class Launcher(dg.ConfigurableResource):
         Raises:
             FinetuningError: the child said what was wrong, or was killed.
         """
-        context.log.info(f"starting python -m {module}, {self.count()} time(s)")
         client = dg.PipesSubprocessClient(
             env=child_environment(self.count()),
             forward_termination=True,
             termination_timeout_seconds=SECONDS_TO_END,
         )
+        while smaller := self.run_once(context, client, module, job):
+            job = {**job, "batch_size": smaller}
+
+    def run_once(
+        self, context: dg.AssetExecutionContext, client: dg.PipesSubprocessClient, module: str, job: Mapping[str, Any]
+    ) -> dict[str, int] | None:
+        """None once the children have ended well; the `batch_size` to go on with where memory ran out."""
+        context.log.info(f"starting python -m {module}, {self.count()} time(s)")
         with TemporaryDirectory() as folder:
             path = Path(folder) / "job.json"
             path.write_text(json.dumps(job))
             try:
                 client.run(context=context, command=[*self.start(), module, str(path), str(os.getpid())])
             except DagsterPipesExecutionError as error:
-                raise FinetuningError(reason_of_death(path.parent, str(error), job.get("fit") or SMALLER)) from None
+                if (smaller := path.with_name(SMALLER)).exists():
+                    return json.loads(smaller.read_text())
+                raise FinetuningError(reason_of_death(path.parent, str(error), job.get("fit") or ADVICE)) from None
+        return None
 
     def start(self) -> list[str]:
         """The command that starts a module, before the module's name."""
@@ -77,13 +88,15 @@ class Launcher(dg.ConfigurableResource):
 def child_environment(processes: int = 1) -> dict[str, str]:
     """This process's environment, with the number of threads set to the cores that each child may use.
 
-    Processes whose OpenMP threads together outnumber the cores slow each other tenfold.
+    Processes whose OpenMP threads together outnumber the cores slow each other tenfold. One process gets one GPU, of
+    several the first: transformers would spread each batch over all that it sees.
     """
     cores = str(max(1, len(os.sched_getaffinity(0)) // processes))
-    return {"OMP_NUM_THREADS": cores, "PYTHONUNBUFFERED": "1", **os.environ}
+    devices = {"CUDA_VISIBLE_DEVICES": "0"} if processes == 1 else {}
+    return {"OMP_NUM_THREADS": cores, "PYTHONUNBUFFERED": "1", **devices, **os.environ}
 
 
-def reason_of_death(folder: Path, message: str, advice: str = SMALLER) -> str:
+def reason_of_death(folder: Path, message: str, advice: str = ADVICE) -> str:
     """What the child wrote beside its job before it ended, or what its exit code means.
 
     Args:

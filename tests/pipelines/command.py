@@ -10,6 +10,8 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+# Of the instance that ships, all but the folders.
+SETTINGS = ("telemetry", "run_launcher", "run_monitoring", "run_retries", "concurrency")
 IN_PROCESS = json.dumps({"execution": {"config": {"in_process": {}}}})
 
 
@@ -23,7 +25,7 @@ class World:
     def __post_init__(self) -> None:
         for name in ("recipes", "dagster"):
             (self.root / name).mkdir(exist_ok=True)
-        (self.root / "dagster" / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+        self.set_instance({})
         self.environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith(("FINETUNING_", "HF_"))},
             "DAGSTER_HOME": str(self.root / "dagster"),
@@ -33,6 +35,12 @@ class World:
             "HF_HOME": str(self.root / "cache"),
             **self.environment,
         }
+
+    def set_instance(self, changes: dict) -> None:
+        """Nothing; the instance has the settings of the one that ships, with some of them changed."""
+        shipped = yaml.safe_load((ROOT / "dagster.yaml").read_text())
+        settings = {name: shipped[name] | changes.get(name, {}) for name in SETTINGS}
+        (self.root / "dagster" / "dagster.yaml").write_text(yaml.safe_dump(settings))
 
     def write_recipe(self, name: str, recipe: dict) -> None:
         """Nothing; the recipe is there for the next command."""

@@ -11,7 +11,7 @@ import pytest
 
 from finetuning import training_process
 from finetuning.errors import FinetuningError
-from resources.launcher import FAILURE, HANG, Launcher, child_environment, reason_of_death
+from resources.launcher import FAILURE, HANG, SMALLER, Launcher, child_environment, reason_of_death
 
 
 def launch(monkeypatch, tmp_path, source: str, instance=None):
@@ -68,7 +68,22 @@ def test_a_death_without_words_points_to_the_logs(tmp_path):
 
 
 def test_both_ends_have_the_same_names_for_what_lies_beside_a_job():
-    assert (FAILURE, HANG) == (training_process.FAILURE, training_process.HANG)
+    assert (FAILURE, HANG, SMALLER) == (training_process.FAILURE, training_process.HANG, training_process.SMALLER)
+
+
+def test_a_child_that_ran_out_of_memory_is_started_again_with_the_passes_that_it_names(monkeypatch, tmp_path):
+    source = f"""
+import json, sys
+from pathlib import Path
+job = json.load(open(sys.argv[1]))
+Path({str(tmp_path)!r}, "jobs.txt").open("a").write(json.dumps(job.get("batch_size")) + chr(10))
+rows = job.get("batch_size", {{"rows": 4}})["rows"]
+if rows > 1:
+    Path(sys.argv[1]).with_name({SMALLER!r}).write_text(json.dumps({{"rows": rows // 2}}))
+    sys.exit({training_process.TOO_LARGE})
+"""
+    assert launch(monkeypatch, tmp_path, source).success
+    assert (tmp_path / "jobs.txt").read_text().split("\n") == ["null", '{"rows": 2}', '{"rows": 1}', ""]
 
 
 def test_a_child_that_hung_is_said_to_have_hung_and_where(tmp_path):

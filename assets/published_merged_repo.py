@@ -9,7 +9,7 @@ from assets.mistakes import explained
 from assets.partitions import BASE_MODELS, OWNERS
 from assets.verdicts import published, verdict_on
 from finetuning.errors import FinetuningError
-from finetuning.recipe import load
+from finetuning.smoke import load_for_run, title_of
 from resources.artifacts import Artifact, Artifacts
 from resources.hub import Hub
 
@@ -36,7 +36,7 @@ def published_merged_repo(
     It is published only when the adapter passed that exam, and when the merged model was found to say the same.
     """
     with explained():
-        recipe = load(context.partition_key)
+        recipe = load_for_run(context.partition_key)
         if recipe.merge is None:
             context.log.info(f"skipped: {recipe.file} has no merge section")
             return
@@ -68,7 +68,7 @@ def published_merged_repo(
                     "recipe.yaml": (published_repo.path / "recipe.yaml").read_text(),
                 }
                 files = merged_files(folder, merged_model.path, evaluation_report.path, texts)
-                title, private = f"Publish {recipe.name}", recipe.hub.private
+                title, private = title_of(recipe), recipe.hub.private
                 return asdict(connection.publish(repo_id, files, tag=plan.fingerprint, title=title, private=private))
 
             artifact = plan.obtain(write, still_valid=lambda artifact: connection.has(artifact.summary))

@@ -22,7 +22,7 @@ def verdict_on(recipe: Recipe, adapter: Artifact, evaluation_report: Artifact) -
     Raises:
         FinetuningError: it is about another adapter, by other rules, or did not pass.
     """
-    report = require_verdict(evaluation_report.path, adapter.fingerprint, recipe.name)
+    report = require_verdict(evaluation_report.path, adapter.fingerprint, recipe.name, recipe.smoke)
     evaluation_report.require_inputs(adapter)
     if evaluation_report.sections["evaluation"] != recipe.evaluation.model_dump(mode="json"):
         raise FinetuningError(

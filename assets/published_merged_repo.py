@@ -8,7 +8,7 @@ import dagster as dg
 from assets.mistakes import explained
 from assets.partitions import BASE_MODELS, OWNERS
 from assets.verdicts import published, verdict_on
-from finetuning.errors import FinetuningError
+from finetuning.errors import GateError
 from finetuning.smoke import load_for_run, title_of
 from resources.artifacts import Artifact, Artifacts
 from resources.hub import Hub
@@ -44,7 +44,7 @@ def published_merged_repo(
         published_repo.require_inputs(lora_adapter, evaluation_report)
         report = verdict_on(recipe, lora_adapter, evaluation_report)
         if faults := recipe.merge.faults(merged_model.summary):
-            raise FinetuningError(f"{recipe.file}: merge: not published: {'; '.join(faults)}.")
+            raise GateError(f"{recipe.file}: merge: not published: {'; '.join(faults)}.")
         for artifact in (evaluation_report, merged_model, published_repo):
             artifact.verify()
         with hub.connect(log=context.log.warning) as connection:

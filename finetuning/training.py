@@ -21,7 +21,7 @@ from trl import SFTConfig, pack_dataset
 
 from finetuning.checkpoints import complete, require_space, step_of
 from finetuning.embeddings import adapt_head, give_rows, linear_layers, lora_config, trains_head
-from finetuning.errors import FinetuningError
+from finetuning.errors import FinetuningError, InfrastructureError
 from finetuning.interruption import Interrupted, Interruption, Watchdog
 from finetuning.loftq import start_from_factors
 from finetuning.peak_memory import peak_memory
@@ -132,7 +132,7 @@ def train(job: TrainingJob, progress: Progress, hang: Path | None = None) -> dic
             if not is_out_of_memory(error):
                 raise
             if job.training.on_oom == "error" or size.rows == 1 or processes() > 1:
-                raise FinetuningError(_out_of_memory(job, size, error)) from error
+                raise InfrastructureError(_out_of_memory(job, size, error)) from error
         # Outside of the handler, whose traceback holds all of the failed attempt's tensors.
         size = size.halved()
         progress.log(f"out of memory: going on with {size.rows} rows a pass and {size.accumulation} passes a step")

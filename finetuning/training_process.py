@@ -17,8 +17,8 @@ from finetuning.interruption import Interrupted, end_with
 from finetuning.progress import Progress
 
 MISTAKE, INTERRUPTED = 3, 4
-# Beside the job: what was wrong, and what a training that hung was doing.
-FAILURE, HANG = "failure.txt", "hang.txt"
+# Beside the job: what was wrong, of which kind that is, and what a training that hung was doing.
+FAILURE, FAILURE_KIND, HANG = "failure.txt", "failure-kind.txt", "hang.txt"
 
 
 def main(path: Path) -> int:
@@ -40,6 +40,7 @@ def main(path: Path) -> int:
             job = TrainingJob.model_validate_json(path.read_text())
             summary = train(job, progress, path.with_name(HANG))
         except FinetuningError as error:
+            path.with_name(FAILURE_KIND).write_text(error.kind)
             path.with_name(FAILURE).write_text(str(error))
             print(error, file=sys.stderr)
             return MISTAKE

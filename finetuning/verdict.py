@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from finetuning.errors import FinetuningError
+from finetuning.errors import GateError
 from finetuning.recipe import EvaluationSpec, GateSpec
 
 NOTHING_PROVED = "smoke run: nothing is proved; few rows, few steps, and no rule holds"
@@ -124,19 +124,19 @@ def require_verdict(report_folder: Path, adapter: str, where: str, smoke: bool =
     path = report_folder / "report.json"
     report = json.loads(path.read_text())
     if report["adapter"] != adapter:
-        raise FinetuningError(
+        raise GateError(
             f"{where}: not published: the report in {path} is about adapter {report['adapter']}, and the one to "
             f"publish is {adapter}. Materialize evaluation_report for {where}, then publish."
         )
     if bool(report["verdict"].get("smoke")) != smoke:
         made, asked = ("a real run", "a smoke run") if smoke else ("a smoke run", "none")
-        raise FinetuningError(
+        raise GateError(
             f"{where}: not published: the report in {path} is of {made}, and this is {asked} (FINETUNING_SMOKE). "
             f"Materialize {where} again, from the data on."
         )
     if report["verdict"]["passed"] is not True and not smoke:
         reasons = "; ".join(report["verdict"]["reasons"])
-        raise FinetuningError(
+        raise GateError(
             f"{where}: not published: adapter {adapter} failed its gate: {reasons}. Adapter and report stay where they "
             f"are ({report_folder / 'report.md'}). Change the recipe's training or data; the gate is evaluation.gate."
         )

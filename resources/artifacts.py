@@ -17,7 +17,7 @@ from typing import IO, Any
 import dagster as dg
 from filelock import FileLock, Timeout
 
-from finetuning.errors import FinetuningError
+from finetuning.errors import KIND, FinetuningError, InfrastructureError
 
 MANIFEST = "artifact.json"
 # In the folder where an artifact is made: the artifact, what a failure leaves for the next attempt, what it is made of.
@@ -95,7 +95,7 @@ class Artifact:
         found = {name: sha256(self.path / name) for name in content_of(self.path)}
         changed = sorted(name for name in found.keys() | self.files.keys() if found.get(name) != self.files.get(name))
         if changed:
-            raise FinetuningError(
+            raise InfrastructureError(
                 f"{self.path}: changed after it was written: {', '.join(changed)}. What was evaluated is no longer "
                 f"what lies there; delete the folder and materialize {self.asset} for {self.partition} again."
             )
@@ -425,4 +425,4 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
         try:
             return self.artifacts.held(context.asset_key.path[-1], context.partition_key)
         except FinetuningError as error:
-            raise dg.Failure(str(error), allow_retries=False) from None
+            raise dg.Failure(str(error), metadata={KIND: error.kind}, allow_retries=False) from None

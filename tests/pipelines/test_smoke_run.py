@@ -77,6 +77,12 @@ def test_its_verdict_is_shown_and_proves_nothing_wherever_it_is_read(world, smok
         assert "# A smoke run: cut down to few rows and steps" in (home / "recipe.yaml").read_text()
 
 
+def test_it_went_well_and_that_it_was_a_smoke_run_is_in_its_results(world, smoked):
+    told = world.results("tiny", **SMOKE)
+    assert told.returncode == 0 and "verdict    smoke run" in told.stdout
+    assert "published  local/tiny-adapter-smoke at commit" in told.stdout
+
+
 def test_nothing_of_it_is_published_for_real_however_it_is_brought_there(world, smoked):
     alone = world.materialize("tiny", select="published_repo")
     assert alone.returncode == 1
@@ -88,8 +94,3 @@ def test_nothing_of_it_is_published_for_real_however_it_is_brought_there(world, 
     assert unmarked.returncode == 1
     assert "is of a smoke run, and this is none (FINETUNING_SMOKE)" in unmarked.stdout
     assert not (world.root / "hub" / "repos" / "models" / "local" / "tiny-adapter.json").exists()
-
-
-def test_a_value_that_is_neither_1_nor_0_is_named(world):
-    answer = world.python("-c", "import pipelines.definitions", FINETUNING_SMOKE="yes")
-    assert "FINETUNING_SMOKE: 'yes' is neither 1, for a smoke run, nor 0" in answer.stdout

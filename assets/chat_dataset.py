@@ -10,7 +10,7 @@ from assets.checks import results, specs
 from assets.mistakes import RETRIES, explained
 from assets.partitions import BASE_MODELS, OWNERS
 from finetuning.data_checks import CHAT_CHECKS, judge, require
-from finetuning.recipe import load
+from finetuning.smoke import load_for_run
 from resources.artifacts import Artifact, Artifacts
 from resources.hub import Hub
 
@@ -36,7 +36,7 @@ def chat_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: H
     from finetuning.base_model import fetch, load_tokenizer, resolve, template_revision
     from finetuning.source_revisions import chat_section
 
-    recipe = load(context.partition_key)
+    recipe = load_for_run(context.partition_key)
     spec = recipe.base_model
     require(judge(raw_dataset.summary["checks"], recipe))
     with hub.connect() as connection:

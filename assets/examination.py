@@ -123,7 +123,7 @@ class Examination:
         try:
             answers = self._plan(exam, "published_answers", head).obtain(write)
         except FinetuningError as error:
-            raise FinetuningError(
+            raise type(error)(
                 f"{self.recipe.file}: the version that is published now ({head.repo_id} at {head.commit}) can not be "
                 f"compared with: {error} Mend it, or write evaluation.no_worse_than_published: false."
             ) from error

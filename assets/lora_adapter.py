@@ -11,7 +11,8 @@ from finetuning.benchmark_tasks import load_benchmarks
 from finetuning.data_checks import judge, require
 from finetuning.progress import Progress
 from finetuning.python_tests import require_confinement
-from finetuning.recipe import Recipe, load
+from finetuning.recipe import Recipe
+from finetuning.smoke import load_for_run
 from resources.artifacts import Artifact, Artifacts, checkpoints_of
 from resources.gpu import MIB, Fit, Gpu
 from resources.launcher import Launcher
@@ -55,7 +56,7 @@ def lora_adapter(
 
     It is trained on the assistant's answers alone, in a process of its own that reports its progress here.
     """
-    recipe = load(context.partition_key)
+    recipe = load_for_run(context.partition_key)
     # However this asset was selected: no faulty data reaches a GPU.
     require(judge(chat_dataset.summary["raw_checks"] | chat_dataset.summary["checks"], recipe))
 

@@ -7,7 +7,8 @@ import dagster as dg
 from assets.mistakes import explained
 from assets.partitions import BASE_MODELS, OWNERS
 from finetuning.progress import Progress
-from finetuning.recipe import MergeSpec, load
+from finetuning.recipe import MergeSpec
+from finetuning.smoke import load_for_run
 from resources.artifacts import Artifact, Artifacts
 from resources.gpu import Gpu
 
@@ -33,7 +34,7 @@ def merged_model(
     It is made of the weights that training saw. Recipes without a `merge` section skip this, and what follows it.
     """
     with explained():
-        recipe = load(context.partition_key)
+        recipe = load_for_run(context.partition_key)
         if recipe.merge is None:
             context.log.info(f"skipped: {recipe.file} has no merge section; write `merge: {{dtype: bfloat16}}` for one")
             return
@@ -82,7 +83,7 @@ def merged_model(
 def same_answers(context: dg.AssetCheckExecutionContext, merged_model: Artifact) -> dg.AssetCheckResult:
     """Whether the merged model keeps to the limits of its recipe."""
     with explained():
-        spec, summary = load(context.partition_key).merge or MergeSpec(), merged_model.summary
+        spec, summary = load_for_run(context.partition_key).merge or MergeSpec(), merged_model.summary
     faults = spec.faults(summary)
     for fault in faults:
         context.log.error(fault)

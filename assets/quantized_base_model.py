@@ -6,7 +6,7 @@ import pandas as pd
 from assets.mistakes import RETRIES, explained
 from assets.parents import BASE_MODEL_SOURCE, RECIPE
 from assets.partitions import BASE_MODELS, OWNERS
-from finetuning.recipe import load
+from finetuning.smoke import load_for_run
 from resources.artifacts import Artifact, Artifacts
 from resources.gpu import Gpu
 from resources.hub import Hub
@@ -32,7 +32,7 @@ def quantized_base_model(
     """
     from finetuning.base_model import fetch, resolve
 
-    recipe = load(context.partition_key)
+    recipe = load_for_run(context.partition_key)
     spec = recipe.base_model
     loftq = recipe.lora.r if recipe.lora.init_lora_weights == "loftq" else None
     with hub.connect() as connection:

@@ -9,8 +9,8 @@ from assets.parents import DATASET_SOURCES, RECIPE
 from assets.partitions import BASE_MODELS, OWNERS
 from finetuning.benchmark_tasks import require_names
 from finetuning.data_checks import RAW_CHECKS, judge
-from finetuning.errors import FinetuningError
-from finetuning.recipe import load
+from finetuning.errors import InfrastructureError
+from finetuning.smoke import load_for_run
 from resources.artifacts import Artifact, Artifacts
 from resources.hub import Hub
 
@@ -35,7 +35,7 @@ def raw_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: Hu
     from finetuning.format_recognition import recognise_all
     from finetuning.source_revisions import raw_section, resolve_all
 
-    recipe = load(context.partition_key)
+    recipe = load_for_run(context.partition_key)
     with hub.connect() as connection:
         revisions = resolve_all(recipe.dataset, api=connection.api, where=recipe.file)
 
@@ -45,7 +45,7 @@ def raw_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: Hu
             require_names(recipe.evaluation, recipe.file)
             summary = write_raw(recipe.dataset, revisions, folder, api=connection.api, file=recipe.file)
             if resolve_all(recipe.dataset, api=connection.api, where=recipe.file) != revisions:
-                raise FinetuningError(f"{recipe.file}: dataset: a source changed while it was read. Run it again.")
+                raise InfrastructureError(f"{recipe.file}: dataset: a source changed while it was read. Run it again.")
             return summary
 
         plan = artifacts.plan(

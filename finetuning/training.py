@@ -20,7 +20,7 @@ from trl import SFTConfig, pack_dataset
 from finetuning.batch_size import BatchSize, TooLarge
 from finetuning.checkpoints import complete, require_space, step_of
 from finetuning.embeddings import adapt_head, give_rows, linear_layers, lora_config, trains_head
-from finetuning.errors import FinetuningError
+from finetuning.errors import FinetuningError, InfrastructureError
 from finetuning.interruption import Interrupted, Interruption, Watchdog
 from finetuning.loftq import start_from_factors
 from finetuning.peak_memory import peak_memory
@@ -122,7 +122,7 @@ def train(job: TrainingJob, progress: Progress, hang: Path | None = None) -> dic
         if not is_out_of_memory(error):
             raise
         if spec.on_oom == "error" or size.rows == 1:
-            raise FinetuningError(_out_of_memory(job, size, error)) from error
+            raise InfrastructureError(_out_of_memory(job, size, error)) from error
         raise TooLarge(size.halved()) from error
 
 

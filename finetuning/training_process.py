@@ -19,8 +19,9 @@ from finetuning.interruption import Interrupted, end_with
 from finetuning.progress import Progress
 
 MISTAKE, INTERRUPTED, TOO_LARGE = 3, 4, 5
-# Beside the job: what was wrong, what a training that hung was doing, and the passes to go on with without memory.
-FAILURE, HANG, SMALLER = "failure.txt", "hang.txt", "batch_size.json"
+# Beside the job: what was wrong, and of which kind that is; what a training that hung was doing; and, where memory ran
+# out, the passes to go on with.
+FAILURE, FAILURE_KIND, HANG, SMALLER = "failure.txt", "failure-kind.txt", "hang.txt", "batch_size.json"
 
 
 def main(path: Path) -> int:
@@ -46,6 +47,7 @@ def main(path: Path) -> int:
             progress.log(str(error))
             return TOO_LARGE
         except FinetuningError as error:
+            path.with_name(FAILURE_KIND).write_text(error.kind)
             path.with_name(FAILURE).write_text(str(error))
             print(error, file=sys.stderr)
             return MISTAKE

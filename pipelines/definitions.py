@@ -15,6 +15,7 @@ from assets.published_merged_repo import published_merged_repo
 from assets.published_repo import published_repo
 from assets.quantized_base_model import quantized_base_model
 from assets.raw_dataset import raw_dataset
+from finetuning.smoke import is_smoke
 from pipelines.executor import executor
 from pipelines.jobs import JOBS
 from pipelines.schedules import SCHEDULES
@@ -37,7 +38,8 @@ ENVIRONMENT = {
 for name, value in ENVIRONMENT.items():
     os.environ.setdefault(name, value)
 
-artifacts = Artifacts(root=os.environ.get("FINETUNING_ARTIFACTS", str(ROOT / "artifacts")))
+root = os.environ.get("FINETUNING_ARTIFACTS", str(ROOT / "artifacts"))
+artifacts = Artifacts(root=f"{root}/smoke" if is_smoke() else root, smoke=is_smoke())
 
 defs = dg.Definitions(
     assets=[

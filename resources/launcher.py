@@ -12,11 +12,12 @@ from typing import Any
 import dagster as dg
 from dagster._core.errors import DagsterPipesExecutionError
 
-from finetuning.errors import FinetuningError
+from finetuning.errors import CrashError, FinetuningError, InfrastructureError, of_kind
 
-# Beside the job: what a child writes about a mistake that the user can mend, about where it hung, and, where memory ran
-# out, how it would go on in a new process.
-FAILURE, HANG, SMALLER = "failure.txt", "hang.txt", "batch_size.json"
+# Beside the job: what a child writes about a mistake that the user can mend, of which kind, about where it hung, and,
+# where memory ran out, how it would go on in a new process.
+FAILURE, FAILURE_KIND, HANG, SMALLER = "failure.txt", "failure-kind.txt", "hang.txt", "batch_size.json"
+INTERRUPTED = 4  # the exit code of a child that was asked to end
 ADVICE = "Lower training.per_device_train_batch_size or chat.max_length, or quantize the base model."
 # A child that was told to end writes a checkpoint first.
 SECONDS_TO_END = 60
@@ -71,7 +72,7 @@ class Launcher(dg.ConfigurableResource):
             except DagsterPipesExecutionError as error:
                 if (smaller := path.with_name(SMALLER)).exists():
                     return json.loads(smaller.read_text())
-                raise FinetuningError(reason_of_death(path.parent, str(error), job.get("fit") or ADVICE)) from None
+                raise reason_of_death(path.parent, str(error), job.get("fit") or ADVICE) from None
         return None
 
     def start(self) -> list[str]:
@@ -96,20 +97,26 @@ def child_environment(processes: int = 1) -> dict[str, str]:
     return {"OMP_NUM_THREADS": cores, "PYTHONUNBUFFERED": "1", **devices, **os.environ}
 
 
-def reason_of_death(folder: Path, message: str, advice: str = ADVICE) -> str:
-    """What the child wrote beside its job before it ended, or what its exit code means.
+def reason_of_death(folder: Path, message: str, advice: str = ADVICE) -> FinetuningError:
+    """The error that the child wrote beside its job before it ended, or that its exit code means.
 
     Args:
         advice: what to change where memory ran out.
     """
     if (folder / FAILURE).exists():
-        return (folder / FAILURE).read_text()
+        return of_kind((folder / FAILURE_KIND).read_text(), (folder / FAILURE).read_text())
     if (folder / HANG).exists() and (doing := (folder / HANG).read_text()):
-        return (
+        return InfrastructureError(
             "Training hung: nothing went on for training.step_timeout_minutes, and the process ended itself. Raise "
             "the limit if a step may take that long. The next run goes on from the last checkpoint. It was in:\n"
             f"{doing}"
         )
     if f"code {-signal.SIGKILL}" in message:
-        return f"Training was killed by the system (signal 9), most often because memory ran out. {advice}"
-    return f"Training failed: {message} The child's own words are in this step's stderr, in the run's compute logs."
+        return InfrastructureError(
+            f"Training was killed by the system (signal 9), most often because memory ran out. {advice}"
+        )
+    if message.endswith((f"code {INTERRUPTED}", f"code {-signal.SIGTERM}")):
+        return InfrastructureError("Training was asked to end. The next run goes on from the last checkpoint.")
+    return CrashError(
+        f"Training failed: {message} The child's own words are in this step's stderr, in the run's compute logs."
+    )

@@ -52,6 +52,10 @@ class World:
         options = ["--select", select, "--partition", partition, "--config-json", IN_PROCESS]
         return self.python("-m", *command, *options, **environment)
 
+    def results(self, partition: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """What `python -m pipelines.results` answered."""
+        return self.python("-m", "pipelines.results", partition, *options, **environment)
+
     def python(self, *arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
         """What a Python process answered that runs in the checkout, with stderr in stdout."""
         return subprocess.run(

@@ -46,7 +46,7 @@ def test_a_second_run_reuses_everything_and_makes_no_commit(world):
 
 
 def test_the_result_table_names_report_and_commit(world):
-    shown = world.python("-m", "pipelines.results", "tiny")
+    shown = world.results("tiny")
     published = world.artifacts("tiny")["published_repo"]["summary"]
     assert shown.returncode == 0
     assert "exact-match" in shown.stdout and "report.md" in shown.stdout

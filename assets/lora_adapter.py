@@ -37,6 +37,7 @@ HOW_IT_RAN = ("processes", "per_device_train_batch_size", "gradient_accumulation
     partitions_def=BASE_MODELS,
     group_name="model",
     kinds={"pytorch", "huggingface"},
+    tags={"gpu": "used"},
     owners=OWNERS,
     code_version="4",
 )
@@ -143,8 +144,8 @@ def metadata_of(artifact: Artifact) -> dict:
     unit = "preference" if "reward_accuracy" in summary else "nats per supervised token"
     picture = loss_curve(summary["curve"], summary["eval_loss"], summary["eval_curve"], unit)
     return {
-        **artifact.metadata(),
         **{key: summary[key] for key in (*shown, *MEMORY, "attention", "device", *HOW_IT_RAN)},
         "attention_passed_over": dg.MetadataValue.json(summary["passed_over"]),
         "loss_curve": dg.MetadataValue.md(as_markdown(picture, "Loss curve")),
+        **artifact.metadata(),
     }

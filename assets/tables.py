@@ -6,8 +6,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
+
+if TYPE_CHECKING:
+    from pyarrow import DataType
 
 
 def columns_of(file: Path, meanings: Mapping[str, str]) -> dg.TableSchema:
@@ -15,5 +19,14 @@ def columns_of(file: Path, meanings: Mapping[str, str]) -> dg.TableSchema:
     import pyarrow.parquet as pq
 
     return dg.TableSchema(
-        [dg.TableColumn(field.name, str(field.type), meanings.get(field.name)) for field in pq.read_schema(file)]
+        [dg.TableColumn(field.name, type_of(field.type), meanings.get(field.name)) for field in pq.read_schema(file)]
     )
+
+
+def type_of(column: "DataType") -> str:
+    """The type in a word or two: `list<int32>`, `list<struct>`."""
+    import pyarrow as pa
+
+    if isinstance(column, pa.ListType):
+        return f"list<{type_of(column.value_type)}>"
+    return "struct" if isinstance(column, pa.StructType) else str(column)

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
-
 # Seconds between two lines: at first, and in the end. Each line is an event that is kept, and a training may take days.
 SHORTEST, LONGEST = 5.0, 60.0
 

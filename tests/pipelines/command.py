@@ -4,13 +4,25 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 IN_PROCESS = json.dumps({"execution": {"config": {"in_process": {}}}})
+
+
+def shipped_instance(root: Path) -> dict:
+    """What the checkout's dagster.yaml says, with the folders of the world in `root`."""
+    settings = yaml.safe_load((ROOT / "dagster.yaml").read_text())
+    compute_logs = settings["compute_logs"] | {"config": {"base_dir": str(root / "compute_logs")}}
+    return {key: value for key, value in settings.items() if not key.endswith("storage")} | {
+        "compute_logs": compute_logs
+    }
 
 
 @dataclass
@@ -19,11 +31,13 @@ class World:
 
     root: Path
     environment: dict[str, str] = field(default_factory=dict)
+    instance: dict = field(default_factory=lambda: {"telemetry": {"enabled": False}})
+    """What stands in the world's dagster.yaml."""
 
     def __post_init__(self) -> None:
         for name in ("recipes", "dagster"):
             (self.root / name).mkdir(exist_ok=True)
-        (self.root / "dagster" / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+        (self.root / "dagster" / "dagster.yaml").write_text(yaml.safe_dump(self.instance))
         self.environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith(("FINETUNING_", "HF_"))},
             "DAGSTER_HOME": str(self.root / "dagster"),
@@ -31,6 +45,8 @@ class World:
             "FINETUNING_ARTIFACTS": str(self.root / "artifacts"),
             "FINETUNING_HUB_STATE": str(self.root / "hub"),
             "HF_HOME": str(self.root / "cache"),
+            # The instance's classes too are those of this checkout, whichever is installed.
+            "PYTHONPATH": str(ROOT),
             **self.environment,
         }
 
@@ -57,6 +73,23 @@ class World:
             timeout=540,
             check=False,
         )
+
+    @contextmanager
+    def running(self, *arguments: str) -> Iterator[Path]:
+        """The log of a Python process that runs in the checkout; neither it nor a child of it outlives the block."""
+        log = self.root / "running.log"
+        with log.open("w") as out:
+            process = subprocess.Popen(
+                [sys.executable, *arguments], cwd=ROOT, env=self.environment, stdout=out, stderr=subprocess.STDOUT
+            )
+            try:
+                yield log
+            finally:
+                family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+                process.terminate()
+                _, alive = psutil.wait_procs(family, timeout=20)
+                for child in alive:
+                    child.kill()
 
     def artifacts(self, partition: str) -> dict[str, dict]:
         """The manifest in force of each asset that has one."""

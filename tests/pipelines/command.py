@@ -74,6 +74,13 @@ class World:
             check=False,
         )
 
+    def compute_logs(self) -> str:
+        """Everything that the steps of all runs and their children printed; of an instance that is the shipped one."""
+        files = sorted((self.root / "compute_logs").rglob("*.out")) + sorted(
+            (self.root / "compute_logs").rglob("*.err")
+        )
+        return "".join(file.read_text() for file in files)
+
     @contextmanager
     def running(self, *arguments: str) -> Iterator[Path]:
         """The log of a Python process that runs in the checkout; neither it nor a child of it outlives the block."""

@@ -31,7 +31,7 @@ PARTITION = "smollm2-135m" if SCREENSHOTS else "few-steps"  # pictures are of th
 JOB = "locations/pipelines.definitions/jobs/main_line"
 IN_ONE_PROCESS = "execution: {config: {in_process: {}}}\n"  # which is twice as fast, and proves that config is taken
 SECONDS = 60  # that a page of a busy machine may take
-RUN_SECONDS = 2400 if SCREENSHOTS else 480
+RUN_SECONDS = 2400 if SCREENSHOTS else 1200
 USUAL = {"width": 1400, "height": 900}
 
 

@@ -30,6 +30,7 @@ SHORT = 10.0  # seconds that an evaluation waits for a hub that is out; publishi
     partitions_def=BASE_MODELS,
     group_name="proof",
     kinds={"report", "python"},
+    tags={"gpu": "used", "hub": "read"},
     owners=OWNERS,
     code_version="4",
     check_specs=[
@@ -93,6 +94,7 @@ def evaluation_report(
                 passed=verdict["passed"],
                 severity=severity,
                 description="; ".join(verdict["reasons"]),
+                metadata=numbers_in(report) | intervals_in(report),
             )
         ],
     )
@@ -130,21 +132,28 @@ def report_on(recipe: Recipe, chain: tuple, found: dict[str, Any], folder: Path)
 
 def metadata_of(artifact: Artifact, report: dict) -> dict:
     """What the UI shows: the numbers, and the page with its plots inside."""
-    figures = report["metrics"] | report["benchmarks"]
-    numbers = {f"{key}/{name}": found[key] for name, found in figures.items() for key in ("base", "tuned", "gain")}
-    intervals = {
-        f"gain/{name}/interval": "{:+.3f} to {:+.3f}".format(*found["interval"]) for name, found in figures.items()
-    }
     page = (artifact.path / "report.md").read_text()
     for plot in artifact.path.glob("*.png"):
         picture = base64.b64encode(plot.read_bytes()).decode()
         page = page.replace(f"({plot.name})", f"(data:image/png;base64,{picture})")
     return {
-        **artifact.metadata(),
-        **numbers,
-        **intervals,
-        "tokens_per_second": report["answering"]["tuned"]["tokens_per_second"],
-        "peak_memory_mb": report["answering"]["tuned"]["peak_memory_mb"],
         "verdict": outcome_of(report["verdict"]),
         "report": dg.MetadataValue.md(page),
+        **numbers_in(report),
+        **intervals_in(report),
+        "tokens_per_second": report["answering"]["tuned"]["tokens_per_second"],
+        "peak_memory_mb": report["answering"]["tuned"]["peak_memory_mb"],
+        **artifact.metadata(),
     }
+
+
+def numbers_in(report: dict) -> dict[str, float]:
+    """What base and tuned model came to, and the gain, for each metric and benchmark."""
+    figures = report["metrics"] | report["benchmarks"]
+    return {f"{key}/{name}": found[key] for name, found in figures.items() for key in ("base", "tuned", "gain")}
+
+
+def intervals_in(report: dict) -> dict[str, str]:
+    """How sure each gain is."""
+    figures = report["metrics"] | report["benchmarks"]
+    return {f"gain/{name}/interval": "{:+.3f} to {:+.3f}".format(*found["interval"]) for name, found in figures.items()}

@@ -26,8 +26,9 @@ warnings.filterwarnings("ignore", "Function `multi_observable_source_asset` is c
         dg.AssetSpec(
             "hub_state",
             deps=["published_repo"],
-            group_name="proof",
+            group_name="publication",
             kinds={"huggingface"},
+            tags={"hub": "read"},
             owners=OWNERS,
             partitions_def=BASE_MODELS,
             description="What the repo on the hub holds now: its newest commit, which version of the model that is, "

@@ -38,6 +38,7 @@ HOW_IT_RAN = ("processes", "per_device_train_batch_size", "gradient_accumulation
     partitions_def=BASE_MODELS,
     group_name="model",
     kinds={"pytorch", "huggingface"},
+    tags={"gpu": "used"},
     owners=OWNERS,
     # One training at a time, as many partitions as there may be at work: the limit is in dagster.yaml.
     pool="gpu",
@@ -146,8 +147,8 @@ def metadata_of(artifact: Artifact) -> dict:
     unit = "preference" if "reward_accuracy" in summary else "nats per supervised token"
     picture = loss_curve(summary["curve"], summary["eval_loss"], summary["eval_curve"], unit)
     return {
-        **artifact.metadata(),
         **{key: summary[key] for key in (*shown, *MEMORY, "attention", "device", *HOW_IT_RAN)},
         "attention_passed_over": dg.MetadataValue.json(summary["passed_over"]),
         "loss_curve": dg.MetadataValue.md(as_markdown(picture, "Loss curve")),
+        **artifact.metadata(),
     }

@@ -17,6 +17,7 @@ from resources.gpu import Gpu
     partitions_def=BASE_MODELS,
     group_name="model",
     kinds={"pytorch", "huggingface"},
+    tags={"gpu": "used"},
     owners=OWNERS,
     code_version="1",
     output_required=False,
@@ -65,9 +66,9 @@ def merged_model(
             value=artifact,
             data_version=dg.DataVersion(artifact.fingerprint),
             metadata={
-                **artifact.metadata(),
                 **{key: artifact.summary[key] for key in keys},
                 **{f"gguf_{key}": value for key, value in artifact.summary.get("gguf", {}).items()},
+                **artifact.metadata(),
             },
         )
 
@@ -92,4 +93,6 @@ def same_answers(context: dg.AssetCheckExecutionContext, merged_model: Artifact)
         f"{measured['kl']:.5f} nats a token apart"
         for measured in (summary, *([summary["gguf"]] if "gguf" in summary else []))
     )
-    return dg.AssetCheckResult(passed=not faults, description="; ".join(faults) or text)
+    measures = {key: summary[key] for key in ("agreement", "kl", "positions")}
+    measures |= {f"gguf_{key}": summary["gguf"][key] for key in measures if "gguf" in summary}
+    return dg.AssetCheckResult(passed=not faults, description="; ".join(faults) or text, metadata=measures)

@@ -16,8 +16,9 @@ from resources.hub import Hub
 
 @dg.asset(
     partitions_def=BASE_MODELS,
-    group_name="proof",
+    group_name="publication",
     kinds={"huggingface", "file"},
+    tags={"hub": "written"},
     owners=OWNERS,
     code_version="2",
     output_required=False,

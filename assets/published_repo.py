@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 @dg.asset(
     partitions_def=BASE_MODELS,
-    group_name="proof",
+    group_name="publication",
     kinds={"huggingface", "file"},
+    tags={"hub": "written"},
     owners=OWNERS,
     code_version="2",
 )

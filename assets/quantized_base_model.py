@@ -17,6 +17,7 @@ from resources.hub import Hub
     partitions_def=BASE_MODELS,
     group_name="model",
     kinds={"pytorch", "huggingface"},
+    tags={"gpu": "used", "hub": "read"},
     owners=OWNERS,
     retry_policy=RETRIES,
     code_version="1",
@@ -60,7 +61,6 @@ def quantized_base_model(
         value=artifact,
         data_version=dg.DataVersion(artifact.fingerprint),
         metadata={
-            **artifact.metadata(),
             "source": f"{resolved['source']} at {resolved['revision']}",
             "parameters": summary["parameters"],
             "size_mb": summary["size_mb"],
@@ -69,5 +69,6 @@ def quantized_base_model(
             "layers": dg.MetadataValue.md(
                 layers.to_markdown(index=False) if len(layers) else "Not quantized: full precision."
             ),
+            **artifact.metadata(),
         },
     )

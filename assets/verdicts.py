@@ -74,9 +74,10 @@ def published(artifact: Artifact, endpoint: str) -> dg.MaterializeResult[Artifac
         value=artifact,
         data_version=dg.DataVersion(artifact.fingerprint),
         metadata={
-            **artifact.metadata(),
-            **{key: summary[key] for key in ("repo_id", "commit", "tag")},
             "url": dg.MetadataValue.url(f"{endpoint}/{summary['repo_id']}"),
+            **{key: summary[key] for key in ("repo_id", "commit", "tag")},
             "endpoint": endpoint,
+            "dagster/uri": f"hf://{summary['repo_id']}@{summary['tag']}",
+            **artifact.metadata(),
         },
     )

@@ -1,6 +1,7 @@
 """The code location: every asset, job and resource. `-m pipelines.definitions` and workspace.yaml load it."""
 
 import os
+import warnings
 from pathlib import Path
 
 import dagster as dg
@@ -16,6 +17,7 @@ from assets.published_repo import published_repo
 from assets.quantized_base_model import quantized_base_model
 from assets.raw_dataset import raw_dataset
 from finetuning.smoke import is_smoke
+from pipelines.code_references import linked
 from pipelines.executor import executor
 from pipelines.jobs import JOBS
 from pipelines.schedules import SCHEDULES
@@ -26,6 +28,8 @@ from resources.hub import LOCAL, Hub
 from resources.launcher import Launcher
 
 ROOT = Path(__file__).resolve().parent.parent
+# What `--select '*'` goes through is a beta feature of Dagster 1.13.
+warnings.filterwarnings("ignore", "Parameter `include_sources` of function `AssetSelection", category=dg.BetaWarning)
 # What libraries read once, when they are first imported, in the steps' processes and their children: caches stay in the
 # checkout, nothing calls home, and progress bars (which flood the UI) give way to the steps' own lines.
 ENVIRONMENT = {
@@ -41,19 +45,21 @@ for name, value in ENVIRONMENT.items():
 root = os.environ.get("FINETUNING_ARTIFACTS", str(ROOT / "artifacts"))
 artifacts = Artifacts(root=f"{root}/smoke" if is_smoke() else root, smoke=is_smoke())
 
+assets = [
+    raw_dataset,
+    chat_dataset,
+    quantized_base_model,
+    lora_adapter,
+    evaluation_report,
+    published_repo,
+    merged_model,
+    published_merged_repo,
+    hub_state,
+    *PARENTS,
+]
+
 defs = dg.Definitions(
-    assets=[
-        raw_dataset,
-        chat_dataset,
-        quantized_base_model,
-        lora_adapter,
-        evaluation_report,
-        published_repo,
-        merged_model,
-        published_merged_repo,
-        hub_state,
-        *PARENTS,
-    ],
+    assets=dg.map_asset_specs(linked, assets),
     asset_checks=[same_answers],
     jobs=JOBS,
     schedules=SCHEDULES,

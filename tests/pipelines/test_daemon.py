@@ -1,16 +1,14 @@
 """What happens by itself, with the real daemon: edited recipes are run, killed runs run again, trainings take turns."""
 
 import re
-import subprocess
-import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import dagster as dg
 import psutil
 import pytest
 
-from tests.pipelines.command import ROOT, World
+from tests.pipelines.command import World, family_of, kill, shipped_instance
 from tests.tiny_models import ZEPHYR, save_tiny_model
 
 LOCATION = "pipelines.definitions"
@@ -26,9 +24,9 @@ SOURCE = {
 @pytest.fixture
 def world(tmp_path):
     """A world with the instance's own settings, which looks sooner for what was killed."""
-    world = World(tmp_path)
-    world.set_instance({"run_monitoring": {"poll_interval_seconds": 1, "free_slots_after_run_end_seconds": 1}})
-    return world
+    shipped = shipped_instance(tmp_path)
+    sooner = {"poll_interval_seconds": 1, "free_slots_after_run_end_seconds": 1}
+    return World(tmp_path, instance=shipped | {"run_monitoring": shipped["run_monitoring"] | sooner})
 
 
 def recipe(base_model, **training):
@@ -51,35 +49,18 @@ def recipe(base_model, **training):
 @contextmanager
 def daemon_of(world):
     """The daemon at work, and its instance."""
-    log = (world.root / "daemon.log").open("w")
-    command = [sys.executable, "-m", "dagster._daemon", "run", "-m", LOCATION]
-    daemon = subprocess.Popen(command, cwd=ROOT, env=world.environment, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        with dg.DagsterInstance.from_config(str(world.root / "dagster")) as instance:
-            yield instance
-    finally:
-        family = family_of(psutil.Process(daemon.pid)) if daemon.poll() is None else []
-        daemon.terminate()
-        kill(psutil.wait_procs(family, timeout=20)[1])
-        log.close()
-
-
-def family_of(process):
-    return [*process.children(recursive=True), process]
-
-
-def kill(processes):
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(processes, timeout=20)
+    with (
+        world.running("-m", "dagster._daemon", "run", "-m", LOCATION),
+        dg.DagsterInstance.from_config(str(world.root / "dagster")) as instance,
+    ):
+        yield instance
 
 
 def wait_for(found, world, seconds=240):
     """What `found` returns once it is something."""
     end = time.monotonic() + seconds
     while not (result := found()):
-        assert time.monotonic() < end, (world.root / "daemon.log").read_text()[-4000:]
+        assert time.monotonic() < end, (world.root / "running.log").read_text()[-4000:]
         time.sleep(0.2)
     return result
 

@@ -36,7 +36,11 @@ ENVIRONMENT = {
 for name, value in ENVIRONMENT.items():
     os.environ.setdefault(name, value)
 
-artifacts = Artifacts(root=os.environ.get("FINETUNING_ARTIFACTS", str(ROOT / "artifacts")))
+artifacts = Artifacts(
+    root=os.environ.get("FINETUNING_ARTIFACTS", str(ROOT / "artifacts")),
+    cache=os.environ.get("FINETUNING_ARTIFACTS_CACHE", str(ROOT / ".cache" / "artifacts")),
+    cache_gb=os.environ.get("FINETUNING_ARTIFACTS_CACHE_GB", "50"),
+)
 
 defs = dg.Definitions(
     assets=[

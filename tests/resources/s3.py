@@ -1,0 +1,107 @@
+"""A real S3 server on loopback for tests, and artifacts on it; each cache is what one machine has."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from resources.artifacts import Plan, fingerprint_of
+from resources.object_store import ObjectStore, object_store
+
+BUCKET = "finetuning-test"
+SECRET = "not-to-be-seen-anywhere"
+# Nothing of the machine's own: neither its credentials nor its role; one try a request, as our own tries are tested.
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": SECRET,
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_MAX_ATTEMPTS": "1",
+}
+
+
+@dataclass
+class S3Server:
+    """Keeps what it holds while it is stopped."""
+
+    port: int = 0
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def start(self) -> None:
+        os.environ["S3_UPLOAD_PART_MIN_SIZE"] = "256"  # 5 MiB otherwise: files that take seconds
+        from moto.moto_server.threaded_moto_server import ThreadedMotoServer
+
+        self.server = ThreadedMotoServer(ip_address="127.0.0.1", port=self.port, verbose=False)
+        self.server.start()
+        self.port = self.server.get_host_and_port()[1]
+        self.environment = {**ENVIRONMENT, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}"}
+
+    def stop(self) -> None:
+        self.server.stop()
+
+
+@contextmanager
+def s3_server() -> Iterator[S3Server]:
+    """A server with one bucket, to which the environment points."""
+    import boto3
+
+    before = dict(os.environ)
+    server = S3Server()
+    server.start()
+    os.environ.update(server.environment)
+    boto3.client("s3").create_bucket(Bucket=BUCKET)
+    try:
+        yield server
+    finally:
+        server.stop()
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A cache, and the address that it belongs to."""
+
+    address: str
+    cache: Path
+    said: list[str] = field(default_factory=list)
+    pauses: tuple[float, ...] = ()
+    gigabytes: str = "1"
+
+    @property
+    def store(self) -> ObjectStore:
+        store = object_store(self.address, str(self.cache), self.gigabytes, self.said.append)
+        return replace(store, objects=replace(store.objects, pauses=self.pauses))
+
+    def plan(self, asset: str = "thing", **changes) -> Plan:
+        record = {"asset": asset, "partition": "tiny", "inputs": {}, "sections": {}, "resolved": {}, **changes}
+        store, fingerprint = self.store, fingerprint_of(record)
+        return Plan(store.cache / asset / "tiny", fingerprint, record, self.said.append, store)
+
+    def uploads(self) -> list[str]:
+        return [line for line in self.said if line.startswith("uploading")]
+
+
+def write_files(folder: Path) -> dict:
+    """Three files, one of them in a folder and one that is sent in parts where these are small."""
+    (folder / "data.txt").write_text("hello")
+    (folder / "more").mkdir()
+    (folder / "more" / "empty").touch()
+    (folder / "weights.bin").write_bytes(bytes(range(250)) * 40)
+    return {"rows": 1}
+
+
+def write_own(folder: Path) -> dict:
+    """Files that no two processes make alike, as a training on other hardware does."""
+    time.sleep(0.2)
+    for name in ("a.bin", "b.bin", "c.bin"):
+        (folder / name).write_bytes(os.urandom(64))
+    return {"process": os.getpid()}
+
+
+def must_not_write(folder: Path) -> dict:
+    raise AssertionError("a complete artifact was written again")

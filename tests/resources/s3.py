@@ -1,17 +1,21 @@
 """A real S3 server on loopback for tests, and artifacts on it; each cache is what one machine has."""
 
+import multiprocessing
 import os
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from resources import multipart
 from resources.artifacts import Plan, fingerprint_of
 from resources.object_store import ObjectStore, object_store
 
 BUCKET = "finetuning-test"
 SECRET = "not-to-be-seen-anywhere"
+SMALL = 2500  # bytes of a part, so that the largest file of `write_files` has four
 # Nothing of the machine's own: neither its credentials nor its role; one try a request, as our own tries are tested.
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -105,3 +109,45 @@ def write_own(folder: Path) -> dict:
 
 def must_not_write(folder: Path) -> dict:
     raise AssertionError("a complete artifact was written again")
+
+
+def start(act: Callable[..., None], *arguments) -> multiprocessing.Process:
+    """A process that does this, which is there at once: it is forked from one that has imported all there is."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.resources.s3", "s3fs"])
+    process = context.Process(target=act, args=(dict(os.environ), *arguments))
+    process.start()
+    return process
+
+
+def obtain_when(environment: dict[str, str], machine: Machine, ready: Path, go: Path) -> None:
+    """Nothing; makes an artifact of its own once `go` is there, and writes down whose it ended with."""
+    os.environ.update(environment)
+    machine.store.objects.read("connected")
+    ready.touch()
+    while not go.exists():
+        time.sleep(0.01)
+    artifact = machine.plan().obtain(write_own)
+    artifact.verify()
+    ready.write_text(str(artifact.summary["process"]))
+
+
+def obtain_until(environment: dict[str, str], machine: Machine, moment: int) -> None:
+    """Nothing; is killed once the server has answered as many requests, or comes to its end before."""
+    import aiobotocore.client
+
+    os.environ.update(environment)
+    multipart.PART_BYTES = SMALL
+    asked, ask = 0, aiobotocore.client.AioBaseClient._make_api_call
+
+    async def counted(self, operation, arguments):
+        nonlocal asked
+        try:
+            return await ask(self, operation, arguments)
+        finally:
+            asked += 1
+            if asked == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    aiobotocore.client.AioBaseClient._make_api_call = counted
+    machine.plan().obtain(write_files)

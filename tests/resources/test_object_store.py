@@ -1,15 +1,15 @@
 """Artifacts on a real S3 server: the guarantees that they have on a disk, and those of the cache."""
 
 import json
-import os
-import subprocess
-import sys
+import signal
+import time
 import uuid
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import boto3
+import dagster as dg
 import fsspec
 import pytest
 
@@ -24,10 +24,21 @@ from resources.artifacts import (
     manifest_of,
     read_artifact,
 )
-from resources.retention import unreferenced
-from tests.resources.s3 import BUCKET, SECRET, Machine, must_not_write, s3_server, write_files, write_own
+from resources.retention import complete, unreferenced
+from tests.resources.s3 import (
+    BUCKET,
+    SECRET,
+    SMALL,
+    Machine,
+    must_not_write,
+    obtain_until,
+    obtain_when,
+    s3_server,
+    start,
+    write_files,
+    write_own,
+)
 
-ROOT = Path(__file__).resolve().parents[2]
 LATER = datetime.now(UTC) + timedelta(days=30)
 
 
@@ -56,7 +67,7 @@ def there(address, tmp_path):
 
 @pytest.fixture
 def small_parts(monkeypatch):
-    monkeypatch.setattr(multipart, "PART_BYTES", 2500)
+    monkeypatch.setattr(multipart, "PART_BYTES", SMALL)
 
 
 def let_go():
@@ -91,6 +102,11 @@ def current(machine):
     return artifacts.current("thing", "tiny", machine.said.append)
 
 
+def written(artifact):
+    """Its manifest as it lies there."""
+    return json.loads((artifact.path / MANIFEST).read_text())
+
+
 def test_an_artifact_is_stored_under_its_names_and_another_machine_takes_it(here, there):
     made = here.plan().obtain(write_files)
     names = sorted(objects(here))
@@ -108,7 +124,7 @@ def test_an_artifact_is_stored_under_its_names_and_another_machine_takes_it(here
     assert (made.reused, taken.reused) == (False, True)
     assert taken.path.is_relative_to(there.cache) and (taken.path / "data.txt").read_text() == "hello"
     assert taken.address == made.address == f"{here.address}/{home}"
-    assert manifest_of(taken) == manifest_of(made)
+    assert written(taken) == written(made)
     taken.verify()
 
 
@@ -149,68 +165,35 @@ def test_without_an_artifact_the_message_names_the_address(here):
         current(here)
 
 
-# A fork for each moment at which a run may be killed: before or after the server did what the n-th request asks for.
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import aiobotocore.client
-from resources import multipart
-from tests.resources.s3 import Machine, write_files
-multipart.PART_BYTES = 2500
-address, root = sys.argv[1], Path(sys.argv[2])
-ask = aiobotocore.client.AioBaseClient._make_api_call
-
-def run(moment):
-    asked = 0
-    async def counted(self, operation, arguments):
-        nonlocal asked
-        asked += 1
-        if asked == moment // 2 + 1 and moment % 2 == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        answer = await ask(self, operation, arguments)
-        if asked == moment // 2 + 1:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return answer
-    aiobotocore.client.AioBaseClient._make_api_call = counted
-    Machine(f"{address}/{moment}", root / str(moment)).plan().obtain(write_files)
-
-moment = 0
-while True:
-    if not os.fork():
-        run(moment)
-        os._exit(0)
-    status = os.waitstatus_to_exitcode(os.wait()[1])
-    assert status in (0, -signal.SIGKILL), status
-    if status == 0:
-        break
-    moment += 1
-print(moment)
-"""
-
-
 def test_a_run_killed_at_any_request_leaves_no_half_artifact_and_the_next_one_goes_on(
     server, address, tmp_path, small_parts
 ):
-    command = [sys.executable, "-c", KILLED, address, str(tmp_path / "killed")]
-    child = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    moments = int(child.stdout)
-    assert moments > 30, "fewer requests than an upload with parts takes"
-    built, whole = 0, 0
-    for moment in range(moments):
-        killed = Machine(f"{address}/{moment}", tmp_path / "killed" / str(moment))
-        other = Machine(killed.address, tmp_path / "other" / str(moment))
-        fingerprint = killed.plan().fingerprint
-        if f"thing/tiny/{fingerprint}/artifact.json" in objects(killed):
-            whole += 1
-            other.plan().obtain(must_not_write).verify()
+    def machine(moment, name):
+        return Machine(f"{address}/{moment}", tmp_path / name / str(moment))
+
+    counts, moment = Counter(), 1
+    while killed_at(moment, killed := machine(moment, "killed")):
+        folder = killed.plan().home / killed.plan().fingerprint
+        if f"thing/tiny/{folder.name}/artifact.json" in objects(killed):
+            counts["stored"] += 1
+            machine(moment, "other").plan().obtain(must_not_write).verify()
         else:
             with pytest.raises(FinetuningError, match="no complete artifact"):
-                current(other)
-            was_made = read_artifact(killed.store.cache / "thing" / "tiny" / fingerprint) is not None
-            built += was_made
-            killed.plan().obtain(must_not_write if was_made else write_files)
-            current(other).verify()
-    assert built > 10 and whole > 2
+                current(machine(moment, "other"))
+            made = read_artifact(folder) is not None
+            counts["made"] += made
+            killed.plan().obtain(must_not_write if made else write_files)
+            current(machine(moment, "other")).verify()
+        moment += 1
+    assert moment > 15 and counts["made"] > 7 and counts["stored"] > 1
+
+
+def killed_at(moment, machine):
+    """Whether a run there was killed; it came to its end otherwise."""
+    process = start(obtain_until, machine, moment)
+    process.join(60)
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode != 0
 
 
 def test_the_parts_of_a_large_file_that_have_arrived_are_not_sent_again(here, small_parts, monkeypatch):
@@ -236,30 +219,17 @@ def test_the_parts_of_a_large_file_that_have_arrived_are_not_sent_again(here, sm
     assert any(content == (artifact.path / "weights.bin").read_bytes() for content in objects(here).values())
 
 
-RIVAL = """
-import sys, time
-from pathlib import Path
-from tests.resources.s3 import Machine, write_own
-machine = Machine(sys.argv[1], Path(sys.argv[2]))
-machine.store.objects.read("warm")
-Path(sys.argv[2] + ".ready").touch()
-while not Path(sys.argv[3]).exists():
-    time.sleep(0.01)
-artifact = machine.plan().obtain(write_own)
-artifact.verify()
-print(artifact.summary["process"])
-"""
-
-
 def test_two_machines_that_make_the_same_at_once_end_with_one_whole_artifact(address, tmp_path, there):
-    names, go = ("one", "two"), tmp_path / "go"
-    commands = [[sys.executable, "-c", RIVAL, address, str(tmp_path / name), str(go)] for name in names]
-    rivals = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for command in commands]
-    while not all((tmp_path / f"{name}.ready").exists() for name in names):
-        assert all(rival.poll() is None for rival in rivals)
+    ready, go = [tmp_path / "one.ready", tmp_path / "two.ready"], tmp_path / "go"
+    rivals = [start(obtain_when, Machine(address, path.with_suffix("")), path, go) for path in ready]
+    while not all(path.exists() for path in ready):
+        assert all(rival.is_alive() for rival in rivals)
+        time.sleep(0.01)
     go.touch()
-    ends = {rival.communicate(timeout=60)[0].strip() for rival in rivals}
-    assert [rival.returncode for rival in rivals] == [0, 0]
+    for rival in rivals:
+        rival.join(60)
+    assert [rival.exitcode for rival in rivals] == [0, 0]
+    ends = {path.read_text() for path in ready}
     assert len(ends) == 1, "the machines went on with different artifacts"
     taken = there.plan().obtain(must_not_write)
     taken.verify()
@@ -274,7 +244,7 @@ def test_who_is_second_goes_on_with_what_the_first_one_stored(here, there):
     second = there.plan().obtain(write_late)
     assert "late" not in second.summary
     second.verify()
-    assert manifest_of(second) == manifest_of(here.plan().obtain(must_not_write))
+    assert written(second) == written(here.plan().obtain(must_not_write))
 
 
 @pytest.mark.parametrize("damage", ["changed", "missing", "manifest"])
@@ -323,7 +293,7 @@ def test_an_artifact_whose_effect_is_gone_is_replaced_for_all_machines(here, the
     again = here.plan().obtain(write_own, still_valid=lambda artifact: False)
     assert not again.reused
     taken = there.plan().obtain(must_not_write)
-    assert manifest_of(taken) == manifest_of(again)
+    assert written(taken) == written(again)
     taken.verify()
 
 
@@ -356,7 +326,7 @@ def test_what_was_made_while_the_server_went_out_is_kept_and_stored_by_the_next_
         ):
             here.plan().obtain(write)
         with pytest.raises(PassingError):
-            current(here)
+            here.store.fetch(here.plan().home / here.plan().fingerprint)
     finally:
         server.start()
     assert here.plan().obtain(must_not_write).reused
@@ -364,12 +334,144 @@ def test_what_was_made_while_the_server_went_out_is_kept_and_stored_by_the_next_
 
 
 def test_an_input_that_can_not_be_fetched_for_a_moment_is_worth_another_try(server, here, monkeypatch):
-    import dagster as dg
-
-    monkeypatch.setattr("resources.objects.PAUSES", ())
-    monkeypatch.setattr("resources.objects.Objects.__dataclass_fields__", {})
     context = dg.build_input_context(asset_key=dg.AssetKey("thing"), partition_key="tiny")
     loader = ArtifactIOManager(artifacts=Artifacts(root=here.address, cache=str(here.cache)))
-    with pytest.raises(dg.Failure) as none:
+    with pytest.raises(dg.Failure, match="no complete artifact") as none:
         loader.load_input(context)
     assert not none.value.allow_retries
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    server.stop()
+    with pytest.raises(dg.Failure, match="can not be reached") as out:
+        loader.load_input(context)
+    server.start()
+    assert out.value.allow_retries
+    made = here.plan().obtain(write_files)
+    assert loader.load_input(context).path == made.path
+
+
+def test_without_the_right_to_write_nothing_is_made(here, there):
+    here.plan().obtain(write_files)
+    deny = {"Effect": "Deny", "Principal": "*", "Action": "s3:PutObject", "Resource": f"arn:aws:s3:::{BUCKET}/*"}
+    s3 = boto3.client("s3")
+    s3.put_bucket_policy(Bucket=BUCKET, Policy=json.dumps({"Version": "2012-10-17", "Statement": [deny]}))
+    try:
+        with pytest.raises(FinetuningError, match=f"{here.address}: refused .*have to allow to list, read, write"):
+            there.plan(sections={"new": 1}).obtain(must_not_write)
+        assert there.plan().obtain(must_not_write).reused, "what is there can be used without that right"
+    finally:
+        s3.delete_bucket_policy(Bucket=BUCKET)
+
+
+def test_without_the_bucket_nothing_is_made(server, tmp_path):
+    nowhere = Machine("s3://finetuning-nowhere/artifacts", tmp_path)
+    with pytest.raises(FinetuningError, match="s3://finetuning-nowhere/artifacts: there is no such bucket"):
+        nowhere.plan().obtain(must_not_write)
+
+
+def test_without_credentials_the_message_says_where_they_are_looked_for(here, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    s3 = fsspec.get_filesystem_class("s3")
+    s3.clear_instance_cache()
+    with pytest.raises(FinetuningError, match=r"refused \(NoCredentialsError.*AWS_ACCESS_KEY_ID .*AWS_PROFILE"):
+        here.plan().obtain(must_not_write)
+    s3.clear_instance_cache()
+
+
+@pytest.mark.parametrize(
+    ("root", "gigabytes", "said"),
+    [
+        ("gs://bucket/name", "50", r"gs://bucket/name needs a package .*gcsfs"),
+        ("foo://bucket/name", "50", "Protocol not known: foo"),
+        ("file:///data", "50", "write the folder as it is"),
+        ("s3://", "50", "write an address such as s3://bucket/name"),
+        ("sftp://me:password@host/name", "50", "write an address such as .* without a password"),
+        ("s3://bucket/name", "much", "FINETUNING_ARTIFACTS_CACHE_GB: 'much' is no number of gigabytes; write 50"),
+    ],
+)
+def test_settings_that_are_none_are_named(root, gigabytes, said, tmp_path):
+    with pytest.raises(FinetuningError, match=said) as error:
+        Artifacts(root=root, cache=str(tmp_path), cache_gb=gigabytes).current("thing", "tiny")
+    assert "me:password" not in str(error.value)
+
+
+def versions(machine) -> set[int]:
+    return {artifact.sections["v"] for artifact in complete(machine.store.cache) if artifact.sections}
+
+
+def test_the_cache_keeps_to_its_limit_and_what_was_used_longest_ago_goes(here):
+    small = replace(here, gigabytes="0.000031")  # three artifacts
+    for version in range(3):
+        small.plan(sections={"v": version}).obtain(write_files)
+    let_go()
+    small.plan(sections={"v": 0}).obtain(must_not_write)
+    small.plan("other", sections={"v": 3}).obtain(write_files)
+    assert versions(small) == {0, 2, 3}
+    small.plan(sections={"v": 1}).obtain(must_not_write).verify()
+    assert versions(small) == {0, 1, 3}, "what a process uses is not removed for what another one needs"
+    let_go()
+
+
+def test_what_is_in_use_stays_in_a_cache_that_is_over_its_limit(here):
+    small = replace(here, gigabytes="0.000011")
+    for version in range(2):
+        small.plan(sections={"v": version}).obtain(write_files)
+    assert versions(small) == {0, 1}
+    assert "over its limit: what it holds is in use, or not stored yet" in small.said[-1]
+    let_go()
+    small.store.trim()
+    assert versions(small) == {1}
+
+
+def test_what_is_not_stored_and_what_a_training_left_stays_in_the_cache(here):
+    artifact = here.plan(sections={"v": 0}).obtain(write_files)
+    checkpoints = checkpoints_of(artifact.path.parent / ".0123456789abcdef.partial" / "artifact")
+    checkpoints.mkdir(parents=True)
+    let_go()
+    delete(here, next(name for name in objects(here) if name.endswith("data.txt")))
+    replace(here, gigabytes="0").store.trim()
+    assert versions(here) == {0}
+    here.plan(sections={"v": 0}).obtain(must_not_write)
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    let_go()
+    replace(here, gigabytes="0").store.trim()
+    assert versions(here) == set() and checkpoints.exists()
+
+
+def loose(machine) -> dict:
+    """What may be removed, by version."""
+    found = unreferenced(*machine.store.inventory(), lambda artifact: False, timedelta(days=7), LATER)
+    return {artifact.sections["v"]: artifact for artifact in found}
+
+
+def test_what_nobody_refers_to_is_removed_from_the_storage_and_the_cache(here, there):
+    for version in range(3):
+        here.plan(sections={"v": version}).obtain(write_files)
+    there.plan(sections={"v": 2}).obtain(must_not_write)
+    found = loose(there)
+    assert found.keys() == {0, 1}, "what this machine does not have in its cache is seen too"
+    assert not here.store.remove(loose(here)[0]), "this process made it, and may still read it"
+    assert there.store.remove(found[0])
+    assert [name for name in objects(here) if f"/{found[0].fingerprint}/" in name] == []
+    assert loose(here).keys() == {0, 1}, "what lies in a cache alone is seen too"
+    let_go()
+    assert all(here.store.remove(artifact) for artifact in loose(here).values())
+    assert versions(here) == {2} and current(there).sections == {"v": 2}
+    let_go()
+
+
+def test_what_came_into_force_again_meanwhile_is_not_removed(here, there):
+    old = here.plan(sections={"v": 0}).obtain(write_files)
+    here.plan(sections={"v": 1}).obtain(write_files)
+    let_go()
+    found = loose(here)[0]
+    there.plan(sections={"v": 0}).obtain(must_not_write)
+    assert not here.store.remove(found)
+    assert current(here).fingerprint == old.fingerprint
+
+
+def test_a_removal_that_was_killed_leaves_nothing_that_counts_as_whole(here, there):
+    artifact = here.plan(sections={"v": 0}).obtain(write_files)
+    delete(here, f"thing/tiny/{artifact.fingerprint}/artifact.json")
+    with pytest.raises(FinetuningError, match="no complete artifact"):
+        current(there)

@@ -45,9 +45,7 @@ def prune_artifacts(context: dg.OpExecutionContext, config: Pruning, artifacts: 
     context.add_output_metadata({"artifacts": dg.MetadataValue.md(table), "mb": gone, "dry_run": config.dry_run})
 
 
-def pruned(
-    found: list[Artifact], take_away: Callable[[Artifact], bool], dry_run: bool
-) -> Iterator[dict[str, Any]]:
+def pruned(found: list[Artifact], take_away: Callable[[Artifact], bool], dry_run: bool) -> Iterator[dict[str, Any]]:
     """A row of the table for each artifact, once it is gone or is seen to be in use."""
     for artifact in found:
         yield {

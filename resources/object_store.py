@@ -124,6 +124,7 @@ class ObjectStore:
             return None
         artifact = cached(folder, manifest)
         if artifact is None:
+            folder.parent.mkdir(parents=True, exist_ok=True)
             with locked(folder.parent / ".download.lock", self.log):
                 artifact = cached(folder, manifest) or self._download(folder, manifest)
         with suppress(FileNotFoundError):  # taken away this moment, which whoever holds it next will see

@@ -219,6 +219,45 @@ def test_the_parts_of_a_large_file_that_have_arrived_are_not_sent_again(here, sm
     assert any(content == (artifact.path / "weights.bin").read_bytes() for content in objects(here).values())
 
 
+def test_an_upload_that_another_machine_ended_first_has_arrived(here, there, small_parts, monkeypatch):
+    from aiobotocore.client import AioBaseClient
+
+    ask = AioBaseClient._make_api_call
+
+    async def twice(self, operation, arguments):
+        if operation == "CompleteMultipartUpload":
+            await ask(self, operation, arguments)
+        return await ask(self, operation, arguments)
+
+    monkeypatch.setattr(AioBaseClient, "_make_api_call", twice)
+    here.plan().obtain(write_files)
+    current(there).verify()
+
+
+def test_a_download_that_was_cut_off_is_no_artifact_and_the_next_one_goes_on(here, there, monkeypatch):
+    from aiobotocore.client import AioBaseClient
+
+    made = here.plan().obtain(write_files)
+    fetched, ask = [], AioBaseClient._make_api_call
+
+    async def watched(self, operation, arguments):
+        if operation == "GetObject" and not arguments["Key"].endswith(".json"):
+            fetched.append(arguments["Key"].rpartition("/")[2])
+            if fetched == ["data.txt", "empty"]:
+                raise PermissionError("no more")
+        return await ask(self, operation, arguments)
+
+    monkeypatch.setattr(AioBaseClient, "_make_api_call", watched)
+    home = there.plan().home
+    with pytest.raises(FinetuningError, match="no more"):
+        current(there)
+    assert not (home / made.fingerprint).exists() and complete(there.store.cache) == []
+    (home / ".0123456789abcdef.download").mkdir()
+    current(there).verify()
+    assert fetched == ["data.txt", "empty", "empty", "weights.bin"]
+    assert list(home.glob(".*.download")) == []
+
+
 def test_two_machines_that_make_the_same_at_once_end_with_one_whole_artifact(address, tmp_path, there):
     ready, go = [tmp_path / "one.ready", tmp_path / "two.ready"], tmp_path / "go"
     rivals = [start(obtain_when, Machine(address, path.with_suffix("")), path, go) for path in ready]
@@ -290,8 +329,8 @@ def test_what_was_changed_on_the_disk_before_it_was_sent_is_not_stored(here):
 
 def test_an_artifact_whose_effect_is_gone_is_replaced_for_all_machines(here, there):
     there.plan().obtain(write_own)
-    again = here.plan().obtain(write_own, still_valid=lambda artifact: False)
-    assert not again.reused
+    again = here.plan().obtain(write_files, still_valid=lambda artifact: False)
+    assert not again.reused and again.summary == {"rows": 1}
     taken = there.plan().obtain(must_not_write)
     assert written(taken) == written(again)
     taken.verify()
@@ -399,17 +438,18 @@ def versions(machine) -> set[int]:
     return {artifact.sections["v"] for artifact in complete(machine.store.cache) if artifact.sections}
 
 
-def test_the_cache_keeps_to_its_limit_and_what_was_used_longest_ago_goes(here):
+@pytest.mark.parametrize("order", [(2, 0, 3, 1), (1, 3, 0, 2)])
+def test_the_cache_keeps_to_its_limit_and_what_was_used_longest_ago_goes(here, order):
+    for version in range(4):
+        here.plan(sections={"v": version}).obtain(write_files)
+    for version in order:
+        here.plan(sections={"v": version}).obtain(must_not_write)
+    let_go()
     small = replace(here, gigabytes="0.000031")  # three artifacts
-    for version in range(3):
-        small.plan(sections={"v": version}).obtain(write_files)
-    let_go()
-    small.plan(sections={"v": 0}).obtain(must_not_write)
-    small.plan("other", sections={"v": 3}).obtain(write_files)
-    assert versions(small) == {0, 2, 3}
-    small.plan(sections={"v": 1}).obtain(must_not_write).verify()
-    assert versions(small) == {0, 1, 3}, "what a process uses is not removed for what another one needs"
-    let_go()
+    small.plan("other", sections={"v": 4}).obtain(write_files)
+    assert versions(small) == {*order[2:], 4}
+    small.plan(sections={"v": order[0]}).obtain(must_not_write).verify()
+    assert versions(small) == {order[0], order[3], 4}
 
 
 def test_what_is_in_use_stays_in_a_cache_that_is_over_its_limit(here):

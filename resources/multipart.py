@@ -25,10 +25,21 @@ def send_in_parts(files: Any, path: Path, name: str) -> None:
         files: an `s3fs.S3FileSystem`.
     """
     bucket, key, _ = files.split_path(name)
-    size = path.stat().st_size
-    length = max(PART_BYTES, -(-size // MOST_PARTS))
     place = {"Bucket": bucket, "Key": key}
     place["UploadId"] = begun(files, bucket, key) or files.call_s3("create_multipart_upload", **place)["UploadId"]
+    try:
+        parts = send_missing(files, path, place)
+        files.call_s3("complete_multipart_upload", **place, MultipartUpload={"Parts": parts})
+    except FileNotFoundError:
+        # Another machine that sends the same went on with the same upload, and has ended it.
+        if files.info(name, refresh=True)["size"] != path.stat().st_size:
+            raise
+
+
+def send_missing(files: Any, path: Path, place: dict[str, str]) -> list[dict[str, Any]]:
+    """Number and tag of each part, all of which have arrived."""
+    size = path.stat().st_size
+    length = max(PART_BYTES, -(-size // MOST_PARTS))
     there = {part["PartNumber"]: part for part in parts_of(files, place)}
 
     def send(number: int) -> dict[str, Any]:
@@ -40,14 +51,8 @@ def send_in_parts(files: Any, path: Path, name: str) -> None:
                 tag = files.call_s3("upload_part", **place, PartNumber=number, Body=file.read(length))["ETag"]
         return {"PartNumber": number, "ETag": tag}
 
-    try:
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            parts = list(pool.map(send, range(1, -(-size // length) + 1)))
-        files.call_s3("complete_multipart_upload", **place, MultipartUpload={"Parts": parts})
-    except FileNotFoundError:
-        # Another machine that sends the same went on with the same upload, and has ended it.
-        if files.info(name, refresh=True)["size"] != size:
-            raise
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(send, range(1, -(-size // length) + 1)))
 
 
 def begun(files: Any, bucket: str, key: str) -> str | None:

@@ -3,12 +3,11 @@
 import json
 import re
 
-import boto3
 import pytest
 
 from tests.pipelines.command import IN_PROCESS, World
 from tests.pipelines.main_line import ASSETS, REUSED
-from tests.resources.s3 import BUCKET, SECRET, Machine, s3_server, write_files
+from tests.resources.s3 import BUCKET, SECRET, Machine, client, s3_server, write_files
 
 ROOT = f"s3://{BUCKET}/artifacts"
 
@@ -28,7 +27,7 @@ def world(tmp_path_factory, recipe):
 
 
 def stored() -> set[str]:
-    pages = boto3.client("s3").get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
+    pages = client().get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
     return {found["Key"] for page in pages for found in page.get("Contents", [])}
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 from resources import multipart
@@ -48,20 +49,27 @@ class S3Server:
         self.server.stop()
 
 
+@cache
+def client():
+    """Amazon's own client of the server that runs."""
+    import boto3
+
+    return boto3.client("s3")
+
+
 @contextmanager
 def s3_server() -> Iterator[S3Server]:
     """A server with one bucket, to which the environment points."""
-    import boto3
-
     before = dict(os.environ)
     server = S3Server()
     server.start()
     os.environ.update(server.environment)
-    boto3.client("s3").create_bucket(Bucket=BUCKET)
+    client().create_bucket(Bucket=BUCKET)
     try:
         yield server
     finally:
         server.stop()
+        client.cache_clear()
         os.environ.clear()
         os.environ.update(before)
 

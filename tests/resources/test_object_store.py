@@ -8,7 +8,6 @@ from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-import boto3
 import dagster as dg
 import fsspec
 import pytest
@@ -30,6 +29,7 @@ from tests.resources.s3 import (
     SECRET,
     SMALL,
     Machine,
+    client,
     must_not_write,
     obtain_until,
     obtain_when,
@@ -79,19 +79,19 @@ def let_go():
 def objects(machine) -> dict[str, bytes]:
     """What the bucket holds below the machine's address."""
     prefix = machine.address.removeprefix(f"s3://{BUCKET}/") + "/"
-    s3 = boto3.client("s3")
+    s3 = client()
     names = [found["Key"] for found in s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])]
     return {name.removeprefix(prefix): s3.get_object(Bucket=BUCKET, Key=name)["Body"].read() for name in names}
 
 
 def put(machine, name: str, content: bytes) -> None:
     prefix = machine.address.removeprefix(f"s3://{BUCKET}/")
-    boto3.client("s3").put_object(Bucket=BUCKET, Key=f"{prefix}/{name}", Body=content)
+    client().put_object(Bucket=BUCKET, Key=f"{prefix}/{name}", Body=content)
 
 
 def delete(machine, name: str) -> None:
     prefix = machine.address.removeprefix(f"s3://{BUCKET}/")
-    boto3.client("s3").delete_object(Bucket=BUCKET, Key=f"{prefix}/{name}")
+    client().delete_object(Bucket=BUCKET, Key=f"{prefix}/{name}")
 
 
 def current(machine):
@@ -222,15 +222,23 @@ def test_the_parts_of_a_large_file_that_have_arrived_are_not_sent_again(here, sm
 def test_an_upload_that_another_machine_ended_first_has_arrived(here, there, small_parts, monkeypatch):
     from aiobotocore.client import AioBaseClient
 
-    ask = AioBaseClient._make_api_call
+    parts, uploads, ask = [], [], AioBaseClient._make_api_call
 
-    async def twice(self, operation, arguments):
-        if operation == "CompleteMultipartUpload":
-            await ask(self, operation, arguments)
+    async def watched(self, operation, arguments):
+        if operation == "CompleteMultipartUpload" and not uploads:
+            uploads.append(arguments)
+            raise PermissionError("no more")
+        if operation == "ListParts" and uploads:
+            await ask(self, "CompleteMultipartUpload", uploads[0])
+        if operation == "UploadPart":
+            parts.append(arguments["PartNumber"])
         return await ask(self, operation, arguments)
 
-    monkeypatch.setattr(AioBaseClient, "_make_api_call", twice)
-    here.plan().obtain(write_files)
+    monkeypatch.setattr(AioBaseClient, "_make_api_call", watched)
+    with pytest.raises(FinetuningError, match="no more"):
+        here.plan().obtain(write_files)
+    here.plan().obtain(must_not_write)
+    assert sorted(parts) == [1, 2, 3, 4]
     current(there).verify()
 
 
@@ -391,7 +399,7 @@ def test_an_input_that_can_not_be_fetched_for_a_moment_is_worth_another_try(serv
 def test_without_the_right_to_write_nothing_is_made(here, there):
     here.plan().obtain(write_files)
     deny = {"Effect": "Deny", "Principal": "*", "Action": "s3:PutObject", "Resource": f"arn:aws:s3:::{BUCKET}/*"}
-    s3 = boto3.client("s3")
+    s3 = client()
     s3.put_bucket_policy(Bucket=BUCKET, Policy=json.dumps({"Version": "2012-10-17", "Statement": [deny]}))
     try:
         with pytest.raises(FinetuningError, match=f"{here.address}: refused .*have to allow to list, read, write"):

@@ -206,7 +206,10 @@ class ObjectStore:
 
     def has(self, artifact: Artifact) -> bool:
         """Whether this very artifact is stored, with all of its files."""
-        if self.manifest(artifact.path) != manifest_of(artifact):
+        try:
+            if self.manifest(artifact.path) != manifest_of(artifact):
+                return False
+        except DamagedArtifact:
             return False
         there = self.objects.sizes(f"{self._name(artifact.path)}/{fingerprint_of(artifact.files)}")
         return artifact.files.keys() <= there.keys() and artifact.bytes == sum(there[name] for name in artifact.files)
@@ -230,24 +233,27 @@ class ObjectStore:
     def inventory(self) -> tuple[list[Artifact], list[Key]]:
         """All complete artifacts that are stored, or lie here alone; and what the `current.json` of each home names."""
         sizes = self.objects.sizes()
-        stored = [artifact for artifact in self._stored(sizes) if artifact]
+        stored = list(self._stored(sizes))
         keys = {(artifact.asset, artifact.fingerprint) for artifact in stored}
         here = [artifact for artifact in complete(self.cache) if (artifact.asset, artifact.fingerprint) not in keys]
         homes = [self.cache / name for name in sizes if PurePosixPath(name).match(f"*/*/{CURRENT}")]
         named = ((path.parent.parent.name, self.named_in(path.parent)) for path in homes)
         return stored + here, [(asset, fingerprint) for asset, fingerprint in named if fingerprint]
 
-    def _stored(self, sizes: dict[str, int]) -> Iterator[Artifact | None]:
-        for name in sizes:
-            path = PurePosixPath(name)
+    def _stored(self, sizes: dict[str, int]) -> Iterator[Artifact]:
+        """The artifacts whose manifest and files are among these objects."""
+        for path in (PurePosixPath(name) for name in sizes):
             if path.name != MANIFEST or len(path.parts) != 4:
                 continue
             folder = self.cache / path.parent
             with suppress(DamagedArtifact):
-                artifact = Artifact(**(self.manifest(folder) or {}), path=folder, address=self.address_of(folder))
-                content = f"{path.parent}/{fingerprint_of(artifact.files)}"
-                found = sum(sizes.get(f"{content}/{file}", 0) for file in artifact.files)
-                yield artifact if found == artifact.bytes else None
+                manifest = self.manifest(folder)
+                if manifest is None:  # removed this moment
+                    continue
+                artifact = Artifact(**manifest, path=folder, address=self.address_of(folder))
+                content = path.parent / fingerprint_of(artifact.files)
+                if sum(sizes.get(f"{content}/{file}", 0) for file in artifact.files) == artifact.bytes:
+                    yield artifact
 
     def remove(self, artifact: Artifact) -> bool:
         """Whether the artifact is gone now, stored and here: not while a process of this machine uses it.

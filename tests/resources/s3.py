@@ -141,7 +141,7 @@ def obtain_when(environment: dict[str, str], machine: Machine, ready: Path, go: 
 
 
 def obtain_until(environment: dict[str, str], machine: Machine, moment: int) -> None:
-    """Nothing; is killed once the server has answered as many requests, or comes to its end before."""
+    """Nothing; is killed once the server has done as many changes, or comes to its end before."""
     import aiobotocore.client
 
     os.environ.update(environment)
@@ -153,7 +153,7 @@ def obtain_until(environment: dict[str, str], machine: Machine, moment: int) -> 
         try:
             return await ask(self, operation, arguments)
         finally:
-            asked += 1
+            asked += not operation.startswith(("Get", "Head", "List"))
             if asked == moment:
                 os.kill(os.getpid(), signal.SIGKILL)
 

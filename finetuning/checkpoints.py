@@ -66,7 +66,8 @@ def _full(folder: Path, needed: int) -> InfrastructureError:
     free = shutil.disk_usage(folder).free
     return InfrastructureError(
         f"{folder}: the disk is full: checkpoints need {-(-needed // MIB):,} MiB, and {free // MIB:,} MiB are free. "
-        "Make room, or set FINETUNING_ARTIFACTS to a folder on another disk; training goes on from the last checkpoint."
+        "Make room, or set FINETUNING_ARTIFACTS (FINETUNING_ARTIFACTS_CACHE, where that is an address) to a folder on "
+        "another disk; training goes on from the last checkpoint."
     )
 
 

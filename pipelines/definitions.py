@@ -42,8 +42,14 @@ ENVIRONMENT = {
 for name, value in ENVIRONMENT.items():
     os.environ.setdefault(name, value)
 
-root = os.environ.get("FINETUNING_ARTIFACTS", str(ROOT / "artifacts"))
-artifacts = Artifacts(root=f"{root}/smoke" if is_smoke() else root, smoke=is_smoke())
+# Smoke runs have a store of their own, and a cache.
+below = "/smoke" if is_smoke() else ""
+artifacts = Artifacts(
+    root=os.environ.get("FINETUNING_ARTIFACTS", str(ROOT / "artifacts")) + below,
+    cache=os.environ.get("FINETUNING_ARTIFACTS_CACHE", str(ROOT / ".cache" / "artifacts")) + below,
+    cache_gb=os.environ.get("FINETUNING_ARTIFACTS_CACHE_GB", "50"),
+    smoke=is_smoke(),
+)
 
 assets = [
     raw_dataset,

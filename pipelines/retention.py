@@ -3,8 +3,10 @@
 dg launch --job prune --config-json '{"ops": {"prune_artifacts": {"config": {"dry_run": false}}}}'
 """
 
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pandas as pd
@@ -13,7 +15,7 @@ from pydantic import Field
 from assets.mistakes import explained
 from resources.artifacts import Artifact, Artifacts
 from resources.hub import Hub, HubConnection
-from resources.retention import remove, unreferenced
+from resources.retention import inventory, remove, unreferenced
 from resources.versions import tags_of
 
 MB = 1e6
@@ -29,26 +31,31 @@ class Pruning(dg.Config):
 @dg.op
 def prune_artifacts(context: dg.OpExecutionContext, config: Pruning, artifacts: Artifacts, hub: Hub) -> None:
     """Nothing; the step's metadata has each artifact that went, or that would have gone."""
-    with explained(), hub.connect(log=context.log.warning, api_only=True) as connection:
-        published = Published(connection)
-        found = unreferenced(Path(artifacts.root).absolute(), published, timedelta(days=config.older_than_days))
-    rows = [
-        {
-            "asset": artifact.asset,
-            "partition": artifact.partition,
-            "fingerprint": artifact.fingerprint,
-            "created": artifact.created,
-            "MB": round(artifact.bytes / MB, 1),
-            "what": "would be removed" if config.dry_run else "removed" if remove(artifact) else "in use",
-        }
-        for artifact in found
-    ]
+    with explained():
+        remote = artifacts.remote(context.log.info)
+        with hub.connect(log=context.log.warning, api_only=True) as connection:
+            there = remote.inventory() if remote else inventory(Path(artifacts.root).absolute())
+            found = unreferenced(*there, Published(connection), timedelta(days=config.older_than_days))
+        rows = list(pruned(found, remote.remove if remote else remove, config.dry_run))
     for row in rows:
         context.log.info("{asset} {partition} {fingerprint} ({MB} MB, {created}): {what}".format(**row))
     gone = sum(row["MB"] for row in rows if row["what"] != "in use")
     context.log.info(f"{len(rows)} artifacts, {gone:.1f} MB" + (": a dry run, nothing was removed" * config.dry_run))
     table = pd.DataFrame(rows).to_markdown(index=False) if rows else "Every artifact is referred to."
     context.add_output_metadata({"artifacts": dg.MetadataValue.md(table), "mb": gone, "dry_run": config.dry_run})
+
+
+def pruned(found: list[Artifact], take_away: Callable[[Artifact], bool], dry_run: bool) -> Iterator[dict[str, Any]]:
+    """A row of the table for each artifact, once it is gone or is seen to be in use."""
+    for artifact in found:
+        yield {
+            "asset": artifact.asset,
+            "partition": artifact.partition,
+            "fingerprint": artifact.fingerprint,
+            "created": artifact.created,
+            "MB": round(artifact.bytes / MB, 1),
+            "what": "would be removed" if dry_run else "removed" if take_away(artifact) else "in use",
+        }
 
 
 class Published:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import time
@@ -12,13 +13,18 @@ from datetime import UTC, datetime
 from fcntl import LOCK_SH, flock
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import dagster as dg
 from filelock import FileLock, Timeout
 
-from finetuning.errors import KIND, FinetuningError, InfrastructureError
+from finetuning.errors import KIND, FinetuningError, InfrastructureError, PassingError
 
+if TYPE_CHECKING:
+    from resources.object_store import ObjectStore
+
+Log = Callable[[str], None]
+LOG = logging.getLogger(__name__).info
 MANIFEST = "artifact.json"
 # In the folder where an artifact is made: the artifact, what a failure leaves for the next attempt, what it is made of.
 DRAFT, CHECKPOINTS, RECORD = "artifact", "checkpoints", "plan.json"
@@ -60,6 +66,8 @@ class Artifact:
     smoke: bool = False
     """Whether a smoke run made it, so that it proves nothing."""
     reused: bool = field(default=False, compare=False)
+    address: str = field(default="", compare=False)
+    """Where it is stored, if that is not `path`."""
 
     def metadata(self) -> dict[str, Any]:
         """What every materialization shows: `fingerprint`, `reused`, `seconds` (spent this time), `path`."""
@@ -67,7 +75,7 @@ class Artifact:
             "fingerprint": self.fingerprint,
             "reused": self.reused,
             "seconds": round(self.seconds, 2),
-            "path": dg.MetadataValue.path(str(self.path)),
+            "path": dg.MetadataValue.path(self.address or str(self.path)),
             **({"smoke": True} if self.smoke else {}),
         }
 
@@ -142,6 +150,11 @@ def read_artifact(folder: Path) -> Artifact | None:
     return artifact if size == artifact.bytes else None
 
 
+def manifest_of(artifact: Artifact) -> dict[str, Any]:
+    """What `artifact.json` says: all but where it lies and how it was come by."""
+    return {key: value for key, value in asdict(artifact).items() if key not in ("path", "reused", "address")}
+
+
 def named_in(home: Path) -> str | None:
     """The fingerprint of the artifact in force in `home`, if there is one."""
     try:
@@ -172,29 +185,50 @@ def sync(*paths: Path) -> None:
 
 
 class Artifacts(dg.ConfigurableResource):
-    """The store: `<root>/<asset>/<partition>/<fingerprint>/`, and `current.json` that names the one in force."""
+    """The store: `<root>/<asset>/<partition>/<fingerprint>/`, and `current.json` that names the one in force.
+
+    Where `root` is an address, such as s3://bucket/name, the artifacts are there, and those that are used lie below
+    `cache` too, in as many gigabytes as `cache_gb` says.
+    """
 
     root: str = "artifacts"
+    cache: str = ".cache/artifacts"
+    cache_gb: str = "50"
     smoke: bool = False
     """Whether these are the artifacts of smoke runs, which have a root of their own."""
 
-    def home(self, asset: str, partition: str) -> Path:
-        """The folder of one asset's artifacts for one partition."""
-        return Path(self.root).absolute() / asset / partition
+    def remote(self, log: Log = LOG) -> "ObjectStore | None":
+        """The artifacts on object storage; None where they are on this machine's disk.
 
-    def current(self, asset: str, partition: str) -> Artifact:
+        Raises:
+            FinetuningError: the address, or the limit of the cache, is none.
+        """
+        if "://" not in self.root:
+            return None
+        from resources.object_store import object_store
+
+        return object_store(self.root, self.cache, self.cache_gb, log)
+
+    def home(self, asset: str, partition: str) -> Path:
+        """The folder of one asset's artifacts for one partition, on this machine."""
+        remote = self.remote()
+        return (remote.cache if remote else Path(self.root).absolute()) / asset / partition
+
+    def current(self, asset: str, partition: str, log: Log = LOG) -> Artifact:
         """The artifact in force.
 
         Raises:
             FinetuningError: none is there yet, what `current.json` names is not complete, or a smoke run made it and
                 this is none, or the other way round.
         """
-        home = self.home(asset, partition)
-        fingerprint = named_in(home)
-        artifact = read_artifact(home / fingerprint) if fingerprint else None
+        home, remote = self.home(asset, partition), self.remote(log)
+        fingerprint = remote.named_in(home) if remote else named_in(home)
+        read = remote.fetch if remote else read_artifact
+        artifact = read(home / fingerprint) if fingerprint else None
         if artifact is None:
             raise FinetuningError(
-                f"{home}: no complete artifact of {asset} for {partition}. Materialize it first: "
+                f"{remote.address_of(home) if remote else home}: no complete artifact of {asset} for {partition}. "
+                f"Materialize it first: "
                 f"dagster asset materialize --select {asset} --partition {partition} -m pipelines.definitions"
             )
         if artifact.smoke != self.smoke:
@@ -205,16 +239,16 @@ class Artifacts(dg.ConfigurableResource):
             )
         return artifact
 
-    def held(self, asset: str, partition: str) -> Artifact:
+    def held(self, asset: str, partition: str, log: Log = LOG) -> Artifact:
         """The artifact in force, which nobody removes before this process ends.
 
         Raises:
             FinetuningError: none is there.
         """
         while True:
-            artifact = self.current(asset, partition)
-            # It may have been removed before it was held.
-            if hold(artifact.path) and named_in(artifact.path.parent) == artifact.fingerprint:
+            artifact = self.current(asset, partition, log)
+            # It may have been removed before it was held. One that is stored elsewhere too may go out of force there.
+            if hold(artifact.path) and (artifact.address or named_in(artifact.path.parent) == artifact.fingerprint):
                 return artifact
 
     def plan(
@@ -249,6 +283,7 @@ class Artifacts(dg.ConfigurableResource):
             fingerprint=fingerprint_of({**record, "code_version": code_version}),
             record={**record, "partition": partition},
             log=context.log.info,
+            remote=self.remote(context.log.info),
         )
 
 
@@ -260,6 +295,7 @@ class Plan:
     fingerprint: str
     record: dict[str, Any]
     log: Callable[[str], None]
+    remote: "ObjectStore | None" = None
 
     def obtain(
         self,
@@ -274,18 +310,42 @@ class Plan:
         """
         started = time.monotonic()
         self.home.mkdir(parents=True, exist_ok=True)
+        folder = self.home / self.fingerprint
         with locked(self.home / ".lock", self.log):
-            artifact = read_artifact(self.home / self.fingerprint)
+            artifact = self.remote.obtainable(folder) if self.remote else read_artifact(folder)
             reused = artifact is not None and still_valid(artifact)
             record = {**self.record, "fingerprint": self.fingerprint}
             for line in clear(self.home, record, finished=reused):
                 self.log(line)
             if artifact is None or not reused:
-                artifact = build(self.home, record, write)
-            write_json(self.home / CURRENT, {"fingerprint": self.fingerprint})
+                artifact = self._made(record, write, instead=artifact is not None)
+            artifact = self._put_in_force(artifact)
             hold(artifact.path)
-        self.log(f"{artifact.asset} {self.fingerprint}: {'reused' if reused else 'written'}, {artifact.path}")
+        self.log(
+            f"{artifact.asset} {self.fingerprint}: {'reused' if reused else 'written'}, "
+            + (f"{artifact.address} (here: {artifact.path})" if artifact.address else str(artifact.path))
+        )
+        if self.remote:
+            self.remote.trim()
         return replace(artifact, reused=reused, seconds=time.monotonic() - started)
+
+    def _made(self, record: dict[str, Any], write: Callable[[Path], dict[str, Any]], instead: bool = False) -> Artifact:
+        """The artifact that `write` made, here; what it was made instead of no longer counts as stored."""
+        if self.remote:
+            self.remote.objects.require_writable()  # a training is not to end with nowhere to go
+        artifact = build(self.home, record, write)
+        if self.remote and instead:
+            self.remote.withdraw(artifact.path)
+        return artifact
+
+    def _put_in_force(self, artifact: Artifact) -> Artifact:
+        """The artifact in force: that one, or another machine's that was made at the same time and stored first."""
+        if self.remote:
+            artifact = self.remote.store(artifact)
+            self.remote.put_in_force(artifact)
+        else:
+            write_json(self.home / CURRENT, {"fingerprint": self.fingerprint})
+        return artifact
 
 
 @contextmanager
@@ -324,8 +384,7 @@ def build(home: Path, record: dict[str, Any], write: Callable[[Path], dict[str, 
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         sync(*partial.rglob("*"))
-        manifest = {key: value for key, value in asdict(artifact).items() if key not in ("path", "reused")}
-        write_json(partial / MANIFEST, manifest)
+        write_json(partial / MANIFEST, manifest_of(artifact))
         sync(partial)
     except BaseException:
         shutil.rmtree(partial if checkpoints_of(partial).exists() else workshop, ignore_errors=True)
@@ -423,6 +482,7 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
             dagster.Failure: there is none.
         """
         try:
-            return self.artifacts.held(context.asset_key.path[-1], context.partition_key)
+            return self.artifacts.held(context.asset_key.path[-1], context.partition_key, context.log.info)
         except FinetuningError as error:
-            raise dg.Failure(str(error), metadata={KIND: error.kind}, allow_retries=False) from None
+            passes = isinstance(error, PassingError)
+            raise dg.Failure(str(error), metadata={KIND: error.kind}, allow_retries=passes) from None

@@ -1,7 +1,8 @@
 """Which artifacts nobody refers to any more, and their removal, beside runs that go on.
 
->>> for artifact in unreferenced(Path("artifacts"), is_published=lambda artifact: False, older_than=timedelta(days=7)):
-...     remove(artifact)
+>>> there = inventory(Path("artifacts"))
+>>> found = unreferenced(*there, is_published=lambda artifact: False, older_than=timedelta(days=7))
+>>> gone = [artifact for artifact in found if remove(artifact)]
 """
 
 import fcntl
@@ -23,24 +24,33 @@ PUBLISHED = {"published_repo", "published_merged_repo"}
 Key = tuple[str, str]
 
 
-def unreferenced(
-    root: Path, is_published: Callable[[Artifact], bool], older_than: timedelta, now: datetime | None = None
-) -> list[Artifact]:
-    """The complete artifacts below `root` that may go, the oldest first.
+def inventory(root: Path) -> tuple[list[Artifact], list[Key]]:
+    """All complete artifacts below `root`, and what the `current.json` of each home names."""
+    return list(complete(root)), in_force(root)
 
-    Those stay that a `current.json` names, those that were published and still are, all that these were made from, and
-    those that are younger.
+
+def unreferenced(
+    found: Iterable[Artifact],
+    named: Iterable[Key],
+    is_published: Callable[[Artifact], bool],
+    older_than: timedelta,
+    now: datetime | None = None,
+) -> list[Artifact]:
+    """The artifacts that may go of those that were `found`, the oldest first.
+
+    Those stay that are `named` as in force, but for answers, which are kept for what they are about; those that were
+    published and still are, all that these were made from, and those that are younger.
     """
-    there = {(artifact.asset, artifact.fingerprint): artifact for artifact in complete(root)}
+    there = {(artifact.asset, artifact.fingerprint): artifact for artifact in found}
     published = [key for key, artifact in there.items() if key[0] in PUBLISHED and is_published(artifact)]
-    kept = lineage(there, [*in_force(root), *published])
+    kept = lineage(there, [*(key for key in named if key[0] not in ANSWERS), *published])
     before = (now or datetime.now(UTC)) - older_than
-    found = [
+    loose = [
         artifact
         for key, artifact in there.items()
         if key not in kept and not answers_of_kept(artifact, kept) and datetime.fromisoformat(artifact.created) < before
     ]
-    return sorted(found, key=lambda artifact: artifact.created)
+    return sorted(loose, key=lambda artifact: artifact.created)
 
 
 def complete(root: Path) -> Iterable[Artifact]:
@@ -50,9 +60,9 @@ def complete(root: Path) -> Iterable[Artifact]:
 
 
 def in_force(root: Path) -> list[Key]:
-    """What each `current.json` names; of answers none, which are kept for what they are about."""
+    """What each `current.json` names."""
     homes = (path.parent for path in sorted(root.glob("*/*/current.json")))
-    found = ((home.parent.name, named_in(home)) for home in homes if home.parent.name not in ANSWERS)
+    found = ((home.parent.name, named_in(home)) for home in homes)
     return [(asset, fingerprint) for asset, fingerprint in found if fingerprint]
 
 
@@ -78,14 +88,19 @@ def remove(artifact: Artifact) -> bool:
     A process that dies here leaves nothing that could be taken for an artifact.
     """
     home = artifact.path.parent
-    with idle_home(home) as mine, (artifact.path / MANIFEST).open("rb") as manifest:
-        if not mine or named_in(home) == artifact.fingerprint:  # it may have come into force a moment ago
-            return False
-        try:
+    with idle_home(home) as mine:
+        # It may have come into force a moment ago.
+        return mine and named_in(home) != artifact.fingerprint and bury(artifact.path)
+
+
+def bury(folder: Path) -> bool:
+    """Whether the artifact's folder is gone now, which no process uses; the caller holds the lock of its home."""
+    grave = folder.with_name(f".{folder.name}.removed.partial")  # the next run clears it away if this one dies
+    try:
+        with (folder / MANIFEST).open("rb") as manifest:
             fcntl.flock(manifest, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        grave = home / f".{artifact.fingerprint}.removed.partial"  # the next run clears it away if this one dies
-        artifact.path.rename(grave)
+            folder.rename(grave)
+    except OSError:  # used, or gone already
+        return False
     shutil.rmtree(grave, ignore_errors=True)  # who makes an artifact here next clears it away as well
     return True

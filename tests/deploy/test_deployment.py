@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.deploy.conftest import SECRETS
-from tests.deploy.deployment import COMPOSE, ROOT, selector, wait_for
+from tests.deploy.deployment import COMPOSE, ROOT, commands, selector, wait_for
+from tests.deploy.postgres import postgres
 from tests.pipelines.token_search import forms, places
 
 RUNS = int(os.environ.get("FINETUNING_RUNS", "12"))
@@ -14,18 +15,23 @@ SHOWN = """
 query ($repository: RepositorySelector!) {
   instance { info runLauncher { name } daemonHealth { allDaemonStatuses { daemonType healthy } } }
   workspaceOrError { ... on Workspace { locationEntries { name displayMetadata { key value } } } }
-  allTopLevelResourceDetailsOrError(selector: $repository) {
+  allTopLevelResourceDetailsOrError(repositorySelector: $repository) {
     ... on ResourceDetailsList { results {
       name configuredValues { key value type } configFields { name description defaultValueAsJson }
     } }
   }
-  utilizedEnvVarsOrError(selector: $repository) { ... on EnvVarWithConsumersList { results { envVarName } } }
+  utilizedEnvVarsOrError(repositorySelector: $repository) { ... on EnvVarWithConsumersList { results { envVarName } } }
   runsOrError { ... on Runs { results {
     runConfigYaml tags { key value }
     eventConnection { events { ... on MessageEvent { message } } }
   } } }
 }
 """
+RELOAD = """
+mutation ($location: String!) { reloadRepositoryLocation(repositoryLocationName: $location) { __typename } }
+"""
+PARTITIONS = '{ assetNodes(assetKeys: [{path: ["raw_dataset"]}]) { partitionKeys } }'
+MATERIALIZE = ["dagster", "asset", "materialize", "-m", "pipelines.definitions"]
 REPOSITORY = {"repositoryLocationName": "pipelines.definitions", "repositoryName": "__repository__"}
 
 
@@ -100,6 +106,20 @@ def test_a_run_that_was_lost_with_its_code_location_is_started_again(deployment)
     assert deployment.finished(second["runId"])["status"] == "SUCCESS"
 
 
+def test_a_new_recipe_is_a_partition_after_a_reload_and_a_run_at_work_goes_on(deployment):
+    file = deployment.root / "after the reload"
+    launched = deployment.launch(idle("waits", "reload", file=str(file)))["run"]["runId"]
+    wait_for(lambda: deployment.run(launched)["status"] == "STARTED")
+    tiny = deployment.root / "recipes" / "tiny.yaml"
+    tiny.with_name("new.yaml").write_text(tiny.read_text())
+    for location in ("pipelines.definitions", "idle"):
+        deployment.ask(RELOAD, location=location)
+    keys = deployment.ask(PARTITIONS)["assetNodes"][0]["partitionKeys"]
+    assert {"tiny", "new", "smollm2-135m"} <= set(keys)
+    file.touch()
+    assert deployment.finished(launched)["status"] == "SUCCESS"
+
+
 def test_the_read_only_server_shows_and_starts_nothing(deployment):
     params = idle("no_op", "refused", number=0, file=str(deployment.root / "refused"))
     assert deployment.launch(params, "viewer")["__typename"] == "UnauthorizedError"
@@ -122,3 +142,18 @@ def test_the_hubs_token_is_known_to_the_code_location_alone(deployment):
     knowing = {name for name in COMPOSE["services"] if SECRETS["HF_TOKEN"] in deployment.environment(name).values()}
     assert knowing == {"code"}
     assert not any((ROOT / "deploy" / name).exists() for name in ("storage", "history", ".telemetry"))
+
+
+def test_what_was_backed_up_by_the_guides_commands_comes_back_by_them(deployment, tmp_path):
+    first = rows(deployment)["runId"]
+    deployment.follow(commands("Backup"), tmp_path)
+    deployment.stop()
+    with postgres(SECRETS["DAGSTER_PG_PASSWORD"]) as empty:
+        deployment.move_to(empty)
+        deployment.follow(commands("Restore"), tmp_path)
+        migrate = next(line for line in commands("Upgrade").splitlines() if line.endswith("instance migrate"))
+        deployment.follow(migrate, tmp_path)
+        again = deployment.carry_out([*MATERIALIZE, "--select", "raw_dataset", "--partition", "tiny"], "code")
+        assert again.returncode == 0 and "reused," in again.stdout, again.stdout
+        history = deployment.carry_out(["dagster", "run", "list"], "code").stdout
+        assert first in history and history.count("Run: ") > 1

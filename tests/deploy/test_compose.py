@@ -43,6 +43,10 @@ def test_no_port_is_published_beyond_this_machine_and_the_database_is_published_
     assert "ports" not in COMPOSE["services"]["postgres"]
 
 
+def test_the_ui_of_one_person_listens_to_this_machine_alone():
+    assert "dagster dev -h 127.0.0.1 " in (ROOT / "Makefile").read_text()
+
+
 def test_every_service_has_a_health_check_and_comes_back_after_a_crash():
     for name, service in COMPOSE["services"].items():
         assert {"test", "interval", "timeout", "retries"} <= service["healthcheck"].keys(), name

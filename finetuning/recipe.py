@@ -924,21 +924,23 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _validate(recipes: list[str]) -> int:
     # It is made from this module.
-    from finetuning.benchmark_tasks import require_names
+    from finetuning.recipe_validation import require_named, shared_repos
 
     missing = [folder for folder in folders() if not recipes and not folder.is_dir()]
     wrong = [f"{shown(folder)}: no such folder; see FINETUNING_RECIPES" for folder in missing]
-    names = recipes or list(find())
+    names, right = recipes or list(find()), []
     if not names:
         wrong.append(f"no recipe in {_list(map(shown, folders()))}")
     for name in names:
         try:
             is_file = "/" in name or name.endswith((".yaml", ".yml"))
             recipe = load_file(Path(name)) if is_file else load(name)
-            require_names(recipe.evaluation, recipe.file)
+            require_named(recipe)
+            right.append(recipe)
             print(f"{recipe.name}: right ({recipe.summary})")
         except FinetuningError as error:
             wrong.append(str(error))
+    wrong += shared_repos(right)
     print("".join(f"{message}\n" for message in wrong), end="")
     return 1 if wrong else 0
 

@@ -488,6 +488,26 @@ def test_validate_without_names_checks_every_recipe_and_every_folder(tmp_path, m
     assert f"{tmp_path}/gone: no such folder; see FINETUNING_RECIPES" in capsys.readouterr().out
 
 
+def test_validate_finds_recipes_that_would_publish_over_each_other(tmp_path, monkeypatch, capsys):
+    merged = ROOT / "recipes" / "phi-2.yaml"
+    (tmp_path / "copy.yaml").write_text(merged.read_text())
+    (tmp_path / "other.yaml").write_text(merged.read_text().replace("repo: phi-2-basic-maths", "repo: other"))
+    monkeypatch.setenv("FINETUNING_RECIPES", str(tmp_path))
+    assert recipes.main(["validate"]) == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("copy, phi-2: hub.repo: 'phi-2-basic-maths' is the repo of each")
+
+
+def test_validate_finds_a_chat_template_that_is_no_file(tmp_path, monkeypatch, capsys):
+    text = (ROOT / "recipes" / "phi-2.yaml").read_text()
+    mine = tmp_path / "mine.jinja"
+    (tmp_path / "mine.yaml").write_text(text.replace("chat_template: instruction", f"chat_template: {mine}"))
+    assert recipes.main(["validate", str(tmp_path / "mine.yaml")]) == 1
+    assert f"base_model.chat_template: '{mine}' is no file (looked in " in capsys.readouterr().out
+    mine.write_text("{{ messages }}")
+    assert recipes.main(["validate", str(tmp_path / "mine.yaml")]) == 0
+
+
 def test_an_unknown_command_is_a_usage_error():
     with pytest.raises(SystemExit) as raised:
         recipes.main(["chekc"])
@@ -496,7 +516,7 @@ def test_an_unknown_command_is_a_usage_error():
 
 def test_the_module_imports_no_heavy_library_and_runs_as_a_command():
     heavy = "{'torch', 'transformers', 'trl', 'peft', 'datasets', 'bitsandbytes', 'huggingface_hub', 'dagster'}"
-    code = f"import finetuning.recipe, sys; assert not {heavy} & set(sys.modules)"
+    code = f"import sys, finetuning.recipe as r; r.main(['validate']); assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
     command = [sys.executable, "-m", "finetuning.recipe", "validate", "falcon-7b"]
     environment = {key: value for key, value in os.environ.items() if key != "FINETUNING_RECIPES"}

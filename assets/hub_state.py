@@ -9,7 +9,8 @@ import dagster as dg
 from assets.mistakes import explained
 from assets.partitions import BASE_MODELS, OWNERS
 from finetuning.errors import FinetuningError
-from finetuning.recipe import load
+from finetuning.smoke import load_for_run
+from finetuning.verdict import outcome_of
 from resources.artifacts import Artifacts
 from resources.hub import Hub
 from resources.versions import Head, head_of
@@ -25,8 +26,9 @@ warnings.filterwarnings("ignore", "Function `multi_observable_source_asset` is c
         dg.AssetSpec(
             "hub_state",
             deps=["published_repo"],
-            group_name="proof",
+            group_name="publication",
             kinds={"huggingface"},
+            tags={"hub": "read"},
             owners=OWNERS,
             partitions_def=BASE_MODELS,
             description="What the repo on the hub holds now: its newest commit, which version of the model that is, "
@@ -38,7 +40,7 @@ warnings.filterwarnings("ignore", "Function `multi_observable_source_asset` is c
 def hub_state(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: Hub) -> Iterator[dg.ObserveResult]:
     """The head of the repo as it is now."""
     with explained():
-        recipe = load(context.partition_key)
+        recipe = load_for_run(context.partition_key)
         try:
             last = artifacts.current("published_repo", recipe.name).summary
         except FinetuningError:
@@ -78,5 +80,5 @@ def state_of(head: Head | None, last: Mapping[str, Any] | None, endpoint: str) -
         found["url"] = dg.MetadataValue.url(f"{endpoint}/{head.repo_id}")
         found |= {"tag": head.tag} if head.tag else {}
     if head and head.report and head.adapter:
-        found |= {"adapter": head.adapter, "verdict": "passed" if head.report["verdict"]["passed"] else "failed"}
+        found |= {"adapter": head.adapter, "verdict": outcome_of(head.report["verdict"])}
     return found

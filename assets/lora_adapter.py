@@ -11,7 +11,8 @@ from finetuning.benchmark_tasks import load_benchmarks
 from finetuning.data_checks import judge, require
 from finetuning.progress import Progress
 from finetuning.python_tests import require_confinement
-from finetuning.recipe import Recipe, load
+from finetuning.recipe import Recipe
+from finetuning.smoke import load_for_run
 from resources.artifacts import Artifact, Artifacts, checkpoints_of
 from resources.gpu import MIB, Fit, Gpu
 from resources.launcher import Launcher
@@ -37,7 +38,10 @@ HOW_IT_RAN = ("processes", "per_device_train_batch_size", "gradient_accumulation
     partitions_def=BASE_MODELS,
     group_name="model",
     kinds={"pytorch", "huggingface"},
+    tags={"gpu": "used"},
     owners=OWNERS,
+    # One training at a time, as many partitions as there may be at work: the limit is in dagster.yaml.
+    pool="gpu",
     code_version="4",
 )
 @explained()
@@ -53,7 +57,7 @@ def lora_adapter(
 
     It is trained on the assistant's answers alone, in a process of its own that reports its progress here.
     """
-    recipe = load(context.partition_key)
+    recipe = load_for_run(context.partition_key)
     # However this asset was selected: no faulty data reaches a GPU.
     require(judge(chat_dataset.summary["raw_checks"] | chat_dataset.summary["checks"], recipe))
 
@@ -82,7 +86,7 @@ def lora_adapter(
             "output": str(folder),
             "checkpoints": str(checkpoints_of(folder)),
         }
-        with gpu.exclusive(context.log.info):
+        with gpu.exclusive("training", context.log.info):
             fit = predicted(context, gpu, recipe, chat_dataset, quantized_base_model, launcher.count())
             launcher.run(context, "finetuning.training_process", job | told(recipe, fit))
         return {
@@ -143,8 +147,8 @@ def metadata_of(artifact: Artifact) -> dict:
     unit = "preference" if "reward_accuracy" in summary else "nats per supervised token"
     picture = loss_curve(summary["curve"], summary["eval_loss"], summary["eval_curve"], unit)
     return {
-        **artifact.metadata(),
         **{key: summary[key] for key in (*shown, *MEMORY, "attention", "device", *HOW_IT_RAN)},
         "attention_passed_over": dg.MetadataValue.json(summary["passed_over"]),
         "loss_curve": dg.MetadataValue.md(as_markdown(picture, "Loss curve")),
+        **artifact.metadata(),
     }

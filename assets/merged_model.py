@@ -7,7 +7,8 @@ import dagster as dg
 from assets.mistakes import explained
 from assets.partitions import BASE_MODELS, OWNERS
 from finetuning.progress import Progress
-from finetuning.recipe import MergeSpec, load
+from finetuning.recipe import MergeSpec
+from finetuning.smoke import load_for_run
 from resources.artifacts import Artifact, Artifacts
 from resources.gpu import Gpu
 
@@ -16,6 +17,7 @@ from resources.gpu import Gpu
     partitions_def=BASE_MODELS,
     group_name="model",
     kinds={"pytorch", "huggingface"},
+    tags={"gpu": "used"},
     owners=OWNERS,
     code_version="1",
     output_required=False,
@@ -33,7 +35,7 @@ def merged_model(
     It is made of the weights that training saw. Recipes without a `merge` section skip this, and what follows it.
     """
     with explained():
-        recipe = load(context.partition_key)
+        recipe = load_for_run(context.partition_key)
         if recipe.merge is None:
             context.log.info(f"skipped: {recipe.file} has no merge section; write `merge: {{dtype: bfloat16}}` for one")
             return
@@ -49,7 +51,7 @@ def merged_model(
 
                 if spec.gguf:
                     require_exportable(*folders[:2], recipe.file)
-                with gpu.exclusive(context.log.info):
+                with gpu.exclusive("inference", context.log.info):
                     return merge(*folders, folder, recipe.name, spec, gpu.model_kwargs(recipe.base_model), progress)
 
         artifact = artifacts.plan(
@@ -64,9 +66,9 @@ def merged_model(
             value=artifact,
             data_version=dg.DataVersion(artifact.fingerprint),
             metadata={
-                **artifact.metadata(),
                 **{key: artifact.summary[key] for key in keys},
                 **{f"gguf_{key}": value for key, value in artifact.summary.get("gguf", {}).items()},
+                **artifact.metadata(),
             },
         )
 
@@ -82,7 +84,7 @@ def merged_model(
 def same_answers(context: dg.AssetCheckExecutionContext, merged_model: Artifact) -> dg.AssetCheckResult:
     """Whether the merged model keeps to the limits of its recipe."""
     with explained():
-        spec, summary = load(context.partition_key).merge or MergeSpec(), merged_model.summary
+        spec, summary = load_for_run(context.partition_key).merge or MergeSpec(), merged_model.summary
     faults = spec.faults(summary)
     for fault in faults:
         context.log.error(fault)
@@ -91,4 +93,6 @@ def same_answers(context: dg.AssetCheckExecutionContext, merged_model: Artifact)
         f"{measured['kl']:.5f} nats a token apart"
         for measured in (summary, *([summary["gguf"]] if "gguf" in summary else []))
     )
-    return dg.AssetCheckResult(passed=not faults, description="; ".join(faults) or text)
+    measures = {key: summary[key] for key in ("agreement", "kl", "positions")}
+    measures |= {f"gguf_{key}": summary["gguf"][key] for key in measures if "gguf" in summary}
+    return dg.AssetCheckResult(passed=not faults, description="; ".join(faults) or text, metadata=measures)

@@ -1,5 +1,6 @@
 """Turns a user's mistake into the one message of the step that failed, and says what is worth another try."""
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from finetuning.errors import FinetuningError, PassingError
+from finetuning.errors import INFRASTRUCTURE, KIND, FinetuningError, PassingError
 
 
 def first_delay() -> float:
@@ -33,12 +34,27 @@ RETRIES = dg.RetryPolicy(
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Nothing; as a decorator of an asset, it lets a `FinetuningError` fail the step with its text.
+    """Nothing; as a decorator of an asset, it lets a `FinetuningError` fail the step with its text and kind.
 
-    The step is tried again, where it has a retry policy, after a `PassingError` alone.
+    So does what a machine ran out of. The step is tried again, where it has a retry policy, after a `PassingError`
+    alone.
     """
     try:
         yield
     except FinetuningError as error:
         # From None: the way to the mistake is of no use to somebody who has to mend a recipe.
-        raise dg.Failure(description=str(error), allow_retries=isinstance(error, PassingError)) from None
+        passes = isinstance(error, PassingError)
+        raise dg.Failure(description=str(error), metadata={KIND: error.kind}, allow_retries=passes) from None
+    except Exception as error:
+        if not ran_out(error):
+            raise
+        text = f"The machine ran out of something: {type(error).__name__}: {error}. Give it more, and run it again."
+        raise dg.Failure(description=text, metadata={KIND: INFRASTRUCTURE}, allow_retries=False) from error
+
+
+def ran_out(error: Exception) -> bool:
+    """Whether memory or disk are to blame, and not whoever asked for them."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EIO)
+    # torch's own, by name: to import torch takes seconds.
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

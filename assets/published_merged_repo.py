@@ -8,16 +8,17 @@ import dagster as dg
 from assets.mistakes import explained
 from assets.partitions import BASE_MODELS, OWNERS
 from assets.verdicts import published, verdict_on
-from finetuning.errors import FinetuningError
-from finetuning.recipe import load
+from finetuning.errors import GateError
+from finetuning.smoke import load_for_run, title_of
 from resources.artifacts import Artifact, Artifacts
 from resources.hub import Hub
 
 
 @dg.asset(
     partitions_def=BASE_MODELS,
-    group_name="proof",
+    group_name="publication",
     kinds={"huggingface", "file"},
+    tags={"hub": "written"},
     owners=OWNERS,
     code_version="2",
     output_required=False,
@@ -36,7 +37,7 @@ def published_merged_repo(
     It is published only when the adapter passed that exam, and when the merged model was found to say the same.
     """
     with explained():
-        recipe = load(context.partition_key)
+        recipe = load_for_run(context.partition_key)
         if recipe.merge is None:
             context.log.info(f"skipped: {recipe.file} has no merge section")
             return
@@ -44,7 +45,7 @@ def published_merged_repo(
         published_repo.require_inputs(lora_adapter, evaluation_report)
         report = verdict_on(recipe, lora_adapter, evaluation_report)
         if faults := recipe.merge.faults(merged_model.summary):
-            raise FinetuningError(f"{recipe.file}: merge: not published: {'; '.join(faults)}.")
+            raise GateError(f"{recipe.file}: merge: not published: {'; '.join(faults)}.")
         for artifact in (evaluation_report, merged_model, published_repo):
             artifact.verify()
         with hub.connect(log=context.log.warning) as connection:
@@ -68,7 +69,7 @@ def published_merged_repo(
                     "recipe.yaml": (published_repo.path / "recipe.yaml").read_text(),
                 }
                 files = merged_files(folder, merged_model.path, evaluation_report.path, texts)
-                title, private = f"Publish {recipe.name}", recipe.hub.private
+                title, private = title_of(recipe), recipe.hub.private
                 return asdict(connection.publish(repo_id, files, tag=plan.fingerprint, title=title, private=private))
 
             artifact = plan.obtain(write, still_valid=lambda artifact: connection.has(artifact.summary))

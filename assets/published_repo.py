@@ -11,7 +11,8 @@ from assets.lineage import made_from
 from assets.mistakes import explained
 from assets.partitions import BASE_MODELS, OWNERS
 from assets.verdicts import published, require_beside, verdict_on
-from finetuning.recipe import Recipe, load
+from finetuning.recipe import Recipe
+from finetuning.smoke import load_for_run, smoke_repo, title_of
 from resources.artifacts import Artifact, Artifacts
 from resources.hub import Hub, HubConnection
 
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 
 @dg.asset(
     partitions_def=BASE_MODELS,
-    group_name="proof",
+    group_name="publication",
     kinds={"huggingface", "file"},
+    tags={"hub": "written"},
     owners=OWNERS,
     code_version="2",
 )
@@ -42,7 +44,7 @@ def published_repo(
     It is only ever published after it passed that exam itself: a failed exam, or one that another version of the model
     took, stops it here.
     """
-    recipe = load(context.partition_key)
+    recipe = load_for_run(context.partition_key)
     chat_dataset.require_inputs(raw_dataset)
     lora_adapter.require_inputs(chat_dataset, quantized_base_model)
     evaluation_report.require_inputs(quantized_base_model)
@@ -77,7 +79,7 @@ def published_repo(
                 repo_id,
                 files,
                 tag=plan.fingerprint,
-                title=f"Publish {recipe.name}",
+                title=title_of(recipe),
                 private=recipe.hub.private,
                 onto=beside,
             )
@@ -92,7 +94,10 @@ def base_repo_of(recipe: Recipe, connection: HubConnection, resolved: Mapping[st
     """The repo of the adapter's base model: its own, or where one that came from a package or folder is published."""
     from finetuning.base_model import repo_name
 
-    return resolved["source"] if resolved["on_hub"] else connection.repo_id(repo_name(recipe.base_model))
+    if resolved["on_hub"]:
+        return resolved["source"]
+    name = repo_name(recipe.base_model)
+    return connection.repo_id(smoke_repo(name) if recipe.smoke else name)
 
 
 def base_of(recipe: Recipe, connection: HubConnection, base_model: Artifact, folder: Path) -> "Base":

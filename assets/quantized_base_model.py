@@ -6,7 +6,7 @@ import pandas as pd
 from assets.mistakes import RETRIES, explained
 from assets.parents import BASE_MODEL_SOURCE, RECIPE
 from assets.partitions import BASE_MODELS, OWNERS
-from finetuning.recipe import load
+from finetuning.smoke import load_for_run
 from resources.artifacts import Artifact, Artifacts
 from resources.gpu import Gpu
 from resources.hub import Hub
@@ -17,6 +17,7 @@ from resources.hub import Hub
     partitions_def=BASE_MODELS,
     group_name="model",
     kinds={"pytorch", "huggingface"},
+    tags={"gpu": "used", "hub": "read"},
     owners=OWNERS,
     retry_policy=RETRIES,
     code_version="1",
@@ -32,7 +33,7 @@ def quantized_base_model(
     """
     from finetuning.base_model import fetch, resolve
 
-    recipe = load(context.partition_key)
+    recipe = load_for_run(context.partition_key)
     spec = recipe.base_model
     loftq = recipe.lora.r if recipe.lora.init_lora_weights == "loftq" else None
     with hub.connect() as connection:
@@ -43,7 +44,7 @@ def quantized_base_model(
 
             source = fetch(spec, resolved["revision"], connection.api, recipe.file)
             config = gpu.quantization_config(spec)
-            with gpu.exclusive(context.log.info):
+            with gpu.exclusive("inference", context.log.info):
                 return quantize(spec, source, folder, config, gpu.model_kwargs(spec), recipe.file, loftq)
 
         artifact = artifacts.plan(
@@ -60,7 +61,6 @@ def quantized_base_model(
         value=artifact,
         data_version=dg.DataVersion(artifact.fingerprint),
         metadata={
-            **artifact.metadata(),
             "source": f"{resolved['source']} at {resolved['revision']}",
             "parameters": summary["parameters"],
             "size_mb": summary["size_mb"],
@@ -69,5 +69,6 @@ def quantized_base_model(
             "layers": dg.MetadataValue.md(
                 layers.to_markdown(index=False) if len(layers) else "Not quantized: full precision."
             ),
+            **artifact.metadata(),
         },
     )

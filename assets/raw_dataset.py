@@ -7,12 +7,19 @@ from assets.checks import results, specs
 from assets.mistakes import RETRIES, explained
 from assets.parents import DATASET_SOURCES, RECIPE
 from assets.partitions import BASE_MODELS, OWNERS
+from assets.tables import columns_of
 from finetuning.benchmark_tasks import require_names
 from finetuning.data_checks import RAW_CHECKS, judge
-from finetuning.errors import FinetuningError
-from finetuning.recipe import load
+from finetuning.errors import InfrastructureError
+from finetuning.smoke import load_for_run
 from resources.artifacts import Artifact, Artifacts
 from resources.hub import Hub
+
+COLUMNS = {
+    "file": "where the row comes from: a file, or the source itself",
+    "line": "its place there, counted from 1",
+    "row": "the row as its authors have it, one JSON object",
+}
 
 
 @dg.asset(
@@ -20,6 +27,7 @@ from resources.hub import Hub
     partitions_def=BASE_MODELS,
     group_name="data",
     kinds={"dataset", "huggingface"},
+    tags={"hub": "read"},
     owners=OWNERS,
     retry_policy=RETRIES,
     code_version="2",
@@ -35,7 +43,7 @@ def raw_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: Hu
     from finetuning.format_recognition import recognise_all
     from finetuning.source_revisions import raw_section, resolve_all
 
-    recipe = load(context.partition_key)
+    recipe = load_for_run(context.partition_key)
     with hub.connect() as connection:
         revisions = resolve_all(recipe.dataset, api=connection.api, where=recipe.file)
 
@@ -45,7 +53,7 @@ def raw_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: Hu
             require_names(recipe.evaluation, recipe.file)
             summary = write_raw(recipe.dataset, revisions, folder, api=connection.api, file=recipe.file)
             if resolve_all(recipe.dataset, api=connection.api, where=recipe.file) != revisions:
-                raise FinetuningError(f"{recipe.file}: dataset: a source changed while it was read. Run it again.")
+                raise InfrastructureError(f"{recipe.file}: dataset: a source changed while it was read. Run it again.")
             return summary
 
         plan = artifacts.plan(
@@ -68,7 +76,6 @@ def metadata_of(artifact: Artifact, formats: dict[str, str]) -> dict:
     sources = pd.DataFrame(summary["sources"]).assign(format=list(formats.values()))
     unreadable = pd.DataFrame(summary["unreadable_examples"], columns=["place", "reason", "text"])
     return {
-        **artifact.metadata(),
         "rows": summary["rows"],
         "dagster/row_count": summary["rows"],
         "sources": dg.MetadataValue.md(
@@ -79,4 +86,6 @@ def metadata_of(artifact: Artifact, formats: dict[str, str]) -> dict:
             unreadable.to_markdown(index=False) if len(unreadable) else "Every line is a row."
         ),
         "preview": dg.MetadataValue.json(summary["preview"]),
+        "dagster/column_schema": columns_of(artifact.path / "train-00.parquet", COLUMNS),
+        **artifact.metadata(),
     }

@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from finetuning.errors import FinetuningError
+from finetuning.errors import GateError
 from finetuning.recipe import Recipe
 from finetuning.verdict import require_verdict
 from resources.artifacts import Artifact
@@ -22,10 +22,10 @@ def verdict_on(recipe: Recipe, adapter: Artifact, evaluation_report: Artifact) -
     Raises:
         FinetuningError: it is about another adapter, by other rules, or did not pass.
     """
-    report = require_verdict(evaluation_report.path, adapter.fingerprint, recipe.name)
+    report = require_verdict(evaluation_report.path, adapter.fingerprint, recipe.name, recipe.smoke)
     evaluation_report.require_inputs(adapter)
     if evaluation_report.sections["evaluation"] != recipe.evaluation.model_dump(mode="json"):
-        raise FinetuningError(
+        raise GateError(
             f"{recipe.file}: evaluation: changed since report {evaluation_report.fingerprint} was made. Materialize "
             f"evaluation_report for {recipe.name}, then publish."
         )
@@ -59,7 +59,7 @@ def require_beside(
     """
     head = version_to_beat(recipe, connection, adapter)
     if head and not knows(report, head):
-        raise FinetuningError(
+        raise GateError(
             f"{recipe.name}: not published: the verdict on adapter {adapter.fingerprint} was given without a look at "
             f"the version that is published now ({head.tag or head.commit} of {head.repo_id}). Materialize "
             f"evaluation_report for {recipe.name}, then publish."
@@ -74,9 +74,10 @@ def published(artifact: Artifact, endpoint: str) -> dg.MaterializeResult[Artifac
         value=artifact,
         data_version=dg.DataVersion(artifact.fingerprint),
         metadata={
-            **artifact.metadata(),
-            **{key: summary[key] for key in ("repo_id", "commit", "tag")},
             "url": dg.MetadataValue.url(f"{endpoint}/{summary['repo_id']}"),
+            **{key: summary[key] for key in ("repo_id", "commit", "tag")},
             "endpoint": endpoint,
+            "dagster/uri": f"hf://{summary['repo_id']}@{summary['tag']}",
+            **artifact.metadata(),
         },
     )

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from finetuning.benchmark_tasks import Benchmark
 from finetuning.chat_template import stop_token
-from finetuning.errors import FinetuningError
+from finetuning.errors import FinetuningError, InfrastructureError
 from finetuning.evaluation import Exam, interval_of, load_side, resampled
 from finetuning.peak_memory import PeakMemory
 from finetuning.progress import Progress
@@ -142,7 +142,7 @@ def run(examinee: Examinee, tasks: dict[str, Any], limit: int | None, chat: bool
         asked = {"limit": limit, "bootstrap_iters": 0, "apply_chat_template": chat, "fewshot_as_multiturn": chat}
         found: Any = run_tasks(examinee, {"tasks": tasks}, **asked)
     except torch.OutOfMemoryError as error:
-        raise FinetuningError(
+        raise InfrastructureError(
             f"evaluation.batch_size: memory ran out with {examinee.batch_size} requests of benchmarks together: lower "
             f"it ({error})"
         ) from error

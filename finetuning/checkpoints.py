@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from finetuning.errors import FinetuningError
+from finetuning.errors import InfrastructureError
 
 PREFIX, DRAFT = "step-", ".writing"
 MIB = 2**20
@@ -62,9 +62,9 @@ def require_space(folder: Path, needed: int) -> None:
         raise _full(folder, needed)
 
 
-def _full(folder: Path, needed: int) -> FinetuningError:
+def _full(folder: Path, needed: int) -> InfrastructureError:
     free = shutil.disk_usage(folder).free
-    return FinetuningError(
+    return InfrastructureError(
         f"{folder}: the disk is full: checkpoints need {-(-needed // MIB):,} MiB, and {free // MIB:,} MiB are free. "
         "Make room, or set FINETUNING_ARTIFACTS to a folder on another disk; training goes on from the last checkpoint."
     )

@@ -18,19 +18,19 @@ def chosen_rows(there: int, source: SourceSpec, drawn: int, where: str) -> np.nd
     """The indices, from 0 and rising, of `source.rows` rows out of those `there`; each set of them is equally likely.
 
     Raises:
-        FinetuningError: there are fewer.
+        FinetuningError: there are fewer, and the source does not say `at_most`.
     """
     wanted = int(source.rows or 0)
-    if wanted > there:
+    if wanted > there and not source.at_most:
         raise too_few(there, source, where)
-    return np.sort(np.random.default_rng(drawn).choice(there, wanted, replace=False, shuffle=False))
+    return np.sort(np.random.default_rng(drawn).choice(there, min(wanted, there), replace=False, shuffle=False))
 
 
 def too_few(there: int, source: SourceSpec, where: str) -> FinetuningError:
     """The error of a source that has no more than `there` rows."""
     return FinetuningError(
         f"{where}.rows: {source.rows} rows are asked for, and {describe(source)} has {there}. Ask for at most that "
-        "many, or leave `rows` out to take them all."
+        "many, write `at_most: true`, or leave `rows` out to take them all."
     )
 
 

@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
 from finetuning.chat_template import stop_token
-from finetuning.errors import FinetuningError
+from finetuning.errors import InfrastructureError
 from finetuning.progress import Progress
 from finetuning.recipe import EvaluationSpec
 
@@ -84,7 +84,7 @@ def generate(
             try:
                 found = new_tokens(model, ids, mask, stop, spec.max_new_tokens, progress, what)
             except torch.OutOfMemoryError as error:
-                raise FinetuningError(
+                raise InfrastructureError(
                     f"evaluation.batch_size: memory ran out with {len(batch)} prompts answered together: lower it "
                     f"({error})"
                 ) from error

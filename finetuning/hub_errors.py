@@ -14,7 +14,7 @@ from huggingface_hub.errors import (
     RevisionResolutionError,
 )
 
-from finetuning.errors import FinetuningError, PassingError
+from finetuning.errors import FinetuningError, InfrastructureError, PassingError
 
 # A lost connection reaches the caller as any of these: httpx2's own, the builtin one (Xet, `datasets`, offline mode),
 # or as a file that is missing from the cache.
@@ -71,20 +71,20 @@ def explain(
     if isinstance(error, FinetuningError):
         return error
     if isinstance(error, HubOutage) and isinstance(error.__cause__, Exception):
-        return FinetuningError(f"{explain(error.__cause__, repo_id, endpoint, has_token, revision)} {error}")
+        return InfrastructureError(f"{explain(error.__cause__, repo_id, endpoint, has_token, revision)} {error}")
     error = origin(error)
-    text = str(_explain(error, repo_id, endpoint, has_token, revision))
-    return PassingError(text) if is_transient(error) else FinetuningError(text)
+    found = _explain(error, repo_id, endpoint, has_token, revision)
+    return PassingError(str(found)) if is_transient(error) else found
 
 
 def _explain(error: Exception, repo_id: str, endpoint: str, has_token: bool, revision: str | None) -> FinetuningError:
     if isinstance(error, (httpx2.LocalProtocolError, UnicodeError)):
-        return FinetuningError(
+        return InfrastructureError(
             f"HF_TOKEN can not be sent to {endpoint}: it holds a character that no token has, such as a line break or "
             "a letter with an accent. Set it again."
         )
     if isinstance(error, GatedRepoError):
-        return FinetuningError(
+        return InfrastructureError(
             f"{repo_id} on {endpoint} is gated: its owner decides who may read it. Ask for access at "
             f"{endpoint}/{_path(error, repo_id)} with the account that HF_TOKEN belongs to ({_given(has_token)})."
         )
@@ -109,7 +109,7 @@ def _explain(error: Exception, repo_id: str, endpoint: str, has_token: bool, rev
         return _explain_status(status, "to the upload of large files", repo_id, endpoint, has_token)
     if isinstance(error, UNREACHABLE):
         kind = type(error.__cause__ or error).__name__
-        return FinetuningError(
+        return InfrastructureError(
             f"The hub {endpoint} can not be reached ({kind}) for {repo_id}. Check the address in FINETUNING_HUB and "
             "the network, and run it again."
         )
@@ -119,21 +119,23 @@ def _explain(error: Exception, repo_id: str, endpoint: str, has_token: bool, rev
 def _explain_status(status: int, said: str | None, repo_id: str, endpoint: str, has_token: bool) -> FinetuningError:
     said = said or "no reason given"
     if status == 401:
-        return FinetuningError(
+        return InfrastructureError(
             f"{endpoint} does not accept the token in HF_TOKEN for {repo_id} ({said}; {_given(has_token)}). Make a new "
             "one in the account settings of the hub and set HF_TOKEN."
         )
     if status == 403:
-        return FinetuningError(
+        return InfrastructureError(
             f"The account of HF_TOKEN may not do this with {repo_id} on {endpoint} ({said}; {_given(has_token)}). Use "
             "a token with write access, or a repo of your own."
         )
     if status in (409, 412):
-        return FinetuningError(f"{repo_id} on {endpoint} has changed meanwhile ({status}: {said}). Run it again.")
+        return InfrastructureError(f"{repo_id} on {endpoint} has changed meanwhile ({status}: {said}). Run it again.")
     if status == 429:
-        return FinetuningError(f"{endpoint} has had too many requests from here ({said}). Wait, and run it again.")
-    advice = "Run it again later." if status >= 500 else "Check the repo's id and what it holds."
-    return FinetuningError(f"{endpoint} answered {status} for {repo_id} ({said}). {advice}")
+        return InfrastructureError(f"{endpoint} has had too many requests from here ({said}). Wait, and run it again.")
+    answer = f"{endpoint} answered {status} for {repo_id} ({said})."
+    if status >= 500:
+        return InfrastructureError(f"{answer} Run it again later.")
+    return FinetuningError(f"{answer} Check the repo's id and what it holds.")
 
 
 def _path(error: RepositoryNotFoundError | RevisionNotFoundError, repo_id: str) -> str:

@@ -82,7 +82,7 @@ def _streamed(
     wanted, number = int(source.rows or 0), 0
     for number, row in enumerate(rows.shuffle(drawn, buffer_size=BUFFER_ROWS).take(wanted), 1):
         yield number, cast(dict[str, Any], row)
-    if number < wanted:
+    if number < wanted and not source.at_most:
         raise too_few(number, source, where)
 
 

@@ -13,6 +13,7 @@ from finetuning.loading_code import adapter_code, merged_code
 from finetuning.public_names import public_base
 from finetuning.recipe import BaseModelSpec, QuantizationSpec, Recipe
 from finetuning.report import Made, benchmarks_table, how_it_was_asked, metrics_table, packages, what_it_saw
+from finetuning.verdict import outcome_of
 
 CARD = """---
 {header}
@@ -22,8 +23,8 @@ CARD = """---
 
 {summary}
 
-A LoRA adapter for [`{base}`](/{base}/tree/{commit}). It was published because its evaluation passed the gate of its
-recipe, [recipe.yaml](recipe.yaml), by which it can be trained again.
+A LoRA adapter for [`{base}`](/{base}/tree/{commit}). {why} [recipe.yaml](recipe.yaml), by which it can be trained
+again.
 
 ## Evaluation
 
@@ -69,6 +70,12 @@ More in the [report](evaluation/report.md){samples}.
 
 ![Loss while training](evaluation/loss.png)
 """
+# Why it is there, up to the name of the recipe's file.
+WHY = {
+    "passed": "It was published because the adapter's evaluation passed the gate of its recipe,",
+    "smoke run": "**Nothing is proved of it: it comes from a smoke run**, which shows that the pipeline works, on few "
+    "rows and few steps. Do not use it. It was made by",
+}
 METHODS = {
     "sft": "supervised, on the assistant's answers alone",
     "dpo": "direct preference optimization of chosen over rejected answers (DPO, beta {beta:g}, {loss_type} loss)",
@@ -84,8 +91,8 @@ MERGED_CARD = """---
 {summary}
 
 [`{base}`](/{base}/tree/{commit}) with the adapter [`{adapter}`]({adapter_url}) merged into its weights ({dtype}).
-It was published because the adapter's evaluation passed the gate of its recipe, [recipe.yaml](recipe.yaml), and the
-merged model says the same: on {positions} tokens of the eval split both find the same token likeliest in {agreement} of
+{why} [recipe.yaml](recipe.yaml). The merged model
+says what the adapter says: on {positions} tokens of the eval split both find the same token likeliest in {agreement} of
 the cases, and their probabilities are {kl} nats apart.
 
 ## Evaluation of the adapter
@@ -275,6 +282,7 @@ def merged_card(
 def proof(recipe: Recipe, report: Mapping[str, Any]) -> dict[str, str]:
     """The parts of a card on the evaluation, which the adapter and the merged model have in common."""
     return {
+        "why": WHY[outcome_of(report["verdict"])],
         "asked": how_it_was_asked(report["rows"]),
         "table": "\n\n".join(tables(report)),
         "samples": ", with answers of both side by side" if recipe.evaluation.samples else "",

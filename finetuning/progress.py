@@ -5,14 +5,18 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
+# Seconds between two lines: at first, and in the end. Each line is an event that is kept, and a training may take days.
+SHORTEST, LONGEST = 5.0, 60.0
+
 
 class Progress:
-    """Calls `log` with the newest state at least every `every` seconds, from a thread, for as long as the block lasts.
+    """Calls `log` with the newest state every few seconds, from a thread, for as long as the block lasts.
 
-    A step that itself takes longer than that (a large model, a long answer) is not silent either.
+    The lines come `every` seconds, and less often as hours pass. A step that itself takes longer than that (a large
+    model, a long answer) is not silent either.
     """
 
-    def __init__(self, log: Callable[[str], None], state: str, every: float = 5.0) -> None:
+    def __init__(self, log: Callable[[str], None], state: str, every: float = SHORTEST) -> None:
         self._log, self._state, self._every = log, state, every
         self._started, self._ended = time.monotonic(), threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -35,5 +39,10 @@ class Progress:
         self._state = state
 
     def _run(self) -> None:
-        while not self._ended.wait(self._every):
+        while not self._ended.wait(pause(time.monotonic() - self._started, self._every)):
             self._log(f"{self._state} · {time.monotonic() - self._started:.0f} s")
+
+
+def pause(elapsed: float, shortest: float = SHORTEST) -> float:
+    """Seconds until the next line of something that has taken `elapsed` seconds."""
+    return max(shortest, min(elapsed / 60, LONGEST))

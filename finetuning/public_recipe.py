@@ -17,6 +17,7 @@ HEAD = """\
 # The recipe of adapter {adapter}: every default written out, every revision the commit that was used.
 # Check it with `python -m finetuning.recipe validate recipe.yaml`.
 """
+SMOKE = "# A smoke run: cut down to few rows and steps. It is not what the model was meant to be trained by.\n"
 LOCAL = """\
 # By name alone, since it lay on the machine that trained; write where it lies on yours:
 # {keys}
@@ -46,7 +47,7 @@ def public_recipe(recipe: Recipe, adapter: str, base_model: Mapping[str, Any], r
         if source.files:
             # Files of train and eval often have one name, and the same rows in both would be a mistake.
             local += without_folder(section, "files", place, under="eval/" if stem.startswith("eval") else "")
-    text = HEAD.format(adapter=adapter) + (LOCAL.format(keys=", ".join(local)) if local else "")
+    text = HEAD.format(adapter=adapter) + SMOKE * recipe.smoke + (LOCAL.format(keys=", ".join(local)) if local else "")
     return text + yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=110)
 
 

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 
-from finetuning.errors import FinetuningError
+from finetuning.errors import InfrastructureError
 from finetuning.progress import Progress
 
 CHILD = Path(__file__).with_name("confined_python.py")
@@ -131,7 +131,7 @@ def require_confinement(where: str) -> None:
     report = report_of("")
     if report != "ended":
         reason = report.removeprefix("unconfined: ") or f"{CHILD.name} did not run"
-        raise FinetuningError(
+        raise InfrastructureError(
             f"{where}: evaluation.metrics: python-tests runs code that a model wrote, and this machine can not confine "
             f"it: {reason}. Take it out of evaluation.metrics, or run where both are there: {sys.platform} with "
             "Landlock (Linux 6.2 or newer) and libseccomp2."

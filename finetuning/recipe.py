@@ -15,7 +15,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from finetuning.errors import FinetuningError
 from finetuning.licenses import LICENSES, OTHER
@@ -212,6 +221,9 @@ class SourceSpec(Spec):
     rows: Count | None = Field(
         default=None, description="How many rows to take, drawn with `dataset.seed`; `null` takes all."
     )
+    at_most: bool = Field(
+        default=False, description="Whether fewer than `rows` will do where there are no more; an error otherwise."
+    )
     streaming: bool = Field(
         default=False,
         description="Fetch no more of a Hub data set than `rows` asks for. They are drawn from shuffled files through "
@@ -260,6 +272,15 @@ class SourceSpec(Spec):
     def _a_generator_needs_rows(cls, value: int | None, info: ValidationInfo) -> int | None:
         if value is None and info.data.get("generator"):
             raise ValueError("missing; a generator has no end, so write how many rows it makes")
+        return value
+
+    @field_validator("at_most")
+    @classmethod
+    def _most_of_what(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("generator"):
+            raise ValueError("true would be ignored: a generator has no end; leave it out")
+        if value and "rows" in info.data and info.data["rows"] is None:
+            raise ValueError("true without rows, of which all are taken; write rows too, or leave it out")
         return value
 
     @field_validator("streaming")
@@ -809,6 +830,19 @@ class Recipe(Spec):
         description="Also make one model of base and adapter, and publish it as `<hub.repo>-merged`; `null` does not.",
     )
     hub: HubSpec = Field(description="Where the adapter is published.")
+    # No key: a run that proves nothing is asked for by whoever starts it.
+    _smoke: bool = PrivateAttr(default=False)
+
+    @property
+    def smoke(self) -> bool:
+        """Whether this is a recipe that was cut down for a smoke run."""
+        return self._smoke
+
+    def as_smoke(self) -> Self:
+        """The same recipe, known as one of a smoke run."""
+        marked = self.model_copy()
+        marked._smoke = True
+        return marked
 
     @property
     def file(self) -> str:

@@ -17,12 +17,17 @@ import yaml
 from finetuning.plots import base_beside_tuned, loss_curve
 from finetuning.public_names import public_base, public_drops, public_source
 from finetuning.recipe import UNBOUNDED
-from finetuning.verdict import change_of
+from finetuning.verdict import change_of, outcome_of
 
 COLUMN = 56  # letters of an answer in a line
 FEW_ROWS = 30
 PLOTS = ("metrics.png", "loss.png")
 SIDES = ("base", "tuned")
+OUTCOMES = {
+    "passed": "**Passed**: may be published.",
+    "failed": "**Failed**: will not be published.",
+    "smoke run": "**Smoke run**: nothing is proved. It shows that the pipeline works, on few rows and few steps.",
+}
 
 
 class Made(NamedTuple):
@@ -113,7 +118,7 @@ def markdown(
 ) -> str:
     """The page, with its plots as files beside it."""
     less_is_better = not next(iter(found["metrics"].values()))["higher_is_better"]
-    outcome = "**Passed**: may be published." if verdict["passed"] else "**Failed**: will not be published."
+    outcome = OUTCOMES[outcome_of(verdict)]
     parts = [
         f"# {name}: base beside tuned",
         summary,

@@ -19,7 +19,7 @@ import fsspec
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
-from finetuning.errors import FinetuningError
+from finetuning.errors import FinetuningError, InfrastructureError
 
 KINDS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}
@@ -162,7 +162,10 @@ def _unreachable(name: str, error: Exception, where: str) -> FinetuningError:
         advice = "Install what is missing with `.venv/bin/pip install`, and run it again."
     if isinstance(error, ValueError) and "Protocol not known" in said:
         advice = "Write one that fsspec knows, such as s3://, gs://, az:// or https://."
-    return FinetuningError(f"{where}.files: {name} can not be reached: {said}. {advice}")
+    # Of a wrong address the recipe is to blame; of the rest, the network, or whoever keeps the credentials.
+    of_recipe = isinstance(error, (FileNotFoundError, ImportError, ValueError))
+    mistake = FinetuningError if of_recipe else InfrastructureError
+    return mistake(f"{where}.files: {name} can not be reached: {said}. {advice}")
 
 
 def said_by(error: BaseException) -> str:

@@ -62,12 +62,14 @@ def raw_section(dataset: DatasetSpec) -> dict[str, Any]:
     """The keys of `dataset` that decide which raw rows there are, and nothing of what becomes of them later."""
     read = {
         stem: source.model_dump(
-            mode="json", include={"hub", "files", "generator", "config", "split", "rows", "streaming"}
+            mode="json", include={"hub", "files", "generator", "config", "split", "rows", "at_most", "streaming"}
         )
         for stem, (source, _) in sources(dataset).items()
     }
     for source in read.values():
         source["files"] = source["files"] and list(map(without_secrets, source["files"]))
+        if not source["at_most"]:  # rows that were there before there was this key are still the same
+            del source["at_most"]
     is_drawn = any(source["rows"] for source in read.values())
     return {"sources": read, "seed": dataset.seed if is_drawn else None}
 

@@ -129,9 +129,10 @@ def _write(
     record = {"columns": first.columns, "first_row": first.row, "lines": rows.count + lost, "unreadable": lost}
     if not drawn:
         return {**record, "rows": rows.count}
-    _draw(draft, path, chosen_rows(rows.count, source, seed, where))
+    chosen = chosen_rows(rows.count, source, seed, where)
+    _draw(draft, path, chosen)
     draft.unlink()
-    return {**record, "rows": source.rows}
+    return {**record, "rows": len(chosen)}
 
 
 def _draw(draft: Path, path: Path, chosen: np.ndarray) -> None:

@@ -185,6 +185,9 @@ class AdapterTrainer(SFTTrainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         states = gather_object([_random_state()])
+        # Each process has the losses of its own rows; the curve has their mean, and so has whoever goes on.
+        losses = gather_object([self._tr_loss.item()])
+        self.progress.loss = sum(losses) / len(losses)
         if self.is_world_process_zero():
             write_checkpoint(
                 Path(self.args.output_dir or ""),
@@ -200,7 +203,7 @@ class AdapterTrainer(SFTTrainer):
         self._save_scaler(str(folder))
         torch.save(random_states, folder / RANDOM)
         self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
-        self.progress.loss, self.progress.logged = self._tr_loss.item(), self._globalstep_last_logged
+        self.progress.logged = self._globalstep_last_logged
         self.progress.seconds += time.monotonic() - self.progress.since
         self.progress.since = time.monotonic()
         (folder / PROGRESS).write_text(json.dumps(asdict(self.progress)))

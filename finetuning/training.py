@@ -1,10 +1,8 @@
 """Training with trl and peft: a quantized base model and a tokenized data set in, a LoRA adapter out."""
 
-import gc
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,10 @@ from transformers import AutoTokenizer
 from transformers.integrations import TensorBoardCallback, get_available_reporting_integrations
 from trl import SFTConfig, pack_dataset
 
+from finetuning.batch_size import BatchSize, TooLarge
 from finetuning.checkpoints import complete, require_space, step_of
 from finetuning.embeddings import adapt_head, give_rows, linear_layers, lora_config, trains_head
-from finetuning.errors import FinetuningError
+from finetuning.errors import FinetuningError, InfrastructureError
 from finetuning.interruption import Interrupted, Interruption, Watchdog
 from finetuning.loftq import start_from_factors
 from finetuning.peak_memory import peak_memory
@@ -73,22 +72,12 @@ class TrainingJob(BaseModel):
     base_model: Path
     model_kwargs: dict[str, Any]
     output: Path
+    batch_size: BatchSize | None = None
+    """Where memory ran out before: how a step's rows are cut, instead of as the recipe says."""
     fit: str | None = None
     """What to say and to change when memory runs out, where it was predicted."""
     checkpoints: Path = Field(default_factory=lambda job: job["output"].with_name(f"{job['output'].name}.checkpoints"))
     """Checkpoints of this very job, which outlive a failure."""
-
-
-@dataclass(frozen=True)
-class BatchSize:
-    """How a step's rows are cut: rows of one forward pass on one device, and forward passes of one step."""
-
-    rows: int
-    accumulation: int
-
-    def halved(self) -> "BatchSize":
-        """The same step in smaller pieces."""
-        return BatchSize(-(-self.rows // 2), self.accumulation * 2)
 
 
 class Curves(TensorBoardCallback):
@@ -122,22 +111,19 @@ def train(job: TrainingJob, progress: Progress, hang: Path | None = None) -> dic
 
     Raises:
         FinetuningError: the loss is no longer a number, memory ran out, or the disk is full.
+        TooLarge: memory ran out, and what was done goes on with smaller passes, in a new process.
         Interrupted: a signal asked for the end; all that was done is in a checkpoint.
     """
-    size = BatchSize(job.training.per_device_train_batch_size, job.training.gradient_accumulation_steps)
-    while True:
-        try:
-            return _train(job, progress, size, hang or job.checkpoints.with_name("hang.txt"))
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            if job.training.on_oom == "error" or size.rows == 1 or processes() > 1:
-                raise FinetuningError(_out_of_memory(job, size, error)) from error
-        # Outside of the handler, whose traceback holds all of the failed attempt's tensors.
-        size = size.halved()
-        progress.log(f"out of memory: going on with {size.rows} rows a pass and {size.accumulation} passes a step")
-        gc.collect()
-        torch.cuda.empty_cache()
+    spec = job.training
+    size = job.batch_size or BatchSize(spec.per_device_train_batch_size, spec.gradient_accumulation_steps)
+    try:
+        return _train(job, progress, size, hang or job.checkpoints.with_name("hang.txt"))
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if spec.on_oom == "error" or size.rows == 1:
+            raise InfrastructureError(_out_of_memory(job, size, error)) from error
+        raise TooLarge(size.halved()) from error
 
 
 def _train(job: TrainingJob, progress: Progress, size: BatchSize, hang: Path) -> dict[str, Any]:

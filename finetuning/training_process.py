@@ -8,22 +8,25 @@ import json
 import os
 import sys
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 
 from dagster_pipes import PipesEnvVarParamsLoader, open_dagster_pipes
 
+from finetuning.batch_size import TooLarge
 from finetuning.errors import FinetuningError
 from finetuning.interruption import Interrupted, end_with
 from finetuning.progress import Progress
 
-MISTAKE, INTERRUPTED = 3, 4
-# Beside the job: what was wrong, and what a training that hung was doing.
-FAILURE, HANG = "failure.txt", "hang.txt"
+MISTAKE, INTERRUPTED, TOO_LARGE = 3, 4, 5
+# Beside the job: what was wrong, and of which kind that is; what a training that hung was doing; and, where memory ran
+# out, the passes to go on with.
+FAILURE, FAILURE_KIND, HANG, SMALLER = "failure.txt", "failure-kind.txt", "hang.txt", "batch_size.json"
 
 
 def main(path: Path) -> int:
     """The exit code: 0, 3 for a mistake of the user, which `failure.txt` beside the job then explains, 4 for an end
-    that was asked for.
+    that was asked for, 5 where the job goes on with the `batch_size` that `batch_size.json` beside it has.
 
     The summary of the training goes to `summary.json` in the job's output folder.
     """
@@ -39,7 +42,12 @@ def main(path: Path) -> int:
 
             job = TrainingJob.model_validate_json(path.read_text())
             summary = train(job, progress, path.with_name(HANG))
+        except TooLarge as error:
+            path.with_name(SMALLER).write_text(json.dumps(asdict(error.size)))
+            progress.log(str(error))
+            return TOO_LARGE
         except FinetuningError as error:
+            path.with_name(FAILURE_KIND).write_text(error.kind)
             path.with_name(FAILURE).write_text(str(error))
             print(error, file=sys.stderr)
             return MISTAKE

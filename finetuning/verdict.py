@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from finetuning.errors import FinetuningError
+from finetuning.errors import GateError
 from finetuning.recipe import EvaluationSpec, GateSpec
+
+NOTHING_PROVED = "smoke run: nothing is proved; few rows, few steps, and no rule holds"
 
 
 def judge(
@@ -34,6 +36,16 @@ def judge(
     if published:
         outcomes.append(beside_published(spec.metrics[0], published))
     return {"passed": all(passed for passed, _ in outcomes), "reasons": [reason for _, reason in outcomes]}
+
+
+def of_smoke_run(verdict: Mapping[str, Any]) -> dict[str, Any]:
+    """The verdict on an adapter that a smoke run made: what the rules say is shown, and none of it holds."""
+    return {"passed": False, "smoke": True, "reasons": [NOTHING_PROVED, *verdict["reasons"]]}
+
+
+def outcome_of(verdict: Mapping[str, Any]) -> str:
+    """The verdict in a word or two."""
+    return "smoke run" if verdict.get("smoke") else "passed" if verdict["passed"] is True else "failed"
 
 
 def change_of(found: Mapping[str, Any]) -> Literal["better", "worse", "noise"]:
@@ -99,22 +111,32 @@ def kept_its_figure(name: str, found: Mapping[str, Any], allowed: float) -> tupl
     return passed, f"{name} {f'fell by {worse:.3f}, {limit}' if worse > 0 else 'did not fall'} ({figures})"
 
 
-def require_verdict(report_folder: Path, adapter: str, where: str) -> dict[str, Any]:
+def require_verdict(report_folder: Path, adapter: str, where: str, smoke: bool = False) -> dict[str, Any]:
     """The report in `report_folder`, which holds a passed verdict for the adapter with the fingerprint `adapter`.
 
+    Args:
+        smoke: whether this is a smoke run, whose own report says that nothing is proved, and which takes no other.
+
     Raises:
-        FinetuningError: it is about another adapter, or the verdict failed; nothing may be published then.
+        FinetuningError: it is about another adapter, a smoke run's in a real one or the other way round, or the verdict
+            failed; nothing may be published then.
     """
     path = report_folder / "report.json"
     report = json.loads(path.read_text())
     if report["adapter"] != adapter:
-        raise FinetuningError(
+        raise GateError(
             f"{where}: not published: the report in {path} is about adapter {report['adapter']}, and the one to "
             f"publish is {adapter}. Materialize evaluation_report for {where}, then publish."
         )
-    if report["verdict"]["passed"] is not True:
+    if bool(report["verdict"].get("smoke")) != smoke:
+        made, asked = ("a real run", "a smoke run") if smoke else ("a smoke run", "none")
+        raise GateError(
+            f"{where}: not published: the report in {path} is of {made}, and this is {asked} (FINETUNING_SMOKE). "
+            f"Materialize {where} again, from the data on."
+        )
+    if report["verdict"]["passed"] is not True and not smoke:
         reasons = "; ".join(report["verdict"]["reasons"])
-        raise FinetuningError(
+        raise GateError(
             f"{where}: not published: adapter {adapter} failed its gate: {reasons}. Adapter and report stay where they "
             f"are ({report_folder / 'report.md'}). Change the recipe's training or data; the gate is evaluation.gate."
         )

@@ -1,6 +1,7 @@
 """The code location: every asset, job and resource. `-m pipelines.definitions` and workspace.yaml load it."""
 
 import os
+import warnings
 from pathlib import Path
 
 import dagster as dg
@@ -15,6 +16,9 @@ from assets.published_merged_repo import published_merged_repo
 from assets.published_repo import published_repo
 from assets.quantized_base_model import quantized_base_model
 from assets.raw_dataset import raw_dataset
+from finetuning.smoke import is_smoke
+from pipelines.code_references import linked
+from pipelines.executor import executor
 from pipelines.jobs import JOBS
 from pipelines.schedules import SCHEDULES
 from pipelines.sensors import SENSORS
@@ -24,6 +28,8 @@ from resources.hub import LOCAL, Hub
 from resources.launcher import Launcher
 
 ROOT = Path(__file__).resolve().parent.parent
+# What `--select '*'` goes through is a beta feature of Dagster 1.13.
+warnings.filterwarnings("ignore", "Parameter `include_sources` of function `AssetSelection", category=dg.BetaWarning)
 # What libraries read once, when they are first imported, in the steps' processes and their children: caches stay in the
 # checkout, nothing calls home, and progress bars (which flood the UI) give way to the steps' own lines.
 ENVIRONMENT = {
@@ -36,29 +42,36 @@ ENVIRONMENT = {
 for name, value in ENVIRONMENT.items():
     os.environ.setdefault(name, value)
 
-artifacts = Artifacts(root=os.environ.get("FINETUNING_ARTIFACTS", str(ROOT / "artifacts")))
+root = os.environ.get("FINETUNING_ARTIFACTS", str(ROOT / "artifacts"))
+artifacts = Artifacts(root=f"{root}/smoke" if is_smoke() else root, smoke=is_smoke())
+
+assets = [
+    raw_dataset,
+    chat_dataset,
+    quantized_base_model,
+    lora_adapter,
+    evaluation_report,
+    published_repo,
+    merged_model,
+    published_merged_repo,
+    hub_state,
+    *PARENTS,
+]
 
 defs = dg.Definitions(
-    assets=[
-        raw_dataset,
-        chat_dataset,
-        quantized_base_model,
-        lora_adapter,
-        evaluation_report,
-        published_repo,
-        merged_model,
-        published_merged_repo,
-        hub_state,
-        *PARENTS,
-    ],
+    assets=dg.map_asset_specs(linked, assets),
     asset_checks=[same_answers],
     jobs=JOBS,
     schedules=SCHEDULES,
     sensors=SENSORS,
+    executor=executor,
     resources={
         "artifacts": artifacts,
         "io_manager": ArtifactIOManager(artifacts=artifacts),
-        "gpu": Gpu(require=os.environ.get("FINETUNING_REQUIRE", "any"), lock=str(ROOT / ".dagster" / "gpu.lock")),
+        "gpu": Gpu(
+            require=os.environ.get("FINETUNING_REQUIRE", "any"),
+            locks=os.environ.get("DAGSTER_HOME") or str(ROOT / ".dagster"),
+        ),
         "hub": Hub(
             address=os.environ.get("FINETUNING_HUB", LOCAL),
             state=os.environ.get("FINETUNING_HUB_STATE", str(ROOT / ".hub")),

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from assets.mistakes import explained
 from assets.partitions import BASE_MODELS
-from finetuning.recipe import load
+from finetuning.smoke import load_for_run, title_of
 from resources.hub import Hub, Publication
 from resources.versions import adapter_of, head_of, roll_back, version_about
 
@@ -25,8 +25,8 @@ class Rollback(dg.Config):
 def roll_back_repos(context: dg.OpExecutionContext, config: Rollback, hub: Hub) -> None:
     """Nothing; the adapter's repo holds that version, and so does the merged model's, where there is one of it."""
     with explained(), hub.connect(log=context.log.warning, api_only=True) as connection:
-        recipe = load(context.partition_key)
-        repo_id, title = connection.repo_id(recipe.hub.repo), f"Publish {recipe.name}"
+        recipe = load_for_run(context.partition_key)
+        repo_id, title = connection.repo_id(recipe.hub.repo), title_of(recipe)
         adapter = adapter_of(connection, repo_id, config.tag)
         tell(context, roll_back(connection, repo_id, config.tag, title))
         merged = f"{repo_id}-merged"

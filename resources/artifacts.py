@@ -17,7 +17,7 @@ from typing import IO, Any
 import dagster as dg
 from filelock import FileLock, Timeout
 
-from finetuning.errors import FinetuningError
+from finetuning.errors import KIND, FinetuningError, InfrastructureError
 
 MANIFEST = "artifact.json"
 # In the folder where an artifact is made: the artifact, what a failure leaves for the next attempt, what it is made of.
@@ -57,6 +57,8 @@ class Artifact:
     bytes: int
     seconds: float
     created: str
+    smoke: bool = False
+    """Whether a smoke run made it, so that it proves nothing."""
     reused: bool = field(default=False, compare=False)
 
     def metadata(self) -> dict[str, Any]:
@@ -66,6 +68,7 @@ class Artifact:
             "reused": self.reused,
             "seconds": round(self.seconds, 2),
             "path": dg.MetadataValue.path(str(self.path)),
+            **({"smoke": True} if self.smoke else {}),
         }
 
     def require_inputs(self, *inputs: "Artifact") -> None:
@@ -92,7 +95,7 @@ class Artifact:
         found = {name: sha256(self.path / name) for name in content_of(self.path)}
         changed = sorted(name for name in found.keys() | self.files.keys() if found.get(name) != self.files.get(name))
         if changed:
-            raise FinetuningError(
+            raise InfrastructureError(
                 f"{self.path}: changed after it was written: {', '.join(changed)}. What was evaluated is no longer "
                 f"what lies there; delete the folder and materialize {self.asset} for {self.partition} again."
             )
@@ -172,6 +175,8 @@ class Artifacts(dg.ConfigurableResource):
     """The store: `<root>/<asset>/<partition>/<fingerprint>/`, and `current.json` that names the one in force."""
 
     root: str = "artifacts"
+    smoke: bool = False
+    """Whether these are the artifacts of smoke runs, which have a root of their own."""
 
     def home(self, asset: str, partition: str) -> Path:
         """The folder of one asset's artifacts for one partition."""
@@ -181,7 +186,8 @@ class Artifacts(dg.ConfigurableResource):
         """The artifact in force.
 
         Raises:
-            FinetuningError: none is there yet, or what `current.json` names is not complete.
+            FinetuningError: none is there yet, what `current.json` names is not complete, or a smoke run made it and
+                this is none, or the other way round.
         """
         home = self.home(asset, partition)
         fingerprint = named_in(home)
@@ -190,6 +196,12 @@ class Artifacts(dg.ConfigurableResource):
             raise FinetuningError(
                 f"{home}: no complete artifact of {asset} for {partition}. Materialize it first: "
                 f"dagster asset materialize --select {asset} --partition {partition} -m pipelines.definitions"
+            )
+        if artifact.smoke != self.smoke:
+            made, asked = ("a smoke run", "none") if artifact.smoke else ("a real run", "a smoke run")
+            raise FinetuningError(
+                f"{artifact.path}: made by {made}, and this is {asked} (FINETUNING_SMOKE). The two have folders of "
+                f"their own: see FINETUNING_ARTIFACTS, or materialize {asset} for {partition} again."
             )
         return artifact
 
@@ -229,6 +241,7 @@ class Artifacts(dg.ConfigurableResource):
             "inputs": {artifact.asset: artifact.fingerprint for artifact in inputs},
             "sections": dict(sections),
             "resolved": dict(resolved),
+            **({"smoke": True} if self.smoke else {}),
         }
         code_version = context.assets_def.code_versions_by_key[context.asset_key]
         return Plan(
@@ -412,4 +425,4 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
         try:
             return self.artifacts.held(context.asset_key.path[-1], context.partition_key)
         except FinetuningError as error:
-            raise dg.Failure(str(error), allow_retries=False) from None
+            raise dg.Failure(str(error), metadata={KIND: error.kind}, allow_retries=False) from None

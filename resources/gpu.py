@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 
-from finetuning.errors import FinetuningError
+from finetuning.errors import FinetuningError, InfrastructureError
 from finetuning.memory_savings import Settings, settings_that_fit, with_settings
 from finetuning.recipe import BaseModelSpec, Recipe
 from finetuning.recipe_errors import as_yaml
@@ -174,12 +174,15 @@ class Gpu(dg.ConfigurableResource):
     """
 
     require: str = "any"
-    lock: str = ".dagster/gpu.lock"
+    locks: str = ".dagster"
 
     @contextmanager
-    def exclusive(self, log: Callable[[str], None]) -> Iterator[None]:
-        """Nothing; no other process of this checkout computes meanwhile, whatever started it, or however it ended."""
-        path = Path(self.lock).absolute()
+    def exclusive(self, work: Literal["training", "inference"], log: Callable[[str], None]) -> Iterator[None]:
+        """Nothing; no other process of this checkout does such work meanwhile, however it was started, or ended.
+
+        Beside one training there may be one evaluation: it needs little memory, and would wait for days.
+        """
+        path = Path(self.locks).absolute() / f"{work}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path, log):
             yield
@@ -191,13 +194,13 @@ class Gpu(dg.ConfigurableResource):
             FinetuningError: a GPU is required and there is none, or `require` is no word that is known.
         """
         if self.require not in ("any", "cuda"):
-            raise FinetuningError(f"FINETUNING_REQUIRE: {self.require!r} is neither any nor cuda.")
+            raise InfrastructureError(f"FINETUNING_REQUIRE: {self.require!r} is neither any nor cuda.")
         machine = detect()
         if self.require == "cuda" and machine.device != "cuda":
             import torch
 
             build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
-            raise FinetuningError(
+            raise InfrastructureError(
                 f"gpu.require: cuda, but torch {torch.__version__} (built with {build}) sees no GPU; found: "
                 f"{machine.name} with {machine.free_memory / 2**30:.0f} GiB free. Run `nvidia-smi` to see whether the "
                 "driver does, install a CUDA build of torch, or set FINETUNING_REQUIRE=any to run on the CPU."
@@ -238,7 +241,7 @@ class Gpu(dg.ConfigurableResource):
                 return AttentionChoice(kernel, passed_over)
             passed_over[kernel] = reason
         reasons = "; ".join(f"{kernel} {reason}" for kernel, reason in passed_over.items())
-        raise FinetuningError(
+        raise InfrastructureError(
             f"base_model.attention: none of the kernels can run here: {reasons}. Add sdpa to the list (it runs "
             "everywhere), or install what is missing: pip install '.[flash]'."
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import dagster as dg
 
-from finetuning.errors import FinetuningError
+from finetuning.errors import FinetuningError, InfrastructureError
 
 if TYPE_CHECKING:
     from huggingface_hub import GitCommitInfo, HfApi
@@ -62,7 +62,7 @@ class HubConnection:
             FinetuningError: there is no token, or the hub does not know it.
         """
         if not self.api.token:
-            raise FinetuningError(
+            raise InfrastructureError(
                 f"Publishing to {self.endpoint} needs a token, and HF_TOKEN is not set. Make a token with write access "
                 "in the account settings of the hub and export HF_TOKEN before the run."
             )
@@ -109,7 +109,7 @@ class HubConnection:
             if tag in tags and ask(lambda: self._is_settled(repo_id, files, tags[tag], base)):
                 return Publication(repo_id, tags[tag], tag, created=False)
             if onto not in (None, base):
-                raise FinetuningError(
+                raise InfrastructureError(
                     f"{repo_id} on {self.endpoint} has changed meanwhile: its head is {base[:12]}, and what is to be "
                     f"published was compared with {str(onto)[:12]}. Run it again."
                 )
@@ -173,7 +173,7 @@ class HubConnection:
         if self._is_made(repo_id, history[0], files, f"{title} ({tag})"):
             return head
         if head != base:
-            raise FinetuningError(
+            raise InfrastructureError(
                 f"{repo_id} on {self.endpoint} has changed meanwhile: {_named(history[0])} is its newest commit. Run "
                 "it again."
             )
@@ -192,7 +192,7 @@ class HubConnection:
             if not self._is_made(repo_id, newest, files, message):
                 raise
         if differences := self._differences(repo_id, head, files):
-            raise FinetuningError(
+            raise InfrastructureError(
                 f"{repo_id} on {self.endpoint}: commit {head[:12]} does not hold what was sent ({differences}), and "
                 "gets no tag. Somebody else changed the repo meanwhile, or its .gitignore left files out. Run it again."
             )
@@ -261,7 +261,7 @@ class HubConnection:
             "README.md",
         }
         if not ours and not untouched:
-            raise FinetuningError(
+            raise InfrastructureError(
                 f"{repo_id} on {self.endpoint}: its newest commit {_named(head)} was not made by this recipe, and "
                 "publishing would overwrite it. Revert that commit, or name another hub.repo in the recipe."
             )
@@ -289,7 +289,7 @@ class Hub(dg.ConfigurableResource):
         except ValueError:
             seconds = math.nan
         if not 0 < seconds < math.inf:
-            raise FinetuningError(f"FINETUNING_HUB_DEADLINE: {self.deadline!r} is no number of seconds; write 600.")
+            raise InfrastructureError(f"FINETUNING_HUB_DEADLINE: {self.deadline!r} is no number of seconds; write 600.")
         return seconds
 
     @contextmanager
@@ -329,7 +329,7 @@ class Hub(dg.ConfigurableResource):
         from huggingface_hub import HfApi, constants
 
         if endpoint != constants.ENDPOINT and not api_only:
-            raise FinetuningError(
+            raise InfrastructureError(
                 f"This process began with the hub {constants.ENDPOINT} and can not change to {endpoint}. Run the step "
                 "in a process of its own (the default executor does)."
             )

@@ -12,11 +12,13 @@ from typing import Any
 import dagster as dg
 from dagster._core.errors import DagsterPipesExecutionError
 
-from finetuning.errors import FinetuningError
+from finetuning.errors import CrashError, FinetuningError, InfrastructureError, of_kind
 
-# Beside the job: what a child writes about a mistake that the user can mend, and about where it hung.
-FAILURE, HANG = "failure.txt", "hang.txt"
-SMALLER = "Lower training.per_device_train_batch_size or chat.max_length, or quantize the base model."
+# Beside the job: what a child writes about a mistake that the user can mend, of which kind, about where it hung, and,
+# where memory ran out, how it would go on in a new process.
+FAILURE, FAILURE_KIND, HANG, SMALLER = "failure.txt", "failure-kind.txt", "hang.txt", "batch_size.json"
+INTERRUPTED = 4  # the exit code of a child that was asked to end
+ADVICE = "Lower training.per_device_train_batch_size or chat.max_length, or quantize the base model."
 # A child that was told to end writes a checkpoint first.
 SECONDS_TO_END = 60
 
@@ -49,19 +51,29 @@ class Launcher(dg.ConfigurableResource):
         Raises:
             FinetuningError: the child said what was wrong, or was killed.
         """
-        context.log.info(f"starting python -m {module}, {self.count()} time(s)")
         client = dg.PipesSubprocessClient(
             env=child_environment(self.count()),
             forward_termination=True,
             termination_timeout_seconds=SECONDS_TO_END,
         )
+        while smaller := self.run_once(context, client, module, job):
+            job = {**job, "batch_size": smaller}
+
+    def run_once(
+        self, context: dg.AssetExecutionContext, client: dg.PipesSubprocessClient, module: str, job: Mapping[str, Any]
+    ) -> dict[str, int] | None:
+        """None once the children have ended well; the `batch_size` to go on with where memory ran out."""
+        context.log.info(f"starting python -m {module}, {self.count()} time(s)")
         with TemporaryDirectory() as folder:
             path = Path(folder) / "job.json"
             path.write_text(json.dumps(job))
             try:
                 client.run(context=context, command=[*self.start(), module, str(path), str(os.getpid())])
             except DagsterPipesExecutionError as error:
-                raise FinetuningError(reason_of_death(path.parent, str(error), job.get("fit") or SMALLER)) from None
+                if (smaller := path.with_name(SMALLER)).exists():
+                    return json.loads(smaller.read_text())
+                raise reason_of_death(path.parent, str(error), job.get("fit") or ADVICE) from None
+        return None
 
     def start(self) -> list[str]:
         """The command that starts a module, before the module's name."""
@@ -77,26 +89,34 @@ class Launcher(dg.ConfigurableResource):
 def child_environment(processes: int = 1) -> dict[str, str]:
     """This process's environment, with the number of threads set to the cores that each child may use.
 
-    Processes whose OpenMP threads together outnumber the cores slow each other tenfold.
+    Processes whose OpenMP threads together outnumber the cores slow each other tenfold. One process gets one GPU, of
+    several the first: transformers would spread each batch over all that it sees.
     """
     cores = str(max(1, len(os.sched_getaffinity(0)) // processes))
-    return {"OMP_NUM_THREADS": cores, "PYTHONUNBUFFERED": "1", **os.environ}
+    devices = {"CUDA_VISIBLE_DEVICES": "0"} if processes == 1 else {}
+    return {"OMP_NUM_THREADS": cores, "PYTHONUNBUFFERED": "1", **devices, **os.environ}
 
 
-def reason_of_death(folder: Path, message: str, advice: str = SMALLER) -> str:
-    """What the child wrote beside its job before it ended, or what its exit code means.
+def reason_of_death(folder: Path, message: str, advice: str = ADVICE) -> FinetuningError:
+    """The error that the child wrote beside its job before it ended, or that its exit code means.
 
     Args:
         advice: what to change where memory ran out.
     """
     if (folder / FAILURE).exists():
-        return (folder / FAILURE).read_text()
+        return of_kind((folder / FAILURE_KIND).read_text(), (folder / FAILURE).read_text())
     if (folder / HANG).exists() and (doing := (folder / HANG).read_text()):
-        return (
+        return InfrastructureError(
             "Training hung: nothing went on for training.step_timeout_minutes, and the process ended itself. Raise "
             "the limit if a step may take that long. The next run goes on from the last checkpoint. It was in:\n"
             f"{doing}"
         )
     if f"code {-signal.SIGKILL}" in message:
-        return f"Training was killed by the system (signal 9), most often because memory ran out. {advice}"
-    return f"Training failed: {message} The child's own words are in this step's stderr, in the run's compute logs."
+        return InfrastructureError(
+            f"Training was killed by the system (signal 9), most often because memory ran out. {advice}"
+        )
+    if message.endswith((f"code {INTERRUPTED}", f"code {-signal.SIGTERM}")):
+        return InfrastructureError("Training was asked to end. The next run goes on from the last checkpoint.")
+    return CrashError(
+        f"Training failed: {message} The child's own words are in this step's stderr, in the run's compute logs."
+    )

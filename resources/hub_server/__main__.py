@@ -5,7 +5,7 @@ import contextlib
 import sys
 from pathlib import Path
 
-from finetuning.errors import FinetuningError
+from finetuning.errors import FinetuningError, InfrastructureError
 from resources.hub_server.accounts import Account, parse_account
 from resources.hub_server.app import create_app
 from resources.hub_server.serving import bound_socket, serve
@@ -33,7 +33,7 @@ def _run(arguments: argparse.Namespace) -> None:
         with exclusive(state / "server.lock", WAIT_SECONDS):
             _serve(state, arguments)
     except TimeoutError:
-        raise FinetuningError(f"{_served(state)} One process serves a folder: use that one, or end it.") from None
+        raise InfrastructureError(f"{_served(state)} One process serves a folder: use that one, or end it.") from None
 
 
 def _serve(state: Path, arguments: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ from fcntl import LOCK_SH, flock
 from pathlib import Path
 from typing import IO
 
-from finetuning.errors import FinetuningError
+from finetuning.errors import InfrastructureError
 from resources.hub_server.state_folder import (
     LOCAL_USER,
     RETRY_SECONDS,
@@ -102,18 +102,18 @@ def _spawned(state: Path, grace: float) -> subprocess.Popen:
 def _token(state: Path, server: Announcement) -> str:
     token = read_token(state)
     if token is None:
-        raise FinetuningError(
+        raise InfrastructureError(
             f"{state / 'token'} is gone, while the local Hub that knows this token still runs. "
             f"End that server (process {server.pid}); the next one makes a new token."
         )
     return token
 
 
-def _not_started(state: Path) -> FinetuningError:
+def _not_started(state: Path) -> InfrastructureError:
     log = state / "server.log"
     lines = log.read_text(errors="replace").split("\n") if log.exists() else []
     last = next((line for line in reversed(lines) if line.strip()), "(nothing)")
-    return FinetuningError(
+    return InfrastructureError(
         f"The local Hub in {state} did not start within {START_SECONDS:.0f} s. Its log {log} ends with: "
         f"{last.strip()}\n`python -m resources.hub_server --state {state}` starts it in the terminal."
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import uvicorn
 from starlette.applications import Starlette
 
-from finetuning.errors import FinetuningError
+from finetuning.errors import InfrastructureError
 from resources.hub_server.access import Hub
 from resources.hub_server.state_folder import LOCAL_USER, Announcement, announce, withdraw
 
@@ -78,7 +78,7 @@ def bound_socket(state: Path, port: int | None) -> socket.socket:
         if listening:
             (state / "port").write_text(str(listening.getsockname()[1]))
             return listening
-    raise FinetuningError(f"Port {port} is taken by another program. Leave --port out, or name a free one.")
+    raise InfrastructureError(f"Port {port} is taken by another program. Leave --port out, or name a free one.")
 
 
 def serve(app: Starlette, state: Path, listening: socket.socket, while_leased: float | None) -> None:

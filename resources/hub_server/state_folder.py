@@ -21,7 +21,7 @@ from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
-from finetuning.errors import FinetuningError
+from finetuning.errors import InfrastructureError
 
 LOCAL_USER = "local"
 ANSWER_SECONDS = 2.0  # how long a running server may take to say which one it is
@@ -53,7 +53,7 @@ def prepared(state: Path) -> Path:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         (state / "lease").touch()
     except OSError as error:
-        raise FinetuningError(
+        raise InfrastructureError(
             f"{state} can not be the state folder of the local Hub: {error.strerror}. Name one that you may write to."
         ) from error
     return state

@@ -107,9 +107,11 @@ def test_rows_that_differ_in_shape_come_back_as_they_were(hub, tmp_path):
     assert sorted(row["question"] for _, row in streamed) == ["a", "b"]
 
 
-def test_more_rows_than_there_are_is_an_error_streamed_or_not(hub, tmp_path):
+def test_more_rows_than_there_are_is_an_error_streamed_or_not_unless_they_are_the_most(hub, tmp_path):
     asked = [{"rows": 3001}, {"rows": 3001, "streaming": True}]
-    stored, streamed = child(hub, tmp_path, READ, json.dumps(asked))
+    asked += [{**keys, "at_most": True} for keys in asked]
+    stored, streamed, *all_there = child(hub, tmp_path, READ, json.dumps(asked))
+    assert [len(rows) for rows in all_there] == [3000, 3000]
     assert stored == streamed and stored.startswith(
         "x.yaml: dataset.sources[0].rows: 3001 rows are asked for, and owner/sums (train) has 3000. Ask for at most"
     )

@@ -19,7 +19,7 @@ import pytest
 from datasets import Dataset
 from transformers import AutoTokenizer
 
-from finetuning.training_process import FAILURE, HANG, INTERRUPTED, MISTAKE
+from finetuning.training_process import FAILURE, HANG, INTERRUPTED, MISTAKE, SMALLER
 from resources.launcher import Launcher
 from tests.tiny_models import save_tiny_model
 
@@ -191,6 +191,36 @@ def test_two_processes_have_the_losses_of_one_with_twice_the_batch(tmp_path, inp
     for shared, alone in zip(two.summary()["curve"], one.summary()["curve"], strict=True):
         assert shared["step"] == alone["step"] and shared["loss"] == pytest.approx(alone["loss"], rel=1e-5)
     assert two.summary()["eval_loss"] == pytest.approx(one.summary()["eval_loss"], rel=1e-5)
+
+
+def test_of_two_processes_that_ran_out_of_memory_smaller_passes_take_the_place(tmp_path, inputs):
+    settings = {"lora": {"lora_dropout": 0.0}, "max_steps": 8, "num_train_epochs": 1, "on_oom": "halve-batch"}
+    starved, plain = (
+        Training(tmp_path / "starved", inputs, **settings),
+        Training(tmp_path / "plain", inputs, **settings),
+    )
+    hungry = tmp_path / "hungry"
+    hungry.mkdir()
+    # What runs out after five steps with more than two rows a pass, by an allocation that no machine can make.
+    (hungry / "sitecustomize.py").write_text(
+        "import finetuning.trainer as module, torch\n"
+        "compute = module.AdapterTrainer.compute_loss\n"
+        "def compute_loss(self, model, inputs, *args, **kwargs):\n"
+        "    if self.state.global_step >= 5 and model.training and len(inputs['input_ids']) > 2: torch.empty(2**50)\n"
+        "    return compute(self, model, inputs, *args, **kwargs)\n"
+        "module.AdapterTrainer.compute_loss = compute_loss\n"
+    )
+    surroundings = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(hungry)}
+    two = Launcher(processes="2").start()
+    assert starved.start(*two, **surroundings).wait(180) != 0
+    starved.job["batch_size"] = json.loads((starved.folder / SMALLER).read_text())
+    assert starved.job["batch_size"] == {"rows": 2, "accumulation": 4}
+    assert starved.start(*two, **surroundings).wait(180) == 0, starved.words()[-3000:]
+    assert "going on from the checkpoint of step 4" in starved.words()
+    assert plain.start(*two, OMP_NUM_THREADS="1").wait(180) == 0, plain.words()[-3000:]
+    assert starved.summary()["per_device_train_batch_size"] == 2
+    for smaller, larger in zip(starved.summary()["curve"], plain.summary()["curve"], strict=True):
+        assert smaller["step"] == larger["step"] and smaller["loss"] == pytest.approx(larger["loss"], rel=1e-5)
 
 
 def test_a_training_that_hangs_ends_itself_and_says_where_it_was(training, inputs, tmp_path):

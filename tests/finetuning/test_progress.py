@@ -2,7 +2,7 @@
 
 import time
 
-from finetuning.progress import Progress
+from finetuning.progress import Progress, pause
 
 
 def test_work_that_says_nothing_is_not_silent():
@@ -28,3 +28,7 @@ def test_nothing_is_said_after_the_work():
     said = len(lines)
     time.sleep(0.15)
     assert len(lines) == said
+
+
+def test_the_longer_it_takes_the_fewer_lines_are_said():
+    assert [pause(seconds) for seconds in (0, 300, 1800, 3600, 36000)] == [5, 5, 30, 60, 60]

@@ -142,6 +142,14 @@ WRONG = {
         "dataset: {sources: [{generator: linear-equations, format: question-answer}]}",
         ["dataset.sources[0].rows: missing; a generator has no end"],
     ),
+    "most of an endless generator": (
+        "dataset: {sources: [{generator: linear-equations, format: alpaca, rows: 5, at_most: true}]}",
+        ["dataset.sources[0].at_most: true would be ignored: a generator has no end"],
+    ),
+    "most of all rows": (
+        "dataset: {sources: [{files: [a.jsonl], format: messages, at_most: true}]}",
+        ["dataset.sources[0].at_most: true without rows, of which all are taken"],
+    ),
     "split of files": (
         "dataset: {sources: [{files: [a.jsonl], split: test, format: messages}]}",
         ["dataset.sources[0].split: 'test' would be ignored: only a hub source has a split"],

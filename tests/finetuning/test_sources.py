@@ -138,9 +138,15 @@ def test_more_rows_than_there_are_is_an_error_with_both_numbers(tmp_path, path):
     with pytest.raises(FinetuningError) as error:
         write(tmp_path / "raw", source(path, rows=21))
     assert str(error.value) == (
-        f"{WHERE}.rows: 21 rows are asked for, and {path} has 20. Ask for at most that many, or leave `rows` out to "
-        "take them all."
+        f"{WHERE}.rows: 21 rows are asked for, and {path} has 20. Ask for at most that many, write `at_most: true`, "
+        "or leave `rows` out to take them all."
     )
+
+
+def test_more_rows_than_there_are_will_do_where_the_recipe_says_so(tmp_path, path):
+    summary = write(tmp_path / "raw", source(path, rows=21, at_most=True))
+    assert lines_of(tmp_path / "raw") == list(range(1, 21))
+    assert summary["rows"] == summary["sources"][0]["rows"] == 20
 
 
 def test_generated_rows_follow_seed_and_stream(tmp_path):

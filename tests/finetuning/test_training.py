@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TrainerState, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
+from finetuning.batch_size import BatchSize, TooLarge
 from finetuning.embeddings import adapt_head, lora_config
 from finetuning.errors import FinetuningError
 from finetuning.event_files import read_events
@@ -21,7 +22,6 @@ from finetuning.quantization import load_model
 from finetuning.recipe import LoraSpec, TrainingSpec
 from finetuning.trainer import AdapterTrainer
 from finetuning.training import (
-    BatchSize,
     TrainingJob,
     is_out_of_memory,
     keep_master_weights,
@@ -192,10 +192,14 @@ def test_without_memory_the_error_says_what_would_fit_where_that_was_predicted(t
 
 
 def test_without_memory_a_step_is_cut_in_halves_until_it_fits_and_that_is_recorded(tmp_path, tiny, monkeypatch):
-    job, said = starved(tmp_path, tiny, monkeypatch, on_oom="halve-batch"), []
-    summary = train(job, Progress(said.append, ""))
+    job = starved(tmp_path, tiny, monkeypatch, on_oom="halve-batch")
+    for expected in (BatchSize(2, 2), BatchSize(1, 4)):
+        with pytest.raises(TooLarge, match=f"out of memory: going on with {expected.rows} rows a pass") as error:
+            train(job, Progress(lambda line: None, ""))
+        assert error.value.size == expected
+        job = job.model_copy(update={"batch_size": expected})
+    summary = train(job, Progress(lambda line: None, ""))
     assert (summary["per_device_train_batch_size"], summary["gradient_accumulation_steps"]) == (1, 4)
-    assert "out of memory: going on with 2 rows a pass and 2 passes a step" in said
     assert summary["steps"] == 2
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from finetuning.errors import FinetuningError
 from finetuning.recipe import EvaluationSpec
-from finetuning.verdict import change_of, judge, require_verdict
+from finetuning.verdict import change_of, judge, of_smoke_run, require_verdict
 
 
 def metric(base, tuned, interval, higher_is_better=True):
@@ -139,3 +139,14 @@ def test_a_verdict_on_another_adapter_is_refused(report):
 def test_a_verdict_that_did_not_pass_is_refused(report, passed):
     with pytest.raises(FinetuningError, match="failed its gate: gain in final-answer"):
         require_verdict(report(passed=passed), "a" * 16, "tiny")
+
+
+def test_a_smoke_run_proves_nothing_to_a_real_one_and_a_real_one_nothing_to_it(tmp_path):
+    passed = {"passed": True, "reasons": ["all well"]}
+    smoked = of_smoke_run(passed)
+    assert smoked["passed"] is False and smoked["reasons"][1:] == ["all well"]
+    for verdict, smoke in ((passed, False), (smoked, True)):
+        (tmp_path / "report.json").write_text(json.dumps({"adapter": "a", "verdict": verdict}))
+        assert require_verdict(tmp_path, "a", "tiny", smoke=smoke)["verdict"] == verdict
+        with pytest.raises(FinetuningError, match="smoke run"):
+            require_verdict(tmp_path, "a", "tiny", smoke=not smoke)

@@ -4,13 +4,46 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+# Of the instance that ships: what decides how runs are started, watched and limited.
+BASIC = ("telemetry", "run_launcher", "run_monitoring", "run_retries", "concurrency")
 IN_PROCESS = json.dumps({"execution": {"config": {"in_process": {}}}})
+
+
+def shipped_instance(root: Path) -> dict:
+    """What the checkout's dagster.yaml says, with the folders of the world in `root`."""
+    settings = yaml.safe_load((ROOT / "dagster.yaml").read_text())
+    compute_logs = settings["compute_logs"] | {"config": {"base_dir": str(root / "compute_logs")}}
+    return {key: value for key, value in settings.items() if not key.endswith("storage")} | {
+        "compute_logs": compute_logs
+    }
+
+
+def basic_instance() -> dict:
+    """What the checkout's dagster.yaml says of runs; all that steps print is in the command's own output."""
+    shipped = yaml.safe_load((ROOT / "dagster.yaml").read_text())
+    return {name: shipped[name] for name in BASIC}
+
+
+def family_of(process: psutil.Process) -> list[psutil.Process]:
+    """The process and all that come of it."""
+    return [*process.children(recursive=True), process]
+
+
+def kill(processes: list[psutil.Process]) -> None:
+    """Nothing; none of them is there any more."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=20)
 
 
 @dataclass
@@ -19,11 +52,13 @@ class World:
 
     root: Path
     environment: dict[str, str] = field(default_factory=dict)
+    instance: dict = field(default_factory=basic_instance)
+    """What stands in the world's dagster.yaml."""
 
     def __post_init__(self) -> None:
         for name in ("recipes", "dagster"):
             (self.root / name).mkdir(exist_ok=True)
-        (self.root / "dagster" / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+        (self.root / "dagster" / "dagster.yaml").write_text(yaml.safe_dump(self.instance))
         self.environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith(("FINETUNING_", "HF_"))},
             "DAGSTER_HOME": str(self.root / "dagster"),
@@ -31,6 +66,8 @@ class World:
             "FINETUNING_ARTIFACTS": str(self.root / "artifacts"),
             "FINETUNING_HUB_STATE": str(self.root / "hub"),
             "HF_HOME": str(self.root / "cache"),
+            # The instance's classes too are those of this checkout, whichever is installed.
+            "PYTHONPATH": str(ROOT),
             **self.environment,
         }
 
@@ -43,6 +80,10 @@ class World:
         command = ["dagster", "asset", "materialize", "-m", "pipelines.definitions"]
         options = ["--select", select, "--partition", partition, "--config-json", IN_PROCESS]
         return self.python("-m", *command, *options, **environment)
+
+    def results(self, partition: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """What `python -m pipelines.results` answered."""
+        return self.python("-m", "pipelines.results", partition, *options, **environment)
 
     def python(self, *arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
         """What a Python process answered that runs in the checkout, with stderr in stdout."""
@@ -57,6 +98,28 @@ class World:
             timeout=540,
             check=False,
         )
+
+    def compute_logs(self) -> str:
+        """Everything that the steps of all runs and their children printed; of an instance that is the shipped one."""
+        files = sorted((self.root / "compute_logs").rglob("*.out")) + sorted(
+            (self.root / "compute_logs").rglob("*.err")
+        )
+        return "".join(file.read_text() for file in files)
+
+    @contextmanager
+    def running(self, *arguments: str) -> Iterator[Path]:
+        """The log of a Python process that runs in the checkout; neither it nor a child of it outlives the block."""
+        log = self.root / "running.log"
+        with log.open("w") as out:
+            process = subprocess.Popen(
+                [sys.executable, *arguments], cwd=ROOT, env=self.environment, stdout=out, stderr=subprocess.STDOUT
+            )
+            try:
+                yield log
+            finally:
+                family = family_of(psutil.Process(process.pid)) if process.poll() is None else []
+                process.terminate()
+                kill(psutil.wait_procs(family, timeout=20)[1])
 
     def artifacts(self, partition: str) -> dict[str, dict]:
         """The manifest in force of each asset that has one."""

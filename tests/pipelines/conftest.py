@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.pipelines.command import World
+from tests.pipelines.command import World, shipped_instance
 from tests.pipelines.main_line import PASSES
 from tests.tiny_models import ZEPHYR, save_tiny_model
 
@@ -37,8 +37,9 @@ def recipe(base_model):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory, recipe):
-    """A world in which the tiny recipe has been through the main line once."""
-    world = World(tmp_path_factory.mktemp("world"))
+    """A world with the instance that is shipped, in which the tiny recipe has been through the main line once."""
+    root = tmp_path_factory.mktemp("world")
+    world = World(root, instance=shipped_instance(root))
     world.write_recipe("tiny", recipe)
     first = world.materialize("tiny")
     assert first.returncode == 0, first.stdout[-4000:]

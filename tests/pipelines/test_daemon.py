@@ -1,20 +1,18 @@
-"""What happens by itself, with the real daemon: an edited recipe is run, and a run that was killed is run again."""
+"""What happens by itself, with the real daemon: edited recipes are run, killed runs run again, trainings take turns."""
 
 import re
-import subprocess
-import sys
 import time
 from contextlib import contextmanager
 
 import dagster as dg
 import psutil
 import pytest
-import yaml
 
-from tests.pipelines.command import ROOT, World
+from tests.pipelines.command import World, family_of, kill, shipped_instance
 from tests.tiny_models import ZEPHYR, save_tiny_model
 
 LOCATION = "pipelines.definitions"
+RESUMED = "going on from the checkpoint of step"
 SOURCE = {
     "generator": "linear-equations",
     "format": "question-answer",
@@ -25,13 +23,10 @@ SOURCE = {
 
 @pytest.fixture
 def world(tmp_path):
-    """A world with the instance's own settings for what was killed, only sooner, and with the sensor switched on."""
-    world = World(tmp_path)
-    shipped = yaml.safe_load((ROOT / "dagster.yaml").read_text())
-    settings = {"telemetry": {"enabled": False}, "run_retries": shipped["run_retries"]}
-    settings["run_monitoring"] = shipped["run_monitoring"] | {"poll_interval_seconds": 1}
-    (tmp_path / "dagster" / "dagster.yaml").write_text(yaml.safe_dump(settings))
-    return world
+    """A world with the instance's own settings, which looks sooner for what was killed."""
+    shipped = shipped_instance(tmp_path)
+    sooner = {"poll_interval_seconds": 1, "free_slots_after_run_end_seconds": 1}
+    return World(tmp_path, instance=shipped | {"run_monitoring": shipped["run_monitoring"] | sooner})
 
 
 def recipe(base_model, **training):
@@ -54,26 +49,18 @@ def recipe(base_model, **training):
 @contextmanager
 def daemon_of(world):
     """The daemon at work, and its instance."""
-    log = (world.root / "daemon.log").open("w")
-    command = [sys.executable, "-m", "dagster._daemon", "run", "-m", LOCATION]
-    daemon = subprocess.Popen(command, cwd=ROOT, env=world.environment, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        with dg.DagsterInstance.from_config(str(world.root / "dagster")) as instance:
-            yield instance
-    finally:
-        family = [*psutil.Process(daemon.pid).children(recursive=True), psutil.Process(daemon.pid)]
-        daemon.terminate()
-        _, alive = psutil.wait_procs(family, timeout=20)
-        for process in alive:
-            process.kill()
-        log.close()
+    with (
+        world.running("-m", "dagster._daemon", "run", "-m", LOCATION),
+        dg.DagsterInstance.from_config(str(world.root / "dagster")) as instance,
+    ):
+        yield instance
 
 
-def wait_for(found, world, seconds=150):
+def wait_for(found, world, seconds=240):
     """What `found` returns once it is something."""
     end = time.monotonic() + seconds
     while not (result := found()):
-        assert time.monotonic() < end, (world.root / "daemon.log").read_text()[-4000:]
+        assert time.monotonic() < end, (world.root / "running.log").read_text()[-4000:]
         time.sleep(0.2)
     return result
 
@@ -90,29 +77,59 @@ def checkpoints(world):
     return list((world.root / "artifacts" / "lora_adapter" / "tiny").glob(".*.partial/checkpoints/step-[1-9]*"))
 
 
-def test_an_edited_recipe_is_run_and_a_killed_run_goes_on(world):
+def said(instance, run, text):
+    return any(text in entry.message for entry in instance.all_logs(run.run_id))
+
+
+def test_an_edited_recipe_is_run_and_killed_runs_go_on(world):
     base_model = save_tiny_model("smollm2-135m", world.root / "tiny-llama", ZEPHYR)
-    world.write_recipe("tiny", recipe(base_model, max_steps=400))
+    world.write_recipe("tiny", recipe(base_model, max_steps=300))
     switched = world.python("-m", "dagster", "sensor", "start", "recipe_changed", "-m", LOCATION)
     assert switched.returncode == 0, switched.stdout
     with daemon_of(world) as instance:
         wait_for(lambda: any(tick.cursor for tick in ticks(instance)), world)
-        world.write_recipe("tiny", recipe(base_model, max_steps=600))
+        world.write_recipe("tiny", recipe(base_model, max_steps=400))
         (first,) = wait_for(instance.get_runs, world)
         assert first.tags["dagster/partition"] == "tiny"
         wait_for(lambda: checkpoints(world), world)
-        worker = worker_of(instance, first)
-        for process in [*worker.children(recursive=True), worker]:
-            process.kill()
-        retried = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS])
-        (second,) = wait_for(lambda: instance.get_runs(retried), world)
+        kill(family_of(worker_of(instance, first)))
+        (second,) = wait_for(lambda: instance.get_runs(dg.RunsFilter(tags={"dagster/retry_number": "1"})), world)
         assert second.parent_run_id == first.run_id
+        wait_for(lambda: said(instance, second, RESUMED), world)
+        # The machine goes down: daemon, code server, run and training at once.
+        kill([one for child in psutil.Process().children() for one in family_of(child)])
+    with daemon_of(world) as instance:
+        (third,) = wait_for(lambda: instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS])), world)
+        assert third.tags["dagster/retry_number"] == "2" and said(instance, third, RESUMED)
+        assert said(instance, second, "The run's process is gone")
         ended = {run.run_id: run.status for run in instance.get_runs()}
-        assert ended == {first.run_id: dg.DagsterRunStatus.FAILURE, second.run_id: dg.DagsterRunStatus.SUCCESS}
-        assert any(
-            "going on from the checkpoint of step" in entry.message for entry in instance.all_logs(second.run_id)
-        )
+        killed = dg.DagsterRunStatus.FAILURE
+        assert ended == {first.run_id: killed, second.run_id: killed, third.run_id: dg.DagsterRunStatus.SUCCESS}
     assert set(world.artifacts("tiny")) >= {"lora_adapter", "evaluation_report", "published_repo"}
+
+
+def times_of(instance, run):
+    """From when to when each step was at work, in seconds since 1970."""
+    steps = {step.step_key: step for step in instance.get_run_step_stats(run.run_id)}
+    return {key: (step.start_time, step.end_time) for key, step in steps.items()}
+
+
+def test_trainings_take_turns_and_the_rest_goes_on_beside_them(world):
+    base_model = save_tiny_model("smollm2-135m", world.root / "tiny-llama", ZEPHYR)
+    for name in ("one", "two"):
+        world.write_recipe(name, recipe(base_model, max_steps=150) | {"hub": {"repo": name, "license": "mit"}})
+    with daemon_of(world) as instance:
+        asked = ["job", "backfill", "-m", LOCATION, "-j", "main_line", "--partitions", "one,two", "--noprompt"]
+        done = world.python("-m", "dagster", *asked)
+        assert done.returncode == 0, done.stdout
+        ended = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE])
+        wait_for(lambda: len(instance.get_runs(ended)) == 2, world)
+        runs = instance.get_runs()
+        assert [run.status for run in runs] == [dg.DagsterRunStatus.SUCCESS] * 2
+        earlier, later = sorted((times_of(instance, run) for run in runs), key=lambda times: times["lora_adapter"])
+    assert earlier["lora_adapter"][1] <= later["lora_adapter"][0]
+    assert later["chat_dataset"][0] < earlier["lora_adapter"][1], "data waited for the training"
+    assert earlier["evaluation_report"][0] < later["lora_adapter"][1], "evaluation waited for the training"
 
 
 def ticks(instance):

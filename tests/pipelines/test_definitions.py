@@ -45,8 +45,9 @@ def test_every_asset_has_one_partition_a_recipe(name):
 @pytest.mark.parametrize("name", EDGES)
 def test_every_asset_explains_itself(name):
     spec = SPECS[name]
-    assert spec.group_name in {"data", "model", "proof"}
+    assert spec.group_name in {"data", "model", "proof", "publication"}
     assert spec.kinds and spec.owners and spec.code_version
+    assert spec.tags.keys() & {"gpu", "hub"}
     assert len(spec.description or "") > 100
 
 

@@ -59,6 +59,8 @@ def test_a_bad_row_ends_the_run_before_anything_is_trained_however_that_is_selec
     assert "unknown role 'robot'" in run.stdout and "`checks: {bad_rows: {limit: 0.0477}}`" in run.stdout
     assert {"raw_dataset", "chat_dataset"} <= set(world.artifacts("bad"))
     assert "lora_adapter" not in world.artifacts("bad")
+    told = world.results("bad", "--after", "1")
+    assert told.returncode == 4 and "bad failed by its recipe or data:\nbad_rows: " in told.stdout
     assert world.materialize("bad", select="quantized_base_model").returncode == 0
     alone = world.materialize("bad", select="lora_adapter")
     assert alone.returncode == 1 and "checks.bad_rows: 1 of 21 rows" in alone.stdout

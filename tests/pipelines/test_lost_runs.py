@@ -139,6 +139,8 @@ def test_a_run_killed_as_a_whole_is_made_up_for_by_the_next(behind, undisturbed,
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(10)
         wait_for(lambda: not trainer.is_running() or trainer.status() == psutil.STATUS_ZOMBIE, 5)
+    told = behind.results("tiny")
+    assert told.returncode == 5 and "is STARTED: it was killed or cancelled, or goes on still" in told.stdout
     ends_as_it_would_have(behind, undisturbed)
 
 
@@ -160,6 +162,7 @@ def test_a_training_that_is_killed_fails_its_step_with_the_reason_and_is_made_up
         at_a_random_step(behind, process).kill()
         assert process.wait(120) != 0
     assert "killed by the system (signal 9)" in (behind.root / "log").read_text()
+    assert behind.results("tiny").returncode == 5
     ends_as_it_would_have(behind, undisturbed)
 
 

@@ -28,11 +28,22 @@ def test_the_memory_of_training_is_predicted_and_with_it_whether_activations_are
     assert summary["peak_memory_mb"] == pytest.approx(summary["predicted_memory_mb"], rel=0.15)
 
 
+def test_the_terminal_shows_what_the_steps_say_and_the_compute_logs_have_everything(world):
+    said, everything = (world.root / "first.log").read_text(), world.compute_logs()
+    assert "dagster - INFO" in said and "loading libraries" in said
+    for noise in ("Failed to load CPU gemm", "FutureWarning", "PreviewWarning", "BetaWarning", "'train_runtime'"):
+        assert noise not in said
+    assert "Failed to load CPU gemm" in everything and "'train_runtime'" in everything
+    assert set(re.findall(r"^.* - dagster - INFO - .* - (?:step|tuned).*$", said, re.MULTILINE)) <= {
+        *everything.splitlines()
+    }
+
+
 def test_an_adapter_that_is_there_is_shown_without_torch(world):
     command = ["dagster", "asset", "materialize", "-m", "pipelines.definitions", "--select", "lora_adapter"]
     shown = world.python("-X", "importtime", "-m", *command, "--partition", "tiny", "--config-json", IN_PROCESS)
     assert shown.returncode == 0 and ": reused," in shown.stdout, shown.stdout[-4000:]
-    imported = set(re.findall(r"\|\s+([\w.]+)$", shown.stdout, re.MULTILINE))
+    imported = set(re.findall(r"\|\s+([\w.]+)$", shown.stdout + world.compute_logs(), re.MULTILINE))
     assert "matplotlib" in imported and not imported & {"torch", "transformers", "peft", "bitsandbytes"}
 
 
@@ -46,7 +57,7 @@ def test_a_second_run_reuses_everything_and_makes_no_commit(world):
 
 
 def test_the_result_table_names_report_and_commit(world):
-    shown = world.python("-m", "pipelines.results", "tiny")
+    shown = world.results("tiny")
     published = world.artifacts("tiny")["published_repo"]["summary"]
     assert shown.returncode == 0
     assert "exact-match" in shown.stdout and "report.md" in shown.stdout

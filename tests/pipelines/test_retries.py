@@ -28,6 +28,8 @@ def test_a_hub_that_is_out_is_asked_again_and_then_named(world):
     assert run.returncode == 1
     assert run.stdout.count("STEP_UP_FOR_RETRY") == 3
     assert "The hub http://127.0.0.1:9 can not be reached" in run.stdout
+    told = world.results("out")
+    assert told.returncode == 5 and "raw_dataset: out.yaml: " in told.stdout.replace(f"{world.root}/recipes/", "")
 
 
 def test_a_delay_that_is_no_number_is_named(world):

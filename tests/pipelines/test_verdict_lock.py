@@ -88,6 +88,9 @@ def test_a_failed_gate_fails_the_run_and_publishes_nothing_however_it_is_selecte
     assert run.returncode == 1
     assert "gain in exact-match is 0.000, which misses by 1.000 the 1.000" in run.stdout
     assert set(world.artifacts("failing")) == ASSETS - {"published_repo"}
+    told = world.results("failing", "--after", "1")
+    assert told.returncode == 3 and "failing failed its gate: nothing was published:\nverdict: gain in" in told.stdout
+    assert re.search(r"^verdict +failed$", told.stdout, re.MULTILINE) and "published  " not in told.stdout
     alone = world.materialize("failing", select="published_repo")
     assert alone.returncode == 1
     assert "failing: not published: adapter" in alone.stdout and "failed its gate" in alone.stdout

@@ -42,6 +42,7 @@ def test_a_second_run_returns_the_first_ones_artifact(tmp_path):
         {"resolved": {"commit": "abc"}},
         {"inputs": {"raw_dataset": "0" * 16}},
         {"asset": "other"},
+        {"smoke": True},
     ],
 )
 def test_whatever_goes_in_changes_the_fingerprint(tmp_path, change):
@@ -162,3 +163,12 @@ def test_the_manifest_tells_what_the_artifact_was_made_from(tmp_path):
     assert manifest["inputs"] == {"raw_dataset": "0" * 16}
     assert manifest["bytes"] == 5 and list(manifest["files"]) == ["data.txt"]
     assert "torch" in manifest["versions"]
+
+
+def test_what_a_smoke_run_made_is_none_of_a_real_runs_and_the_other_way_round(tmp_path):
+    for made in (False, True):
+        artifact = plan(tmp_path / str(made), **({"smoke": True} if made else {})).obtain(write_one_file)
+        root = str(tmp_path / str(made))
+        assert Artifacts(root=root, smoke=made).current("thing", "tiny").fingerprint == artifact.fingerprint
+        with pytest.raises(FinetuningError, match="made by a smoke run" if made else "and this is a smoke run"):
+            Artifacts(root=root, smoke=not made).held("thing", "tiny")

@@ -10,8 +10,18 @@ import dagster as dg
 import pytest
 
 from finetuning import training_process
-from finetuning.errors import FinetuningError
-from resources.launcher import FAILURE, HANG, Launcher, child_environment, reason_of_death
+from finetuning.errors import CrashError, FinetuningError, InfrastructureError
+from resources import launcher
+from resources.launcher import (
+    FAILURE,
+    FAILURE_KIND,
+    HANG,
+    INTERRUPTED,
+    SMALLER,
+    Launcher,
+    child_environment,
+    reason_of_death,
+)
 
 
 def launch(monkeypatch, tmp_path, source: str, instance=None):
@@ -41,39 +51,67 @@ with open_dagster_pipes() as pipes:
     assert "the answer is 42" in lines
 
 
-def test_what_the_child_explains_is_the_error(monkeypatch, tmp_path):
+@pytest.mark.parametrize("kind", [FinetuningError, InfrastructureError])
+def test_what_the_child_explains_is_the_error_and_of_the_kind_that_it_was(monkeypatch, tmp_path, kind):
     source = f"""
 import sys
 from pathlib import Path
 Path(sys.argv[1]).with_name({FAILURE!r}).write_text("training diverged: lower the learning rate")
+Path(sys.argv[1]).with_name({FAILURE_KIND!r}).write_text({kind.kind!r})
 sys.exit(3)
 """
-    with pytest.raises(FinetuningError, match=r"^training diverged: lower the learning rate$"):
+    with pytest.raises(FinetuningError, match=r"^training diverged: lower the learning rate$") as error:
         launch(monkeypatch, tmp_path, source)
+    assert type(error.value) is kind
 
 
 def test_of_a_child_that_was_killed_is_said_what_would_have_fitted(tmp_path):
-    said = reason_of_death(tmp_path, "exit code -9", "700 MiB would do with chat.max_length: 32.")
+    said = str(reason_of_death(tmp_path, "exit code -9", "700 MiB would do with chat.max_length: 32."))
     assert said.endswith("memory ran out. 700 MiB would do with chat.max_length: 32.")
 
 
 def test_a_child_that_was_killed_is_said_to_have_been_killed(monkeypatch, tmp_path):
     source = f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})"
-    with pytest.raises(FinetuningError, match=r"killed by the system \(signal 9\), most often because memory ran out"):
+    with pytest.raises(
+        InfrastructureError, match=r"killed by the system \(signal 9\), most often because memory ran out"
+    ):
         launch(monkeypatch, tmp_path, source)
 
 
 def test_a_death_without_words_points_to_the_logs(tmp_path):
-    assert "compute logs" in reason_of_death(tmp_path, "External execution process failed with code 1")
+    error = reason_of_death(tmp_path, "External execution process failed with code 1")
+    assert type(error) is CrashError and "compute logs" in str(error)
+
+
+@pytest.mark.parametrize("code", [INTERRUPTED, -int(signal.SIGTERM)])
+def test_a_child_that_was_asked_to_end_did_not_crash(tmp_path, code):
+    error = reason_of_death(tmp_path, f"External execution process failed with code {code}")
+    assert type(error) is InfrastructureError and str(error).startswith("Training was asked to end")
 
 
 def test_both_ends_have_the_same_names_for_what_lies_beside_a_job():
-    assert (FAILURE, HANG) == (training_process.FAILURE, training_process.HANG)
+    names = ("FAILURE", "FAILURE_KIND", "HANG", "SMALLER", "INTERRUPTED")
+    assert [getattr(launcher, name) for name in names] == [getattr(training_process, name) for name in names]
+
+
+def test_a_child_that_ran_out_of_memory_is_started_again_with_the_passes_that_it_names(monkeypatch, tmp_path):
+    source = f"""
+import json, sys
+from pathlib import Path
+job = json.load(open(sys.argv[1]))
+Path({str(tmp_path)!r}, "jobs.txt").open("a").write(json.dumps(job.get("batch_size")) + chr(10))
+rows = job.get("batch_size", {{"rows": 4}})["rows"]
+if rows > 1:
+    Path(sys.argv[1]).with_name({SMALLER!r}).write_text(json.dumps({{"rows": rows // 2}}))
+    sys.exit({training_process.TOO_LARGE})
+"""
+    assert launch(monkeypatch, tmp_path, source).success
+    assert (tmp_path / "jobs.txt").read_text().split("\n") == ["null", '{"rows": 2}', '{"rows": 1}', ""]
 
 
 def test_a_child_that_hung_is_said_to_have_hung_and_where(tmp_path):
     (tmp_path / HANG).write_text('File "trainer.py", line 7 in step')
-    message = reason_of_death(tmp_path, "External execution process failed with code 1")
+    message = str(reason_of_death(tmp_path, "External execution process failed with code 1"))
     assert message.startswith("Training hung: nothing went on") and message.endswith("line 7 in step")
 
 

@@ -1,0 +1,196 @@
+"""The real UI in a real browser: the graph, a run from the launchpad, its report, and a failed gate.
+
+With FINETUNING_SCREENSHOTS=docs/images it also makes the pictures of the docs (`make screenshots`).
+"""
+
+import os
+import re
+import shutil
+import socket
+import time
+import urllib.request
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+from playwright.sync_api import expect, sync_playwright
+
+from finetuning.recipe import find
+from tests.pipelines.command import World, shipped_instance
+from tests.pipelines.main_line import ASSETS, FAILS
+from tests.pipelines.test_definitions import EDGES, OBSERVED
+from tests.tiny_models import ZEPHYR, save_tiny_model
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs a browser: apt-get install chromium")
+
+SCREENSHOTS = os.environ.get("FINETUNING_SCREENSHOTS")
+PARTITION = "smollm2-135m" if SCREENSHOTS else "few-steps"  # pictures are of the recipe as it is
+JOB = "locations/pipelines.definitions/jobs/main_line"
+IN_ONE_PROCESS = "execution: {config: {in_process: {}}}\n"  # which is twice as fast, and proves that config is taken
+SECONDS = 60  # that a page of a busy machine may take
+RUN_SECONDS = 2400 if SCREENSHOTS else 1200
+USUAL = {"width": 1400, "height": 900}
+
+
+def few_steps() -> dict:
+    """The default recipe with few rows and steps: the same weights, by the same code."""
+    recipe = yaml.safe_load(find()["smollm2-135m"].read_text())
+    recipe["dataset"]["sources"][0]["rows"] = 40
+    recipe["dataset"]["eval"] = {"fraction": 0.2}
+    recipe["training"]["max_steps"] = 4
+    recipe["evaluation"] |= {"rows": 8, "max_new_tokens": 16, "gate": {"final-answer": {"min_gain": -1.0}}}
+    return recipe
+
+
+def unproved(base_model: Path) -> dict:
+    """A recipe whose gate no model can pass that two steps were spent on."""
+    columns = {"question": "Problem", "answer": "Solution"}
+    rows = {"generator": "linear-equations", "format": "question-answer", "columns": columns, "rows": 16}
+    return {
+        "summary": "A tiny model that learns nothing much",
+        "base_model": {"repo": str(base_model)},
+        "dataset": {"sources": [rows], "eval": {"fraction": 0.25}},
+        "lora": {"r": 4},
+        "training": {"max_steps": 2, "per_device_train_batch_size": 2},
+        "evaluation": {"metrics": ["exact-match"], "rows": 2, "max_new_tokens": 4, "gate": FAILS},
+        "hub": {"repo": "tiny-adapter", "license": "apache-2.0"},
+    }
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    root = tmp_path_factory.mktemp("ui")
+    world = World(root, instance=shipped_instance(root))
+    world.write_recipe("few-steps", few_steps())
+    world.write_recipe("unproved", unproved(save_tiny_model("smollm2-135m", root / "tiny-llama", ZEPHYR)))
+    return world
+
+
+@pytest.fixture(scope="module")
+def ui(world):
+    """The address of the UI, which is served for as long as these tests run."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    served = ("-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port))
+    with world.running(*served) as log:
+        wait_for(f"http://127.0.0.1:{port}/server_info", log)
+        yield f"http://127.0.0.1:{port}"
+
+
+def wait_for(address: str, log: Path) -> None:
+    end = time.monotonic() + 2 * SECONDS
+    while True:
+        try:
+            with urllib.request.urlopen(address):
+                return
+        except OSError:
+            assert time.monotonic() < end, log.read_text()[-4000:]
+            time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def page(ui):
+    flags = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=CHROMIUM, args=flags) as browser:
+        page = browser.new_page(base_url=ui, viewport=USUAL)
+        page.set_default_timeout(SECONDS * 1000)
+        expect.set_options(timeout=SECONDS * 1000)
+        yield page
+
+
+@pytest.fixture(scope="module")
+def screenshot(page, tmp_path_factory):
+    """What writes a picture of the page, of 1600 pixels at most, where FINETUNING_SCREENSHOTS asks for it."""
+    folder = Path(SCREENSHOTS) if SCREENSHOTS else tmp_path_factory.mktemp("screenshots")
+
+    def write(name: str) -> Path:
+        picture = Image.open(BytesIO(page.screenshot(animations="disabled"))).convert("RGB")
+        picture.thumbnail((1600, 1600), Image.Resampling.LANCZOS)
+        picture = picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        picture.save(folder / f"{name}.png", optimize=True)
+        return folder / f"{name}.png"
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def succeeded(page):
+    """The address of a run of the default recipe that was started from the launchpad, and ended well."""
+    page.goto(JOB)
+    page.get_by_role("button", name="Materialize all").locator("xpath=following::button[1]").click()
+    page.get_by_role("menuitem", name="Open launchpad").click()
+    page.get_by_placeholder("Partition").click()
+    page.get_by_role("menuitem", name=PARTITION).click()
+    expect(page.get_by_text(f"partition: {PARTITION}")).to_be_visible()
+    page.locator(".CodeMirror").last.click()
+    page.keyboard.press("Control+Home")
+    page.keyboard.insert_text(IN_ONE_PROCESS)
+    expect(page.get_by_text("No errors", exact=True)).to_be_visible()
+    page.get_by_role("button").filter(has_text=re.compile("^Materialize$")).click()
+    page.wait_for_url("**/runs/*")
+    expect(page.get_by_text("Success", exact=True)).to_be_visible(timeout=RUN_SECONDS * 1000)
+    return page.url
+
+
+def test_a_run_from_the_launchpad_succeeds(page, succeeded, world, screenshot):
+    page.goto(succeeded)
+    expect(page.get_by_text("Success", exact=True)).to_be_visible()
+    expect(page.get_by_role("button", name="Terminate")).to_be_hidden()
+    assert set(world.artifacts(PARTITION)) == ASSETS
+    expect(page.get_by_text("RUN_SUCCESS")).to_be_visible()
+    page.get_by_role("button", name="Re-execute all").locator("xpath=preceding::button[1]").click()
+    screenshot("run")
+
+
+def test_the_graph_shows_sources_and_assets_in_their_groups(page, succeeded, screenshot):
+    page.set_viewport_size({"width": 2400, "height": 1400})  # at which each asset shows what it is
+    page.goto("asset-groups")
+    for group in ("sources", "data", "model", "proof", "publication"):
+        expect(page.get_by_text(group, exact=True).last).to_be_visible()
+    page.get_by_role("button", name="Hide navigation").click()
+    page.keyboard.press("Alt+e")
+    for name in (*EDGES, *OBSERVED):
+        expect(page.get_by_text(name, exact=True).last).to_be_visible()
+    page.goto(page.url)  # which fits the graph into the page
+    page.get_by_label("panel_show_right").first.click()
+    expect(page.get_by_text("11 / 11 Passed")).to_be_visible()
+    expect(page.get_by_text("Parquet")).to_be_visible()
+    screenshot("graph")
+    page.set_viewport_size(USUAL)
+
+
+def test_an_asset_explains_itself(page, succeeded):
+    page.goto("assets/chat_dataset?view=overview")
+    for text in ("hub: read", "Row count", "supervised_tokens", "the turns of the conversation", "list<struct>"):
+        expect(page.get_by_text(text).first).to_be_visible()
+    expect(page.get_by_role("link", name="chat_dataset.py")).to_be_visible()
+    page.goto("assets/published_repo?view=overview")
+    expect(page.get_by_role("link", name="/local/smollm2-135m-linear-equations")).to_be_visible()
+
+
+def test_the_evaluation_report_shows_its_plot(page, succeeded, screenshot):
+    page.goto("assets/evaluation_report?view=overview")
+    expect(page.get_by_text(PARTITION).first).to_be_visible()
+    page.get_by_text("Show Markdown").first.click()
+    plot = page.get_by_role("img", name="Base beside tuned")
+    expect(plot).to_be_visible()
+    assert plot.evaluate("image => image.naturalWidth") > 300
+    page.get_by_role("heading", name=f"{PARTITION}: base beside tuned").scroll_into_view_if_needed()
+    screenshot("report")
+
+
+def test_a_failed_gate_is_seen_as_failed(page, succeeded, world):
+    run = world.materialize("unproved")
+    assert run.returncode == 1
+    page.goto("runs")
+    page.get_by_role("link", name=re.search(r"[0-9a-f]{8}(?=-[0-9a-f]{4}-)", run.stdout)[0]).click()
+    expect(page.get_by_text("Failure", exact=True)).to_be_visible()
+    page.goto("assets/evaluation_report?view=checks&checkDetail=verdict")
+    expect(page.get_by_text("unproved")).to_be_visible()
+    expect(page.get_by_text("Failed", exact=True).last).to_be_visible()
+    expect(page.get_by_text(re.compile(r"gain in exact-match is .* misses by \d\.\d{3} the 1\.000"))).to_be_visible()
+    assert "published_repo" not in world.artifacts("unproved")

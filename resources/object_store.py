@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from finetuning.errors import FinetuningError
+from finetuning.errors import FinetuningError, InfrastructureError
 from resources.artifacts import (
     CURRENT,
     MANIFEST,
@@ -40,7 +40,7 @@ GB = 1e9
 MB = 1e6
 
 
-class DamagedArtifact(FinetuningError):
+class DamagedArtifact(InfrastructureError):
     """An artifact whose objects are not what its manifest says."""
 
     def __init__(self, text: str, *objects: str) -> None:
@@ -168,7 +168,7 @@ class ObjectStore:
         self.trim(needed)
         free = shutil.disk_usage(self.cache).free
         if free < needed:
-            raise FinetuningError(
+            raise InfrastructureError(
                 f"{self.cache}: the disk is full: a download needs {needed / MB:.0f} MB, and {free / MB:.0f} MB are "
                 "free. Make room, or set FINETUNING_ARTIFACTS_CACHE to a folder on another disk."
             )
@@ -190,7 +190,7 @@ class ObjectStore:
             self.log(f"uploading {count} to {self.address_of(folder)} ({megabytes:.1f} MB)")
         for name in missing:
             if sha256(folder / name) != artifact.files[name]:
-                raise FinetuningError(
+                raise InfrastructureError(
                     f"{folder / name}: changed after it was written. Delete {folder}, and run it again."
                 )
             self.objects.send(folder / name, f"{content}/{name}")

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import fsspec
 
-from finetuning.errors import FinetuningError, PassingError
+from finetuning.errors import FinetuningError, InfrastructureError, PassingError
 from resources.multipart import send_in_parts, wants_parts
 
 T = TypeVar("T")
@@ -191,9 +191,9 @@ def explained(address: str, error: Exception) -> Exception:
             "and the next run sends what is missing. Run it again later."
         )
     if code_of(error) == "NoSuchBucket":
-        return FinetuningError(f"{address}: there is no such bucket. Make it, or mend FINETUNING_ARTIFACTS.")
+        return InfrastructureError(f"{address}: there is no such bucket. Make it, or mend FINETUNING_ARTIFACTS.")
     if isinstance(error, PermissionError) or "Credential" in type(error).__name__:
-        return FinetuningError(f"{address}: refused ({said}). {RIGHTS}")
+        return InfrastructureError(f"{address}: refused ({said}). {RIGHTS}")
     if isinstance(error, OSError | ValueError) or "BotoCoreError" in {kind.__name__ for kind in type(error).__mro__}:
-        return FinetuningError(f"{address}: {said}. Check the address, the credentials and the disk. {RIGHTS}")
+        return InfrastructureError(f"{address}: {said}. Check the address, the credentials and the disk. {RIGHTS}")
     return error

@@ -37,7 +37,7 @@ fix: $(INSTALLED) ## Mend what the formatter and the linter can mend
 	$(BIN)/ruff format .
 
 ui: $(INSTALLED) ## Open the Dagster UI on http://localhost:3000, for this machine alone
-	$(BIN)/python -m pipelines.lost_runs $(BIN)/dagster dev -h 127.0.0.1 -w workspace.yaml
+	$(BIN)/dagster dev -h 127.0.0.1 -w workspace.yaml
 
 hub: $(INSTALLED) ## Serve the local hub for a person to look at
 	$(BIN)/python -m resources.hub_server --state .hub --show-private

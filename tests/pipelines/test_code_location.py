@@ -6,7 +6,8 @@ import pytest
 from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._core.test_utils import create_run_for_test
 
-from pipelines.lost_runs import address_of, answers, fail, in_progress
+from pipelines.code_location import address_of, answers, fail, in_progress
+from tests.deploy.postgres import free_port
 
 STARTED, SUCCESS, FAILURE = dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
 
@@ -21,26 +22,28 @@ def instance():
         yield instance
 
 
-def test_runs_that_ended_and_those_of_the_command_line_are_left_alone(instance, tmp_path):
-    address = told(host="localhost", socket=str(tmp_path / "gone"))
+def test_runs_that_ended_and_those_of_the_command_line_are_left_alone(instance):
+    address = told(host="127.0.0.1", port=free_port())
     lost = create_run_for_test(instance, status=STARTED, tags=address)
     ended = create_run_for_test(instance, status=SUCCESS, tags=address)
     by_hand = create_run_for_test(instance, status=STARTED)
+    of_one_person = create_run_for_test(instance, status=STARTED, tags=told(host="localhost", socket="/tmp/gone"))
     assert in_progress(instance) == [instance.get_run_by_id(lost.run_id)]
-    fail(instance, [lost.run_id, ended.run_id, by_hand.run_id])
+    fail(instance, [lost.run_id, ended.run_id, by_hand.run_id, of_one_person.run_id], pause=0, longest=0)
     status = {run.run_id: run.status for run in instance.get_runs()}
-    assert status == {lost.run_id: FAILURE, ended.run_id: SUCCESS, by_hand.run_id: STARTED}
+    assert status == {
+        lost.run_id: FAILURE,
+        ended.run_id: SUCCESS,
+        by_hand.run_id: STARTED,
+        of_one_person.run_id: STARTED,
+    }
     assert any("Lost: its process ended" in entry.message for entry in instance.all_logs(lost.run_id))
 
 
-@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
-def test_a_code_location_that_listens_answers_and_one_that_is_gone_does_not(instance, tmp_path, family):
-    with socket.socket(family) as listening:
-        listening.bind(str(tmp_path / "socket") if family == socket.AF_UNIX else ("127.0.0.1", 0))
-        listening.listen()
-        name = listening.getsockname()
-        address = {"socket": name} if isinstance(name, str) else {"port": name[1]}
-        run = create_run_for_test(instance, status=STARTED, tags=told(host="127.0.0.1", **address))
+def test_a_code_location_that_listens_answers_and_one_that_is_gone_does_not(instance):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = told(host="127.0.0.1", port=listening.getsockname()[1])
+        run = create_run_for_test(instance, status=STARTED, tags=address)
         assert answers(address_of(run))
     assert not answers(address_of(run))
 
@@ -58,7 +61,7 @@ def test_a_run_is_not_marked_before_the_code_location_is_back_or_given_up(instan
             listening.listen()
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("pipelines.lost_runs.time.sleep", pause)
+            patch.setattr("pipelines.code_location.time.sleep", pause)
             fail(instance, [run.run_id], pause=15)
     assert seen == [(1, STARTED), (15, STARTED)]
     assert instance.get_run_by_id(run.run_id).status == FAILURE

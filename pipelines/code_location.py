@@ -1,6 +1,6 @@
 """Starts a code location, and has the runs started again that were lost with the one before it.
 
-    python -m pipelines.lost_runs dagster code-server start -p 4000 -m pipelines.definitions
+    python -m pipelines.code_location dagster code-server start -p 4000 -m pipelines.definitions
 
 Runs that died with their container or machine stay "in progress" for ever otherwise: Dagster's daemon hears of a run's
 end from the run, or from the code location that started it.
@@ -25,35 +25,33 @@ LONGEST = 600
 
 def main(command: list[str]) -> None:
     """Nothing; this process becomes that command, and one beside it marks lost runs as failed when it is up."""
-    with get_possibly_temporary_instance_for_cli("lost_runs") as instance:
+    with get_possibly_temporary_instance_for_cli("code_location") as instance:
         lost = [run.run_id for run in in_progress(instance) if not answers(address_of(run))]
     if lost and os.fork() == 0:
-        with get_possibly_temporary_instance_for_cli("lost_runs") as instance:
+        with get_possibly_temporary_instance_for_cli("code_location") as instance:
             fail(instance, lost)
         return
     os.execvp(command[0], command)
 
 
 def in_progress(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
-    """The runs at work that a code location has started; those of the command line are in its own hands."""
-    return [run for run in instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS)) if GRPC_INFO_TAG in run.tags]
+    """The runs at work that a code location with a port has started; no other outlives its machine in a database."""
+    runs = instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS))
+    return [run for run in runs if "port" in json.loads(run.tags.get(GRPC_INFO_TAG, "{}"))]
 
 
-def address_of(run: dg.DagsterRun) -> str | tuple[str, int]:
-    """Where the code location that started the run listens: the path of a socket, or host and port."""
+def address_of(run: dg.DagsterRun) -> tuple[str, int]:
+    """Host and port of the code location that started the run."""
     told = json.loads(run.tags[GRPC_INFO_TAG])
-    return told.get("socket") or (told["host"], told["port"])
+    return told["host"], told["port"]
 
 
-def answers(address: str | tuple[str, int]) -> bool:
+def answers(address: tuple[str, int]) -> bool:
     """Whether somebody listens there."""
-    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
-    with socket.socket(family) as connection:
-        connection.settimeout(TIMEOUT)
-        try:
-            connection.connect(address)
-        except OSError:
-            return False
+    try:
+        socket.create_connection(address, TIMEOUT).close()
+    except OSError:
+        return False
     return True
 
 
@@ -63,14 +61,13 @@ def fail(instance: dg.DagsterInstance, lost: list[str], pause: float = PAUSE, lo
     Args:
         lost: ids of the runs.
         pause: seconds from the start of the new code location, within which the daemon has found it.
-        longest: seconds that it may take to start. A socket's name never comes back, so that nobody waits for one.
+        longest: seconds that it may take to start.
     """
     runs = [run for run in in_progress(instance) if run.run_id in lost]
-    returning = {address for run in runs if not isinstance(address := address_of(run), str)}
     end = time.monotonic() + longest
-    while not all(map(answers, returning)) and time.monotonic() < end:
+    while not all(answers(address_of(run)) for run in runs) and time.monotonic() < end:
         time.sleep(1)
-    time.sleep(pause if returning else 0)
+    time.sleep(pause)
     for run in runs:
         instance.report_run_failed(run, "Lost: its process ended with the code location that had started it.")
         print(f"run {run.run_id} was lost with its code location; it is marked failed", flush=True)

@@ -13,11 +13,9 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-import yaml
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
-from finetuning.recipe import find
 from tests.pipelines.command import World, shipped_instance
 from tests.pipelines.main_line import ASSETS, FAILS
 from tests.pipelines.test_definitions import EDGES, OBSERVED
@@ -27,22 +25,13 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs a browser: apt-get install chromium")
 
 SCREENSHOTS = os.environ.get("FINETUNING_SCREENSHOTS")
-PARTITION = "smollm2-135m" if SCREENSHOTS else "few-steps"  # pictures are of the recipe as it is
+PARTITION = "smollm2-135m"
+SMOKE = "0" if SCREENSHOTS else "1"  # pictures are of the whole thing
 JOB = "locations/pipelines.definitions/jobs/main_line"
 IN_ONE_PROCESS = "execution: {config: {in_process: {}}}\n"  # which is twice as fast, and proves that config is taken
 SECONDS = 60  # that a page of a busy machine may take
 RUN_SECONDS = 2400 if SCREENSHOTS else 1200
 USUAL = {"width": 1400, "height": 900}
-
-
-def few_steps() -> dict:
-    """The default recipe with few rows and steps: the same weights, by the same code."""
-    recipe = yaml.safe_load(find()["smollm2-135m"].read_text())
-    recipe["dataset"]["sources"][0]["rows"] = 40
-    recipe["dataset"]["eval"] = {"fraction": 0.2}
-    recipe["training"]["max_steps"] = 4
-    recipe["evaluation"] |= {"rows": 8, "max_new_tokens": 16, "gate": {"final-answer": {"min_gain": -1.0}}}
-    return recipe
 
 
 def unproved(base_model: Path) -> dict:
@@ -63,8 +52,7 @@ def unproved(base_model: Path) -> dict:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     root = tmp_path_factory.mktemp("ui")
-    world = World(root, instance=shipped_instance(root))
-    world.write_recipe("few-steps", few_steps())
+    world = World(root, {"FINETUNING_SMOKE": SMOKE}, shipped_instance(root))
     world.write_recipe("unproved", unproved(save_tiny_model("smollm2-135m", root / "tiny-llama", ZEPHYR)))
     return world
 
@@ -140,7 +128,8 @@ def test_a_run_from_the_launchpad_succeeds(page, succeeded, world, screenshot):
     page.goto(succeeded)
     expect(page.get_by_text("Success", exact=True)).to_be_visible()
     expect(page.get_by_role("button", name="Terminate")).to_be_hidden()
-    assert set(world.artifacts(PARTITION)) == ASSETS
+    made = world.root.glob(f"artifacts/{'' if SCREENSHOTS else 'smoke/'}*/{PARTITION}/current.json")
+    assert {current.parts[-3] for current in made} == ASSETS
     expect(page.get_by_text("RUN_SUCCESS")).to_be_visible()
     page.get_by_role("button", name="Re-execute all").locator("xpath=preceding::button[1]").click()
     screenshot("run")
@@ -169,7 +158,8 @@ def test_an_asset_explains_itself(page, succeeded):
         expect(page.get_by_text(text).first).to_be_visible()
     expect(page.get_by_role("link", name="chat_dataset.py")).to_be_visible()
     page.goto("assets/published_repo?view=overview")
-    expect(page.get_by_role("link", name="/local/smollm2-135m-linear-equations")).to_be_visible()
+    repo = f"/local/smollm2-135m-linear-equations{'' if SCREENSHOTS else '-smoke'}"
+    expect(page.get_by_role("link", name=repo, exact=False).first).to_be_visible()
 
 
 def test_the_evaluation_report_shows_its_plot(page, succeeded, screenshot):
@@ -184,7 +174,7 @@ def test_the_evaluation_report_shows_its_plot(page, succeeded, screenshot):
 
 
 def test_a_failed_gate_is_seen_as_failed(page, succeeded, world):
-    run = world.materialize("unproved")
+    run = world.materialize("unproved", FINETUNING_SMOKE="0")
     assert run.returncode == 1
     page.goto("runs")
     page.get_by_role("link", name=re.search(r"[0-9a-f]{8}(?=-[0-9a-f]{4}-)", run.stdout)[0]).click()

@@ -39,7 +39,7 @@ def test_code_is_linked_on_the_page_where_there_is_one_and_in_the_file_elsewhere
     assert reference(ROOT / "assets" / "x.py", 3).source == f"{ROOT}/assets/x.py:3"
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", sorted(SPECS))
 def test_every_asset_is_linked_to_the_line_that_names_it(monkeypatch, name):
     monkeypatch.setattr(code_references, "address_of_root", lambda: None)
     references = linked(dg.AssetSpec(name)).metadata["dagster/code_references"].code_references

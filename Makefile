@@ -1,4 +1,4 @@
-# Everything that a person does here. Nothing is written outside this folder.
+# Everything that a person does here. Outside this folder only temporary files are written.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -51,7 +51,7 @@ def merged_model(
 
                 if spec.gguf:
                     require_exportable(*folders[:2], recipe.file)
-                with gpu.exclusive("inference", context.log.info):
+                with gpu.exclusive("training", context.log.info):
                     return merge(*folders, folder, recipe.name, spec, gpu.model_kwargs(recipe.base_model), progress)
 
         artifact = artifacts.plan(

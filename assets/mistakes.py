@@ -17,7 +17,7 @@ def first_delay() -> float:
     Raises:
         FinetuningError: FINETUNING_RETRY_SECONDS is no such number.
     """
-    text = os.environ.get("FINETUNING_RETRY_SECONDS", "30")
+    text = os.environ.get("FINETUNING_RETRY_SECONDS") or "30"
     if not re.fullmatch(r"\d{1,6}(\.\d+)?", text):
         raise FinetuningError(f"FINETUNING_RETRY_SECONDS: {text!r} is no number of seconds; write 30.")
     return float(text)

@@ -44,7 +44,7 @@ def quantized_base_model(
 
             source = fetch(spec, resolved["revision"], connection.api, recipe.file)
             config = gpu.quantization_config(spec)
-            with gpu.exclusive("inference", context.log.info):
+            with gpu.exclusive("training", context.log.info):
                 return quantize(spec, source, folder, config, gpu.model_kwargs(spec), recipe.file, loftq)
 
         artifact = artifacts.plan(

@@ -29,6 +29,8 @@ class Cursor:
     numbers: dict[str, int] = field(default_factory=dict)
     unsettled: dict[str, str] = field(default_factory=dict)
     """Versions that were seen once, where they count from the second time on."""
+    first: str = ""
+    """The recipe to begin with, where there was no time for it."""
 
     @staticmethod
     def parse(text: str | None) -> "Cursor":
@@ -62,12 +64,15 @@ def look_again(
         new_is_change: whether a recipe that was never seen is one that changed, unless none was seen before.
         seconds: after these the rest of the recipes is left for the next time.
     """
-    end, first = time.monotonic() + seconds, not cursor.versions
+    end, is_first = time.monotonic() + seconds, not cursor.versions
+    names = list(names)
+    start = names.index(cursor.first) if cursor.first in names else 0
     after, changed, troubles = Cursor(numbers=dict(cursor.numbers)), [], []
-    for name in names:
+    for name in [*names[start:], *names[:start]]:
         known = cursor.versions.get(name)
         try:
             if time.monotonic() > end:
+                after.first = after.first or name
                 raise FinetuningError(f"not looked at: the others took {seconds:g} s")
             version = look(name)
         except FinetuningError as error:
@@ -77,7 +82,7 @@ def look_again(
             continue
         if settle and known not in (None, version) and cursor.unsettled.get(name) != version:
             after.unsettled[name], version = version, known
-        if known != version and (known is not None or (new_is_change and not first)):
+        if known != version and (known is not None or (new_is_change and not is_first)):
             after.numbers[name] = after.numbers.get(name, 0) + 1
             changed.append(Change(name, version, after.numbers[name]))
         after.versions[name] = version

@@ -56,7 +56,7 @@ def answers(address: tuple[str, int]) -> bool:
 
 
 def fail(instance: dg.DagsterInstance, lost: list[str], pause: float = PAUSE, longest: float = LONGEST) -> None:
-    """Nothing; the runs are marked as failed, which starts them again.
+    """Nothing; the runs are marked as failed, which starts them again, or as cancelled.
 
     Args:
         lost: ids of the runs.
@@ -68,9 +68,17 @@ def fail(instance: dg.DagsterInstance, lost: list[str], pause: float = PAUSE, lo
     while not all(answers(address_of(run)) for run in runs) and time.monotonic() < end:
         time.sleep(1)
     time.sleep(pause)
-    for run in runs:
-        instance.report_run_failed(run, "Lost: its process ended with the code location that had started it.")
-        print(f"run {run.run_id} was lost with its code location; it is marked failed", flush=True)
+    # Some may have been cancelled since then.
+    for run in in_progress(instance):
+        if run.run_id not in lost:
+            continue
+        started = run.status == dg.DagsterRunStatus.STARTED
+        end = instance.report_run_failed if started else instance.report_run_canceled
+        end(run, "Lost: its process ended with the code location that had started it.")
+        print(
+            f"run {run.run_id} was lost with its code location; it is marked {'failed' if started else 'cancelled'}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

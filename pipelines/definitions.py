@@ -42,12 +42,18 @@ ENVIRONMENT = {
 for name, value in ENVIRONMENT.items():
     os.environ.setdefault(name, value)
 
+
+def setting(name: str, default: str) -> str:
+    """The environment variable, or `default` where it is not set, or empty as a service's file leaves it."""
+    return os.environ.get(name) or default
+
+
 # Smoke runs have a store of their own, and a cache.
 below = "/smoke" if is_smoke() else ""
 artifacts = Artifacts(
-    root=os.environ.get("FINETUNING_ARTIFACTS", str(ROOT / "artifacts")) + below,
-    cache=os.environ.get("FINETUNING_ARTIFACTS_CACHE", str(ROOT / ".cache" / "artifacts")) + below,
-    cache_gb=os.environ.get("FINETUNING_ARTIFACTS_CACHE_GB", "50"),
+    root=setting("FINETUNING_ARTIFACTS", str(ROOT / "artifacts")).rstrip("/") + below,
+    cache=setting("FINETUNING_ARTIFACTS_CACHE", str(ROOT / ".cache" / "artifacts")) + below,
+    cache_gb=setting("FINETUNING_ARTIFACTS_CACHE_GB", "50"),
     smoke=is_smoke(),
 )
 
@@ -75,14 +81,14 @@ defs = dg.Definitions(
         "artifacts": artifacts,
         "io_manager": ArtifactIOManager(artifacts=artifacts),
         "gpu": Gpu(
-            require=os.environ.get("FINETUNING_REQUIRE", "any"),
+            require=setting("FINETUNING_REQUIRE", "any"),
             locks=os.environ.get("DAGSTER_HOME") or str(ROOT / ".dagster"),
         ),
         "hub": Hub(
-            address=os.environ.get("FINETUNING_HUB", LOCAL),
-            state=os.environ.get("FINETUNING_HUB_STATE", str(ROOT / ".hub")),
-            deadline=os.environ.get("FINETUNING_HUB_DEADLINE", "600"),
+            address=setting("FINETUNING_HUB", LOCAL),
+            state=setting("FINETUNING_HUB_STATE", str(ROOT / ".hub")),
+            deadline=setting("FINETUNING_HUB_DEADLINE", "600"),
         ),
-        "launcher": Launcher(processes=os.environ.get("FINETUNING_PROCESSES", "1")),
+        "launcher": Launcher(processes=setting("FINETUNING_PROCESSES", "1")),
     },
 )

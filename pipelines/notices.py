@@ -1,5 +1,6 @@
 """Tells somebody of runs that failed, and of models that failed their gate: JSON as Slack takes it, to a webhook."""
 
+import html
 import json
 import os
 import time
@@ -50,7 +51,8 @@ def send(address: str, text: str) -> None:
     Raises:
         NotSent: it did not, in three tries.
     """
-    body = json.dumps({"text": text}).encode()
+    # In Slack's text these three begin links and other markup, which models' tokens look like.
+    body = json.dumps({"text": html.escape(text, quote=False)}).encode()
     reason = ""
     for attempt in range(TRIES):
         try:

@@ -178,9 +178,10 @@ class Gpu(dg.ConfigurableResource):
 
     @contextmanager
     def exclusive(self, work: Literal["training", "inference"], log: Callable[[str], None]) -> Iterator[None]:
-        """Nothing; no other process of this checkout does such work meanwhile, however it was started, or ended.
+        """Nothing; no other process of this instance does such work meanwhile, however it was started, or ended.
 
-        Beside one training there may be one evaluation: it needs little memory, and would wait for days.
+        Beside one training, or what fills a GPU like it (quantizing, merging), there may be one evaluation, which needs
+        little memory and would wait for days.
         """
         path = Path(self.locks).absolute() / f"{work}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)

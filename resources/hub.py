@@ -261,7 +261,7 @@ class HubConnection:
             "README.md",
         }
         if not ours and not untouched:
-            raise InfrastructureError(
+            raise FinetuningError(
                 f"{repo_id} on {self.endpoint}: its newest commit {_named(head)} was not made by this recipe, and "
                 "publishing would overwrite it. Revert that commit, or name another hub.repo in the recipe."
             )

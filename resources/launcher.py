@@ -57,6 +57,7 @@ class Launcher(dg.ConfigurableResource):
             termination_timeout_seconds=SECONDS_TO_END,
         )
         while smaller := self.run_once(context, client, module, job):
+            context.log.warning(f"out of memory: going on with {smaller['rows']} rows a pass")
             job = {**job, "batch_size": smaller}
 
     def run_once(

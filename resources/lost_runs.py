@@ -6,8 +6,8 @@ from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, Wor
 from dagster._core.storage.runs import SqliteRunStorage
 
 GONE = "The run's process is gone: it was killed, or its machine went down."
-# Between the start of a process and the first event that it writes.
-SECONDS_APART = 1.0
+# A process begins before its first event; the clock may have been set in between, by which its beginning moves.
+SECONDS_APART = 600.0
 
 
 class WatchedRunLauncher(DefaultRunLauncher):
@@ -33,14 +33,16 @@ class WatchedRunLauncher(DefaultRunLauncher):
 
 
 def end_lost_runs(instance: dg.DagsterInstance) -> None:
-    """Nothing; the lost runs are marked as failed, and what they held of the pools is free for others.
+    """Nothing; the lost runs are marked as failed, or as cancelled, and what they held of the pools is free for others.
 
     With a daemon its run monitoring does the same; the command line has to do without.
     """
     at_work = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING])
     for run in instance.get_runs(at_work):
-        if is_lost(instance, run):
-            instance.report_run_failed(run, GONE)
+        # It may have come to its end since it was listed.
+        if is_lost(instance, run) and (now := instance.get_run_by_id(run.run_id)) and now.status == run.status:
+            started = run.status == dg.DagsterRunStatus.STARTED
+            (instance.report_run_failed if started else instance.report_run_canceled)(run, GONE)
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
@@ -68,6 +70,10 @@ def is_running(pid: int, since: float) -> bool:
     """Whether the process with this id is the one that was there at `since` (seconds since 1970), and runs still."""
     try:
         process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= since + SECONDS_APART
+        # Of a process that has ended, and that nobody waited for yet, there is no command any more.
+        is_python = any("python" in part or "dagster" in part for part in process.cmdline())
+        return is_python and process.create_time() <= since + SECONDS_APART
     except psutil.NoSuchProcess:
         return False
+    except psutil.AccessDenied:
+        return True

@@ -14,7 +14,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -59,6 +59,8 @@ class ObjectStore:
     cache: Path
     limit: float
     log: Callable[[str], None]
+    damaged: dict[Path, tuple[str, ...]] = field(default_factory=dict, compare=False)
+    """By its folder, what is wrong with a stored artifact that is about to be replaced: names of objects."""
 
     def address_of(self, path: Path) -> str:
         """Where the artifact, or the artifacts, of a folder of the cache are."""
@@ -103,15 +105,15 @@ class ObjectStore:
     def obtainable(self, folder: Path) -> Artifact | None:
         """The complete artifact that is stored, or lies here since an upload was killed; None without one.
 
-        A damaged one is taken away, so that it is made again.
+        A damaged one is made again, and taken away when that is there to take its place.
         """
         try:
             return self.fetch(folder) or read_artifact(folder)
         except DamagedArtifact as error:
-            self.log(f"made again: {error}")
-            self.objects.remove(self._name(folder / MANIFEST), *error.objects)
+            self.log(f"stored again: {error}")
+            self.damaged[folder] = error.objects
             shutil.rmtree(draft_of(folder), ignore_errors=True)
-            return None
+            return read_artifact(folder)
 
     def fetch(self, folder: Path) -> Artifact | None:
         """The artifact that is stored, downloaded unless the cache has it; None where none is.
@@ -182,6 +184,8 @@ class ObjectStore:
             FinetuningError: it can not be stored, now or at all; it lies in the cache, and the next call goes on.
         """
         folder, content = artifact.path, f"{self._name(artifact.path)}/{fingerprint_of(artifact.files)}"
+        if folder in self.damaged:
+            self.objects.remove(self._name(folder / MANIFEST), *self.damaged.pop(folder))
         there = self.objects.sizes(content)
         missing = [name for name in artifact.files if there.get(name) != (folder / name).stat().st_size]
         if missing:
@@ -236,7 +240,9 @@ class ObjectStore:
         stored = list(self._stored(sizes))
         keys = {(artifact.asset, artifact.fingerprint) for artifact in stored}
         here = [artifact for artifact in complete(self.cache) if (artifact.asset, artifact.fingerprint) not in keys]
-        homes = [self.cache / name for name in sizes if PurePosixPath(name).match(f"*/*/{CURRENT}")]
+        homes = [
+            self.cache / name for name in sizes if len(PurePosixPath(name).parts) == 3 and name.endswith(f"/{CURRENT}")
+        ]
         named = ((path.parent.parent.name, self.named_in(path.parent)) for path in homes)
         return stored + here, [(asset, fingerprint) for asset, fingerprint in named if fingerprint]
 

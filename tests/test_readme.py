@@ -47,7 +47,8 @@ def test_every_make_target_that_the_readme_names_exists():
 
 
 def test_every_variable_that_the_code_reads_is_in_the_readme():
-    code = "".join(path.read_text() for path in [*ROOT.glob("pipelines/*.py"), *ROOT.glob("finetuning/*.py")])
+    packages = ("assets", "finetuning", "pipelines", "resources")
+    code = "".join(path.read_text() for path in ROOT.glob("*/*.py") if path.parent.name in packages)
     assert set(re.findall(r"FINETUNING_[A-Z_]+", code)) <= set(re.findall(r"FINETUNING_[A-Z_]+", README))
 
 

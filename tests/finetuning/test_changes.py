@@ -106,6 +106,20 @@ def test_what_there_was_no_time_for_is_looked_at_the_next_time():
     assert world.again() == ([("phi", "2")], [])
 
 
+def test_recipes_that_there_was_no_time_for_are_the_first_the_next_time():
+    world = World(phi="1", gemma="1")
+    world.again()
+    world.versions |= {"phi": "2", "gemma": "2"}
+    clock = iter([0.0, 1.0, 50.0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("finetuning.changes.time.monotonic", lambda: next(clock))
+        changed, _ = world.again()
+        assert changed == [("phi", "2")]
+        clock = iter([0.0, 1.0, 50.0])
+        changed, troubles = world.again()
+    assert changed == [("gemma", "2")] and troubles[0].startswith("phi: not looked at")
+
+
 @pytest.mark.parametrize("text", [None, "", "3f1c", "[]", '{"other": 1}'])
 def test_a_cursor_that_is_none_is_an_empty_one(text):
     assert Cursor.parse(text) == Cursor()

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import time
 
 import dagster as dg
@@ -44,16 +45,19 @@ def test_a_run_that_named_no_process_yet_is_not_lost(instance):
     assert not is_lost(instance, run_of(instance))
 
 
-def test_a_later_process_with_the_same_id_is_another_one():
-    with subprocess.Popen(["sleep", "60"]) as process:
+def test_another_process_with_the_same_id_is_not_the_runs():
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         now = time.time()
         assert is_running(process.pid, since=now)
-        assert not is_running(process.pid, since=now - 60)
+        assert not is_running(process.pid, since=now - 3600), "it began later"
+        process.kill()
+    with subprocess.Popen(["sleep", "60"]) as process:
+        assert not is_running(process.pid, since=time.time()), "it is no Python"
         process.kill()
 
 
 def test_a_process_that_nobody_waited_for_yet_has_ended():
-    process = subprocess.Popen(["true"])
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
     while is_running(process.pid, since=time.time()):
         time.sleep(0.01)
     assert process.wait() == 0

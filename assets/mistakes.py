@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from finetuning.errors import INFRASTRUCTURE, KIND, FinetuningError, PassingError
+from finetuning.errors import FAULT, INFRASTRUCTURE, KIND, FinetuningError, PassingError
 
 
 def first_delay() -> float:
@@ -36,8 +36,8 @@ RETRIES = dg.RetryPolicy(
 def explained() -> Iterator[None]:
     """Nothing; as a decorator of an asset, it lets a `FinetuningError` fail the step with its text and kind.
 
-    So does what a machine ran out of. The step is tried again, where it has a retry policy, after a `PassingError`
-    alone.
+    So does what a machine ran out of, and what nobody foresaw. The step is tried again, where it has a retry policy,
+    after a `PassingError` alone.
     """
     try:
         yield
@@ -45,9 +45,13 @@ def explained() -> Iterator[None]:
         # From None: the way to the mistake is of no use to somebody who has to mend a recipe.
         passes = isinstance(error, PassingError)
         raise dg.Failure(description=str(error), metadata={KIND: error.kind}, allow_retries=passes) from None
+    except (dg.Failure, dg.RetryRequested):
+        raise
     except Exception as error:
         if not ran_out(error):
-            raise
+            # A fault stays one, however often the step is tried.
+            text = f"{type(error).__name__}: {error}"
+            raise dg.Failure(description=text, metadata={KIND: FAULT}, allow_retries=False) from error
         text = f"The machine ran out of something: {type(error).__name__}: {error}. Give it more, and run it again."
         raise dg.Failure(description=text, metadata={KIND: INFRASTRUCTURE}, allow_retries=False) from error
 

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from threading import Lock
+from typing import Any, cast
 
 from resources import multipart
 from resources.artifacts import Plan, fingerprint_of
@@ -42,11 +44,24 @@ class S3Server:
 
         self.server = ThreadedMotoServer(ip_address="127.0.0.1", port=self.port, verbose=False)
         self.server.start()
+        web = cast(Any, self.server._server)
+        web.app = one_at_a_time(web.app)
         self.port = self.server.get_host_and_port()[1]
         self.environment = {**ENVIRONMENT, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}"}
 
     def stop(self) -> None:
         self.server.stop()
+
+
+def one_at_a_time(app: Callable) -> Callable:
+    """The application, asked for one thing at a time: of two that create an object at once it would let both win."""
+    lock = Lock()
+
+    def ask(environ: dict, start_response: Callable) -> list[bytes]:
+        with lock:
+            return list(app(environ, start_response))
+
+    return ask
 
 
 @cache

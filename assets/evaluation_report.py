@@ -17,7 +17,7 @@ from finetuning.benchmark_tasks import tasks_revision
 from finetuning.errors import FinetuningError
 from finetuning.recipe import Recipe
 from finetuning.smoke import load_for_run
-from finetuning.verdict import judge, of_smoke_run, outcome_of
+from finetuning.verdict import judge, of_smoke_run, verdict_in_words
 from resources.artifacts import Artifact, Artifacts
 from resources.gpu import Gpu
 from resources.hub import Hub, HubConnection
@@ -137,7 +137,7 @@ def metadata_of(artifact: Artifact, report: dict) -> dict:
         picture = base64.b64encode(plot.read_bytes()).decode()
         page = page.replace(f"({plot.name})", f"(data:image/png;base64,{picture})")
     return {
-        "verdict": outcome_of(report["verdict"]),
+        "verdict": verdict_in_words(report["verdict"]),
         "report": dg.MetadataValue.md(page),
         **numbers_in(report),
         **intervals_in(report),

@@ -10,7 +10,7 @@ from assets.mistakes import explained
 from assets.partitions import BASE_MODELS, OWNERS
 from finetuning.errors import FinetuningError
 from finetuning.smoke import load_for_run
-from finetuning.verdict import outcome_of
+from finetuning.verdict import verdict_in_words
 from resources.artifacts import Artifacts
 from resources.hub import Hub
 from resources.versions import Head, head_of
@@ -80,5 +80,5 @@ def state_of(head: Head | None, last: Mapping[str, Any] | None, endpoint: str) -
         found["url"] = dg.MetadataValue.url(f"{endpoint}/{head.repo_id}")
         found |= {"tag": head.tag} if head.tag else {}
     if head and head.report and head.adapter:
-        found |= {"adapter": head.adapter, "verdict": outcome_of(head.report["verdict"])}
+        found |= {"adapter": head.adapter, "verdict": verdict_in_words(head.report["verdict"])}
     return found

@@ -13,7 +13,7 @@ from finetuning.loading_code import adapter_code, merged_code
 from finetuning.public_names import public_base
 from finetuning.recipe import BaseModelSpec, QuantizationSpec, Recipe
 from finetuning.report import Made, benchmarks_table, how_it_was_asked, metrics_table, packages, what_it_saw
-from finetuning.verdict import outcome_of
+from finetuning.verdict import verdict_in_words
 
 CARD = """---
 {header}
@@ -282,7 +282,7 @@ def merged_card(
 def proof(recipe: Recipe, report: Mapping[str, Any]) -> dict[str, str]:
     """The parts of a card on the evaluation, which the adapter and the merged model have in common."""
     return {
-        "why": WHY[outcome_of(report["verdict"])],
+        "why": WHY[verdict_in_words(report["verdict"])],
         "asked": how_it_was_asked(report["rows"]),
         "table": "\n\n".join(tables(report)),
         "samples": ", with answers of both side by side" if recipe.evaluation.samples else "",

@@ -17,7 +17,7 @@ import yaml
 from finetuning.plots import base_beside_tuned, loss_curve
 from finetuning.public_names import public_base, public_drops, public_source
 from finetuning.recipe import UNBOUNDED
-from finetuning.verdict import change_of, outcome_of
+from finetuning.verdict import change_of, verdict_in_words
 
 COLUMN = 56  # letters of an answer in a line
 FEW_ROWS = 30
@@ -118,7 +118,7 @@ def markdown(
 ) -> str:
     """The page, with its plots as files beside it."""
     less_is_better = not next(iter(found["metrics"].values()))["higher_is_better"]
-    outcome = OUTCOMES[outcome_of(verdict)]
+    outcome = OUTCOMES[verdict_in_words(verdict)]
     parts = [
         f"# {name}: base beside tuned",
         summary,

@@ -43,7 +43,7 @@ def of_smoke_run(verdict: Mapping[str, Any]) -> dict[str, Any]:
     return {"passed": False, "smoke": True, "reasons": [NOTHING_PROVED, *verdict["reasons"]]}
 
 
-def outcome_of(verdict: Mapping[str, Any]) -> str:
+def verdict_in_words(verdict: Mapping[str, Any]) -> str:
     """The verdict in a word or two."""
     return "smoke run" if verdict.get("smoke") else "passed" if verdict["passed"] is True else "failed"
 

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from tests.deploy.deployment import Deployment
+from tests.deploy.deployment import RECIPE, Deployment
 from tests.deploy.postgres import BINARIES, MISSING, postgres
 
 SECRETS = {
@@ -11,21 +11,6 @@ SECRETS = {
     "HF_TOKEN": "hf_RecognisableToken",
     "AWS_SECRET_ACCESS_KEY": "RecognisableStorageKey",
     "FINETUNING_WEBHOOK": "http://127.0.0.1:9/services/RecognisableWebhook",
-}
-RECIPE = {
-    "summary": "Rows of a team",
-    "base_model": {"repo": "some/model"},
-    "dataset": {
-        "sources": [
-            {
-                "generator": "linear-equations",
-                "format": "question-answer",
-                "columns": {"question": "Problem", "answer": "Solution"},
-                "rows": 8,
-            }
-        ]
-    },
-    "hub": {"repo": "tiny", "license": "mit"},
 }
 
 

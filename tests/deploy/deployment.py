@@ -23,6 +23,21 @@ from tests.deploy.postgres import Server, free_port
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+RECIPE = {
+    "summary": "Rows of a team",
+    "base_model": {"repo": "some/model"},
+    "dataset": {
+        "sources": [
+            {
+                "generator": "linear-equations",
+                "format": "question-answer",
+                "columns": {"question": "Problem", "answer": "Solution"},
+                "rows": 8,
+            }
+        ]
+    },
+    "hub": {"repo": "tiny", "license": "mit"},
+}
 VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>\w+)(?::(?P<kind>[-?])(?P<rest>[^}]*))?\})")
 
 

@@ -6,24 +6,8 @@ import subprocess
 import dagster as dg
 import pytest
 
-from tests.deploy.deployment import ROOT, commands
+from tests.deploy.deployment import RECIPE, ROOT, commands
 from tests.pipelines.command import World
-
-RECIPE = {
-    "summary": "Rows",
-    "base_model": {"repo": "some/model"},
-    "dataset": {
-        "sources": [
-            {
-                "generator": "linear-equations",
-                "format": "question-answer",
-                "columns": {"question": "Problem", "answer": "Solution"},
-                "rows": 8,
-            }
-        ]
-    },
-    "hub": {"repo": "tiny", "license": "mit"},
-}
 
 
 @pytest.fixture

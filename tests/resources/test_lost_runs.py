@@ -58,7 +58,9 @@ def test_another_process_with_the_same_id_is_not_the_runs():
 
 def test_a_process_that_nobody_waited_for_yet_has_ended():
     process = subprocess.Popen([sys.executable, "-c", "pass"])
+    end = time.monotonic() + 20
     while is_running(process.pid, since=time.time()):
+        assert time.monotonic() < end
         time.sleep(0.01)
     assert process.wait() == 0
 

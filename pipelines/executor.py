@@ -7,7 +7,7 @@ import dagster as dg
 from resources.lost_runs import end_lost_runs
 
 DAGSTERS_OWN = dg.multi_or_in_process_executor
-# Steps fork from a process that has loaded the code location already, which saves each of them two seconds.
+# Steps fork from a process that has loaded the code location already, instead of loading it each anew.
 FORKSERVER = {"start_method": {"forkserver": {}}}
 
 

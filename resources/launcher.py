@@ -80,11 +80,7 @@ class Launcher(dg.ConfigurableResource):
         """The command that starts a module, before the module's name."""
         if self.count() == 1:
             return [sys.executable, "-m"]
-        # What `accelerate launch` starts on GPUs; on CPUs that one asks for MPI.
-        return [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python"),
-            *("--nproc-per-node", str(self.count()), sys.executable, "-m"),
-        ]
+        return [sys.executable, "-m", "finetuning.several_processes", str(self.count())]
 
 
 def child_environment(processes: int = 1) -> dict[str, str]:
@@ -112,7 +108,7 @@ def reason_of_death(folder: Path, message: str, advice: str = ADVICE) -> Finetun
             "the limit if a step may take that long. The next run goes on from the last checkpoint. It was in:\n"
             f"{doing}"
         )
-    if f"code {-signal.SIGKILL}" in message:
+    if message.endswith((f"code {-signal.SIGKILL}", f"code {128 + signal.SIGKILL}")):
         return InfrastructureError(
             f"Training was killed by the system (signal 9), most often because memory ran out. {advice}"
         )

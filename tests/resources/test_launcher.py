@@ -24,7 +24,7 @@ from resources.launcher import (
 )
 
 
-def launch(monkeypatch, tmp_path, source: str, instance=None):
+def launch(monkeypatch, tmp_path, source: str, instance=None, processes="1"):
     """The result of an asset that launches a module with that source."""
     (tmp_path / "entry.py").write_text(source)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -34,7 +34,7 @@ def launch(monkeypatch, tmp_path, source: str, instance=None):
         launcher.run(context, "entry", {"answer": 42})
         return dg.MaterializeResult()
 
-    return dg.materialize([launched], resources={"launcher": Launcher()}, instance=instance)
+    return dg.materialize([launched], resources={"launcher": Launcher(processes=processes)}, instance=instance)
 
 
 def test_the_child_gets_its_job_and_its_lines_reach_the_event_log(monkeypatch, tmp_path):
@@ -70,12 +70,19 @@ def test_of_a_child_that_was_killed_is_said_what_would_have_fitted(tmp_path):
     assert said.endswith("memory ran out. 700 MiB would do with chat.max_length: 32.")
 
 
-def test_a_child_that_was_killed_is_said_to_have_been_killed(monkeypatch, tmp_path):
-    source = f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})"
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_child_that_was_killed_is_said_to_have_been_killed(monkeypatch, tmp_path, processes):
+    # Of several, the first; the other one would have gone on.
+    source = f"""
+import os, time
+if os.environ.get("RANK", "0") == "0":
+    os.kill(os.getpid(), {int(signal.SIGKILL)})
+time.sleep(60)
+"""
     with pytest.raises(
         InfrastructureError, match=r"killed by the system \(signal 9\), most often because memory ran out"
     ):
-        launch(monkeypatch, tmp_path, source)
+        launch(monkeypatch, tmp_path, source, processes=processes)
 
 
 def test_a_death_without_words_points_to_the_logs(tmp_path):
@@ -118,7 +125,8 @@ def test_a_child_that_hung_is_said_to_have_hung_and_where(tmp_path):
 def test_several_processes_share_the_cores_and_start_together(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert child_environment(1000)["OMP_NUM_THREADS"] == "1"
-    assert "torch.distributed.run" in Launcher(processes="2").start() and Launcher().start() == [sys.executable, "-m"]
+    assert Launcher(processes="2").start()[-2:] == ["finetuning.several_processes", "2"]
+    assert Launcher().start() == [sys.executable, "-m"]
 
 
 @pytest.mark.parametrize("wrong", ["two", "0", "-1", ""])

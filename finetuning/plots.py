@@ -57,7 +57,8 @@ def base_beside_tuned(metrics: Mapping[str, Mapping[str, Any]]) -> bytes:
     for panel, own in zip(panels, axes, strict=True):
         _pairs(own, {name: metrics[name] for name in panel}, is_share=panel == shares)
     axes[0].set_title("Base beside tuned", loc="left", color=INK, pad=10)
-    axes[0].legend(frameon=False, ncols=2, loc="upper right")
+    # Above the bars, whose labels it would cover.
+    axes[-1].legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
     return _png(figure)
 
 

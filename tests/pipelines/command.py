@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -128,6 +129,14 @@ class World:
             fingerprint = json.loads(current.read_text())["fingerprint"]
             found[current.parts[-3]] = json.loads((current.parent / fingerprint / "artifact.json").read_text())
         return found
+
+    def share(self, other: str, partition: str = "tiny") -> None:
+        """Nothing; what was trained for one partition is there for another too, whose recipe wants the same trained."""
+        for asset in ("raw_dataset", "chat_dataset", "quantized_base_model", "lora_adapter"):
+            home = self.folder(asset, partition).parent.with_name(other)
+            shutil.copytree(home.with_name(partition), home)
+            for path in home.glob("*/artifact.json"):
+                path.write_text(json.dumps(json.loads(path.read_text()) | {"partition": other}))
 
     def folder(self, asset: str, partition: str) -> Path:
         """The folder of the artifact in force."""

@@ -9,6 +9,7 @@ from tests.tiny_models import ZEPHYR, save_tiny_model
 
 
 def test_a_forged_report_publishes_nothing(world, recipe):
+    world.share("forged")
     world.write_recipe("forged", changed(changed(recipe, "evaluation", gate=FAILS), "hub", repo="forged-adapter"))
     assert world.materialize("forged").returncode == 1
     path = world.folder("evaluation_report", "forged") / "report.json"
@@ -30,6 +31,7 @@ def test_a_forged_report_publishes_nothing(world, recipe):
 
 
 def test_a_recipe_that_asks_for_it_gets_one_model_of_base_and_adapter(world, recipe):
+    world.share("merged")
     world.write_recipe("merged", {**changed(recipe, "hub", repo="both"), "merge": {"dtype": "float32"}})
     run = world.materialize("merged")
     assert run.returncode == 0, run.stdout[-4000:]
@@ -69,10 +71,12 @@ def test_a_recipe_that_does_not_ask_for_it_says_that_merging_is_skipped(world, r
 
 
 def test_a_merged_model_is_not_published_without_the_verdict_or_when_it_says_something_else(world, recipe):
+    world.share("unmerged")
     failing = changed(changed(recipe, "evaluation", gate=FAILS), "hub", repo="never")
     world.write_recipe("unmerged", {**failing, "merge": {"dtype": "bfloat16"}})
     assert world.materialize("unmerged").returncode == 1
     assert "published_merged_repo" not in world.artifacts("unmerged")
+    world.share("unlike")
     strict = {"dtype": "bfloat16", "max_kl": 1e-12}
     world.write_recipe("unlike", {**changed(recipe, "hub", repo="unlike"), "merge": strict})
     run = world.materialize("unlike")
@@ -83,6 +87,7 @@ def test_a_merged_model_is_not_published_without_the_verdict_or_when_it_says_som
 
 
 def test_a_failed_gate_fails_the_run_and_publishes_nothing_however_it_is_selected(world, recipe):
+    world.share("failing")
     world.write_recipe("failing", changed(changed(recipe, "evaluation", gate=FAILS), "hub", repo="never-published"))
     run = world.materialize("failing")
     assert run.returncode == 1
@@ -98,6 +103,7 @@ def test_a_failed_gate_fails_the_run_and_publishes_nothing_however_it_is_selecte
 
 
 def test_an_adapter_without_a_verdict_of_its_own_is_not_published(world, recipe):
+    world.share("other")
     world.write_recipe("other", changed(recipe, "hub", repo="other-adapter"))
     assert world.materialize("other").returncode == 0
     history = commits(world, "local/other-adapter")
@@ -110,6 +116,7 @@ def test_an_adapter_without_a_verdict_of_its_own_is_not_published(world, recipe)
 
 
 def test_a_gate_that_was_raised_after_the_exam_holds(world, recipe):
+    world.share("raised")
     world.write_recipe("raised", changed(recipe, "hub", repo="raised-adapter"))
     assert world.materialize("raised", select=",".join(ASSETS - {"published_repo"})).returncode == 0
     stricter = changed(changed(recipe, "evaluation", gate=FAILS), "hub", repo="raised-adapter")
@@ -128,6 +135,7 @@ def test_an_adapter_never_sits_its_exam_on_rows_that_it_may_have_learned(world, 
 
 
 def test_an_adapter_that_was_edited_after_its_exam_is_not_published(world, recipe):
+    world.share("edited")
     world.write_recipe("edited", changed(recipe, "hub", repo="edited-adapter"))
     assert world.materialize("edited", select=",".join(ASSETS - {"published_repo"})).returncode == 0
     config = world.folder("lora_adapter", "edited") / "adapter_config.json"
@@ -146,6 +154,7 @@ def test_an_adapter_that_was_edited_after_its_exam_is_not_published(world, recip
 def test_somebody_elses_commit_is_never_overwritten(world, recipe):
     from huggingface_hub import HfApi
 
+    world.share("shared")
     world.write_recipe("shared", changed(recipe, "hub", repo="shared-adapter"))
     assert world.materialize("shared").returncode == 0
     with local_hub(world.root / "hub", grace=1.0) as hub:

@@ -1,0 +1,50 @@
+"""A recipe from rows to a published adapter in one process: `python -m benchmarks.overhead_script NAME`.
+
+It is what somebody writes who needs the result once: the same functions as the assets call, one after the other.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from huggingface_hub import HfApi
+
+from benchmarks.evaluation import SILENT, prepare
+from finetuning.evaluation import evaluate, exam_of, sit
+from finetuning.recipe import Recipe, load
+from finetuning.verdict import judge
+from resources.gpu import Gpu
+from resources.hub_server.local import local_hub
+
+
+def main(name: str) -> None:
+    """Nothing; base model, adapter and report are on the local hub."""
+    recipe = load(name)
+    with TemporaryDirectory() as folder:
+        root = Path(folder)
+        prepare(root, recipe, recipe.training.max_steps)
+        evaluated(recipe, root)
+        with local_hub(Path(os.environ["FINETUNING_HUB_STATE"]).with_name("script-hub")) as hub:
+            api = HfApi(endpoint=hub.endpoint, token=hub.token)
+            for part in ("base", "adapter"):
+                repo = api.create_repo(f"{hub.user}/{name}-{part}").repo_id
+                # peft's card names the base model by its folder, which no hub takes.
+                api.upload_folder(repo_id=repo, folder_path=root / part, ignore_patterns="README.md")
+
+
+def evaluated(recipe: Recipe, root: Path) -> None:
+    """Nothing; base and tuned model sat the exam, and the report lies with the adapter."""
+    spec, kwargs, found = recipe.evaluation, Gpu().model_kwargs(recipe.base_model), {}
+    exam = exam_of(spec, root / "chat")
+    for side, adapter in (("base", None), ("tuned", root / "adapter")):
+        (root / f"answers-{side}").mkdir()
+        found[side] = sit(spec, exam, root / "base", adapter, kwargs, SILENT, root / f"answers-{side}", side)
+    compared = evaluate(spec, exam, root / "answers-base", root / "answers-tuned")
+    verdict = judge(spec, compared["metrics"], None, None)
+    (root / "adapter" / "report.json").write_text(json.dumps({**compared, "answering": found, "verdict": verdict}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

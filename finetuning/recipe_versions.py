@@ -28,7 +28,10 @@ def recipe_version(name: str) -> str:
     Raises:
         FinetuningError: it is wrong, or gone.
     """
-    return _hash(load(name).model_dump(mode="json"))
+    recipe = load(name)
+    # What a cluster is asked for makes no difference to what it makes; the number of processes does.
+    workers = {"workers": recipe.resources.workers} if recipe.resources.workers else {}
+    return _hash(recipe.model_dump(mode="json", exclude={"resources"}) | workers)
 
 
 def hub_data_version(name: str, api: "HfApi") -> str | None:

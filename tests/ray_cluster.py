@@ -74,7 +74,7 @@ class Cluster:
     @property
     def address(self) -> str:
         """What `RAY_ADDRESS` is to say."""
-        return f"{address(1)}:{self.port}"
+        return f"{loopback(1)}:{self.port}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -102,7 +102,7 @@ class Cluster:
         log = (self.folder / f"node-{len(self.nodes)}.log").open("ab")
         command = [
             *(str(Path(sys.executable).with_name("ray")), "start", "--block", f"--num-cpus={cpus}"),
-            *(f"--node-ip-address={address(len(self.nodes) + 1)}", f"--object-store-memory={OBJECT_STORE}"),
+            *(f"--node-ip-address={loopback(len(self.nodes) + 1)}", f"--object-store-memory={OBJECT_STORE}"),
             *(f"--dashboard-agent-listen-port={free_port()}", f"--metrics-export-port={free_port()}"),
             *options,
         ]
@@ -145,8 +145,8 @@ class Cluster:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def address(number: int) -> str:
-    """That of a node, counted from 1: each has a loopback address of its own, as Ray takes 127.0.0.1 for the outer one."""
+def loopback(number: int) -> str:
+    """The address of a node, counted from 1: one of its own, and not 127.0.0.1, for which Ray takes the outer one."""
     return f"127.0.0.{number + 1}"
 
 

@@ -118,13 +118,13 @@ def test_a_child_that_hung_is_said_to_have_hung_and_where(tmp_path):
 def test_several_processes_share_the_cores_and_start_together(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert child_environment(1000)["OMP_NUM_THREADS"] == "1"
-    assert "torch.distributed.run" in Launcher(processes="2").start() and Launcher().start() == [sys.executable, "-m"]
+    assert "torch.distributed.run" in Launcher().start(2) and Launcher().start(1) == [sys.executable, "-m"]
 
 
 @pytest.mark.parametrize("wrong", ["two", "0", "-1", ""])
 def test_a_wrong_number_of_processes_is_said(wrong):
     with pytest.raises(FinetuningError, match=f"FINETUNING_PROCESSES: '{wrong}' is no number of processes"):
-        Launcher(processes=wrong).start()
+        Launcher(num_workers=wrong).count()
 
 
 def test_children_use_as_many_threads_as_there_are_cores_unless_told(monkeypatch):

@@ -17,6 +17,7 @@ from finetuning.smoke import load_for_run
 from resources.artifacts import Artifact, Artifacts, checkpoints_of
 from resources.gpu import MIB, Gpu, predicted, told
 from resources.launcher import Launcher
+from resources.retention import fingerprint_in
 
 HOW_IT_RUNS = {
     "activation_checkpointing",
@@ -148,7 +149,7 @@ def on_cluster(
         artifacts=artifacts.everywhere(),
         require=gpu.require,
         place=place_of(artifacts, folder),
-        fingerprint=folder.parent.name.split(".")[1],
+        fingerprint=fingerprint_in(folder.parent.name),
     )
     train_on_cluster(context, training, folder)
 

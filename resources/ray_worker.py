@@ -92,19 +92,19 @@ def work(config: dict[str, Any]) -> None:
             last.to_directory(str(folder / "checkpoints"))
             step = step_of(complete(folder / "checkpoints")[-1])
         if ray.get(board.begin.remote(step) if rank == 0 else board.may_go_on.remote()):
-            with failures_told(board):
+            with failures_told(board, Log(board, rank == 0)):
                 train_here(training, board, folder, step)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def failures_told(board: Any) -> Iterator[None]:
+def failures_told(board: Any, log: Log) -> Iterator[None]:
     """Nothing; what a further try would meet as well is on the board. A failure goes on, and ends the other workers."""
     try:
         yield
     except Interrupted:
-        board.say.remote("info", "interrupted; the next run goes on from the last checkpoint")
+        log.info("interrupted; the next run goes on from the last checkpoint")
     except TooLarge as error:
         ray.get(board.fail.remote(error.kind, str(error), asdict(error.size)))
         raise

@@ -38,8 +38,11 @@ TRAINING = {
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-    """A base model and a chat data set of rows of random lengths."""
-    folder = tmp_path_factory.mktemp("inputs")
+    return make_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+def make_inputs(folder: Path) -> Path:
+    """`folder`, with a base model and a chat data set of rows of random lengths."""
     save_tiny_model("smollm2-135m", folder / "model")
     draw = random.Random(0)
     for split, count in (("train", 123), ("eval", 9)):

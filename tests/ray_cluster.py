@@ -69,41 +69,50 @@ class Cluster:
 
     folder: Path
     port: int
+    head: str
+    """The address of the first node."""
     nodes: list[Node] = field(default_factory=list)
     dashboard: int | None = None
 
     @property
     def address(self) -> str:
         """What `RAY_ADDRESS` is to say."""
-        return f"{loopback(1)}:{self.port}"
+        return f"{self.head}:{self.port}"
 
     @property
     def environment(self) -> dict[str, str]:
         """What whoever speaks to the cluster needs in its environment."""
         return {**ENVIRONMENT, "RAY_ADDRESS": self.address}
 
-    def join(self, environment: Mapping[str, str] | None = None, cpus: int = 1, *options: str) -> Node:
-        """Another node, which has joined."""
-        before = sum(node.process.poll() is None for node in self.nodes)
-        node = self._start([f"--address={self.address}", *options], environment or {}, cpus)
-        self._until(before + 1, node)
+    def join(
+        self,
+        environment: Mapping[str, str] | None = None,
+        cpus: int = 1,
+        address: str | None = None,
+        within: tuple[str, ...] = (),
+    ) -> Node:
+        """Another node, which has joined; `within` is a command that starts it elsewhere, such as `ip netns exec`."""
+        alive = sum(node.process.poll() is None for node in self.nodes)
+        options = [f"--address={self.address}", f"--node-ip-address={address or loopback(len(self.nodes) + 1)}"]
+        node = self._start([*within], options, environment or {}, cpus)
+        self._until(alive + 1, node)
         return node
 
     def start_head(self, environment: Mapping[str, str] | None = None, cpus: int = 1, dashboard: bool = False) -> None:
         """Nothing; the first node is there. With a dashboard there are Ray's job API, and its state API."""
-        options = ["--head", f"--port={self.port}", f"--temp-dir={self.folder}"]
+        options = ["--head", f"--node-ip-address={self.head}", f"--port={self.port}", f"--temp-dir={self.folder}"]
         options += [f"--ray-client-server-port={free_port()}"]
         if dashboard:
             self.dashboard = free_port()
             options += ["--dashboard-host=127.0.0.1", f"--dashboard-port={self.dashboard}"]
         options += [f"--include-dashboard={str(dashboard).lower()}"]
-        self._until(1, self._start(options, environment or {}, cpus))
+        self._until(1, self._start([], options, environment or {}, cpus))
 
-    def _start(self, options: list[str], environment: Mapping[str, str], cpus: int) -> Node:
+    def _start(self, within: list[str], options: list[str], environment: Mapping[str, str], cpus: int) -> Node:
         log = (self.folder / f"node-{len(self.nodes)}.log").open("ab")
         command = [
-            *(str(Path(sys.executable).with_name("ray")), "start", "--block", f"--num-cpus={cpus}"),
-            *(f"--node-ip-address={loopback(len(self.nodes) + 1)}", f"--object-store-memory={OBJECT_STORE}"),
+            *(*within, str(Path(sys.executable).with_name("ray")), "start", "--block"),
+            *(f"--num-cpus={cpus}", f"--object-store-memory={OBJECT_STORE}"),
             *(f"--dashboard-agent-listen-port={free_port()}", f"--metrics-export-port={free_port()}"),
             *options,
         ]
@@ -160,11 +169,14 @@ def free_port() -> int:
 
 @contextmanager
 def ray_cluster(
-    nodes: int = 2, environments: tuple[Mapping[str, str], ...] = (), dashboard: bool = False
+    nodes: int = 2,
+    environments: tuple[Mapping[str, str], ...] = (),
+    dashboard: bool = False,
+    head: str | None = None,
 ) -> Iterator[Cluster]:
     """A cluster of so many nodes, to which the environment points; each may have an environment of its own."""
     # Sockets have names of 107 bytes at most, which a folder of pytest's would not leave room for.
-    cluster = Cluster(Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp")), free_port())
+    cluster = Cluster(Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp")), free_port(), head or loopback(1))
     before = dict(os.environ)
     os.environ.update(cluster.environment)
     try:

@@ -121,6 +121,18 @@ def test_several_processes_share_the_cores_and_start_together(monkeypatch):
     assert "torch.distributed.run" in Launcher().start(2) and Launcher().start(1) == [sys.executable, "-m"]
 
 
+def test_the_recipe_says_how_many_processes_train_or_else_the_instance_does():
+    assert [Launcher(num_workers="2").count(workers) for workers in (None, 3)] == [2, 3]
+
+
+def test_an_unknown_launcher_is_said_and_so_is_one_that_is_not_installed(monkeypatch):
+    with pytest.raises(InfrastructureError, match="FINETUNING_LAUNCHER: 'slurm' is neither local nor ray"):
+        Launcher(kind="slurm").is_ray()
+    monkeypatch.setitem(sys.modules, "ray.train", None)
+    with pytest.raises(InfrastructureError, match=r"FINETUNING_LAUNCHER: ray needs packages .* -e '.\[cluster\]'"):
+        Launcher(kind="ray").is_ray()
+
+
 @pytest.mark.parametrize("wrong", ["two", "0", "-1", ""])
 def test_a_wrong_number_of_processes_is_said(wrong):
     with pytest.raises(FinetuningError, match=f"FINETUNING_PROCESSES: '{wrong}' is no number of processes"):

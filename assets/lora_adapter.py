@@ -1,6 +1,7 @@
 """The asset `lora_adapter`: what training adds to the base model."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -14,8 +15,9 @@ from finetuning.python_tests import require_confinement
 from finetuning.recipe import Recipe
 from finetuning.smoke import load_for_run
 from resources.artifacts import Artifact, Artifacts, checkpoints_of
-from resources.gpu import MIB, Fit, Gpu
+from resources.gpu import MIB, Gpu, predicted, told
 from resources.launcher import Launcher
+from resources.retention import fingerprint_in
 
 HOW_IT_RUNS = {
     "activation_checkpointing",
@@ -26,8 +28,6 @@ HOW_IT_RUNS = {
     "step_timeout_minutes",
     "report_to",
 }
-
-SHOWN = 300  # characters of an error
 
 MEMORY = ("peak_memory_mb", "predicted_memory_mb")
 
@@ -58,6 +58,7 @@ def lora_adapter(
     It is trained on the assistant's answers alone, in a process of its own that reports its progress here.
     """
     recipe = load_for_run(context.partition_key)
+    processes = launcher.count(recipe.resources.workers)
     # However this asset was selected: no faulty data reaches a GPU.
     require(judge(chat_dataset.summary["raw_checks"] | chat_dataset.summary["checks"], recipe))
 
@@ -72,28 +73,18 @@ def lora_adapter(
                 load_benchmarks(recipe.evaluation, recipe.file)
         if "python-tests" in recipe.evaluation.metrics:
             require_confinement(recipe.file)
-        attention = gpu.attention(recipe.base_model)
-        for kernel, reason in attention.passed_over.items():
-            context.log.info(f"attention: {kernel} passed over: {reason}")
         job = {
             "where": recipe.file,
             "lora": recipe.lora.model_dump(mode="json"),
             "training": recipe.training.model_dump(mode="json"),
             "max_length": recipe.chat.max_length,
-            "chat_dataset": str(chat_dataset.path),
-            "base_model": str(quantized_base_model.path),
-            "model_kwargs": gpu.model_kwargs(recipe.base_model),
-            "output": str(folder),
-            "checkpoints": str(checkpoints_of(folder)),
         }
-        with gpu.exclusive("training", context.log.info):
-            fit = predicted(context, gpu, recipe, chat_dataset, quantized_base_model, launcher.count())
-            launcher.run(context, "finetuning.training_process", job | told(recipe, fit))
-        return {
-            **json.loads((folder / "summary.json").read_text()),
-            "passed_over": attention.passed_over,
-            "predicted_memory_mb": fit and fit.prediction.total // MIB,
-        }
+        inputs = {"chat_dataset": chat_dataset, "base_model": quantized_base_model}
+        if launcher.is_ray():
+            on_cluster(context, artifacts, gpu, recipe, job, inputs, folder, processes)
+            return json.loads((folder / "summary.json").read_text())
+        known = on_this_machine(context, gpu, launcher, recipe, job, inputs, folder)
+        return json.loads((folder / "summary.json").read_text()) | known
 
     artifact = artifacts.plan(
         context,
@@ -104,7 +95,7 @@ def lora_adapter(
             "base_model": recipe.base_model.model_dump(mode="json", include={"attention"}),
         },
         # Each process has rows of its own in every step.
-        resolved={"processes": launcher.count()},
+        resolved={"processes": processes},
         inputs=[chat_dataset, quantized_base_model],
     ).obtain(write)
     return dg.MaterializeResult(
@@ -112,28 +103,55 @@ def lora_adapter(
     )
 
 
-def predicted(
-    context: dg.AssetExecutionContext, gpu: Gpu, recipe: Recipe, chat: Artifact, base: Artifact, processes: int
-) -> Fit | None:
-    """What training will need of the memory that is free, which the log then says; None where that can not be told."""
-    try:
-        from finetuning.training_data import training_data
+def on_this_machine(
+    context: dg.AssetExecutionContext,
+    gpu: Gpu,
+    launcher: Launcher,
+    recipe: Recipe,
+    job: dict[str, Any],
+    inputs: dict[str, Artifact],
+    folder: Path,
+) -> dict[str, Any]:
+    """What the summary of the adapter, which `folder` then holds, does not know."""
+    attention = gpu.attention(recipe.base_model)
+    for kernel, reason in attention.passed_over.items():
+        context.log.info(f"attention: {kernel} passed over: {reason}")
+    paths = {name: artifact.path for name, artifact in inputs.items()}
+    job |= {name: str(path) for name, path in paths.items()}
+    job |= {"output": str(folder), "checkpoints": str(checkpoints_of(folder))}
+    job |= {"model_kwargs": gpu.model_kwargs(recipe.base_model)}
+    workers = recipe.resources.workers
+    with gpu.exclusive("training", context.log.info):
+        fit = predicted(context.log, gpu, recipe, paths["chat_dataset"], paths["base_model"], launcher.count(workers))
+        launcher.run(context, "finetuning.training_process", job | told(recipe, fit), workers)
+    return {"passed_over": attention.passed_over, "predicted_memory_mb": fit and fit.prediction.total // MIB}
 
-        data = training_data(recipe, chat.path, base.path)
-        fit = gpu.fit(recipe, base.path, *data, processes)
-    except Exception as error:  # whatever it is: no training has to fail for want of a prediction
-        context.log.warning(f"memory: not predicted ({type(error).__name__}: {' '.join(str(error).split())[:SHOWN]})")
-        return None
-    (context.log.info if fit.fits else context.log.warning)(fit.text())
-    return fit
 
+def on_cluster(
+    context: dg.AssetExecutionContext,
+    artifacts: Artifacts,
+    gpu: Gpu,
+    recipe: Recipe,
+    job: dict[str, Any],
+    inputs: dict[str, Artifact],
+    folder: Path,
+    workers: int,
+) -> None:
+    """Nothing; `folder` holds the adapter. What depends on a machine, each worker finds out on its own."""
+    from resources.ray_training import place_of, train_on_cluster
+    from resources.ray_worker import RayTraining
 
-def told(recipe: Recipe, fit: Fit | None) -> dict[str, Any]:
-    """What the training process is told of that."""
-    if fit is None:
-        return {}
-    training = recipe.training.model_copy(update={"activation_checkpointing": fit.checkpointing})
-    return {"training": training.model_dump(mode="json"), "fit": fit.advice()}
+    training = RayTraining(
+        recipe=recipe,
+        job=job,
+        inputs=inputs,
+        workers=workers,
+        artifacts=artifacts.everywhere(),
+        require=gpu.require,
+        place=place_of(artifacts, folder),
+        fingerprint=fingerprint_in(folder.parent.name),
+    )
+    train_on_cluster(context, training, folder)
 
 
 def metadata_of(artifact: Artifact) -> dict:

@@ -15,6 +15,11 @@ PREFIX, DRAFT = "step-", ".writing"
 MIB = 2**20
 
 
+def checkpoint_of(folder: Path, step: int) -> Path:
+    """The checkpoint in `folder` after that step."""
+    return folder / f"{PREFIX}{step}"
+
+
 def step_of(checkpoint: Path) -> int:
     """The number of steps that were made when the checkpoint was written."""
     return int(checkpoint.name.removeprefix(PREFIX))
@@ -31,7 +36,7 @@ def write_checkpoint(folder: Path, step: int, write: Callable[[Path], None], kee
     Raises:
         FinetuningError: the disk is full.
     """
-    final, draft = folder / f"{PREFIX}{step}", folder / DRAFT
+    final, draft = checkpoint_of(folder, step), folder / DRAFT
     # The state after a step is always the same one.
     if not final.exists():
         shutil.rmtree(draft, ignore_errors=True)

@@ -21,7 +21,10 @@ class Interrupted(BaseException):
 
 
 class Interruption:
-    """Raises `Interrupted` at a signal: at once, or where the work of the moment must not be torn, right after it."""
+    """Raises `Interrupted` at a signal: at once, or where the work of the moment must not be torn, right after it.
+
+    Signals reach a process's main thread alone; work in another thread is asked to end by whoever runs it.
+    """
 
     def __init__(self) -> None:
         self.requested, self._whole = False, True
@@ -29,12 +32,19 @@ class Interruption:
     @contextmanager
     def at_signals(self) -> Iterator[None]:
         """Nothing; SIGINT and SIGTERM ask for the end as long as the block lasts."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def ask(self) -> None:
+        """Nothing; the work ends before its next step. Any thread may ask."""
+        self.requested = True
 
     def hold(self) -> None:
         """Nothing; from now on a signal only leaves word."""

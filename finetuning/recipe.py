@@ -608,6 +608,38 @@ def with_implied(metrics: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*named, *implied)))
 
 
+class ResourcesSpec(Spec):
+    """What the work is given: how many processes train together, and what each asks a Ray cluster for.
+
+    Nothing of it but the number of workers, each of which adds rows to a step, changes what is made.
+    """
+
+    workers: Count | None = Field(
+        default=None,
+        description="Processes that train together, on this machine or on a cluster; `null` for as many as "
+        "`FINETUNING_PROCESSES` says.",
+    )
+    cpus: Count = Field(default=1, description="Cores of each worker and of each step; on a cluster alone.")
+    gpus: int | None = Field(
+        default=None,
+        ge=0,
+        description="GPUs of each worker, and of each step that uses one: 1 or 0; on a cluster alone. `null` for 1 "
+        "where the cluster has GPUs, else 0.",
+    )
+    memory_gb: float | None = Field(
+        default=None,
+        gt=0,
+        description="Gigabytes of memory of each worker and of each step; on a cluster alone. `null` asks for none.",
+    )
+
+    @field_validator("gpus")
+    @classmethod
+    def _one_gpu_a_worker(cls, value: int | None) -> int | None:
+        if value is not None and value > 1:
+            raise ValueError(f"{value} for each worker, which uses one; write gpus: 1 with workers: {value}")
+        return value
+
+
 class GateSpec(Spec):
     """What the verdict requires of one metric."""
 
@@ -824,6 +856,9 @@ class Recipe(Spec):
     )
     lora: LoraSpec = Field(default=LoraSpec(), description="The adapter.")
     training: TrainingSpec = Field(default=TrainingSpec(), description="How the adapter is trained.")
+    resources: ResourcesSpec = Field(
+        default=ResourcesSpec(), description="How many processes train, and what each asks a cluster for."
+    )
     evaluation: EvaluationSpec = Field(default=EvaluationSpec(), description="How base and tuned model are compared.")
     merge: MergeSpec | None = Field(
         default=None,

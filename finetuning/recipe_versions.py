@@ -8,11 +8,11 @@ local_files_version("phi-2") -> "2 files sha256:2c26b46b68ffc68f"
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finetuning.base_model import local_folder
 from finetuning.errors import FinetuningError
-from finetuning.recipe import load
+from finetuning.recipe import Recipe, load
 from finetuning.source_files import matching_files
 from finetuning.source_revisions import resolve, sources
 
@@ -28,7 +28,13 @@ def recipe_version(name: str) -> str:
     Raises:
         FinetuningError: it is wrong, or gone.
     """
-    return _hash(load(name).model_dump(mode="json"))
+    return _hash(made_from(load(name)))
+
+
+def made_from(recipe: Recipe) -> dict[str, Any]:
+    """What of the recipe decides what is made: all of it but what a cluster is asked for."""
+    workers = recipe.resources.workers
+    return recipe.model_dump(mode="json", exclude={"resources"}) | ({"workers": workers} if workers else {})
 
 
 def hub_data_version(name: str, api: "HfApi") -> str | None:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,11 +16,18 @@ from trl import SFTTrainer
 
 from finetuning.attention import attention_backend
 from finetuning.batches import EpochLoader, Order, StepBatches, TokenRows
-from finetuning.checkpoints import write_checkpoint
+from finetuning.checkpoints import checkpoint_of, write_checkpoint
 from finetuning.layouts import NOT_SUPERVISED
 from finetuning.supervised_loss import supervised_loss
 
 WEIGHTS, RANDOM, PROGRESS = "trainable.safetensors", "random.pt", "progress.json"
+
+
+Saved = Callable[[Path], object]
+
+
+def nothing(checkpoint: Path) -> None:
+    """Nothing; for checkpoints that nobody else wants to know of."""
 
 
 class Moment(NamedTuple):
@@ -60,6 +68,7 @@ class AdapterTrainer(SFTTrainer):
         own_head: take the loss from `supervised_loss`; trl's own needs less memory on a GPU, and twice the time of a
             step's head on a CPU, where its backward pass runs in float32.
         keep: how many checkpoints remain.
+        saved: is called in every process with each checkpoint, once it is complete.
         loraplus_lr_ratio: how much faster the matrices B learn (LoRA+); None for the same speed.
     """
 
@@ -70,11 +79,12 @@ class AdapterTrainer(SFTTrainer):
         order: Order,
         own_head: bool,
         keep: int = 2,
+        saved: Saved = nothing,
         loraplus_lr_ratio: float | None = None,
         tokens_per_step: int | None = None,
         **settings: Any,
     ) -> None:
-        self.rows_per_step, self.own_head, self.keep = rows_per_step, own_head, keep
+        self.rows_per_step, self.own_head, self.keep, self.saved = rows_per_step, own_head, keep, saved
         self.order: Order = order
         self.loraplus_lr_ratio, self.tokens_per_step = loraplus_lr_ratio, tokens_per_step
         # What a checkpoint keeps beside transformers' own state.
@@ -188,14 +198,11 @@ class AdapterTrainer(SFTTrainer):
         # Each process has the losses of its own rows; the curve has their mean, and so has whoever goes on.
         losses = gather_object([self._tr_loss.item()])
         self.progress.loss = sum(losses) / len(losses)
+        folder, step = Path(self.args.output_dir or ""), self.state.global_step
         if self.is_world_process_zero():
-            write_checkpoint(
-                Path(self.args.output_dir or ""),
-                self.state.global_step,
-                lambda draft: self._write(draft, states),
-                self.keep,
-            )
+            write_checkpoint(folder, step, lambda draft: self._write(draft, states), self.keep)
         self.accelerator.wait_for_everyone()
+        self.saved(checkpoint_of(folder, step))
 
     def _write(self, folder: Path, random_states: list[dict[str, torch.Tensor]]) -> None:
         save_file(self.trainable(), folder / WEIGHTS)

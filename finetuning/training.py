@@ -29,7 +29,7 @@ from finetuning.progress import Progress
 from finetuning.quantization import keep_trainable_on_cpu, load_model
 from finetuning.recipe import LoraSpec, Method, TrainingSpec
 from finetuning.recipe_errors import nearest
-from finetuning.trainer import AdapterTrainer
+from finetuning.trainer import AdapterTrainer, Saved, nothing
 from finetuning.training_progress import BEST, TrainingProgress
 
 MIB = 2**20
@@ -94,13 +94,24 @@ class Curves(TensorBoardCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **settings: Any) -> None:
         """Nothing, which is not what it does in transformers."""
 
+    def flush(self) -> None:
+        """Nothing; the points so far are in the file."""
+        if self.tb_writer:
+            self.tb_writer.flush()
+
     def finish(self) -> None:
         """Nothing; all points are in the file."""
         if self.tb_writer:
             self.tb_writer.close()
 
 
-def train(job: TrainingJob, progress: Progress, hang: Path | None = None) -> dict[str, Any]:
+def train(
+    job: TrainingJob,
+    progress: Progress,
+    hang: Path | None = None,
+    interruption: Interruption | None = None,
+    saved: Saved = nothing,
+) -> dict[str, Any]:
     """The summary of the adapter that `job.output` then holds, with its tokenizer.
 
     Goes on from the newest checkpoint in `job.checkpoints`, which is of this very job or there is none. Losses are
@@ -108,6 +119,8 @@ def train(job: TrainingJob, progress: Progress, hang: Path | None = None) -> dic
 
     Args:
         hang: the file that tells, after the process ended itself because nothing went on, where it was.
+        interruption: by which whoever runs this may ask for the end, beside signals.
+        saved: is called in every process with each checkpoint, once it is complete.
 
     Raises:
         FinetuningError: the loss is no longer a number, memory ran out, or the disk is full.
@@ -117,7 +130,8 @@ def train(job: TrainingJob, progress: Progress, hang: Path | None = None) -> dic
     spec = job.training
     size = job.batch_size or BatchSize(spec.per_device_train_batch_size, spec.gradient_accumulation_steps)
     try:
-        return _train(job, progress, size, hang or job.checkpoints.with_name("hang.txt"))
+        watchdog = Watchdog(hang or job.checkpoints.with_name("hang.txt"), spec.step_timeout_minutes * 60)
+        return _train(job, progress, size, interruption or Interruption(), watchdog, saved)
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -126,7 +140,14 @@ def train(job: TrainingJob, progress: Progress, hang: Path | None = None) -> dic
         raise TooLarge(size.halved()) from error
 
 
-def _train(job: TrainingJob, progress: Progress, size: BatchSize, hang: Path) -> dict[str, Any]:
+def _train(
+    job: TrainingJob,
+    progress: Progress,
+    size: BatchSize,
+    interruption: Interruption,
+    watchdog: Watchdog,
+    saved: Saved,
+) -> dict[str, Any]:
     progress.update("loading the base model")
     model = load_model(job.base_model, **model_kwargs(job))
     keep_trainable_on_cpu(model)
@@ -134,7 +155,6 @@ def _train(job: TrainingJob, progress: Progress, size: BatchSize, hang: Path) ->
     trust = job.model_kwargs["trust_remote_code"]
     tokenizer = AutoTokenizer.from_pretrained(job.chat_dataset / "tokenizer", trust_remote_code=trust)
     new_tokens = give_rows(model, tokenizer, job.base_model, job.where, trust)
-    interruption, watchdog = Interruption(), Watchdog(hang, job.training.step_timeout_minutes * 60)
     curves = Curves(job.checkpoints / "tensorboard")  # which outlives a failure, as checkpoints do
     callback = TrainingProgress(progress, job.where, job.training, interruption, watchdog)
     trainer = trainer_class(job.training)(
@@ -149,6 +169,7 @@ def _train(job: TrainingJob, progress: Progress, size: BatchSize, hang: Path) ->
         order=job.training.train_sampling_strategy,
         own_head=model.device.type == "cpu" or trains_head(model, job.lora, new_tokens),
         keep=job.training.save_total_limit,
+        saved=lambda checkpoint: (curves.flush(), saved(checkpoint)),
         loraplus_lr_ratio=job.training.loraplus_lr_ratio,
         tokens_per_step=job.training.tokens_per_step,
     )

@@ -89,6 +89,8 @@ defs = dg.Definitions(
             state=setting("FINETUNING_HUB_STATE", str(ROOT / ".hub")),
             deadline=setting("FINETUNING_HUB_DEADLINE", "600"),
         ),
-        "launcher": Launcher(processes=setting("FINETUNING_PROCESSES", "1")),
+        "launcher": Launcher(
+            kind=setting("FINETUNING_LAUNCHER", "local"), num_workers=setting("FINETUNING_PROCESSES", "1")
+        ),
     },
 )

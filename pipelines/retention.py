@@ -1,12 +1,14 @@
 """The job `prune`: artifacts that nobody refers to any more are shown and, if that is asked for, removed.
 
+So is what trainings left that were never gone on with.
+
 dg launch --job prune --config-json '{"ops": {"prune_artifacts": {"config": {"dry_run": false}}}}'
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import dagster as dg
 import pandas as pd
@@ -15,10 +17,14 @@ from pydantic import Field
 from assets.mistakes import explained
 from resources.artifacts import Artifact, Artifacts
 from resources.hub import Hub, HubConnection
-from resources.retention import inventory, remove, unreferenced
+from resources.retention import Unfinished, inventory, remove, remove_unfinished, unfinished, unreferenced
 from resources.versions import tags_of
 
+if TYPE_CHECKING:
+    from resources.object_store import ObjectStore
+
 MB = 1e6
+Prunable = TypeVar("Prunable", Artifact, Unfinished)
 
 
 class Pruning(dg.Config):
@@ -37,6 +43,7 @@ def prune_artifacts(context: dg.OpExecutionContext, config: Pruning, artifacts: 
             there = remote.inventory() if remote else inventory(Path(artifacts.root).absolute())
             found = unreferenced(*there, Published(connection), timedelta(days=config.older_than_days))
         rows = list(pruned(found, remote.remove if remote else remove, config.dry_run))
+        rows += abandoned(artifacts, remote, timedelta(days=config.older_than_days), config.dry_run)
     for row in rows:
         context.log.info("{asset} {partition} {fingerprint} ({MB} MB, {created}): {what}".format(**row))
     gone = sum(row["MB"] for row in rows if row["what"] != "in use")
@@ -45,7 +52,22 @@ def prune_artifacts(context: dg.OpExecutionContext, config: Pruning, artifacts: 
     context.add_output_metadata({"artifacts": dg.MetadataValue.md(table), "mb": gone, "dry_run": config.dry_run})
 
 
-def pruned(found: list[Artifact], take_away: Callable[[Artifact], bool], dry_run: bool) -> Iterator[dict[str, Any]]:
+def abandoned(
+    artifacts: Artifacts, remote: "ObjectStore | None", older_than: timedelta, dry_run: bool
+) -> Iterator[dict[str, Any]]:
+    """A row for what each training left that was never gone on with, on this machine and on object storage."""
+    here = remote.cache if remote else Path(artifacts.root).absolute()
+    yield from pruned(unfinished(here, older_than), remove_unfinished, dry_run)
+    if remote:
+
+        def take_away(left: Unfinished) -> bool:
+            remote.remove_unfinished(left.path)
+            return True
+
+        yield from pruned(remote.unfinished(older_than), take_away, dry_run)
+
+
+def pruned(found: Sequence[Prunable], take_away: Callable[[Prunable], bool], dry_run: bool) -> Iterator[dict[str, Any]]:
     """A row of the table for each artifact, once it is gone or is seen to be in use."""
     for artifact in found:
         yield {

@@ -209,6 +209,11 @@ class Artifacts(dg.ConfigurableResource):
 
         return object_store(self.root, self.cache, self.cache_gb, log)
 
+    def everywhere(self) -> dict[str, Any]:
+        """The settings with which another machine finds the same artifacts; its cache is its own."""
+        root = self.root if "://" in self.root else str(Path(self.root).absolute())
+        return {"root": root, "cache_gb": self.cache_gb, "smoke": self.smoke}
+
     def home(self, asset: str, partition: str) -> Path:
         """The folder of one asset's artifacts for one partition, on this machine."""
         remote = self.remote()

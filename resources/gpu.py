@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from finetuning.memory import Prediction
 
 MIB = 2**20
+SHOWN = 300  # characters of an error
 CHECKPOINTING = "training.activation_checkpointing"
 # Kernel -> the package that has it and the least compute capability that it runs on; sdpa and eager come with torch.
 FLASH_KERNELS = {
@@ -302,3 +303,25 @@ class Gpu(dg.ConfigurableResource):
         return lambda changed: predict(
             changed, config, device, kernel, min(longest, changed.chat.max_length), supervised, new_tokens
         )
+
+
+def predicted(log: Any, gpu: Gpu, recipe: Recipe, chat: Path, base: Path, processes: int) -> Fit | None:
+    """What training will need of the memory that is free, which the log then says; None where that can not be told."""
+    try:
+        from finetuning.training_data import training_data
+
+        data = training_data(recipe, chat, base)
+        fit = gpu.fit(recipe, base, *data, processes)
+    except Exception as error:  # whatever it is: no training has to fail for want of a prediction
+        log.warning(f"memory: not predicted ({type(error).__name__}: {' '.join(str(error).split())[:SHOWN]})")
+        return None
+    (log.info if fit.fits else log.warning)(fit.text())
+    return fit
+
+
+def told(recipe: Recipe, fit: Fit | None) -> dict[str, Any]:
+    """What the training process is told of that."""
+    if fit is None:
+        return {}
+    training = recipe.training.model_copy(update={"activation_checkpointing": fit.checkpointing})
+    return {"training": training.model_dump(mode="json"), "fit": fit.advice()}

@@ -26,61 +26,96 @@ SECONDS_TO_END = 60
 class Launcher(dg.ConfigurableResource):
     """Starts a `finetuning` entry point as a child process, or as several that share the work of each step.
 
-    The progress of the first one comes back through Dagster Pipes.
+    The progress of the first one comes back through Dagster Pipes. With `kind: ray` training is left to a Ray cluster
+    (`resources/ray_training.py`).
     """
 
-    processes: str = "1"
+    kind: str = "local"
+    num_workers: str = "1"
 
-    def count(self) -> int:
-        """How many processes train together.
+    def is_ray(self) -> bool:
+        """Whether a Ray cluster trains.
 
         Raises:
-            FinetuningError: `processes` is no such number.
+            FinetuningError: `kind` is no word that is known, or what Ray needs is not installed.
         """
-        if not self.processes.isdecimal() or int(self.processes) < 1:
-            raise FinetuningError(
-                f"FINETUNING_PROCESSES: {self.processes!r} is no number of processes; write 1, or the number of GPUs."
+        if self.kind not in ("local", "ray"):
+            raise InfrastructureError(
+                f"FINETUNING_LAUNCHER: {self.kind!r} is neither local nor ray; write one of them."
             )
-        return int(self.processes)
+        if self.kind == "ray":
+            try:
+                import ray.train  # noqa: F401
+            except ImportError as error:
+                raise InfrastructureError(
+                    f"FINETUNING_LAUNCHER: ray needs packages that are not installed ({error}). They come with "
+                    ".venv/bin/pip install -c constraints.txt -e '.[cluster]', on each node of the cluster."
+                ) from None
+        return self.kind == "ray"
 
-    def run(self, context: dg.AssetExecutionContext, module: str, job: Mapping[str, Any]) -> None:
+    def count(self, workers: int | None = None) -> int:
+        """How many processes train together: the recipe's `workers`, or what this instance has for all recipes.
+
+        Raises:
+            FinetuningError: `num_workers` is no such number.
+        """
+        if workers:
+            return workers
+        if not self.num_workers.isdecimal() or int(self.num_workers) < 1:
+            raise FinetuningError(
+                f"FINETUNING_PROCESSES: {self.num_workers!r} is no number of processes; write 1, or the number of GPUs."
+            )
+        return int(self.num_workers)
+
+    def run(
+        self, context: dg.AssetExecutionContext, module: str, job: Mapping[str, Any], workers: int | None = None
+    ) -> None:
         """Nothing, once `python -m <module> JOB.json PARENT`, with `job` in that file, has ended well.
 
         PARENT is this process's id, so that the children can end themselves when this process is killed.
 
+        Args:
+            workers: how many processes, where the recipe says it.
+
         Raises:
             FinetuningError: the child said what was wrong, or was killed.
         """
+        processes = self.count(workers)
         client = dg.PipesSubprocessClient(
-            env=child_environment(self.count()),
+            env=child_environment(processes),
             forward_termination=True,
             termination_timeout_seconds=SECONDS_TO_END,
         )
-        while smaller := self.run_once(context, client, module, job):
+        while smaller := self.run_once(context, client, module, job, processes):
             context.log.warning(f"out of memory: going on with {smaller['rows']} rows a pass")
             job = {**job, "batch_size": smaller}
 
     def run_once(
-        self, context: dg.AssetExecutionContext, client: dg.PipesSubprocessClient, module: str, job: Mapping[str, Any]
+        self,
+        context: dg.AssetExecutionContext,
+        client: dg.PipesSubprocessClient,
+        module: str,
+        job: Mapping[str, Any],
+        processes: int,
     ) -> dict[str, int] | None:
         """None once the children have ended well; the `batch_size` to go on with where memory ran out."""
-        context.log.info(f"starting python -m {module}, {self.count()} time(s)")
+        context.log.info(f"starting python -m {module}, {processes} time(s)")
         with TemporaryDirectory() as folder:
             path = Path(folder) / "job.json"
             path.write_text(json.dumps(job))
             try:
-                client.run(context=context, command=[*self.start(), module, str(path), str(os.getpid())])
+                client.run(context=context, command=[*self.start(processes), module, str(path), str(os.getpid())])
             except DagsterPipesExecutionError as error:
                 if (smaller := path.with_name(SMALLER)).exists():
                     return json.loads(smaller.read_text())
                 raise reason_of_death(path.parent, str(error), job.get("fit") or ADVICE) from None
         return None
 
-    def start(self) -> list[str]:
-        """The command that starts a module, before the module's name."""
-        if self.count() == 1:
+    def start(self, processes: int) -> list[str]:
+        """The command that starts a module so many times, before the module's name."""
+        if processes == 1:
             return [sys.executable, "-m"]
-        return [sys.executable, "-m", "finetuning.several_processes", str(self.count())]
+        return [sys.executable, "-m", "finetuning.several_processes", str(processes)]
 
 
 def child_environment(processes: int = 1) -> dict[str, str]:

@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -34,7 +35,7 @@ from resources.artifacts import (
     write_json,
 )
 from resources.objects import Objects
-from resources.retention import Key, bury, complete, remove
+from resources.retention import Key, Unfinished, bury, complete, fingerprint_in, remove
 
 GB = 1e9
 MB = 1e6
@@ -82,6 +83,7 @@ class ObjectStore:
         if self.named_in(home) != artifact.fingerprint:
             content = json.dumps({"fingerprint": artifact.fingerprint}).encode()
             self.objects.write(self._name(home / CURRENT), content)
+            self.remove_unfinished(home / f".{artifact.fingerprint}.partial")
 
     def manifest(self, folder: Path) -> dict[str, Any] | None:
         """What the artifact's manifest says; None where there is none.
@@ -275,6 +277,31 @@ class ObjectStore:
             name = self._name(folder)
             self.objects.remove(*(f"{name}/{file}" for file in self.objects.sizes(name)))
         return True
+
+    def unfinished(self, older_than: timedelta, now: datetime | None = None) -> list[Unfinished]:
+        """What trainings on clusters left that nobody has gone on with for so long, and a day at least.
+
+        Whoever goes on with it may be on another machine, which no lock tells of.
+        """
+        before = (now or datetime.now(UTC)) - max(older_than, timedelta(days=1))
+        objects: dict[Path, dict[str, int]] = {}
+        for name, size in self.objects.sizes().items():
+            parts = PurePosixPath(name).parts
+            if len(parts) > 3 and parts[2].startswith(".") and parts[2].endswith(".partial"):
+                objects.setdefault(self.cache.joinpath(*parts[:3]), {})[name] = size
+        found = [self._left(folder, sizes) for folder, sizes in objects.items()]
+        return [left for left in found if datetime.fromisoformat(left.created) < before]
+
+    def _left(self, folder: Path, sizes: dict[str, int]) -> Unfinished:
+        written = max(filter(None, map(self.objects.modified, sizes)), default=datetime.now(UTC))
+        asset, partition, name = folder.parts[-3:]
+        created = written.astimezone(UTC).isoformat(timespec="seconds")
+        return Unfinished(asset, partition, fingerprint_in(name), created, sum(sizes.values()), folder)
+
+    def remove_unfinished(self, folder: Path) -> None:
+        """Nothing; no checkpoints are stored any more of the artifact that was made in that folder."""
+        name = self._name(folder)
+        self.objects.remove(*(f"{name}/{file}" for file in self.objects.sizes(name)))
 
 
 def damaged(address: str, what: str, folder: Path, *objects: str) -> DamagedArtifact:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -105,6 +106,13 @@ class Objects:
             return files.find(top, detail=True)
 
         return {path[len(top) + 1 :]: found["size"] for path, found in self._ask(find).items()}
+
+    def modified(self, name: str) -> datetime | None:
+        """When the object was written; None where there is none."""
+        try:
+            return self._ask(lambda files: files.modified(self._path(name)))
+        except FileNotFoundError:
+            return None
 
     def send(self, path: Path, name: str) -> None:
         """Nothing; the object holds the file. Large ones go to S3 in parts, of which those that arrived are kept."""

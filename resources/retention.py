@@ -1,4 +1,4 @@
-"""Which artifacts nobody refers to any more, and their removal, beside runs that go on.
+"""Which artifacts nobody refers to any more, and what nobody goes on with, and their removal, beside runs that go on.
 
 >>> there = inventory(Path("artifacts"))
 >>> found = unreferenced(*there, is_published=lambda artifact: False, older_than=timedelta(days=7))
@@ -8,8 +8,10 @@
 import fcntl
 import shutil
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from stat import S_ISREG
 
 from resources.artifacts import MANIFEST, Artifact, idle_home, named_in, read_artifact
 
@@ -51,6 +53,48 @@ def unreferenced(
         if key not in kept and not answers_of_kept(artifact, kept) and datetime.fromisoformat(artifact.created) < before
     ]
     return sorted(loose, key=lambda artifact: artifact.created)
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """What an attempt at an artifact left for the next one, checkpoints above all; nobody has written to it since."""
+
+    asset: str
+    partition: str
+    fingerprint: str
+    created: str
+    """When it was last written to."""
+    bytes: int
+    path: Path
+
+
+def unfinished(root: Path, older_than: timedelta, now: datetime | None = None) -> list[Unfinished]:
+    """What attempts left below `root` that nobody has gone on with for so long."""
+    before = (now or datetime.now(UTC)) - older_than
+    found = [left_in(folder) for folder in sorted(root.glob("*/*/.*.partial"))]
+    return [left for left in found if datetime.fromisoformat(left.created) < before]
+
+
+def left_in(folder: Path) -> Unfinished:
+    """What lies in the folder of an attempt."""
+    stats = [path.stat() for path in (folder, *folder.rglob("*"))]
+    last = datetime.fromtimestamp(max(stat.st_mtime for stat in stats), UTC).isoformat(timespec="seconds")
+    asset, partition, name = folder.parts[-3:]
+    size = sum(stat.st_size for stat in stats if S_ISREG(stat.st_mode))
+    return Unfinished(asset, partition, fingerprint_in(name), last, size, folder)
+
+
+def fingerprint_in(name: str) -> str:
+    """That of the artifact which is made in a folder of that name."""
+    return name.split(".")[1]
+
+
+def remove_unfinished(left: Unfinished) -> bool:
+    """Whether it is gone now: not while somebody makes an artifact beside it."""
+    with idle_home(left.path.parent) as mine:
+        if mine:
+            shutil.rmtree(left.path, ignore_errors=True)
+        return mine
 
 
 def complete(root: Path) -> Iterable[Artifact]:

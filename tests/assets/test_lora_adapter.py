@@ -1,6 +1,6 @@
 """The asset `lora_adapter` around its training: what it says of memory, and what it hands on."""
 
-from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -8,25 +8,19 @@ import pytest
 from datasets import Dataset
 from transformers import AutoTokenizer
 
-from assets.lora_adapter import predicted, told
 from finetuning.recipe import Recipe, TrainingSpec
-from resources.artifacts import Artifact
-from resources.gpu import Gpu
+from resources.gpu import Gpu, predicted, told
 from tests.tiny_models import save_tiny_model
 
 
-def artifact(path) -> Artifact:
-    return Artifact(**{field.name: None for field in fields(Artifact)} | {"path": path})  # type: ignore[arg-type]
-
-
 @pytest.fixture
-def inputs(tmp_path) -> tuple[Artifact, Artifact]:
+def inputs(tmp_path) -> tuple[Path, Path]:
     """A chat data set of one short row, and its base model."""
     base, chat = save_tiny_model("smollm2-135m", tmp_path / "base"), tmp_path / "chat"
     AutoTokenizer.from_pretrained(base).save_pretrained(chat / "tokenizer")
     for split in ("train", "eval"):
         Dataset.from_list([{"labels": [-100, 7, 7]}]).to_parquet(str(chat / f"{split}.parquet"))
-    return artifact(chat), artifact(base)
+    return chat, base
 
 
 def recipe_of(base_model: dict[str, Any] | None = None, training: dict[str, Any] | None = None) -> Recipe:
@@ -44,7 +38,7 @@ def recipe_of(base_model: dict[str, Any] | None = None, training: dict[str, Any]
 
 def test_training_is_told_what_was_decided_and_what_would_fit(inputs):
     recipe = recipe_of()
-    fit = predicted(dg.build_asset_context(), Gpu(), recipe, *inputs, processes=1)
+    fit = predicted(dg.build_asset_context().log, Gpu(), recipe, *inputs, processes=1)
     assert fit and recipe.training.activation_checkpointing is None
     job = told(recipe, fit)
     training = recipe.training.model_dump() | {"activation_checkpointing": False}
@@ -54,7 +48,7 @@ def test_training_is_told_what_was_decided_and_what_would_fit(inputs):
 
 def test_what_the_recipe_says_of_checkpointing_is_kept(inputs):
     recipe = recipe_of(training={"activation_checkpointing": True})
-    fit = predicted(dg.build_asset_context(), Gpu(), recipe, *inputs, processes=1)
+    fit = predicted(dg.build_asset_context().log, Gpu(), recipe, *inputs, processes=1)
     assert fit and told(recipe, fit)["training"]["activation_checkpointing"] is True
 
 
@@ -62,9 +56,9 @@ def test_what_the_recipe_says_of_checkpointing_is_kept(inputs):
 def test_what_can_not_be_predicted_is_trained_all_the_same(inputs, broken, capfd):
     recipe = recipe_of({"trust_remote_code": broken == "code of its own"})
     if broken == "no configuration":
-        (inputs[1].path / "config.json").write_text("{}")
+        (inputs[1] / "config.json").write_text("{}")
     if broken == "no rows":
-        (inputs[0].path / "train.parquet").unlink()
-    assert predicted(dg.build_asset_context(), Gpu(), recipe, *inputs, processes=1) is None
+        (inputs[0] / "train.parquet").unlink()
+    assert predicted(dg.build_asset_context().log, Gpu(), recipe, *inputs, processes=1) is None
     assert "memory: not predicted (" in capfd.readouterr().err
     assert told(recipe, None) == {}

@@ -38,8 +38,11 @@ TRAINING = {
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-    """A base model and a chat data set of rows of random lengths."""
-    folder = tmp_path_factory.mktemp("inputs")
+    return make_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+def make_inputs(folder: Path) -> Path:
+    """`folder`, with a base model and a chat data set of rows of random lengths."""
     save_tiny_model("smollm2-135m", folder / "model")
     draw = random.Random(0)
     for split, count in (("train", 123), ("eval", 9)):
@@ -184,7 +187,7 @@ def test_two_processes_have_the_losses_of_one_with_twice_the_batch(tmp_path, inp
     settings = {"lora": {"lora_dropout": 0.0}, "gradient_accumulation_steps": 1}
     two = Training(tmp_path / "two", inputs, **settings, per_device_train_batch_size=4)
     one = Training(tmp_path / "one", inputs, **settings, per_device_train_batch_size=8)
-    process = two.start(*Launcher(processes="2").start(), OMP_NUM_THREADS="1")
+    process = two.start(*Launcher().start(2), OMP_NUM_THREADS="1")
     assert process.wait(180) == 0, two.words()[-3000:]
     one.finish()
     assert (two.summary()["processes"], two.summary()["tokens"]) == (2, one.summary()["tokens"])
@@ -211,7 +214,7 @@ def test_of_two_processes_that_ran_out_of_memory_smaller_passes_take_the_place(t
         "module.AdapterTrainer.compute_loss = compute_loss\n"
     )
     surroundings = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(hungry)}
-    two = Launcher(processes="2").start()
+    two = Launcher().start(2)
     assert starved.start(*two, **surroundings).wait(180) != 0
     starved.job["batch_size"] = json.loads((starved.folder / SMALLER).read_text())
     assert starved.job["batch_size"] == {"rows": 2, "accumulation": 4}

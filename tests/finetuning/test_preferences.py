@@ -272,7 +272,7 @@ def test_two_processes_have_the_losses_of_one_with_twice_the_batch(tmp_path, inp
     settings = {**SETTINGS, "lora": {"lora_dropout": 0.0}, "gradient_accumulation_steps": 1, "learning_rate": 1e-3}
     two = Training(tmp_path / "two", inputs, **settings, per_device_train_batch_size=4)
     one = Training(tmp_path / "one", inputs, **settings, per_device_train_batch_size=8)
-    process = two.start(*Launcher(processes="2").start(), OMP_NUM_THREADS="1")
+    process = two.start(*Launcher().start(2), OMP_NUM_THREADS="1")
     assert process.wait(180) == 0, two.words()[-3000:]
     one.finish()
     for shared, alone in zip(two.summary()["curve"], one.summary()["curve"], strict=True):

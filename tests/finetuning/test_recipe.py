@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from finetuning import recipe as recipes
 from finetuning.recipe import FORMAT_COLUMNS, METRICS, ROOT, Format, LoraSpec, Metric, Recipe, RecipeError, TrainingSpec
 from finetuning.recipe_reference import FORMATS, reference
+from finetuning.recipe_versions import made_from
 
 SHORT = """\
 summary: A model that answers
@@ -55,6 +56,13 @@ def test_only_dpo_has_a_beta_and_a_loss(method, settings, tmp_path):
     recipe = recipes.load_file(write(tmp_path, text))
     assert (recipe.training.beta, recipe.training.loss_type) == settings
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+def test_what_a_cluster_is_asked_for_makes_no_other_recipe_and_more_workers_do(tmp_path):
+    def version(asked):
+        return made_from(recipes.load_file(write(tmp_path, SHORT + f"resources: {{{asked}}}\n")))
+
+    assert version("") == version("cpus: 8, gpus: 1, memory_gb: 64.0") != version("workers: 8")
 
 
 def test_a_recipe_cannot_be_changed(tmp_path):
@@ -288,6 +296,7 @@ WRONG = {
         "hub: {repo: a, license: other, license_name: ours, license_link: LICENSE}",
         ["hub.license_link: 'LICENSE' is no address; write one that begins with https:"],
     ),
+    "several GPUs for a worker": ("resources: {gpus: 8}", ["resources.gpus: 8 for each worker", "with workers: 8"]),
     "samples": ("evaluation: {samples: -1}", ["evaluation.samples: -1 is not at least 0"]),
     "text cut off by a comment": ("summary: End with #### and it.", ["summary: the text ends before '#### and it.'"]),
     "same key twice": ("lora: {r: 8, r: 16}", ["lora.r: the key is there twice; the first is on line"]),

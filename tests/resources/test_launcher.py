@@ -34,7 +34,7 @@ def launch(monkeypatch, tmp_path, source: str, instance=None, processes="1"):
         launcher.run(context, "entry", {"answer": 42})
         return dg.MaterializeResult()
 
-    return dg.materialize([launched], resources={"launcher": Launcher(processes=processes)}, instance=instance)
+    return dg.materialize([launched], resources={"launcher": Launcher(num_workers=processes)}, instance=instance)
 
 
 def test_the_child_gets_its_job_and_its_lines_reach_the_event_log(monkeypatch, tmp_path):
@@ -125,14 +125,26 @@ def test_a_child_that_hung_is_said_to_have_hung_and_where(tmp_path):
 def test_several_processes_share_the_cores_and_start_together(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert child_environment(1000)["OMP_NUM_THREADS"] == "1"
-    assert Launcher(processes="2").start()[-2:] == ["finetuning.several_processes", "2"]
-    assert Launcher().start() == [sys.executable, "-m"]
+    assert Launcher().start(2)[-2:] == ["finetuning.several_processes", "2"]
+    assert Launcher().start(1) == [sys.executable, "-m"]
+
+
+def test_the_recipe_says_how_many_processes_train_or_else_the_instance_does():
+    assert [Launcher(num_workers="2").count(workers) for workers in (None, 3)] == [2, 3]
+
+
+def test_an_unknown_launcher_is_said_and_so_is_one_that_is_not_installed(monkeypatch):
+    with pytest.raises(InfrastructureError, match="FINETUNING_LAUNCHER: 'slurm' is neither local nor ray"):
+        Launcher(kind="slurm").is_ray()
+    monkeypatch.setitem(sys.modules, "ray.train", None)
+    with pytest.raises(InfrastructureError, match=r"FINETUNING_LAUNCHER: ray needs packages .* -e '.\[cluster\]'"):
+        Launcher(kind="ray").is_ray()
 
 
 @pytest.mark.parametrize("wrong", ["two", "0", "-1", ""])
 def test_a_wrong_number_of_processes_is_said(wrong):
     with pytest.raises(FinetuningError, match=f"FINETUNING_PROCESSES: '{wrong}' is no number of processes"):
-        Launcher(processes=wrong).start()
+        Launcher(num_workers=wrong).count()
 
 
 def test_children_use_as_many_threads_as_there_are_cores_unless_told(monkeypatch):

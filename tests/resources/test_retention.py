@@ -7,9 +7,10 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from filelock import FileLock
 
 from resources.artifacts import Plan, fingerprint_of
-from resources.retention import inventory, remove, unreferenced
+from resources.retention import inventory, remove, remove_unfinished, unfinished, unreferenced
 
 LATER = datetime.now(UTC) + timedelta(days=30)
 
@@ -194,3 +195,17 @@ def test_a_run_never_loses_what_it_was_handed_while_others_make_and_remove(store
     *held, removed, made = (int(process.communicate(timeout=60)[0] or 0) for process in processes)
     assert [process.returncode for process in processes] == [0, 0, 0, 0]
     assert min(held) > 1 and removed > 5 and made == 59
+
+
+def test_what_a_training_left_goes_once_nobody_has_gone_on_with_it(store):
+    artifact = store.make("lora_adapter", 1)
+    left = artifact.path.with_name(".0123456789abcdef.partial")
+    (left / "checkpoints" / "step-4").mkdir(parents=True)
+    (left / "checkpoints" / "step-4" / "weights").write_bytes(b"1234")
+    assert unfinished(store.root, timedelta(days=7)) == []
+    (found,) = unfinished(store.root, timedelta(days=7), LATER)
+    assert (found.asset, found.partition, found.fingerprint) == ("lora_adapter", "tiny", "0123456789abcdef")
+    assert found.bytes == 4
+    with FileLock(artifact.path.parent / ".lock"):
+        assert not remove_unfinished(found) and left.exists()
+    assert remove_unfinished(found) and not left.exists() and artifact.path.exists()

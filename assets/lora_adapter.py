@@ -15,6 +15,7 @@ from finetuning.python_tests import require_confinement
 from finetuning.recipe import Recipe
 from finetuning.smoke import load_for_run
 from resources.artifacts import Artifact, Artifacts, checkpoints_of
+from resources.cluster import steps_are_ray_jobs
 from resources.gpu import MIB, Gpu, predicted, told
 from resources.launcher import Launcher
 from resources.retention import fingerprint_in
@@ -40,8 +41,9 @@ HOW_IT_RAN = ("processes", "per_device_train_batch_size", "gradient_accumulation
     kinds={"pytorch", "huggingface"},
     tags={"gpu": "used"},
     owners=OWNERS,
-    # One training at a time, as many partitions as there may be at work: the limit is in dagster.yaml.
-    pool="gpu",
+    # One training at a time, as many partitions as there may be at work: the limit is in dagster.yaml. A cluster's own
+    # is how many GPUs it has.
+    pool=None if steps_are_ray_jobs() else "gpu",
     code_version="4",
 )
 @explained()

@@ -23,6 +23,7 @@ from pipelines.jobs import JOBS
 from pipelines.schedules import SCHEDULES
 from pipelines.sensors import SENSORS
 from resources.artifacts import ArtifactIOManager, Artifacts
+from resources.cluster import steps_are_ray_jobs
 from resources.gpu import Gpu
 from resources.hub import LOCAL, Hub
 from resources.launcher import Launcher
@@ -82,7 +83,8 @@ defs = dg.Definitions(
         "io_manager": ArtifactIOManager(artifacts=artifacts),
         "gpu": Gpu(
             require=setting("FINETUNING_REQUIRE", "any"),
-            locks=os.environ.get("DAGSTER_HOME") or str(ROOT / ".dagster"),
+            # A job of a cluster has its GPU to itself; a lock would keep those beside it waiting.
+            locks=None if steps_are_ray_jobs() else setting("DAGSTER_HOME", str(ROOT / ".dagster")),
         ),
         "hub": Hub(
             address=setting("FINETUNING_HUB", LOCAL),

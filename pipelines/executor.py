@@ -1,9 +1,16 @@
-"""How the steps of a run are started: each in a process of its own, unless the run's config says otherwise."""
+"""How the steps of a run are started: each in a process of its own, or as a job of a Ray cluster.
+
+FINETUNING_EXECUTOR=ray is the cluster. Without it, a run's config may ask for one process for all of its steps.
+"""
 
 from typing import Any, cast
 
 import dagster as dg
+from dagster._core.definitions.executor_definition import multiple_process_executor_requirements
+from dagster._core.execution.retries import get_retries_config
 
+from finetuning.errors import InfrastructureError
+from resources.cluster import steps_are_ray_jobs
 from resources.lost_runs import end_lost_runs
 
 DAGSTERS_OWN = dg.multi_or_in_process_executor
@@ -20,10 +27,40 @@ def create(context: dg.InitExecutorContext) -> dg.Executor:
     return cast(Any, DAGSTERS_OWN).executor_creation_fn(context._replace(executor_config=config))
 
 
-executor = dg.ExecutorDefinition(
+def create_on_cluster(context: dg.InitExecutorContext) -> dg.Executor:
+    """The executor whose steps are jobs of a Ray cluster; before it, runs that were killed are marked as failed.
+
+    Raises:
+        InfrastructureError: there is no cluster, or no Ray.
+    """
+    end_lost_runs(context.instance)
+    try:
+        from pipelines.ray_executor import ray_executor
+    except ModuleNotFoundError as error:
+        raise InfrastructureError(
+            f"FINETUNING_EXECUTOR: ray needs the package {error.name}, which is not installed here: "
+            ".venv/bin/pip install -c constraints.txt -e '.[cluster]'"
+        ) from None
+    return ray_executor(context)
+
+
+on_this_machine = dg.ExecutorDefinition(
     name="multi_or_in_process_executor",
     config_schema=cast(Any, DAGSTERS_OWN.config_schema),
     requirements=DAGSTERS_OWN._requirements_fn,
     executor_creation_fn=create,
     description="Each step in a process of its own, or with `in_process: {}` all of them in that of the run.",
 )
+on_cluster = dg.ExecutorDefinition(
+    name="ray",
+    config_schema={
+        "retries": get_retries_config(),
+        "max_concurrent": dg.Field(
+            dg.Noneable(int), default_value=None, description="Steps of a run at once; none: as many as are ready."
+        ),
+    },
+    requirements=multiple_process_executor_requirements(),
+    executor_creation_fn=create_on_cluster,
+    description="Each step as a job of the Ray cluster, with the `resources` that its recipe asks for.",
+)
+executor = on_cluster if steps_are_ray_jobs() else on_this_machine

@@ -12,7 +12,7 @@ from dagster._core.events import JobFailureData, RunFailureReason, StepFailureDa
 from dagster._core.executor.child_process_executor import ChildProcessCrashException
 from dagster._utils.error import SerializableErrorInfo
 
-from finetuning.errors import FAULT, GATE, INFRASTRUCTURE, INPUT, KIND
+from finetuning.errors import FAULT, GATE, INFRASTRUCTURE, INPUT, KIND, InfrastructureError
 
 WELL = "well"
 # The worst first: what a gate says counts for nothing where something else broke.
@@ -20,9 +20,11 @@ WORST = (FAULT, INFRASTRUCTURE, INPUT, GATE)
 # Checks of the model; the others are of the data.
 GATES = ("verdict", "same_answers")
 LONGEST = 1500  # characters of a reason
-# What Dagster raises for what was killed, cancelled or lost, by the names that its events keep.
+# What is raised for what was killed, cancelled or lost, or never began for want of a cluster, by the names that events
+# keep.
 ENDED_FROM_OUTSIDE = {
-    error.__name__ for error in (DagsterExecutionInterruptedError, ChildProcessCrashException, KeyboardInterrupt)
+    error.__name__
+    for error in (DagsterExecutionInterruptedError, ChildProcessCrashException, KeyboardInterrupt, InfrastructureError)
 }
 OWN_FAULT = (RunFailureReason.RUN_EXCEPTION, RunFailureReason.JOB_INITIALIZATION_FAILURE)
 EVENTS = (

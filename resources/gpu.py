@@ -175,7 +175,8 @@ class Gpu(dg.ConfigurableResource):
     """
 
     require: str = "any"
-    locks: str = ".dagster"
+    locks: str | None = ".dagster"
+    """Folder of the locks; none where somebody else, such as a cluster, hands GPUs out to one process each."""
 
     @contextmanager
     def exclusive(self, work: Literal["training", "inference"], log: Callable[[str], None]) -> Iterator[None]:
@@ -184,6 +185,9 @@ class Gpu(dg.ConfigurableResource):
         Beside one training, or what fills a GPU like it (quantizing, merging), there may be one evaluation, which needs
         little memory and would wait for days.
         """
+        if self.locks is None:
+            yield
+            return
         path = Path(self.locks).absolute() / f"{work}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path, log):

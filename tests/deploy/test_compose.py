@@ -85,8 +85,8 @@ def test_recipes_that_are_shipped_are_not_mounted_a_second_time():
 
 
 def test_the_extras_that_the_image_and_make_install_exist():
-    named = re.findall(r"-e '\.\[([\w,]+)\]'", DOCKERFILE + (ROOT / "Makefile").read_text())
-    assert len(named) == 2
+    named = re.findall(r"(?:-e '\.\[|^ARG EXTRAS=)([\w,]+)", DOCKERFILE + (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert len(named) == 2 and '-e ".[$EXTRAS]"' in DOCKERFILE
     assert {extra for extras in named for extra in extras.split(",")} <= PYPROJECT["project"][
         "optional-dependencies"
     ].keys()

@@ -20,14 +20,14 @@ class Board:
     def __init__(self) -> None:
         self._lines: list[tuple[str, str]] = []
         self._failure: dict[str, Any] | None = None
-        self._ending = False
+        self._ending = self._training = False
         self._heard = time.monotonic()
         self._begun: dict[int, int] = {}
         self._settled: dict[str, Any] | None = None
 
     def begin(self, step: int) -> bool:
         """Whether the first worker may go on from the checkpoint of that step, or from the start where it is -1."""
-        self._heard = time.monotonic()
+        self._heard, self._training = time.monotonic(), False
         if self._begun:
             self.say("warning", "the workers were started again, as one of them died, or its node")
         self._begun[step] = self._begun.get(step, 0) + 1
@@ -69,7 +69,11 @@ class Board:
         """Nothing; the workers are told to end."""
         self._ending = True
 
-    def is_ending(self) -> bool:
-        """Whether the worker that asks, and so is at work, is to end."""
-        self._heard = time.monotonic()
+    def is_ending(self, training: bool) -> bool:
+        """Whether the worker that asks, and so is at work, is to end; it says whether it has come to its steps."""
+        self._heard, self._training = time.monotonic(), training
         return self._ending
+
+    def is_training(self) -> bool:
+        """Whether the workers have come to their steps, so that there is something to save."""
+        return self._training

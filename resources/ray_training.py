@@ -9,6 +9,7 @@ read, and what they leave to those that take their place, is in the artifact sto
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -85,6 +86,7 @@ def cluster() -> Iterator[None]:
     address = os.environ.get("RAY_ADDRESS") or "auto"
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        require_listener(address)
         ray.init(address=address, logging_level=logging.WARNING, log_to_driver=True)
     except Exception as error:
         raise InfrastructureError(
@@ -99,6 +101,17 @@ def cluster() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def require_listener(address: str) -> None:
+    """Nothing, when something listens at an address of host and port; Ray itself would look for it for minutes.
+
+    Raises:
+        OSError: nothing does.
+    """
+    host, _, port = address.rpartition(":")
+    if port.isdecimal() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def needed(resources: ResourcesSpec) -> dict[str, float]:
@@ -247,9 +260,10 @@ def adapter_of(run: ray.ObjectRef) -> ray.train.Checkpoint:
 
 
 def end(context: dg.AssetExecutionContext, board: Any, run: ray.ObjectRef) -> None:
-    """Nothing; the workers have saved what they did, if they are at work."""
+    """Nothing; the workers have saved what they did, if they are at work and have done anything."""
+    training: Any = ray.get(board.is_training.remote())
     board.end.remote()
     deadline, done, silent = time.monotonic() + SECONDS_TO_END, [], 0.0
-    while not done and time.monotonic() < deadline and isinstance(silent, float) and silent < SILENT:
+    while training and not done and time.monotonic() < deadline and isinstance(silent, float) and silent < SILENT:
         done, _ = ray.wait([run], timeout=LISTEN_EVERY)
         silent = hear(context, board)

@@ -139,7 +139,8 @@ def train_here(training: RayTraining, board: Any, folder: Path, step: int) -> No
     context = ray.train.get_context()
     first = context.get_world_rank() == 0
     log, gpu = Log(board, first), Gpu(require=training.require)
-    with Progress(log.info, "loading libraries") as progress:
+    interruption, reports = Interruption(), Reports(folder / "report", step, first)
+    with listening(board, interruption, reports), Progress(log.info, "loading libraries") as progress:
         from finetuning.training import TrainingJob, train
 
         found = {name: lies_at(training, artifact, log) for name, artifact in training.inputs.items()}
@@ -153,13 +154,12 @@ def train_here(training: RayTraining, board: Any, folder: Path, step: int) -> No
             "checkpoints": str(folder / "checkpoints"),
         }
         job = TrainingJob.model_validate_json(json.dumps(training.job | settings["job"] | own))
-        interruption, hang = Interruption(), Path.cwd() / f"hang-{context.get_world_rank()}.txt"
+        hang = Path.cwd() / f"hang-{context.get_world_rank()}.txt"
         if hang.exists() and (doing := hang.read_text()):
             board.say.remote(
                 "warning", f"{socket.gethostname()}: a worker had hung, and ended itself. It was in:\n{doing}"
             )
-        with listening(board, interruption, first):
-            summary = train(job, progress, hang, interruption, Reports(folder / "report", step, first))
+        summary = train(job, progress, hang, interruption, reports)
     if first:
         (job.output / "summary.json").write_text(json.dumps(summary | settings["summary"]))
     adapter = ray.train.Checkpoint.from_directory(job.output) if first else None
@@ -208,17 +208,17 @@ def settled(board: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def listening(board: Any, interruption: Interruption, first: bool) -> Iterator[None]:
+def listening(board: Any, interruption: Interruption, reports: "Reports") -> Iterator[None]:
     """Nothing; as long as the block lasts, the first worker shows that it lives, and asks for the end when told to."""
     ended = threading.Event()
 
     def listen() -> None:
         with suppress(RayError):  # the step is gone, and so will be this process
             while not ended.wait(LISTEN_EVERY):
-                if ray.get(board.is_ending.remote()):
+                if ray.get(board.is_ending.remote(reports.begun)):
                     interruption.ask()
 
-    if first:
+    if reports.first:
         threading.Thread(target=listen, daemon=True).start()
     try:
         yield
@@ -230,14 +230,16 @@ class Reports:
     """Hands each checkpoint to Ray once, which keeps it in the artifact store. `newest` is a step."""
 
     def __init__(self, folder: Path, newest: int, first: bool) -> None:
-        self._folder, self._newest, self._first = folder, newest, first
+        self._folder, self._newest, self.first = folder, newest, first
+        self.begun = False
 
     def __call__(self, checkpoint: Path) -> None:
+        self.begun = True  # with the first one, which is that of the start
         step = step_of(checkpoint)
         if step <= self._newest:
             return
         self._newest = step
-        report = ray.train.Checkpoint.from_directory(self._gathered(checkpoint)) if self._first else None
+        report = ray.train.Checkpoint.from_directory(self._gathered(checkpoint)) if self.first else None
         ray.train.report({"step": step}, checkpoint=report, checkpoint_dir_name=checkpoint.name)
 
     def _gathered(self, checkpoint: Path) -> Path:

@@ -138,12 +138,11 @@ def while_it_trains(training):
         except BaseException as error:
             training.outcome = error
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    try:
-        yield
-    finally:
-        thread.join()
+    yield
+    thread.join(300)
+    assert not thread.is_alive(), training.words()
 
 
 def until(happened, seconds=120):
@@ -281,7 +280,7 @@ def test_a_training_whose_nodes_lose_each_other_goes_on_once_a_node_is_there_aga
             with while_it_trains(training):
                 until(lambda: training.saved() >= 8)
                 network.cut()
-                until(lambda: not any(path.name.startswith("rank-") for path in cluster.folder.rglob("rank-0-*")))
+                until(lambda: "waiting for the Ray cluster to start 2 workers" in training.words(), 180)
                 cluster.nodes[-1].kill()
                 network.mend()
                 cluster.join(second, address=network.addresses[1], within=network.within)
@@ -354,10 +353,11 @@ def test_what_no_cluster_can_do_is_said_before_anything_waits(cluster, tmp_path,
     said = r"resources: 4 workers of 1 CPU, 1 GPU are more than .* can hold: 2 nodes of 1 CPU, 0 GPU, .*room for 0 of"
     with pytest.raises(InfrastructureError, match=said):
         training.run()
-    monkeypatch.delenv("RAY_ADDRESS")
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    started = time.monotonic()
     with pytest.raises(InfrastructureError, match=r"RAY_ADDRESS: '127.0.0.1:1': no Ray cluster answers"):
         training.run()
+    assert time.monotonic() - started < 10
 
 
 def test_workers_that_die_again_and_again_at_one_step_are_not_started_for_ever():

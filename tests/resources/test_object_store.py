@@ -554,15 +554,15 @@ def test_a_removal_that_was_killed_leaves_nothing_that_counts_as_whole(here, the
         current(there)
 
 
-def test_checkpoints_in_the_store_go_with_the_artifact_or_once_nobody_has_gone_on_with_them(machine):
+def test_checkpoints_in_the_store_go_with_the_artifact_or_once_nobody_has_gone_on_with_them(here):
     left = {}
-    for fingerprint in (machine.plan().fingerprint, "0123456789abcdef"):
+    for fingerprint in (here.plan().fingerprint, "0123456789abcdef"):
         left[fingerprint] = f"thing/tiny/.{fingerprint}.partial/checkpoints/{fingerprint}/step-4/weights"
-        machine.store.objects.write(left[fingerprint], b"1234")
-    machine.plan().obtain(write_files)
-    assert [machine.store.objects.read(name) for name in left.values()] == [None, b"1234"]
-    assert machine.store.unfinished(timedelta(0)) == []
-    (found,) = machine.store.unfinished(timedelta(days=7), LATER)
+        here.store.objects.write(left[fingerprint], b"1234")
+    here.plan().obtain(write_files)
+    assert [here.store.objects.read(name) for name in left.values()] == [None, b"1234"]
+    assert here.store.unfinished(timedelta(0)) == []
+    (found,) = here.store.unfinished(timedelta(days=7), LATER)
     assert (found.asset, found.partition, found.fingerprint, found.bytes) == ("thing", "tiny", "0123456789abcdef", 4)
-    machine.store.remove_unfinished(found.path)
-    assert machine.store.unfinished(timedelta(days=7), LATER) == []
+    here.store.remove_unfinished(found.path)
+    assert here.store.unfinished(timedelta(days=7), LATER) == []

@@ -80,6 +80,7 @@ def lora_adapter(
             "lora": recipe.lora.model_dump(mode="json"),
             "training": recipe.training.model_dump(mode="json"),
             "max_length": recipe.chat.max_length,
+            "strategy": recipe.resources.strategy,
         }
         inputs = {"chat_dataset": chat_dataset, "base_model": quantized_base_model}
         if launcher.is_ray():
@@ -164,6 +165,8 @@ def metadata_of(artifact: Artifact) -> dict:
     shown = ("trainable_parameters", "steps", "train_loss", "eval_loss", "tokens_per_second")
     if "reward_accuracy" in summary:
         shown += ("reward_accuracy", "reward_margin")
+    if summary.get("strategy") == "fsdp":
+        shown += ("strategy", "weights_mb", "weights_held_mb")
     unit = "preference" if "reward_accuracy" in summary else "nats per supervised token"
     picture = loss_curve(summary["curve"], summary["eval_loss"], summary["eval_curve"], unit)
     return {

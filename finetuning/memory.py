@@ -29,6 +29,7 @@ from finetuning.shapes import (
     size_of,
     tensors_of,
 )
+from finetuning.sharding import layers_of
 from finetuning.supervised_loss import CHUNK_BYTES
 
 MIB = 2**20
@@ -48,6 +49,9 @@ FRAGMENTATION = 0.12
 # The same while the eval loss is measured, where no activations are kept and chance decides: six trainings of
 # SmolLM2-135M that measured it with 32 rows of 72 tokens left from 10 to 355 MiB of 7,895 that passed, 198 in the mean.
 EVAL_FRAGMENTATION = 0.025
+# Layers of a sharded model that are there at once: the one in use, the next one, and what that comes in. An allowance:
+# nothing of this was measured on a GPU.
+GATHERED = 3
 # Tokens and vocabulary of one tile of trl's head (trl.kernels.chunked_logprob, trl.trainer.utils).
 TRL_TILE = (4096, 32768)
 # bitsandbytes' optimizers: the least numbers that are kept in 8 bits, that are paged, and how many share a scale.
@@ -59,7 +63,7 @@ class Prediction:
     """The most that a training holds at once, in bytes, by what holds it."""
 
     weights: int
-    """The frozen base model."""
+    """The frozen base model, or what one of several processes holds of it."""
     adapters: int
     """What is trained, in float32."""
     gradients: int
@@ -146,13 +150,28 @@ def lasting_parts(model: PeftModel, recipe: Recipe, device: Device) -> dict[str,
     for parameter in trained:
         parameter.grad = torch.zeros_like(parameter)
     return {
-        "weights": model_bytes - adapters,
+        "weights": model_bytes - adapters - elsewhere(model, recipe, device),
         "adapters": adapters,
         "gradients": adapters,
         "optimizer": state,
         "paged": paged,
         "libraries": LIBRARIES if device == "cpu" else CUDA_CONTEXT,
     }
+
+
+def elsewhere(model: PeftModel, recipe: Recipe, device: Device) -> int:
+    """Bytes of the base model that other processes hold, less what is gathered of them at a time.
+
+    On a CPU, where the whole model is loaded, as if there were none.
+    """
+    workers = recipe.resources.workers or 1
+    if device == "cpu" or recipe.resources.strategy == "ddp" or workers == 1:
+        return 0
+    layers = [
+        size_of([parameter for parameter in layer.parameters() if not parameter.requires_grad])
+        for layer in layers_of(model.get_base_model())
+    ]
+    return max(0, sum(layers) * (workers - 1) // workers - GATHERED * max(layers, default=0))
 
 
 def on_cpu(step: Passes, evaluation: Passes, head: int, eval_head: int) -> dict[str, int]:

@@ -66,12 +66,19 @@ def smaller_passes(recipe: Recipe) -> list[Settings]:
 
 
 def savings(recipe: Recipe) -> list[list[Settings]]:
-    """What the recipe does not make use of yet: computing activations twice, weights in 4 bits."""
+    """What the recipe does not make use of yet: computing activations twice, a share of the weights in each of several
+    processes, weights in 4 bits.
+    """
     quantization = recipe.base_model.quantization
     # PiSSA and OLoRA take a part out of the weights, which can not be done to quantized ones.
     quantizable = recipe.lora.init_lora_weights not in ("pissa", "olora")
     return [
         [] if recipe.training.activation_checkpointing else [{"training.activation_checkpointing": True}],
+        [{"resources.strategy": "fsdp"}]
+        if (recipe.resources.workers or 1) > 1
+        and recipe.resources.strategy == "ddp"
+        and not (quantization and quantization.bits == 8)
+        else [],
         [{"base_model.quantization": QuantizationSpec(bits=4)}]
         if quantizable and (quantization is None or quantization.bits == 8)
         else [],

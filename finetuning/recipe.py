@@ -57,6 +57,7 @@ Format = Literal[
     "messages", "sharegpt", "alpaca", "prompt-completion", "question-answer", "ultrafeedback", "preference"
 ]
 Method = Literal["sft", "dpo"]
+Strategy = Literal["ddp", "fsdp"]
 Kernel = Literal["flash_attention_2", "flash_attention_3", "flash_attention_4", "sdpa", "eager"]
 Metric = Literal[
     "final-answer", "unclear", "exact-match", "stop-rate", "rouge-l", "chrf", "python-tests", "loss", "perplexity"
@@ -630,6 +631,11 @@ class ResourcesSpec(Spec):
         default=None,
         gt=0,
         description="Gigabytes of memory of each worker and of each step; on a cluster alone. `null` asks for none.",
+    )
+    strategy: Strategy = Field(
+        default="ddp",
+        description="What each of several workers holds of the frozen base model: all of it (`ddp`), or a part, with "
+        "each layer put together when it is used (`fsdp`), for a model that one GPU does not hold.",
     )
 
     @field_validator("gpus")

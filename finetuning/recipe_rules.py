@@ -17,6 +17,14 @@ def contradictions(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     yield from _packing(base_model, training)
     if base_model.get("dtype") == "float16" and training.get("bf16", True) is True:
         yield ("training", "bf16"), "true with base_model.dtype float16; write bf16: false, or dtype: bfloat16"
+    quantization = base_model.get("quantization")
+    in_8_bits = isinstance(quantization, Mapping) and quantization.get("bits") == 8
+    if _section(data, "resources").get("strategy") == "fsdp" and in_8_bits:
+        yield (
+            ("resources", "strategy"),
+            "fsdp, and base_model.quantization has 8 bits, whose layers can not be divided; write bits: 4, or "
+            "strategy: ddp",
+        )
     start = _section(data, "lora").get("init_lora_weights")
     if start in ("pissa", "olora") and base_model.get("quantization", {}) is not None:
         yield (

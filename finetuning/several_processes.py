@@ -2,14 +2,17 @@
 
 python -m finetuning.several_processes 2 finetuning.training_process JOB.json PARENT
 
-It ends as the process did that failed; torchrun itself ends with 1, whatever that one died of.
+It ends as the process did that failed, or as one that was asked to end; torchrun itself ends with 1, whatever it was.
 """
 
 import signal
 import sys
 
+from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main
+
+from finetuning.training_process import INTERRUPTED
 
 KILLED = 128 + signal.SIGKILL  # as a shell says it
 
@@ -27,6 +30,9 @@ if __name__ == "__main__":
     try:
         # What `accelerate launch` starts on GPUs; on CPUs that one asks for MPI.
         main(["--standalone", "--no-python", "--nproc-per-node", processes, sys.executable, "-m", *command])
+    except SignalException as error:  # which it has handed on
+        print(error, file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except ChildFailedError as error:
         print(error, file=sys.stderr)
         sys.exit(exit_code(error))

@@ -141,16 +141,19 @@ class AdapterTrainer(SFTTrainer):
         """The metrics of the eval rows: the mean loss over all supervised tokens, as `eval_loss`."""
         rows: Any = self.eval_dataset
         token_rows, size = TokenRows(rows), self.args.per_device_eval_batch_size
-        batches = StepBatches(token_rows.lengths, size, 1, "group_by_length", self.args.seed)
+        batches = [*StepBatches(token_rows.lengths, size, 1, "group_by_length", self.args.seed)]
         found: list[list[float]] = []
         adapted: Any = self.model
         was_training = adapted.training
         adapted.eval()
-        for number, batch in enumerate(batches):
-            if number % self.args.world_size == self.args.process_index:
-                inputs = self._prepare_inputs(self.data_collator([token_rows[i] for i in batch]))
-                with torch.no_grad(), self.compute_loss_context_manager():
-                    found.append(self.measured(inputs).double().tolist())
+        for first in range(0, len(batches), self.args.world_size):
+            mine = first + self.args.process_index
+            # A sharded model is called by all processes together: what the last round has no batch for is not counted.
+            batch = batches[min(mine, len(batches) - 1)]
+            inputs = self._prepare_inputs(self.data_collator([token_rows[i] for i in batch]))
+            with torch.no_grad(), self.compute_loss_context_manager():
+                sums = self.measured(inputs).double().tolist()
+            found += [sums] if mine < len(batches) else []
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         adapted.train(was_training)
         metrics = self.metrics_of(torch.tensor(gather_object(found), dtype=torch.float64).sum(dim=0).tolist())

@@ -27,8 +27,9 @@ from finetuning.peak_memory import peak_memory
 from finetuning.preferences import PreferenceTrainer
 from finetuning.progress import Progress
 from finetuning.quantization import keep_trainable_on_cpu, load_model
-from finetuning.recipe import LoraSpec, Method, TrainingSpec
+from finetuning.recipe import LoraSpec, Method, Strategy, TrainingSpec
 from finetuning.recipe_errors import nearest
+from finetuning.sharding import shard
 from finetuning.trainer import AdapterTrainer, Saved, nothing
 from finetuning.training_progress import BEST, TrainingProgress
 
@@ -72,12 +73,23 @@ class TrainingJob(BaseModel):
     base_model: Path
     model_kwargs: dict[str, Any]
     output: Path
+    strategy: Strategy = "ddp"
+    """What each of several processes holds of the base model."""
     batch_size: BatchSize | None = None
     """Where memory ran out before: how a step's rows are cut, instead of as the recipe says."""
     fit: str | None = None
     """What to say and to change when memory runs out, where it was predicted."""
     checkpoints: Path = Field(default_factory=lambda job: job["output"].with_name(f"{job['output'].name}.checkpoints"))
     """Checkpoints of this very job, which outlive a failure."""
+
+
+class UnplacedConfig(SFTConfig):
+    """The settings of a trainer that leaves the model where it is."""
+
+    @property
+    def place_model_on_device(self) -> bool:
+        """False."""
+        return False
 
 
 class Curves(TensorBoardCallback):
@@ -167,7 +179,7 @@ def _train(
         callbacks=[callback, *([curves] if "tensorboard" in job.training.report_to else [])],
         rows_per_step=job.training.per_device_train_batch_size * job.training.gradient_accumulation_steps * processes(),
         order=job.training.train_sampling_strategy,
-        own_head=model.device.type == "cpu" or trains_head(model, job.lora, new_tokens),
+        own_head=on_cpu(job) or trains_head(model, job.lora, new_tokens),
         keep=job.training.save_total_limit,
         saved=lambda checkpoint: (curves.flush(), saved(checkpoint)),
         loraplus_lr_ratio=job.training.loraplus_lr_ratio,
@@ -184,6 +196,11 @@ def _train(
     start = job.checkpoints / "start" if job.lora.init_lora_weights in ("pissa", "olora") else None
     if start:
         adapted.save_pretrained(start, save_embedding_layers=False)
+    sharding: dict[str, Any] = {"strategy": "ddp"}
+    if is_sharded(job):
+        progress.update("dividing the base model")
+        sharding = {"strategy": "fsdp", **shard(trainer, job.where)}
+        progress.log("fsdp: {weights_held_mb:,} of {weights_mb:,} MiB of weights in each process".format(**sharding))
     _run(job, trainer, callback)
     progress.update("measuring the loss on the eval split")
     metrics = trainer.evaluate()
@@ -197,7 +214,7 @@ def _train(
             curves.finish()
             shutil.copytree(events, job.output / "tensorboard", dirs_exist_ok=True)
         tokenizer.save_pretrained(job.output)
-    return _summary(trainer, metrics, size)
+    return _summary(trainer, metrics, size) | sharding
 
 
 def trainer_class(spec: TrainingSpec) -> Callable[..., AdapterTrainer]:
@@ -280,8 +297,19 @@ def _out_of_memory(job: TrainingJob, size: BatchSize, error: Exception) -> str:
 
 def model_kwargs(job: TrainingJob) -> dict[str, Any]:
     """The job's, with the GPU of this process where several train together."""
-    device = job.model_kwargs["device_map"][""]
-    return job.model_kwargs | {"device_map": {"": device if device == "cpu" else int(os.environ.get("LOCAL_RANK", 0))}}
+    # What is going to be sharded need not have room on one GPU before.
+    device = "cpu" if on_cpu(job) or is_sharded(job) else int(os.environ.get("LOCAL_RANK", 0))
+    return job.model_kwargs | {"device_map": {"": device}}
+
+
+def on_cpu(job: TrainingJob) -> bool:
+    """Whether training is to take place on the CPU."""
+    return job.model_kwargs["device_map"][""] == "cpu"
+
+
+def is_sharded(job: TrainingJob) -> bool:
+    """Whether each of several processes holds a part of the base model only."""
+    return job.strategy == "fsdp" and processes() > 1
 
 
 def processes() -> int:
@@ -330,14 +358,14 @@ def leave_casts_to_autocast(trainer: AdapterTrainer) -> None:
 
 def sft_config(job: TrainingJob, size: BatchSize) -> SFTConfig:
     """The recipe's training settings, and those that are not a matter of taste."""
-    on_cpu, dtype = job.model_kwargs["device_map"][""] == "cpu", job.model_kwargs["dtype"]
+    dtype = job.model_kwargs["dtype"]
     settings = job.training.model_dump(exclude=OURS)
     settings |= {"per_device_train_batch_size": size.rows, "gradient_accumulation_steps": size.accumulation}
     # Where nobody decided, what needs the least memory.
     settings |= {"activation_checkpointing": settings["activation_checkpointing"] is not False}
     # A GPU without bfloat16 computes in float16, whatever the recipe wishes.
     settings |= {"bf16": settings["bf16"] and dtype == "bfloat16", "fp16": dtype == "float16"}
-    return SFTConfig(
+    return (UnplacedConfig if is_sharded(job) else SFTConfig)(
         **settings,
         output_dir=str(job.checkpoints),
         # Rows come tokenized, with labels, and no longer than chat.max_length.
@@ -349,8 +377,8 @@ def sft_config(job: TrainingJob, size: BatchSize) -> SFTConfig:
         # The filter replaces a loss that is not a number by the mean of those before it.
         logging_nan_inf_filter=False,
         include_num_input_tokens_seen="non_padding",
-        use_cpu=on_cpu,
-        dataloader_pin_memory=not on_cpu,
+        use_cpu=on_cpu(job),
+        dataloader_pin_memory=not on_cpu(job),
     )
 
 

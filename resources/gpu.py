@@ -283,7 +283,11 @@ class Gpu(dg.ConfigurableResource):
         Raises:
             FinetuningError: the base model runs code that its repo ships.
         """
-        recipe = with_settings(recipe, {"base_model.dtype": self.dtype(recipe.base_model)})
+        # Each with a memory of its own, which is what a share of the base model would be small for.
+        sharing = (recipe.resources.workers or processes) if self.machine().device == "cuda" else 1
+        recipe = with_settings(
+            recipe, {"base_model.dtype": self.dtype(recipe.base_model), "resources.workers": sharing}
+        )
         most = min(longest or recipe.chat.max_length, recipe.chat.max_length)
         predicted = self.predictor(recipe, model_folder, most, supervised, list(new_tokens))
         # After the libraries are there, which take a part of it.

@@ -27,6 +27,7 @@ from finetuning.batch_size import TooLarge
 from finetuning.checkpoints import complete, step_of
 from finetuning.errors import FAULT, FinetuningError, InfrastructureError
 from finetuning.interruption import Interrupted, Interruption
+from finetuning.memory_savings import with_settings
 from finetuning.progress import Progress
 from finetuning.recipe import Recipe
 from resources.artifacts import Artifact, Artifacts, hold, read_artifact
@@ -190,7 +191,8 @@ def settle(training: RayTraining, board: Any, log: Log, gpu: Gpu, chat: Path, ba
     """Nothing; all workers are told settings of the `job`, and what its `summary` says of them."""
     if ray.get(board.settled.remote()):  # by those in whose place these are
         return
-    fit = predicted(log, gpu, training.recipe, chat, base, ray.train.get_context().get_local_world_size())
+    recipe = with_settings(training.recipe, {"resources.workers": training.workers})
+    fit = predicted(log, gpu, recipe, chat, base, ray.train.get_context().get_local_world_size())
     summary = {
         "passed_over": gpu.attention(training.recipe.base_model).passed_over,
         "predicted_memory_mb": fit and fit.prediction.total // MIB,

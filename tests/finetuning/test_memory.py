@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import fields
 from typing import Any
 
 import pytest
 import torch
 from datasets import Dataset
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig, AutoTokenizer, Trainer, TrainingArguments
 
 from finetuning.memory import (
@@ -21,6 +23,8 @@ from finetuning.memory import (
 )
 from finetuning.memory_savings import with_settings
 from finetuning.recipe import ROOT, Recipe, find, load
+from finetuning.shapes import adapted_model, leave_meta
+from finetuning.sharding import layers_of
 from tests.tiny_models import save_tiny_model
 
 NF4 = {"bits": 4}
@@ -173,6 +177,28 @@ def test_dora_is_predicted_on_quantized_weights_too(config):
     prediction = predict(quantized, config)
     assert prediction.weights < predict(dense, config).weights
     assert prediction.activations == predict(dense, config).activations
+
+
+@pytest.mark.parametrize("quantization", [None, NF4], ids=str)
+def test_of_divided_layers_a_gpu_holds_its_share_and_those_that_are_put_together(config, quantization):
+    deep = deepcopy(config)
+    deep.num_hidden_layers = 32
+    recipe = recipe_of(base_model={"quantization": quantization})
+    whole, divided = (
+        predict(with_settings(recipe, {"resources.workers": 8, "resources.strategy": strategy}), deep, device="cuda")
+        for strategy in ("ddp", "fsdp")
+    )
+    model = adapted_model(recipe, deep, "sdpa", [])
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        leave_meta(model)
+        layers = sum(p.nbytes for layer in layers_of(model.get_base_model()) for p in frozen(layer))
+    assert whole.weights - divided.weights == layers * 7 // 8 - layers * 3 // 32
+    assert (divided.activations, divided.adapters) == (whole.activations, whole.adapters)
+    assert predict(with_settings(recipe, {"resources.strategy": "fsdp"}), deep, device="cuda") == whole
+
+
+def frozen(module: torch.nn.Module) -> list[torch.nn.Parameter]:
+    return [parameter for parameter in module.parameters() if not parameter.requires_grad]
 
 
 @pytest.mark.parametrize("name", find())

@@ -6,7 +6,12 @@ from finetuning.memory_savings import settings_that_fit, smaller_passes, with_se
 from finetuning.recipe import QuantizationSpec, Recipe
 
 
-def recipe_of(training: dict[str, Any] | None = None, lora: dict[str, Any] | None = None, rows: bool = True) -> Recipe:
+def recipe_of(
+    training: dict[str, Any] | None = None,
+    lora: dict[str, Any] | None = None,
+    rows: bool = True,
+    resources: dict[str, Any] | None = None,
+) -> Recipe:
     passes = {"per_device_train_batch_size": 4, "per_device_eval_batch_size": 4, "activation_checkpointing": False}
     if not rows:
         del passes["per_device_train_batch_size"]
@@ -19,6 +24,7 @@ def recipe_of(training: dict[str, Any] | None = None, lora: dict[str, Any] | Non
             "chat": {"max_length": 32},
             "lora": lora or {},
             "training": {**passes, **(training or {})},
+            "resources": resources or {},
             "hub": {"repo": "tiny", "license": "mit"},
         }
     )
@@ -42,6 +48,8 @@ def bytes_of(recipe: Recipe) -> int:
     """Made up, so that each kind of change counts: 8 per row and token, halved by checkpointing, and the weights."""
     size = 8 * recipe.training.per_device_train_batch_size * recipe.chat.max_length
     weights = 100 if recipe.base_model.quantization else 400
+    if recipe.resources.strategy == "fsdp":
+        weights //= recipe.resources.workers or 1
     return weights + (size // 2 if recipe.training.activation_checkpointing else size)
 
 
@@ -74,3 +82,17 @@ def test_weights_that_an_adapter_is_taken_out_of_are_not_to_be_quantized():
     recipe = recipe_of(lora={"init_lora_weights": "pissa"})
     found = settings_that_fit(recipe, 32, 1200, bytes_of)
     assert found and all("base_model.quantization" not in settings for settings, _ in found)
+
+
+def test_several_processes_may_divide_the_weights():
+    found = settings_that_fit(recipe_of(resources={"workers": 4}), 32, 1200, bytes_of)
+    assert ({"resources.strategy": "fsdp"}, 1124) in found
+    alone, divided = recipe_of(), recipe_of(resources={"workers": 4, "strategy": "fsdp"})
+    for recipe in (alone, divided):
+        assert all("resources.strategy" not in settings for settings, _ in settings_that_fit(recipe, 32, 900, bytes_of))
+
+
+def test_weights_of_8_bits_are_not_to_be_divided():
+    recipe = with_settings(recipe_of(resources={"workers": 4}), {"base_model.quantization": QuantizationSpec(bits=8)})
+    found = settings_that_fit(recipe, 32, 900, bytes_of)
+    assert found and all("resources.strategy" not in settings for settings, _ in found)

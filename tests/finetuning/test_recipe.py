@@ -136,6 +136,10 @@ WRONG = {
     "4 bits without type": ("base_model: {repo: a/b, quantization: {bits: 4, type: null}}", ["write nf4 or fp4"]),
     "8 bits with type": ("base_model: {repo: a/b, quantization: {bits: 8, type: nf4}}", ["'nf4' is a format of 4-bit"]),
     "8 bits doubly": ("base_model: {repo: a/b, quantization: {bits: 8, double: true}}", ["true is for 4-bit weights"]),
+    "8 bits divided": (
+        "base_model: {repo: a/b, quantization: {bits: 8}}\nresources: {workers: 2, strategy: fsdp}",
+        ["resources.strategy: fsdp, and base_model.quantization has 8 bits, whose layers can not be divided"],
+    ),
     "3 bits": ("base_model: {repo: a/b, quantization: {bits: 3}}", ["bits: 3 is not allowed; write 4 or 8"]),
     "no origin": ("dataset: {sources: [{format: messages}]}", ["dataset.sources[0]: has no hub, files or generator"]),
     "two origins": (

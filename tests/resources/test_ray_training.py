@@ -75,6 +75,7 @@ class OnCluster:
             "lora": self.recipe.lora.model_dump(mode="json"),
             "training": self.recipe.training.model_dump(mode="json"),
             "max_length": 64,
+            "strategy": self.recipe.resources.strategy,
         }
         made = {"chat_dataset": self.stored("chat_dataset", inputs, ("train.parquet", "eval.parquet", "tokenizer"))}
         made["base_model"] = self.stored("quantized_base_model", inputs / "model")
@@ -181,6 +182,24 @@ def test_workers_on_two_nodes_have_the_losses_of_one_process_with_twice_the_batc
     for shared, single in zip(two.summary["curve"], alone["curve"], strict=True):
         assert shared["step"] == single["step"] and shared["loss"] == pytest.approx(single["loss"], rel=1e-5)
     assert two.summary["eval_loss"] == pytest.approx(alone["eval_loss"], rel=1e-5)
+
+
+@LONG
+def test_workers_that_divide_the_base_model_go_on_where_one_was_killed_and_end_as_two_that_do_not(
+    cluster, tmp_path, inputs
+):
+    local = Training(tmp_path / "local", inputs, lora=DROPOUT, **SHORT)
+    assert local.start(*Launcher().start(2), OMP_NUM_THREADS="1").wait(180) == 0, local.words()[-3000:]
+    divided = OnCluster(tmp_path / "ray", inputs, lora=DROPOUT, resources={"strategy": "fsdp"}, **SHORT)
+    with while_it_trains(divided):
+        until(lambda: divided.saved() >= 8)
+        cluster.nodes[-1].kill()
+        cluster.join()
+    artifact = divided.made()
+    assert "the workers were started again" in divided.words()
+    assert artifact.summary["strategy"] == "fsdp"
+    assert artifact.summary["weights_held_mb"] < 0.8 * artifact.summary["weights_mb"]
+    assert (artifact.path / ADAPTER).read_bytes() == (local.output / ADAPTER).read_bytes()
 
 
 @LONG

@@ -6,6 +6,7 @@ read, and what they leave to those that take their place, is in the artifact sto
 >>> train_on_cluster(context, training, folder)  # `folder` holds the adapter then, and summary.json
 """
 
+import io
 import logging
 import os
 import signal
@@ -24,6 +25,7 @@ import pyarrow.fs
 import ray
 import ray.train
 from dagster._core.errors import DagsterExecutionInterruptedError
+from fsspec.implementations.local import LocalFileSystem
 from ray._private.state import state
 from ray.exceptions import RayError
 from ray.train.torch import TorchConfig, TorchTrainer
@@ -176,11 +178,36 @@ def place_of(artifacts: Artifacts, folder: Path) -> str:
     return remote.address_of(checkpoints_of(folder)) if remote else str(checkpoints_of(folder))
 
 
+class WholeFile(io.FileIO):
+    """A file that is written beside its path, and takes the place of what is there when it is closed."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        super().__init__(f"{path}.writing", "wb")
+
+    def close(self) -> None:
+        """Nothing; whoever opens the path from now on reads all that was written."""
+        if not self.closed:
+            os.fsync(self.fileno())
+            super().close()
+            Path(f"{self._path}.writing").replace(self._path)
+
+
+class WholeFiles(LocalFileSystem):
+    """A folder whose files are never seen half written, as those of object storage.
+
+    Ray's list of checkpoints is one of them: a step that was killed while it was written could not be gone on with.
+    """
+
+    def _open(self, path: str, mode: str = "rb", **settings: Any) -> Any:
+        return WholeFile(path) if mode == "wb" else super()._open(path, mode, **settings)
+
+
 def files_at(place: str) -> tuple[pyarrow.fs.FileSystem, str]:
     """The file system of a place, and what it knows the place by."""
-    if "://" not in place:
-        return pyarrow.fs.LocalFileSystem(), place
-    files, path = fsspec.core.url_to_fs(place, use_listings_cache=False)
+    files, path = WholeFiles(), place
+    if "://" in place:
+        files, path = fsspec.core.url_to_fs(place, use_listings_cache=False)
     return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(files)), path
 
 

@@ -172,6 +172,64 @@ def test_a_training_whose_node_is_killed_ends_as_an_undisturbed_one_of_two_local
     assert not list(artifact.path.parent.glob(".*.partial"))
 
 
+def test_a_file_that_a_killed_process_was_writing_is_as_it_was_before(tmp_path):
+    source = f"""
+import os
+from resources.ray_training import files_at
+files, place = files_at({str(tmp_path / "checkpoints.json")!r})
+with files.open_output_stream(place) as stream:
+    stream.write(b"whole")
+stream = files.open_output_stream(place)
+stream.write(b"cut")
+stream.flush()
+os._exit(9)
+"""
+    assert (
+        subprocess.run([sys.executable, "-c", source], env={**os.environ, "PYTHONPATH": str(Path.cwd())}).returncode
+        == 9
+    )
+    assert (tmp_path / "checkpoints.json").read_bytes() == b"whole"
+
+
+@LONG
+def test_workers_that_run_out_of_memory_go_on_in_smaller_passes(tmp_path, inputs):
+    """What runs out after five steps with more than two rows a pass is an allocation that no machine can make."""
+    (tmp_path / "sitecustomize.py").write_text("""
+import importlib.machinery, sys
+
+class Hungry:
+    def find_spec(self, name, path=None, target=None):
+        if name != "finetuning.trainer":
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        run = spec.loader.exec_module
+        def exec_module(module):
+            run(module)
+            import torch
+            compute = module.AdapterTrainer.compute_loss
+            def compute_loss(self, model, inputs, *args, **kwargs):
+                if self.state.global_step >= 5 and model.training and len(inputs["input_ids"]) > 2:
+                    torch.empty(2**50)
+                return compute(self, model, inputs, *args, **kwargs)
+            module.AdapterTrainer.compute_loss = compute_loss
+        spec.loader.exec_module = exec_module
+        return spec
+
+sys.meta_path.insert(0, Hungry())
+""")
+    settings = {**SHORT, "max_steps": 8, "on_oom": "halve-batch", "per_device_train_batch_size": 4}
+    with ray_cluster(environments=({"PYTHONPATH": str(tmp_path)},) * 2):
+        starved = OnCluster(tmp_path / "ray", inputs, **settings)
+        artifact = starved.run()
+    plain = Training(tmp_path / "plain", inputs, lora=PLAIN, **settings)
+    assert plain.start(*Launcher().start(2), OMP_NUM_THREADS="1").wait(180) == 0, plain.words()[-3000:]
+    assert "out of memory: going on with 2 rows a pass" in starved.words()
+    assert "going on from the checkpoint of step" in starved.words()
+    assert (artifact.summary["per_device_train_batch_size"], artifact.summary["gradient_accumulation_steps"]) == (2, 2)
+    for shared, alone in zip(artifact.summary["curve"], plain.summary()["curve"], strict=True):
+        assert shared["step"] == alone["step"] and shared["loss"] == pytest.approx(alone["loss"], rel=1e-5)
+
+
 @LONG
 def test_workers_on_two_nodes_have_the_losses_of_one_process_with_twice_the_batch(cluster, tmp_path, inputs):
     two = OnCluster(tmp_path / "two", inputs, **SHORT, per_device_train_batch_size=4).run()

@@ -19,7 +19,8 @@ def contradictions(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
         yield ("training", "bf16"), "true with base_model.dtype float16; write bf16: false, or dtype: bfloat16"
     quantization = base_model.get("quantization")
     in_8_bits = isinstance(quantization, Mapping) and quantization.get("bits") == 8
-    if _section(data, "resources").get("strategy") == "fsdp" and in_8_bits:
+    is_fsdp = _section(data, "resources").get("strategy") == "fsdp"
+    if is_fsdp and in_8_bits:
         yield (
             ("resources", "strategy"),
             "fsdp, and base_model.quantization has 8 bits, whose layers can not be divided; write bits: 4, or "
@@ -31,6 +32,12 @@ def contradictions(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
             ("lora", "init_lora_weights"),
             f"{start}, which takes the adapter out of the base model's weights, and these are quantized; write "
             "base_model.quantization: null, or init_lora_weights: true",
+        )
+    if start in ("pissa", "olora") and is_fsdp and _section(data, "lora").get("use_dora") is True:
+        yield (
+            ("lora", "use_dora"),
+            f"true with init_lora_weights: {start} and resources.strategy: fsdp: such a start can not be taken off an "
+            "adapter of a divided model; write use_dora: false, or strategy: ddp",
         )
     if start == "loftq" and base_model.get("quantization", {}) is None:
         yield (

@@ -26,7 +26,8 @@ MIB = 2**20
 def shard(trainer: "AdapterTrainer", where: str) -> dict[str, float]:
     """The MiB of all weights, and of those that this process holds, now that the model is on the trainer's device.
 
-    Layers go there one by one, so that the device never holds more than its parts and one layer. What bitsandbytes
+    Layers go there one by one, and nothing may refer to their undivided weights, so that the device never holds more
+    than its parts and one layer. What bitsandbytes
     keeps beside the numbers of 4-bit weights (scales) stays in the layer itself, whole, and is put together with them
     again when they are gathered.
 
@@ -45,8 +46,8 @@ def shard(trainer: "AdapterTrainer", where: str) -> dict[str, float]:
             "which of its modules these are (_no_split_modules). Write strategy: ddp."
         )
     within = {module for layer in layers for module in layer.modules()}
-    divided = {p for layer in layers for p in layer.parameters() if not p.requires_grad}
-    whole = set(adapted.parameters()) - divided
+    outside = {p for module in adapted.modules() if module not in within for p in module.parameters(recurse=False)}
+    whole = outside | {p for p in adapted.parameters() if p.requires_grad}
     size = sum(p.nbytes for p in adapted.parameters())
     mesh = init_device_mesh(device.type, (trainer.args.world_size,))
     for layer in layers:
@@ -57,7 +58,6 @@ def shard(trainer: "AdapterTrainer", where: str) -> dict[str, float]:
             module._apply(lambda tensor: tensor.to(device), recurse=False)
     # Which divides nothing more: it knows the layers' order, to fetch the next one while one is computed.
     fully_shard(base.base_model, mesh=mesh, ignored_params=whole)
-    base.hf_device_map = {"": device}
     trainer.is_distributed_loading_by_transformers = True
     held = sum(local(p).nbytes for p in adapted.parameters())
     return {"weights_mb": round(size / MIB, 3), "weights_held_mb": round(held / MIB, 3)}

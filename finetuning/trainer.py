@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast, gather_object
 from peft.optimizers import create_loraplus_optimizer
 from safetensors.torch import load_file, save_file
 from transformers.trainer import TRAINER_STATE_NAME
@@ -237,6 +237,12 @@ class AdapterTrainer(SFTTrainer):
         with torch.no_grad():
             for name, parameter in self.trainable().items():
                 parameter.copy_(saved[name])
+
+    def hand_trainable_on(self) -> None:
+        """Nothing; what is trained has in all processes the values of the first one."""
+        for parameter in self.trainable().values() if self.args.world_size > 1 else ():
+            values: Any = broadcast(parameter)
+            parameter.copy_(values)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         self.set_trainable(Path(resume_from_checkpoint) / WEIGHTS)

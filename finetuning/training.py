@@ -244,8 +244,10 @@ def _run(job: TrainingJob, trainer: AdapterTrainer, callback: TrainingProgress) 
             raise
         finally:
             callback.watchdog.rest()
-    if (job.checkpoints / BEST).exists():
+    # The first process has written it, which may have folders of its own, or be the last to come here.
+    if trainer.is_world_process_zero() and (job.checkpoints / BEST).exists():
         trainer.set_trainable(job.checkpoints / BEST)
+    trainer.hand_trainable_on()
 
 
 def _summary(trainer: AdapterTrainer, metrics: dict[str, float], size: BatchSize) -> dict[str, Any]:

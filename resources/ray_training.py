@@ -29,6 +29,7 @@ from fsspec.implementations.local import LocalFileSystem
 from ray._private.state import state
 from ray.exceptions import RayError
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
 
 from finetuning.errors import CrashError, InfrastructureError, of_kind
 from finetuning.recipe import ResourcesSpec
@@ -178,34 +179,41 @@ def place_of(artifacts: Artifacts, folder: Path) -> str:
     return remote.address_of(checkpoints_of(folder)) if remote else str(checkpoints_of(folder))
 
 
-class WholeFile(io.FileIO):
-    """A file that is written beside its path, and takes the place of what is there when it is closed."""
+class WholeFile(io.BytesIO):
+    """A small file that takes the place of what is at its path when it is closed, as a whole."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
-        super().__init__(f"{path}.writing", "wb")
+        self._path = Path(path)
+        super().__init__()
 
     def close(self) -> None:
         """Nothing; whoever opens the path from now on reads all that was written."""
-        if not self.closed:
-            os.fsync(self.fileno())
-            super().close()
-            Path(f"{self._path}.writing").replace(self._path)
+        if self.closed:
+            return
+        content, draft = self.getvalue(), self._path.with_name(f"{self._path.name}.writing")
+        super().close()
+        with draft.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(self._path)
 
 
-class WholeFiles(LocalFileSystem):
-    """A folder whose files are never seen half written, as those of object storage.
+class Folder(LocalFileSystem):
+    """A folder whose list of checkpoints, which Ray keeps, is never seen half written, as on object storage.
 
-    Ray's list of checkpoints is one of them: a step that was killed while it was written could not be gone on with.
+    After a crash that came while it was written, no training could go on from them.
     """
 
-    def _open(self, path: str, mode: str = "rb", **settings: Any) -> Any:
-        return WholeFile(path) if mode == "wb" else super()._open(path, mode, **settings)
+    def _open(self, path: str, mode: str = "rb", block_size: int | None = None, **settings: Any) -> Any:
+        if mode == "wb" and Path(path).name == CHECKPOINT_MANAGER_SNAPSHOT_FILENAME:
+            return WholeFile(path)
+        return super()._open(path, mode, block_size, **settings)
 
 
 def files_at(place: str) -> tuple[pyarrow.fs.FileSystem, str]:
     """The file system of a place, and what it knows the place by."""
-    files, path = WholeFiles(), place
+    files, path = Folder(), place
     if "://" in place:
         files, path = fsspec.core.url_to_fs(place, use_listings_cache=False)
     return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(files)), path

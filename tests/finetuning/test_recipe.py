@@ -140,6 +140,11 @@ WRONG = {
         "base_model: {repo: a/b, quantization: {bits: 8}}\nresources: {workers: 2, strategy: fsdp}",
         ["resources.strategy: fsdp, and base_model.quantization has 8 bits, whose layers can not be divided"],
     ),
+    "a start that can not be taken off again": (
+        "base_model: {repo: a/b, quantization: null}\nlora: {init_lora_weights: pissa, use_dora: true}\n"
+        "resources: {strategy: fsdp}",
+        ["lora.use_dora: true with init_lora_weights: pissa and resources.strategy: fsdp"],
+    ),
     "3 bits": ("base_model: {repo: a/b, quantization: {bits: 3}}", ["bits: 3 is not allowed; write 4 or 8"]),
     "no origin": ("dataset: {sources: [{format: messages}]}", ["dataset.sources[0]: has no hub, files or generator"]),
     "two origins": (

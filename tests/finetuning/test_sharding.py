@@ -2,17 +2,25 @@
 
 import random
 import signal
+import weakref
+from types import SimpleNamespace
 
 import pytest
+import torch
 from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from torch.distributed.fsdp import fully_shard
+from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from finetuning import sharding
 from finetuning.training_process import INTERRUPTED
 from resources.launcher import Launcher
 from tests.finetuning.test_lost_training import ADAPTER, Training, make_inputs, row, until
+from tests.tiny_models import save_tiny_model
 
 MIB = 2**20
-SETTINGS = {"lora": {"r": 4, "lora_dropout": 0.1}, "num_train_epochs": 1, "save_steps": None}
+IN_FOUR_BITS = {"num_train_epochs": 6, "save_steps": None, "activation_checkpointing": True, "eval_steps": 20}
 
 
 @pytest.fixture(scope="module")
@@ -25,69 +33,98 @@ def quantized(tmp_path_factory):
     return folder
 
 
-def trained(folder, inputs, strategy, **settings) -> Training:
-    training = Training(folder, inputs, **{**SETTINGS, **settings})
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, quantized):
+    """A training of two processes, each with the whole base model."""
+    return trained(tmp_path_factory.mktemp("whole"), quantized, "ddp", **IN_FOUR_BITS)
+
+
+def started(folder, inputs, strategy, **settings):
+    training = Training(folder, inputs, **settings)
     training.job["strategy"] = strategy
-    process = training.start(*Launcher().start(2), OMP_NUM_THREADS="1")
-    assert process.wait(180) == 0, training.words()[-3000:]
+    return training, training.start(*Launcher().start(2), OMP_NUM_THREADS="1")
+
+
+def trained(folder, inputs, strategy, **settings) -> Training:
+    training, process = started(folder, inputs, strategy, **settings)
+    try:
+        code = process.wait(180)
+    finally:
+        process.terminate()
+    assert code == 0, training.words()[-3000:]
+    assert training.summary()["strategy"] == strategy
     return training
 
 
-@pytest.mark.parametrize("activation_checkpointing", [False, True])
-def test_a_divided_base_model_of_four_bits_is_trained_as_the_whole_one(tmp_path, quantized, activation_checkpointing):
-    settings = {"activation_checkpointing": activation_checkpointing, "eval_steps": 8}
-    whole = trained(tmp_path / "whole", quantized, "ddp", **settings)
-    divided = trained(tmp_path / "divided", quantized, "fsdp", **settings)
-    assert (divided.output / ADAPTER).read_bytes() == (whole.output / ADAPTER).read_bytes()
-    for key in ("curve", "eval_curve", "eval_loss", "tokens"):
-        assert divided.summary()[key] == whole.summary()[key]
-    assert (whole.summary()["strategy"], divided.summary()["strategy"]) == ("ddp", "fsdp")
+def alike(one: Training, other: Training, *also: str) -> bool:
+    """Whether both trained the same adapter, with the same losses on their way."""
+    keys = ("curve", "eval_curve", "eval_loss", "tokens", *also)
+    same = all(one.summary()[key] == other.summary()[key] for key in keys)
+    return same and (one.output / ADAPTER).read_bytes() == (other.output / ADAPTER).read_bytes()
 
 
-def test_each_process_holds_half_of_the_layers(tmp_path, quantized):
-    summary = trained(tmp_path, quantized, "fsdp", max_steps=1).summary()
+@pytest.mark.parametrize("bits", [4, None])
+def test_no_undivided_layer_stays_when_its_turn_is_over(tmp_path, quantized, monkeypatch, bits):
+    """They would fill a GPU that has room for the parts."""
+    base = AutoModelForCausalLM.from_pretrained(
+        quantized / "model" if bits else save_tiny_model("smollm2-135m", tmp_path), device_map={"": "cpu"}
+    )
+    model = get_peft_model(base, LoraConfig(target_modules="all-linear"))
+    frozen = [[weakref.ref(p) for p in layer.parameters() if not p.requires_grad] for layer in base.model.layers]
+    there = []
+
+    def divide(*args, **settings):
+        fully_shard(*args, **settings)
+        there.append([sum(p() is not None for p in layer) for layer in frozen])
+
+    monkeypatch.setattr(sharding, "fully_shard", divide)
+    torch.distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
+    try:
+        args = SimpleNamespace(device=torch.device("cpu"), world_size=2)
+        sharding.shard(SimpleNamespace(model=model, args=args), "tiny.yaml")  # pyright: ignore[reportArgumentType]
+    finally:
+        torch.distributed.destroy_process_group()
+    count = len(frozen[0])
+    assert there == [[0, count], [0, 0], [0, 0]] and count > 0
+
+
+def test_a_divided_base_model_of_four_bits_is_trained_as_the_whole_one(tmp_path, quantized, whole):
+    divided = trained(tmp_path, quantized, "fsdp", **IN_FOUR_BITS)
+    assert alike(divided, whole)
+    summary = divided.summary()
     model = AutoModelForCausalLM.from_pretrained(quantized / "model", device_map={"": "cpu"})
-    layers = sum(p.nbytes for layer in model.model.layers for p in layer.parameters())
-    assert layers > 0.2 * MIB * summary["weights_mb"]
-    assert summary["weights_mb"] - summary["weights_held_mb"] == pytest.approx(layers / 2 / MIB, abs=0.002)
+    layers = sum(p.nbytes for layer in model.model.layers for p in layer.parameters()) / MIB
+    assert layers > 0.2 * summary["weights_mb"]
+    assert summary["weights_mb"] - summary["weights_held_mb"] == pytest.approx(layers / 2, abs=0.002)
 
 
-def test_a_divided_training_that_is_asked_to_end_goes_on_with_the_same_weights(tmp_path, quantized):
-    whole = trained(tmp_path / "whole", quantized, "ddp", num_train_epochs=6)
-    divided = Training(tmp_path / "divided", quantized, **SETTINGS | {"num_train_epochs": 6})
-    divided.job["strategy"] = "fsdp"
-    process = divided.start(*Launcher().start(2), OMP_NUM_THREADS="1")
-    until(lambda: "'loss'" in divided.words(), process)
+def test_a_divided_training_that_was_asked_to_end_goes_on_with_the_same_weights(tmp_path, quantized, whole):
+    ended, process = started(tmp_path, quantized, "fsdp", **IN_FOUR_BITS)
+    until(lambda: "'loss'" in ended.words(), process)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == INTERRUPTED, divided.words()[-3000:]
-    assert 0 < divided.steps_saved()[-1] < whole.summary()["steps"], "too early or too late to prove anything"
-    divided = trained(tmp_path / "divided", quantized, "fsdp", num_train_epochs=6)
-    assert "going on from the checkpoint" in divided.words()
-    assert (divided.output / ADAPTER).read_bytes() == (whole.output / ADAPTER).read_bytes()
-    assert divided.summary()["curve"] == whole.summary()["curve"]
+    assert process.wait(20) == INTERRUPTED, ended.words()[-3000:]
+    assert 0 < ended.steps_saved()[-1] < whole.summary()["steps"], "too early or too late to prove anything"
+    divided = trained(tmp_path, quantized, "fsdp", **IN_FOUR_BITS)
+    assert "going on from the checkpoint" in divided.words() and alike(divided, whole)
 
 
 @pytest.mark.parametrize(
-    "lora", [{"use_dora": True}, {"init_lora_weights": "pissa"}, {"modules_to_save": ["lm_head"]}], ids=str
+    ("lora", "bits"),
+    [({"use_dora": True, "modules_to_save": ["lm_head"]}, 4), ({"init_lora_weights": "pissa"}, None)],
+    ids=str,
 )
-def test_kinds_of_adapters_that_read_weights_are_trained_as_on_a_whole_model(tmp_path, tmp_path_factory, lora):
-    dense = make_inputs(tmp_path_factory.mktemp("dense"))
-    settings = {"lora": {"r": 4, **lora}, "max_steps": 6}
-    whole = trained(tmp_path / "whole", dense, "ddp", **settings)
-    divided = trained(tmp_path / "divided", dense, "fsdp", **settings)
-    assert divided.summary()["curve"] == whole.summary()["curve"]
-    assert (divided.output / ADAPTER).read_bytes() == (whole.output / ADAPTER).read_bytes()
+def test_kinds_of_adapters_that_read_weights_are_trained_as_on_a_whole_model(tmp_path, quantized, lora, bits):
+    inputs, settings = quantized if bits else make_inputs(tmp_path), {"lora": lora, "max_steps": 6}
+    whole = trained(tmp_path / "whole", inputs, "ddp", **settings)
+    assert alike(trained(tmp_path / "divided", inputs, "fsdp", **settings), whole)
 
 
-def test_preferences_are_learned_from_a_divided_model(tmp_path, tmp_path_factory):
-    """One process of the two has a batch less to compare where the eval split has an odd number of them."""
-    inputs = make_inputs(tmp_path_factory.mktemp("pairs"))
-    draw = random.Random(1)
+def test_preferences_are_learned_from_a_divided_model(tmp_path):
+    """Of five eval batches one process has three, and the other one, which has two, goes along with the third."""
+    inputs, draw = make_inputs(tmp_path), random.Random(1)
     for split, count in (("train", 40), ("eval", 5)):
         pairs = [row(draw) | {f"rejected_{key}": value for key, value in row(draw).items()} for _ in range(count)]
         Dataset.from_list(pairs).to_parquet(str(inputs / f"{split}.parquet"))
     settings = {"method": "dpo", "learning_rate": 1e-3, "per_device_eval_batch_size": 1, "max_steps": 4}
     whole = trained(tmp_path / "whole", inputs, "ddp", **settings)
-    divided = trained(tmp_path / "divided", inputs, "fsdp", **settings)
-    assert divided.summary()["curve"] == whole.summary()["curve"]
-    assert divided.summary()["reward_margin"] == whole.summary()["reward_margin"]
+    assert alike(trained(tmp_path / "divided", inputs, "fsdp", **settings), whole, "reward_margin")

@@ -7,11 +7,11 @@ import dagster as dg
 import pandas as pd
 
 from assets.checks import results, specs
-from assets.mistakes import RETRIES, explained
+from assets.failures import RETRIES, explained
 from assets.partitions import BASE_MODELS, OWNERS
 from assets.tables import columns_of
-from finetuning.data_checks import CHAT_CHECKS, judge, require
-from finetuning.smoke import load_for_run
+from finetuning.checks.judgement import CHAT_CHECKS, judge, require
+from finetuning.recipe.smoke import load_for_run
 from resources.artifacts import Artifact, Artifacts
 from resources.hub import Hub
 
@@ -45,8 +45,8 @@ def chat_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: H
     Some conversations are set aside to examine the model with later; it never learns from those. What could not be used
     is counted, with the reason. The checks look for the faults that spoil a training without a trace.
     """
-    from finetuning.base_model import fetch, load_tokenizer, resolve, template_revision
-    from finetuning.source_revisions import chat_section
+    from finetuning.base_model.source import fetch, load_tokenizer, resolve, template_revision
+    from finetuning.dataset.revisions import chat_section
 
     recipe = load_for_run(context.partition_key)
     spec = recipe.base_model
@@ -55,7 +55,7 @@ def chat_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: H
         resolved = resolve(spec, connection.api, recipe.file)
 
         def write(folder):
-            from finetuning.chat import write_chat
+            from finetuning.chat.chat_dataset import write_chat
 
             source = fetch(spec, resolved["revision"], connection.api, recipe.file, weights=False)
             summary = write_chat(raw_dataset.path, folder, recipe, load_tokenizer(spec, source, recipe.file))

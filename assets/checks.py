@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import dagster as dg
 
 from assets.partitions import BASE_MODELS
-from finetuning.data_checks import Judgement
+from finetuning.checks.judgement import Judgement
 
 SEVERITIES = {"error": dg.AssetCheckSeverity.ERROR, "warn": dg.AssetCheckSeverity.WARN}
 

@@ -10,18 +10,18 @@ import dagster as dg
 
 from assets.examination import Examination
 from assets.lineage import made_from
-from assets.mistakes import explained
+from assets.failures import explained
 from assets.partitions import BASE_MODELS, OWNERS
-from assets.verdicts import knows, version_to_beat
-from finetuning.benchmark_tasks import tasks_revision
+from assets.publishing_lock import knows, version_to_beat
+from finetuning.evaluation.benchmark_tasks import tasks_revision
 from finetuning.errors import FinetuningError
-from finetuning.recipe import Recipe
-from finetuning.smoke import load_for_run
-from finetuning.verdict import judge, of_smoke_run, verdict_in_words
+from finetuning.recipe.recipe import Recipe
+from finetuning.recipe.smoke import load_for_run
+from finetuning.evaluation.verdict import judge, of_smoke_run, verdict_in_words
 from resources.artifacts import Artifact, Artifacts
 from resources.gpu import Gpu
 from resources.hub import Hub, HubConnection
-from resources.versions import Head
+from resources.hub_client.versions import Head
 
 SHORT = 10.0  # seconds that an evaluation waits for a hub that is out; publishing waits longer
 
@@ -121,7 +121,7 @@ def published_now(
 
 def report_on(recipe: Recipe, chain: tuple, found: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The report that `folder` then holds."""
-    from finetuning.report import write_report
+    from finetuning.evaluation.evaluation_report import write_report
 
     verdict = judge(recipe.evaluation, found["metrics"], found.get("benchmarks"), found["published"])
     verdict = of_smoke_run(verdict) if recipe.smoke else verdict

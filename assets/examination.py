@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.lineage import alike
-from finetuning.benchmark_tasks import Benchmark, load_benchmarks, tasks_revision
+from finetuning.evaluation.benchmark_tasks import Benchmark, load_benchmarks, tasks_revision
 from finetuning.errors import FinetuningError
 from finetuning.progress import Progress
-from finetuning.python_tests import require_confinement
-from finetuning.recipe import Recipe
+from finetuning.evaluation.python_tests import require_confinement
+from finetuning.recipe.recipe import Recipe
 from resources.artifacts import Artifact, Artifacts, Plan
 from resources.gpu import Gpu
 from resources.hub import HubConnection
-from resources.versions import Head, download
+from resources.hub_client.versions import Head, download
 
 if TYPE_CHECKING:
-    from finetuning.evaluation import Exam
+    from finetuning.evaluation.exam import Exam
 
 # The settings that a model's answers depend on, and those that its figures in benchmarks do.
 HOW_IT_ANSWERS = {"max_new_tokens", "batch_size"}
@@ -53,7 +53,7 @@ class Examination:
         if "python-tests" in self.recipe.evaluation.metrics:
             require_confinement(self.recipe.file)
         with Progress(self.context.log.info, "loading libraries") as progress:
-            from finetuning.evaluation import evaluate, exam_of
+            from finetuning.evaluation.exam import evaluate, exam_of
 
             exam = exam_of(self.recipe.evaluation, self.chat_dataset.path, self.recipe.base_model.trust_remote_code)
             benchmarks = load_benchmarks(self.recipe.evaluation, self.recipe.file)
@@ -70,7 +70,7 @@ class Examination:
         self, exam: "Exam", by: Path | None, progress: Progress, name: str = "tuned"
     ) -> Callable[[Path], dict[str, Any]]:
         """What lets a model answer into a folder: the base model, or the one with the adapter that lies in `by`."""
-        from finetuning.evaluation import sit
+        from finetuning.evaluation.exam import sit
 
         def answer(out: Path) -> dict[str, Any]:
             kwargs = self.gpu.model_kwargs(self.recipe.base_model)
@@ -81,7 +81,7 @@ class Examination:
 
     def _plan(self, exam: "Exam", asset: str, head: Head | None = None) -> Plan:
         """The artifact of a model's answers: the base's own, for all adapters that are asked the same, or a head's."""
-        from finetuning.evaluation import measures_loss, runs_code
+        from finetuning.evaluation.exam import measures_loss, runs_code
 
         spec = self.recipe.evaluation
         return self.artifacts.plan(
@@ -106,7 +106,7 @@ class Examination:
         """What `judge` is to know of the version that is published now; None where there is none."""
         if head is None or head.report is None:
             return None
-        from finetuning.evaluation import compare_with_published
+        from finetuning.evaluation.exam import compare_with_published
 
         known = {"repo_id": head.repo_id, "tag": head.tag or head.commit, "commit": head.commit}
         known["adapter"] = str(head.adapter)
@@ -131,7 +131,7 @@ class Examination:
 
     def _benchmarks(self, exam: "Exam", benchmarks: dict[str, Benchmark], progress: Progress) -> dict[str, Any]:
         """What base and tuned model came to in benchmarks; the base's scores too are those that another recipe left."""
-        from finetuning.benchmark_scores import compare_benchmarks, sit_benchmarks
+        from finetuning.evaluation.benchmark_scores import compare_benchmarks, sit_benchmarks
 
         spec, kwargs = self.recipe.evaluation, self.gpu.model_kwargs(self.recipe.base_model)
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import dagster as dg
 
-from assets.mistakes import explained
+from assets.failures import explained
 from assets.partitions import BASE_MODELS, OWNERS
 from finetuning.errors import FinetuningError
-from finetuning.smoke import load_for_run
-from finetuning.verdict import verdict_in_words
+from finetuning.recipe.smoke import load_for_run
+from finetuning.evaluation.verdict import verdict_in_words
 from resources.artifacts import Artifacts
 from resources.hub import Hub
-from resources.versions import Head, head_of
+from resources.hub_client.versions import Head, head_of
 
 IN_STEP = "none"
 # An observed asset with partitions is a beta feature of Dagster 1.13.

@@ -3,15 +3,15 @@
 from typing import TYPE_CHECKING, Any
 
 from resources.artifacts import Artifact
-from resources.versions import WEIGHTS
+from resources.hub_client.versions import WEIGHTS
 
 if TYPE_CHECKING:
-    from finetuning.report import Made
+    from finetuning.evaluation.evaluation_report import Made
 
 
 def made_from(raw_dataset: Artifact, chat_dataset: Artifact, base_model: Artifact, adapter: Artifact) -> "Made":
     """What report and card say of the adapter's making."""
-    from finetuning.report import Made
+    from finetuning.evaluation.evaluation_report import Made
 
     return Made(
         adapter=adapter.fingerprint,

@@ -6,19 +6,19 @@ from typing import Any
 
 import dagster as dg
 
-from assets.mistakes import explained
+from assets.failures import explained
 from assets.partitions import BASE_MODELS, OWNERS
-from finetuning.benchmark_tasks import load_benchmarks
-from finetuning.data_checks import judge, require
+from finetuning.evaluation.benchmark_tasks import load_benchmarks
+from finetuning.checks.judgement import judge, require
 from finetuning.progress import Progress
-from finetuning.python_tests import require_confinement
-from finetuning.recipe import Recipe
-from finetuning.smoke import load_for_run
+from finetuning.evaluation.python_tests import require_confinement
+from finetuning.recipe.recipe import Recipe
+from finetuning.recipe.smoke import load_for_run
 from resources.artifacts import Artifact, Artifacts, checkpoints_of
-from resources.cluster import steps_are_ray_jobs
+from resources.ray_cluster.reach import steps_are_ray_jobs
 from resources.gpu import MIB, Gpu, predicted, told
 from resources.launcher import Launcher
-from resources.retention import fingerprint_in
+from resources.store.retention import fingerprint_in
 
 HOW_IT_RUNS = {
     "activation_checkpointing",
@@ -67,7 +67,7 @@ def lora_adapter(
     def write(folder):
         # Training is not paid for when what follows it could only fail.
         if recipe.merge and recipe.merge.gguf:
-            from finetuning.gguf_file import require_exportable
+            from finetuning.merge.gguf_file import require_exportable
 
             require_exportable(quantized_base_model.path, chat_dataset.path / "tokenizer", recipe.file)
         if recipe.evaluation.benchmarks:
@@ -141,8 +141,8 @@ def on_cluster(
     workers: int,
 ) -> None:
     """Nothing; `folder` holds the adapter. What depends on a machine, each worker finds out on its own."""
-    from resources.ray_training import place_of, train_on_cluster
-    from resources.ray_worker import RayTraining
+    from resources.ray_cluster.training import place_of, train_on_cluster
+    from resources.ray_cluster.worker import RayTraining
 
     training = RayTraining(
         recipe=recipe,

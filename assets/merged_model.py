@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from assets.mistakes import explained
+from assets.failures import explained
 from assets.partitions import BASE_MODELS, OWNERS
 from finetuning.progress import Progress
-from finetuning.recipe import MergeSpec
-from finetuning.smoke import load_for_run
+from finetuning.recipe.recipe import MergeSpec
+from finetuning.recipe.smoke import load_for_run
 from resources.artifacts import Artifact, Artifacts
 from resources.gpu import Gpu
 
@@ -46,8 +46,8 @@ def merged_model(
             for artifact in (quantized_base_model, lora_adapter):
                 artifact.verify()
             with Progress(context.log.info, "loading libraries") as progress:
-                from finetuning.gguf_file import require_exportable
-                from finetuning.merging import merge
+                from finetuning.merge.gguf_file import require_exportable
+                from finetuning.merge.merged_model import merge
 
                 if spec.gguf:
                     require_exportable(*folders[:2], recipe.file)

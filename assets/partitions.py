@@ -6,8 +6,8 @@ import click
 import dagster as dg
 
 from finetuning.errors import FinetuningError
-from finetuning.recipe import find, folders
-from finetuning.recipe_errors import nearest
+from finetuning.recipe.recipe import find, folders
+from finetuning.recipe.mistakes import nearest
 
 OWNERS = ["team:fine-tuning"]
 # A check whose status is kept by partition is a preview in Dagster 1.13. Without it one model's passed verdict would

@@ -5,11 +5,11 @@ from dataclasses import asdict
 
 import dagster as dg
 
-from assets.mistakes import explained
+from assets.failures import explained
 from assets.partitions import BASE_MODELS, OWNERS
-from assets.verdicts import published, verdict_on
+from assets.publishing_lock import published, verdict_on
 from finetuning.errors import GateError
-from finetuning.smoke import load_for_run, title_of
+from finetuning.recipe.smoke import load_for_run, title_of
 from resources.artifacts import Artifact, Artifacts
 from resources.hub import Hub
 
@@ -58,8 +58,8 @@ def published_merged_repo(
             )
 
             def write(folder):
-                from finetuning.model_card import merged_card, merged_header
-                from finetuning.publication import merged_files, require_valid
+                from finetuning.hub.model_card import merged_card, merged_header
+                from finetuning.hub.published_repo import merged_files, require_valid
 
                 summaries = published_repo.summary, merged_model.summary
                 header = merged_header(recipe, repo_id, published_repo.summary["base"]["repo_id"])

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.lineage import made_from
-from assets.mistakes import explained
+from assets.failures import explained
 from assets.partitions import BASE_MODELS, OWNERS
-from assets.verdicts import published, require_beside, verdict_on
-from finetuning.recipe import Recipe
-from finetuning.smoke import load_for_run, smoke_repo, title_of
+from assets.publishing_lock import published, require_beside, verdict_on
+from finetuning.recipe.recipe import Recipe
+from finetuning.recipe.smoke import load_for_run, smoke_repo, title_of
 from resources.artifacts import Artifact, Artifacts
 from resources.hub import Hub, HubConnection
 
 if TYPE_CHECKING:
-    from finetuning.model_card import Base
+    from finetuning.hub.model_card import Base
 
 
 @dg.asset(
@@ -60,9 +60,9 @@ def published_repo(
         )
 
         def write(folder):
-            from finetuning.model_card import adapter_header, model_card
-            from finetuning.public_recipe import public_recipe
-            from finetuning.publication import adapter_files, require_valid
+            from finetuning.hub.model_card import adapter_header, model_card
+            from finetuning.hub.public_recipe import public_recipe
+            from finetuning.hub.published_repo import adapter_files, require_valid
 
             beside = require_beside(recipe, connection, lora_adapter, report)
             made = made_from(raw_dataset, chat_dataset, quantized_base_model, lora_adapter)
@@ -92,7 +92,7 @@ def published_repo(
 
 def base_repo_of(recipe: Recipe, connection: HubConnection, resolved: Mapping[str, Any]) -> str:
     """The repo of the adapter's base model: its own, or where one that came from a package or folder is published."""
-    from finetuning.base_model import repo_name
+    from finetuning.base_model.source import repo_name
 
     if resolved["on_hub"]:
         return resolved["source"]
@@ -102,9 +102,9 @@ def base_repo_of(recipe: Recipe, connection: HubConnection, resolved: Mapping[st
 
 def base_of(recipe: Recipe, connection: HubConnection, base_model: Artifact, folder: Path) -> "Base":
     """Where the adapter's base model is on the hub; one that came from a package or folder is published there first."""
-    from finetuning.model_card import Base, base_card
+    from finetuning.hub.model_card import Base, base_card
     from finetuning.public_names import public_base
-    from finetuning.publication import base_files
+    from finetuning.hub.published_repo import base_files
 
     resolved = base_model.resolved["base_model"]
     repo_id = base_repo_of(recipe, connection, resolved)

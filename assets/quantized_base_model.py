@@ -3,10 +3,10 @@
 import dagster as dg
 import pandas as pd
 
-from assets.mistakes import RETRIES, explained
-from assets.parents import BASE_MODEL_SOURCE, RECIPE
+from assets.failures import RETRIES, explained
+from assets.external_assets import BASE_MODEL_SOURCE, RECIPE
 from assets.partitions import BASE_MODELS, OWNERS
-from finetuning.smoke import load_for_run
+from finetuning.recipe.smoke import load_for_run
 from resources.artifacts import Artifact, Artifacts
 from resources.gpu import Gpu
 from resources.hub import Hub
@@ -31,7 +31,7 @@ def quantized_base_model(
     It stays as it is from here on: training adds a small adapter beside it. How much precision the smaller numbers cost
     is measured layer by layer.
     """
-    from finetuning.base_model import fetch, resolve
+    from finetuning.base_model.source import fetch, resolve
 
     recipe = load_for_run(context.partition_key)
     spec = recipe.base_model
@@ -40,7 +40,7 @@ def quantized_base_model(
         resolved = resolve(spec, connection.api, recipe.file)
 
         def write(folder):
-            from finetuning.quantization import quantize
+            from finetuning.base_model.quantized_base_model import quantize
 
             source = fetch(spec, resolved["revision"], connection.api, recipe.file)
             config = gpu.quantization_config(spec)

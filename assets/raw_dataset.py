@@ -4,14 +4,14 @@ import dagster as dg
 import pandas as pd
 
 from assets.checks import results, specs
-from assets.mistakes import RETRIES, explained
-from assets.parents import DATASET_SOURCES, RECIPE
+from assets.failures import RETRIES, explained
+from assets.external_assets import DATASET_SOURCES, RECIPE
 from assets.partitions import BASE_MODELS, OWNERS
 from assets.tables import columns_of
-from finetuning.benchmark_tasks import require_names
-from finetuning.data_checks import RAW_CHECKS, judge
+from finetuning.evaluation.benchmark_tasks import require_names
+from finetuning.checks.judgement import RAW_CHECKS, judge
 from finetuning.errors import InfrastructureError
-from finetuning.smoke import load_for_run
+from finetuning.recipe.smoke import load_for_run
 from resources.artifacts import Artifact, Artifacts
 from resources.hub import Hub
 
@@ -40,15 +40,15 @@ def raw_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: Hu
     They are fetched once and kept, together with the version that they were published under, so that the same model can
     be trained again on the same examples. A line that no example can be read from is kept beside them, with the reason.
     """
-    from finetuning.format_recognition import recognise_all
-    from finetuning.source_revisions import raw_section, resolve_all
+    from finetuning.dataset.format_recognition import recognise_all
+    from finetuning.dataset.revisions import raw_section, resolve_all
 
     recipe = load_for_run(context.partition_key)
     with hub.connect() as connection:
         revisions = resolve_all(recipe.dataset, api=connection.api, where=recipe.file)
 
         def write(folder):
-            from finetuning.sources import write_raw
+            from finetuning.dataset.raw_dataset import write_raw
 
             require_names(recipe.evaluation, recipe.file)
             summary = write_raw(recipe.dataset, revisions, folder, api=connection.api, file=recipe.file)

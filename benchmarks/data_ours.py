@@ -11,10 +11,10 @@ from transformers import AutoTokenizer
 
 from benchmarks.data_side import Job, job, report
 from benchmarks.memory import resident
-from finetuning.chat import write_chat
-from finetuning.recipe import BaseModelSpec, ChatSpec, DatasetSpec, EvalSpec, HubSpec, Recipe, SourceSpec
-from finetuning.source_revisions import resolve_all
-from finetuning.sources import write_raw
+from finetuning.chat.chat_dataset import write_chat
+from finetuning.recipe.recipe import BaseModelSpec, ChatSpec, DatasetSpec, EvalSpec, HubSpec, Recipe, SourceSpec
+from finetuning.dataset.revisions import resolve_all
+from finetuning.dataset.raw_dataset import write_raw
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 EVAL_FRACTION = 0.01

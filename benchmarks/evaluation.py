@@ -26,21 +26,21 @@ from huggingface_hub import HfApi
 from peft import PeftModel
 
 from benchmarks.sides import WORK
-from finetuning.adapter_checks import load_adapter
-from finetuning.base_model import load_tokenizer, local_folder
-from finetuning.chat import write_chat
-from finetuning.chat_template import stop_token
-from finetuning.evaluation import Exam, compare, exam_of, load_base
-from finetuning.generation import Answer, Question, answer_of, generate
-from finetuning.metrics import METRICS, Outcome
-from finetuning.peak_memory import PeakMemory
+from finetuning.lora.checks import load_adapter
+from finetuning.base_model.source import load_tokenizer, local_folder
+from finetuning.chat.chat_dataset import write_chat
+from finetuning.chat.template import stop_token
+from finetuning.evaluation.exam import Exam, compare, exam_of, load_base
+from finetuning.evaluation.generation import Answer, Question, answer_of, generate
+from finetuning.evaluation.metrics import METRICS, Outcome
+from finetuning.training.peak_memory import PeakMemory
 from finetuning.progress import Progress
-from finetuning.quantization import answer_on_cpu, load_model, quantize
-from finetuning.recipe import EvaluationSpec, Recipe, load
-from finetuning.source_revisions import resolve_all
-from finetuning.sources import write_raw
-from finetuning.training import TrainingJob, train
-from finetuning.verdict import change_of
+from finetuning.base_model.quantized_base_model import answer_on_cpu, load_model, quantize
+from finetuning.recipe.recipe import EvaluationSpec, Recipe, load
+from finetuning.dataset.revisions import resolve_all
+from finetuning.dataset.raw_dataset import write_raw
+from finetuning.training.lora_adapter import TrainingJob, train
+from finetuning.evaluation.verdict import change_of
 from resources.gpu import Gpu
 
 RECIPE = "smollm2-135m"

@@ -19,14 +19,14 @@ from typing import Any, NamedTuple
 from huggingface_hub import HfApi
 
 from benchmarks.sides import WORK, record_of
-from finetuning.base_model import load_tokenizer, local_folder
-from finetuning.chat import write_chat
-from finetuning.memory_savings import with_settings
-from finetuning.quantization import quantize
-from finetuning.recipe import Recipe, load
-from finetuning.source_revisions import resolve_all
-from finetuning.sources import write_raw
-from finetuning.training_data import training_data
+from finetuning.base_model.source import load_tokenizer, local_folder
+from finetuning.chat.chat_dataset import write_chat
+from finetuning.memory.savings import with_settings
+from finetuning.base_model.quantized_base_model import quantize
+from finetuning.recipe.recipe import Recipe, load
+from finetuning.dataset.revisions import resolve_all
+from finetuning.dataset.raw_dataset import write_raw
+from finetuning.memory.data import training_data
 from resources.gpu import MIB, Gpu
 from resources.launcher import child_environment
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.gpu_jobs import LORA, SETTINGS, Training, read
 from benchmarks.gpu_recorder import DeviceRecorder
-from finetuning import training_process
+from finetuning.training import process as training_process
 
 
 def main(job: Training) -> int:

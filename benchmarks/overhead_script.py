@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 from huggingface_hub import HfApi
 
 from benchmarks.evaluation import SILENT, prepare
-from finetuning.evaluation import evaluate, exam_of, sit
-from finetuning.recipe import Recipe, load
-from finetuning.verdict import judge
+from finetuning.evaluation.exam import evaluate, exam_of, sit
+from finetuning.recipe.recipe import Recipe, load
+from finetuning.evaluation.verdict import judge
 from resources.gpu import Gpu
 from resources.hub_server.local import local_hub
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.training_jobs import LORA, MAX_LENGTH, MODEL_KWARGS, SETTINGS, Training, read
 from benchmarks.training_recorder import Recorder
-from finetuning import training_process
+from finetuning.training import process as training_process
 
 
 def main(job: Training) -> int:

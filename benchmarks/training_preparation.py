@@ -16,12 +16,12 @@ from safetensors import safe_open
 from transformers import BitsAndBytesConfig
 
 from benchmarks.training_jobs import MAX_LENGTH, MODEL_KWARGS, NOT_SUPERVISED, SPARE, Preparation, read
-from finetuning.base_model import load_tokenizer, local_folder
-from finetuning.chat import write_chat
-from finetuning.quantization import quantize
-from finetuning.recipe import BaseModelSpec, ChatSpec, DatasetSpec, EvalSpec, HubSpec, Recipe, SourceSpec
-from finetuning.source_revisions import resolve_all
-from finetuning.sources import write_raw
+from finetuning.base_model.source import load_tokenizer, local_folder
+from finetuning.chat.chat_dataset import write_chat
+from finetuning.base_model.quantized_base_model import quantize
+from finetuning.recipe.recipe import BaseModelSpec, ChatSpec, DatasetSpec, EvalSpec, HubSpec, Recipe, SourceSpec
+from finetuning.dataset.revisions import resolve_all
+from finetuning.dataset.raw_dataset import write_raw
 
 
 def main(job: Preparation) -> None:

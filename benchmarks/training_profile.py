@@ -19,7 +19,7 @@ from benchmarks.sides import WORK
 from benchmarks.training import SEED, folder_for, job_of, parse, prepare
 from benchmarks.training_jobs import WARM_UP
 from benchmarks.training_ours import training_job
-from finetuning import training_process
+from finetuning.training import process as training_process
 
 # The beginnings of the operations' names; the first kind that has one takes it.
 KINDS = {

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from finetuning.source_files import without_secrets
+from finetuning.dataset.files import without_secrets
 
 
 def public_path(address: str) -> str:

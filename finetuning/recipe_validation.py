@@ -6,9 +6,9 @@ phi-2, phi-2-copy: hub.repo: 'phi-2-basic-maths' is the repo of each, and none p
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from finetuning.benchmark_tasks import require_names
+from finetuning.evaluation.benchmark_tasks import require_names
 from finetuning.errors import FinetuningError
-from finetuning.recipe import CHAT_TEMPLATES, Recipe
+from finetuning.recipe.recipe import CHAT_TEMPLATES, Recipe
 
 
 def require_named(recipe: Recipe) -> None:

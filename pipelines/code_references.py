@@ -12,7 +12,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from finetuning.recipe import find
+from finetuning.recipe.recipe import find
 
 ROOT = Path(__file__).resolve().parent.parent
 # Whatever stands before the host, a token of an address that was cloned with one included, is left out.

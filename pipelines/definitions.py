@@ -11,19 +11,19 @@ from assets.evaluation_report import evaluation_report
 from assets.hub_state import hub_state
 from assets.lora_adapter import lora_adapter
 from assets.merged_model import merged_model, same_answers
-from assets.parents import PARENTS
+from assets.external_assets import PARENTS
 from assets.published_merged_repo import published_merged_repo
 from assets.published_repo import published_repo
 from assets.quantized_base_model import quantized_base_model
 from assets.raw_dataset import raw_dataset
-from finetuning.smoke import is_smoke
+from finetuning.recipe.smoke import is_smoke
 from pipelines.code_references import linked
 from pipelines.executor import executor
 from pipelines.jobs import JOBS
 from pipelines.schedules import SCHEDULES
 from pipelines.sensors import SENSORS
 from resources.artifacts import ArtifactIOManager, Artifacts
-from resources.cluster import steps_are_ray_jobs
+from resources.ray_cluster.reach import steps_are_ray_jobs
 from resources.gpu import Gpu
 from resources.hub import LOCAL, Hub
 from resources.launcher import Launcher

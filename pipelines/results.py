@@ -13,7 +13,7 @@ import pandas as pd
 from dagster._cli.utils import get_possibly_temporary_instance_for_cli
 
 from finetuning.errors import FAULT, GATE, INFRASTRUCTURE, INPUT, FinetuningError
-from finetuning.verdict import verdict_in_words
+from finetuning.evaluation.verdict import verdict_in_words
 from pipelines.outcomes import WELL, outcome_of
 from resources.artifacts import Artifact, Artifacts
 

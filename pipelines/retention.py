@@ -14,14 +14,14 @@ import dagster as dg
 import pandas as pd
 from pydantic import Field
 
-from assets.mistakes import explained
+from assets.failures import explained
 from resources.artifacts import Artifact, Artifacts
 from resources.hub import Hub, HubConnection
-from resources.retention import Unfinished, inventory, remove, remove_unfinished, unfinished, unreferenced
-from resources.versions import tags_of
+from resources.store.retention import Unfinished, inventory, remove, remove_unfinished, unfinished, unreferenced
+from resources.hub_client.versions import tags_of
 
 if TYPE_CHECKING:
-    from resources.object_store import ObjectStore
+    from resources.store.object_store import ObjectStore
 
 MB = 1e6
 Prunable = TypeVar("Prunable", Artifact, Unfinished)

@@ -8,11 +8,11 @@ dg launch --job rollback --partition phi-2 --config-json '{"ops": {"roll_back": 
 import dagster as dg
 from pydantic import Field
 
-from assets.mistakes import explained
+from assets.failures import explained
 from assets.partitions import BASE_MODELS
-from finetuning.smoke import load_for_run, title_of
+from finetuning.recipe.smoke import load_for_run, title_of
 from resources.hub import Hub, Publication
-from resources.versions import adapter_of, head_of, roll_back, version_about
+from resources.hub_client.versions import adapter_of, head_of, roll_back, version_about
 
 
 class Rollback(dg.Config):

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from assets.parents import BASE_MODEL_SOURCE, DATASET_SOURCES, RECIPE, seen
+from assets.external_assets import BASE_MODEL_SOURCE, DATASET_SOURCES, RECIPE, seen
 from assets.partitions import BASE_MODELS
-from finetuning.changes import Cursor, look_again
+from finetuning.freshness.changes import Cursor, look_again
 from pipelines.jobs import main_line
 from pipelines.notices import failure_notice
 from resources.hub import Hub
@@ -55,7 +55,7 @@ def result(
 )
 def recipe_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Recipes, as validated: one that is wrong is left alone until it is right."""
-    from finetuning.recipe_versions import recipe_version
+    from finetuning.freshness.versions import recipe_version
 
     return result(context, RECIPE, recipe_version, new_is_change=True)
 
@@ -67,7 +67,7 @@ def recipe_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult:
 )
 def new_data_on_hub(context: dg.SensorEvaluationContext, hub: Hub) -> dg.SensorResult:
     """Commits of data sets on the hub."""
-    from finetuning.recipe_versions import hub_data_version
+    from finetuning.freshness.versions import hub_data_version
 
     return on_hub(context, hub, DATASET_SOURCES, hub_data_version)
 
@@ -79,7 +79,7 @@ def new_data_on_hub(context: dg.SensorEvaluationContext, hub: Hub) -> dg.SensorR
 )
 def new_base_model_on_hub(context: dg.SensorEvaluationContext, hub: Hub) -> dg.SensorResult:
     """Commits of base models on the hub."""
-    from finetuning.recipe_versions import hub_model_version
+    from finetuning.freshness.versions import hub_model_version
 
     return on_hub(context, hub, BASE_MODEL_SOURCE, hub_model_version)
 
@@ -91,7 +91,7 @@ def new_base_model_on_hub(context: dg.SensorEvaluationContext, hub: Hub) -> dg.S
 )
 def local_files_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Names, sizes and times of local files."""
-    from finetuning.recipe_versions import local_files_version
+    from finetuning.freshness.versions import local_files_version
 
     return result(context, DATASET_SOURCES, local_files_version, settle=True)
 

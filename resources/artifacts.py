@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from finetuning.errors import KIND, FinetuningError, InfrastructureError, PassingError
 
 if TYPE_CHECKING:
-    from resources.object_store import ObjectStore
+    from resources.store.object_store import ObjectStore
 
 Log = Callable[[str], None]
 LOG = logging.getLogger(__name__).info
@@ -205,7 +205,7 @@ class Artifacts(dg.ConfigurableResource):
         """
         if "://" not in self.root:
             return None
-        from resources.object_store import object_store
+        from resources.store.object_store import object_store
 
         return object_store(self.root, self.cache, self.cache_gb, log)
 

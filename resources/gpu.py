@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import dagster as dg
 
 from finetuning.errors import FinetuningError, InfrastructureError
-from finetuning.memory_savings import Settings, settings_that_fit, with_settings
-from finetuning.recipe import BaseModelSpec, Recipe
-from finetuning.recipe_errors import as_yaml
+from finetuning.memory.savings import Settings, settings_that_fit, with_settings
+from finetuning.recipe.recipe import BaseModelSpec, Recipe
+from finetuning.recipe.mistakes import as_yaml
 from resources.artifacts import locked
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig
 
-    from finetuning.memory import Prediction
+    from finetuning.memory.prediction import Prediction
 
 MIB = 2**20
 SHOWN = 300  # characters of an error
@@ -301,7 +301,7 @@ class Gpu(dg.ConfigurableResource):
         """What tells the memory that a variant of the recipe needs here, with the base model in that folder."""
         from transformers import AutoConfig
 
-        from finetuning.memory import predict
+        from finetuning.memory.prediction import predict
 
         spec, device = recipe.base_model, self.machine().device
         if spec.trust_remote_code:
@@ -316,7 +316,7 @@ class Gpu(dg.ConfigurableResource):
 def predicted(log: Any, gpu: Gpu, recipe: Recipe, chat: Path, base: Path, processes: int) -> Fit | None:
     """What training will need of the memory that is free, which the log then says; None where that can not be told."""
     try:
-        from finetuning.training_data import training_data
+        from finetuning.memory.data import training_data
 
         data = training_data(recipe, chat, base)
         fit = gpu.fit(recipe, base, *data, processes)

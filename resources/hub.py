@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from huggingface_hub import GitCommitInfo, HfApi
     from huggingface_hub.hf_api import RepoFile
 
-    from finetuning.hub_retries import Patience
+    from resources.hub_client.retries import Patience
 
 T = TypeVar("T")
 Files = Mapping[str, Path]  # path in the repo -> local file
@@ -121,7 +121,7 @@ class HubConnection:
 
     def patiently(self, act: Callable[["Patience"], T], repo_id: str, deadline: float | None = None) -> T:
         """What `act` returns; it is handed the patience with which it is to ask."""
-        from finetuning.hub_retries import Patience, single_tries
+        from resources.hub_client.retries import Patience, single_tries
 
         deadline = deadline or self.deadline
         try:
@@ -201,7 +201,7 @@ class HubConnection:
     def _commit(self, repo_id: str, files: Files, message: str, parent: str) -> str:
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-        from finetuning.hub_retries import stopped_after
+        from resources.hub_client.retries import stopped_after
 
         stale = set(self.api.list_repo_files(repo_id, revision=parent)) - files.keys() - {".gitattributes"}
         operations = [

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from finetuning.evaluation import evaluate, exam_of, sit
+from finetuning.evaluation.exam import evaluate, exam_of, sit
 from finetuning.progress import Progress
-from finetuning.recipe import EvaluationSpec
+from finetuning.recipe.recipe import EvaluationSpec
 
 SILENT = Progress(lambda line: None, "")
 

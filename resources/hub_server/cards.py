@@ -9,7 +9,7 @@ import yaml
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from finetuning.licenses import LICENSES
+from finetuning.recipe.licenses import LICENSES
 from resources.hub_server.access import json_object
 from resources.hub_server.store import Store, Tree, is_repo_id
 

@@ -3,7 +3,7 @@
 import pytest
 
 from assets.hub_state import drift_of, state_of
-from resources.versions import Head
+from resources.hub_client.versions import Head
 
 A, B = "a" * 16, "b" * 16
 LAST = {"repo_id": "lab/maths", "commit": "1" * 40, "tag": A}

@@ -8,7 +8,7 @@ import pytest
 from datasets import Dataset
 from transformers import AutoTokenizer
 
-from finetuning.recipe import Recipe, TrainingSpec
+from finetuning.recipe.recipe import Recipe, TrainingSpec
 from resources.gpu import Gpu, predicted, told
 from tests.tiny_models import save_tiny_model
 

@@ -22,12 +22,12 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer
 
-from finetuning.adapter_checks import load_adapter
+from finetuning.lora.checks import load_adapter
 from finetuning.errors import FinetuningError
 from finetuning.progress import Progress
-from finetuning.quantization import keep_trainable_on_cpu, load_model, quantize
-from finetuning.recipe import BaseModelSpec, Recipe, load
-from finetuning.training import TrainingJob, train
+from finetuning.base_model.quantized_base_model import keep_trainable_on_cpu, load_model, quantize
+from finetuning.recipe.recipe import BaseModelSpec, Recipe, load
+from finetuning.training.lora_adapter import TrainingJob, train
 from resources.gpu import FLASH_KERNELS, Gpu, detect
 from tests.tiny_models import CONFIGS, save_tiny_model
 

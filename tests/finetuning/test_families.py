@@ -9,14 +9,14 @@ from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from finetuning.base_model import load_tokenizer
-from finetuning.chat import write_chat
+from finetuning.base_model.source import load_tokenizer
+from finetuning.chat.chat_dataset import write_chat
 from finetuning.progress import Progress
-from finetuning.quantization import quantize
-from finetuning.recipe import BaseModelSpec, DatasetSpec, Recipe, find, load
-from finetuning.rendering import Conversation, Renderer
-from finetuning.sources import write_raw
-from finetuning.training import TrainingJob, train
+from finetuning.base_model.quantized_base_model import quantize
+from finetuning.recipe.recipe import BaseModelSpec, DatasetSpec, Recipe, find, load
+from finetuning.chat.rendering import Conversation, Renderer
+from finetuning.dataset.raw_dataset import write_raw
+from finetuning.training.lora_adapter import TrainingJob, train
 from resources.gpu import Gpu
 from tests.exams import examined
 from tests.tiny_models import CONFIGS, ZEPHYR, save_tiny_model

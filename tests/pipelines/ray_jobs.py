@@ -13,7 +13,7 @@ import pytest
 from ray.job_submission import JobSubmissionClient
 from ray.util.state import list_actors
 
-from resources.ray_jobs import Amounts
+from resources.ray_cluster.jobs import Amounts
 from tests.pipelines.command import ROOT, World
 from tests.ray_cluster import Cluster, ray_cluster
 from tests.resources.s3 import s3_server

@@ -6,7 +6,7 @@ import sys
 import dagster as dg
 import pytest
 
-from finetuning.recipe import ChecksSpec, find
+from finetuning.recipe.recipe import ChecksSpec, find
 from pipelines.definitions import defs
 
 EDGES = {

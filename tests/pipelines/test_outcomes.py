@@ -3,7 +3,7 @@
 import dagster as dg
 import pytest
 
-from assets.mistakes import explained
+from assets.failures import explained
 from finetuning.errors import FAULT, GATE, INFRASTRUCTURE, INPUT, CrashError, FinetuningError, GateError, PassingError
 from pipelines.outcomes import WELL, outcome_of
 

@@ -8,7 +8,7 @@ from huggingface_hub import HfApi
 
 from resources.hub_server.local import local_hub
 from tests.pipelines.command import IN_PROCESS, World
-from tests.resources.test_retention import Store
+from tests.resources.store.test_retention import Store
 
 
 @pytest.fixture

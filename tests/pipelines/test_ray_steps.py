@@ -5,9 +5,9 @@ import pytest
 from ray.job_submission import JobSubmissionClient
 
 from finetuning.errors import INFRASTRUCTURE, InfrastructureError
-from finetuning.recipe import ResourcesSpec
+from finetuning.recipe.recipe import ResourcesSpec
 from pipelines.outcomes import outcome_of
-from resources.ray_jobs import Amounts, asked_for, connected, job_environment
+from resources.ray_cluster.jobs import Amounts, asked_for, connected, job_environment
 from tests.pipelines import ray_steps
 from tests.pipelines.command import World
 from tests.pipelines.ray_jobs import (

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from finetuning import recipe as recipes
-from finetuning.recipe import ROOT, Recipe
+from finetuning.recipe import recipe as recipes
+from finetuning.recipe.recipe import ROOT, Recipe
 
 NAMES = [
     "falcon-7b",

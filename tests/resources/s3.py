@@ -12,9 +12,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, cast
 
-from resources import multipart
+from resources.store import multipart
 from resources.artifacts import Plan, fingerprint_of
-from resources.object_store import ObjectStore, object_store
+from resources.store.object_store import ObjectStore, object_store
 
 BUCKET = "finetuning-test"
 SECRET = "not-to-be-seen-anywhere"

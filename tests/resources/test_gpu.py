@@ -7,9 +7,9 @@ import psutil
 import pytest
 
 from finetuning.errors import FinetuningError
-from finetuning.memory import MIB, Prediction
-from finetuning.memory_savings import with_settings
-from finetuning.recipe import BaseModelSpec, Recipe
+from finetuning.memory.prediction import MIB, Prediction
+from finetuning.memory.savings import with_settings
+from finetuning.recipe.recipe import BaseModelSpec, Recipe
 from resources.gpu import Gpu, Machine, detect, fitted, in_yaml, obstacle
 from tests.tiny_models import save_tiny_model
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from finetuning import training_process
+from finetuning.training import process as training_process
 from finetuning.errors import CrashError, FinetuningError, InfrastructureError
 from resources import launcher
 from resources.launcher import (

@@ -1,0 +1,83 @@
+"""The lock on publishing: nothing goes to the hub without a passed verdict on the very adapter that it is made of.
+
+Beside it, what Dagster is told of something that was published.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from finetuning.errors import GateError
+from finetuning.recipe.recipe import Recipe
+from finetuning.evaluation.verdict import require_verdict
+from resources.artifacts import Artifact
+from resources.hub import HubConnection
+from resources.hub_client.versions import Head, head_of
+
+
+def verdict_on(recipe: Recipe, adapter: Artifact, evaluation_report: Artifact) -> dict[str, Any]:
+    """The report, which holds a passed verdict on this adapter by the recipe's rules of today.
+
+    Raises:
+        FinetuningError: it is about another adapter, by other rules, or did not pass.
+    """
+    report = require_verdict(evaluation_report.path, adapter.fingerprint, recipe.name, recipe.smoke)
+    evaluation_report.require_inputs(adapter)
+    if evaluation_report.sections["evaluation"] != recipe.evaluation.model_dump(mode="json"):
+        raise GateError(
+            f"{recipe.file}: evaluation: changed since report {evaluation_report.fingerprint} was made. Materialize "
+            f"evaluation_report for {recipe.name}, then publish."
+        )
+    return report
+
+
+def version_to_beat(recipe: Recipe, connection: HubConnection, adapter: Artifact) -> Head | None:
+    """What is published now, where the recipe's verdict is also about that; None if it is of this very adapter.
+
+    Raises:
+        FinetuningError: the hub can not be asked.
+    """
+    if not recipe.evaluation.no_worse_than_published:
+        return None
+    head = head_of(connection, connection.repo_id(recipe.hub.repo))
+    return head if head and head.adapter not in (None, adapter.fingerprint) else None
+
+
+def knows(report: Mapping[str, Any], head: Head | None) -> bool:
+    """Whether the report's verdict was given beside this version."""
+    return head is None or (report["published"] or {}).get("adapter") == head.adapter
+
+
+def require_beside(
+    recipe: Recipe, connection: HubConnection, adapter: Artifact, report: Mapping[str, Any]
+) -> str | None:
+    """The commit that is published now, beside which the verdict was given; None where that needed none.
+
+    Raises:
+        FinetuningError: it was given before that one was published, or the hub can not be asked.
+    """
+    head = version_to_beat(recipe, connection, adapter)
+    if head and not knows(report, head):
+        raise GateError(
+            f"{recipe.name}: not published: the verdict on adapter {adapter.fingerprint} was given without a look at "
+            f"the version that is published now ({head.tag or head.commit} of {head.repo_id}). Materialize "
+            f"evaluation_report for {recipe.name}, then publish."
+        )
+    return head.commit if head else None
+
+
+def published(artifact: Artifact, endpoint: str) -> dg.MaterializeResult[Artifact]:
+    """What the UI shows of a repo on the hub at that address."""
+    summary = artifact.summary
+    return dg.MaterializeResult(
+        value=artifact,
+        data_version=dg.DataVersion(artifact.fingerprint),
+        metadata={
+            "url": dg.MetadataValue.url(f"{endpoint}/{summary['repo_id']}"),
+            **{key: summary[key] for key in ("repo_id", "commit", "tag")},
+            "endpoint": endpoint,
+            "dagster/uri": f"hf://{summary['repo_id']}@{summary['tag']}",
+            **artifact.metadata(),
+        },
+    )

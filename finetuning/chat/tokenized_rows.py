@@ -1,0 +1,203 @@
+"""Collects tokenized conversations in the order of their sources, with all that split and checks need of them."""
+
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from finetuning.chat.template import bos_in_use, stop_token
+from finetuning.chat.conversations import MESSAGE, Batch, Row, digests, messages_column
+from finetuning.checks.findings import FindingsTable
+from finetuning.dataset.formats import Message
+from finetuning.checks.near_duplicates import Sketches
+from finetuning.recipe.recipe import Recipe
+from finetuning.chat.rendering import Renderer, Tokens
+from finetuning.checks.secrets import find_secret
+from finetuning.chat.splits import Index
+from finetuning.checks.tokens import (
+    last_answers,
+    lengths,
+    supervised,
+    take,
+    truncate,
+    without_one_bos,
+    without_stop_token,
+    without_supervision_or_prompt,
+)
+
+ROUND_TRIP_ROWS = 1_000
+TOKEN_LIST = pa.list_(pa.int32())
+SCHEMA = pa.schema(
+    [
+        ("messages", pa.list_(MESSAGE)),
+        ("tools", pa.string()),
+        ("input_ids", TOKEN_LIST),
+        ("labels", TOKEN_LIST),
+        ("place", pa.string()),
+    ]
+)
+# Of preferences to be learned: the last turn of the rejected conversation, and all of its tokens.
+REJECTED = [("rejected", pa.list_(MESSAGE)), ("rejected_input_ids", TOKEN_LIST), ("rejected_labels", TOKEN_LIST)]
+
+
+class TokenizedRows:
+    """An Arrow file of rows, and beside it in memory what is known of each, 100 bytes a row.
+
+    `lengths` are in tokens, of every row before any limit; `kept_lengths` and `supervised` of those in the file. A row
+    that is a preference has two sides: it is as long as the longer one, and has a fault that either has.
+    """
+
+    def __init__(
+        self, folder: Path, recipe: Recipe, renderer: Renderer, dropped: FindingsTable, findings: FindingsTable
+    ) -> None:
+        self.path = folder / ".rows.arrow"
+        self.chat, self.seed, self.renderer = recipe.chat, recipe.dataset.seed, renderer
+        self.stop, self.bos = stop_token(renderer.tokenizer), bos_in_use(renderer.tokenizer)
+        self.dropped, self.findings = dropped, findings
+        self.index, self.sketches = Index(), Sketches(folder / ".signatures")
+        self.lengths: list[np.ndarray] = []
+        self.kept_lengths: list[np.ndarray] = []
+        self.tokens: list[np.ndarray] = []
+        self.supervised: list[np.ndarray] = []
+        self.round_trips = 0
+        self.sides = 2 if recipe.training.method == "dpo" else 1
+        self._writer = pa.ipc.new_file(str(self.path), SCHEMA if self.sides == 1 else pa.schema([*SCHEMA, *REJECTED]))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._writer.close()
+
+    def add(self, batch: Batch, tokens: Tokens) -> None:
+        """Nothing; rows of the batch that are too long are dropped or cut, the others kept, and all are looked at.
+
+        Args:
+            tokens: of all that the batch has laid out.
+        """
+        self._check_round_trip(batch, tokens)
+        if self.sides == 2:
+            tokens = last_answers(tokens)
+        rows, tokens, cut_through = self._within_limit(batch, tokens)
+        if not rows:
+            return
+        self._check_tokens(rows, tokens, cut_through)
+        self._check_texts(rows)
+        conversations, questions, prefixes = digests(rows, self.seed)
+        before = sum(map(len, self.kept_lengths))
+        self.index.prefixes.append(np.array([(before + i, d) for i, d in prefixes], np.uint64).reshape(-1, 2))
+        self.index.is_eval.append(np.full(len(rows), batch.is_eval))
+        self.index.conversation.append(np.array(conversations, np.uint64))
+        self.index.question.append(np.array(questions, np.uint64))
+        self.sketches.add(_part(tokens, 0, len(rows)))
+        self.kept_lengths.append(self._by_row(lengths(tokens)).max(axis=0).astype(np.int32))
+        self.tokens.append(self._by_row(lengths(tokens)).sum(axis=0, dtype=np.int32))
+        self.supervised.append(self._by_row(supervised(tokens)).sum(axis=0, dtype=np.int32))
+        self._writer.write_batch(_record_batch(rows, tokens))
+
+    def _by_row(self, numbers: np.ndarray) -> np.ndarray:
+        """Numbers of all conversations by side and row (sides, rows)."""
+        return numbers.reshape(self.sides, -1)
+
+    def _within_limit(self, batch: Batch, tokens: Tokens) -> tuple[list[Row], Tokens, np.ndarray]:
+        """Rows and tokens within `chat.max_length`, and whether a row was cut through its first answer."""
+        sizes, limit = self._by_row(lengths(tokens)).max(axis=0), self.chat.max_length
+        self.lengths.append(sizes.astype(np.int32))
+        long = sizes > limit
+        if not long.any():
+            return batch.rows, tokens, np.zeros(len(sizes), bool)
+        rows, keep, cut_through = list(batch.rows), ~long, np.zeros(len(sizes), bool)
+        reasons = np.full(len(sizes), f"longer than {limit} tokens", object)
+        if self.chat.over_length == "truncate":
+            tokens, answers, cut_through = truncate(tokens, limit)
+            keep = ~long | (supervised(tokens) > 0)
+            reasons[:] = f"no answer within the first {limit} tokens"
+            for i in np.flatnonzero(long & keep):
+                self.findings.add(rows[i].place, "max_length", f"cut to {limit} tokens or fewer")
+                rows[i] = _first_answers(rows[i], max(1, int(answers[i])))
+        for i in np.flatnonzero(~keep):
+            self.dropped.add(rows[i].place, "max_length", reasons[i], "", _beginning(rows[i].conversation.messages))
+        kept = [row for row, kept in zip(rows, keep, strict=True) if kept]
+        return kept, take(tokens, np.tile(keep, self.sides)), cut_through[keep]
+
+    def _check_tokens(self, rows: list[Row], tokens: Tokens, cut_through: np.ndarray) -> None:
+        if self.sides == 2:
+            turns = np.ones(2 * len(rows), np.int64)  # of all answers, the last one alone is supervised
+        else:
+            turns = np.array([sum(m["role"] == "assistant" for m in row.conversation.messages) for row in rows])
+        spelled_out = np.zeros(len(tokens.ends), bool)
+        spelled_out[tokens.spelled_out] = True
+        unstopped = without_stop_token(tokens, self.stop, turns)
+        found = {
+            ("supervision", "nothing is learned, or everything"): without_supervision_or_prompt(tokens),
+            ("stop_token", "cut through the answer"): np.tile(cut_through, self.sides),
+            ("stop_token", "not every answer ends in it"): unstopped & ~np.tile(cut_through, self.sides),
+            ("special_tokens", "spells out a special token"): spelled_out,
+        }
+        if self.bos is not None:
+            found["bos_token", "not exactly one, at the beginning"] = without_one_bos(tokens, self.bos, self.stop)
+        for (check, reason), with_it in found.items():
+            for i in np.flatnonzero(self._by_row(with_it).any(axis=0)):
+                self.findings.add(rows[i].place, check, reason, "", _beginning(rows[i].conversation.messages))
+
+    def _check_texts(self, rows: list[Row]) -> None:
+        for place, (messages, tools), rejected in rows:
+            said = [*messages, rejected.messages[-1]] if rejected else messages
+            texts = [f"{m['content']}\n{m['tool_calls']}" if "tool_calls" in m else m["content"] for m in said]
+            if tools:
+                texts.append(str(tools))
+            if kind := find_secret("\n".join(texts)):
+                names = [*(f"turn {i}" for i in range(len(messages))), *(["rejected"] if rejected else []), "tools"]
+                fields = [name for name, text in zip(names, texts, strict=False) if find_secret(text)]
+                # The text itself is not kept: it would lie in one more place then.
+                self.findings.add(place, "secrets", f"looks like: {kind}", ", ".join(fields))
+
+    def _check_round_trip(self, batch: Batch, tokens: Tokens) -> None:
+        for i in range(min(len(batch.rows), ROUND_TRIP_ROWS - self.round_trips)):
+            self.round_trips += 1
+            for side in range(i, len(batch.laid_out), len(batch.rows)):
+                decoded = self.renderer.tokenizer.decode(tokens.of(side).ids, clean_up_tokenization_spaces=False)
+                # Some tokenizers put a space before a text; no other difference is one that a reader would not see.
+                if "".join(str(decoded).split()) != "".join(batch.laid_out[side].text.split()):
+                    self.findings.add(batch.rows[i].place, "round_trip", "decodes to another text", "", str(decoded))
+                    break
+
+
+def _record_batch(rows: list[Row], tokens: Tokens) -> pa.RecordBatch:
+    tools = [row.conversation.tools and orjson.dumps(row.conversation.tools).decode() for row in rows]
+    columns = [
+        messages_column([row.conversation.messages for row in rows]),
+        pa.array(tools, pa.string()),
+        *_token_columns(_part(tokens, 0, len(rows))),
+        pa.array([row.place for row in rows], pa.string()),
+    ]
+    if len(tokens.ends) == len(rows):
+        return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+    rejected = [row.rejected.messages[-1:] for row in rows if row.rejected]
+    columns += [messages_column(rejected), *_token_columns(_part(tokens, len(rows), 2 * len(rows)))]
+    return pa.RecordBatch.from_arrays(columns, schema=pa.schema([*SCHEMA, *REJECTED]))
+
+
+def _token_columns(tokens: Tokens) -> list[pa.ListArray]:
+    offsets = pa.array(np.r_[0, tokens.ends], pa.int32())
+    return [pa.ListArray.from_arrays(offsets, pa.array(values)) for values in (tokens.ids, tokens.labels)]
+
+
+def _part(tokens: Tokens, first: int, end: int) -> Tokens:
+    """The conversations from number `first` until `end`."""
+    start = int(tokens.ends[first - 1]) if first else 0
+    inside = slice(start, int(tokens.ends[end - 1]))
+    return Tokens(tokens.ids[inside], tokens.kinds[inside], tokens.ends[first:end] - start)
+
+
+def _first_answers(row: Row, answers: int) -> Row:
+    """The row with its turns up to that many answers."""
+    turns = [i for i, message in enumerate(row.conversation.messages) if message["role"] == "assistant"]
+    messages = row.conversation.messages[: turns[answers - 1] + 1]
+    return row._replace(conversation=row.conversation._replace(messages=messages))
+
+
+def _beginning(messages: list[Message]) -> str:
+    return next(message["content"] for message in messages if message["role"] == "user")

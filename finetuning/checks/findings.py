@@ -1,0 +1,85 @@
+"""Keeps account of rows that were dropped and of rows that have a fault: all of them in a table, some as examples."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from finetuning.checks.judgement import EXAMPLES
+from finetuning.checks.secrets import find_secret
+
+SHOWN_CHARACTERS = 200
+WRITTEN_TOGETHER = 10_000
+MOST_REASONS = 100  # some hold a word of the row
+
+
+class Finding(NamedTuple):
+    """One row with a fault."""
+
+    place: str
+    """`file:line`."""
+    check: str
+    """The check that it belongs to; empty for a row that is as it should be, and was not chosen."""
+    reason: str
+    field: str
+    text: str
+    """How the row begins."""
+
+
+SCHEMA = pa.schema([(name, pa.string()) for name in Finding._fields])
+
+
+@dataclass
+class Count:
+    """How many rows have one fault, and the first of them."""
+
+    rows: int = 0
+    examples: list[dict[str, str]] = field(default_factory=list)
+
+    def add(self, place: str, detail: str, field: str) -> None:
+        """Nothing; one more row."""
+        self.rows += 1
+        if len(self.examples) < EXAMPLES:
+            self.examples.append({"place": place, "field": field, "detail": detail})
+
+
+class FindingsTable:
+    """A Parquet file of findings, written as they come; counts them by reason and by check."""
+
+    def __init__(self, path: Path) -> None:
+        self._writer = pq.ParquetWriter(path, SCHEMA)
+        self._waiting: list[Finding] = []
+        self.reasons: dict[str, Count] = {}
+        self.checks: dict[str, Count] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._write()
+        self._writer.close()
+
+    def add(self, place: str, check: str, reason: str, field: str = "", text: str = "") -> None:
+        """Nothing; one more row. A text that looks like a secret is not repeated here."""
+        shown = "" if find_secret(text) else text[:SHOWN_CHARACTERS]
+        self._waiting.append(Finding(place, check, reason, field, shown))
+        known = reason in self.reasons or len(self.reasons) < MOST_REASONS
+        self.reasons.setdefault(reason if known else "other reasons", Count()).add(place, "", field)
+        self.checks.setdefault(check, Count()).add(place, reason, field)
+        if len(self._waiting) >= WRITTEN_TOGETHER:
+            self._write()
+
+    def records(self) -> list[dict[str, Any]]:
+        """A record for each reason, the most frequent first, with the place of the first row."""
+        records = [
+            {"reason": reason, "rows": count.rows, "example": count.examples[0]["place"]}
+            for reason, count in self.reasons.items()
+        ]
+        return sorted(records, key=lambda record: -record["rows"])
+
+    def _write(self) -> None:
+        columns = zip(*self._waiting, strict=True) if self._waiting else [()] * len(SCHEMA)
+        self._writer.write_table(pa.table([pa.array(column, pa.string()) for column in columns], SCHEMA))
+        self._waiting.clear()

@@ -1,0 +1,96 @@
+"""Looks at the tokens that training will see, however they were made, for the faults that no loss curve shows."""
+
+import numpy as np
+
+from finetuning.chat.layouts import ANSWER, OTHER, Tokens
+
+
+def lengths(tokens: Tokens) -> np.ndarray:
+    """Tokens of each conversation (conversations,)."""
+    return np.diff(tokens.ends, prepend=0)
+
+
+def take(tokens: Tokens, keep: np.ndarray) -> Tokens:
+    """The conversations that are marked in `keep` (conversations,)."""
+    if keep.all():
+        return tokens
+    sizes = lengths(tokens)
+    inside = np.repeat(keep, sizes)
+    renumbered = np.cumsum(keep) - 1
+    spelled_out = [int(renumbered[row]) for row in tokens.spelled_out if keep[row]]
+    return Tokens(tokens.ids[inside], tokens.kinds[inside], np.cumsum(sizes[keep]), spelled_out)
+
+
+def supervised(tokens: Tokens) -> np.ndarray:
+    """Supervised tokens of each conversation (conversations,)."""
+    return _sums(tokens.kinds == ANSWER, tokens)
+
+
+def without_supervision_or_prompt(tokens: Tokens) -> np.ndarray:
+    """Whether nothing of a conversation is supervised, or everything (conversations,)."""
+    count = supervised(tokens)
+    return (count == 0) | (count == lengths(tokens))
+
+
+def without_stop_token(tokens: Tokens, stop: int, turns: np.ndarray) -> np.ndarray:
+    """Whether fewer of a conversation's `turns` (conversations,) end in the supervised token `stop`."""
+    ends = answer_ends(tokens)
+    return _sums(ends & (tokens.ids == stop), tokens) < turns
+
+
+def without_one_bos(tokens: Tokens, bos: int, stop: int) -> np.ndarray:
+    """Whether a conversation does not begin with the token `bos`, or has it again (conversations,).
+
+    Where it is the token `stop` as well, it may come again.
+    """
+    starts = tokens.ends - lengths(tokens)
+    lacking = tokens.ids[starts] != bos
+    return lacking if bos == stop else lacking | (_sums(tokens.ids == bos, tokens) != 1)
+
+
+def answer_ends(tokens: Tokens) -> np.ndarray:
+    """Whether a token is the last one of a supervised answer (tokens,)."""
+    is_answer = tokens.kinds == ANSWER
+    followed = np.r_[is_answer[1:], False]
+    followed[tokens.ends - 1] = False
+    return is_answer & ~followed
+
+
+def last_answers(tokens: Tokens) -> Tokens:
+    """The conversations with nothing supervised before their last answer."""
+    is_answer = tokens.kinds == ANSWER
+    starts = tokens.ends - lengths(tokens)
+    begins = is_answer & ~np.r_[False, is_answer[:-1]]
+    begins[starts] = is_answer[starts]
+    place = np.arange(len(tokens.ids))
+    last = np.maximum.reduceat(np.where(begins, place, -1), starts)
+    kinds = np.where(is_answer & (place < np.repeat(last, lengths(tokens))), np.int8(OTHER), tokens.kinds)
+    return Tokens(tokens.ids, kinds, tokens.ends, tokens.spelled_out)
+
+
+def truncate(tokens: Tokens, max_length: int) -> tuple[Tokens, np.ndarray, np.ndarray]:
+    """The conversations, none longer than `max_length` tokens; whole answers kept; whether an answer was cut through.
+
+    A conversation is cut behind the last answer that fits; where not even the first one does, through it, so that it
+    has no stop token. One whose first answer does not begin within `max_length` is left with nothing supervised.
+    """
+    sizes, ends = lengths(tokens), answer_ends(tokens)
+    new_sizes, kept = sizes.copy(), _sums(ends, tokens)
+    cut_through = np.zeros(len(sizes), bool)
+    for row in np.flatnonzero(sizes > max_length):
+        start = tokens.ends[row] - sizes[row]
+        fitting = np.flatnonzero(ends[start : start + max_length]) + 1
+        kept[row] = len(fitting)
+        new_sizes[row] = fitting[-1] if len(fitting) else max_length
+        cut_through[row] = not len(fitting)
+    offset = np.arange(len(tokens.ids)) - np.repeat(tokens.ends - sizes, sizes)
+    inside = offset < np.repeat(new_sizes, sizes)
+    cut = Tokens(tokens.ids[inside], tokens.kinds[inside], np.cumsum(new_sizes), tokens.spelled_out)
+    return cut, kept, cut_through
+
+
+def _sums(marks: np.ndarray, tokens: Tokens) -> np.ndarray:
+    """How many of each conversation's tokens are marked (conversations,)."""
+    if not len(tokens.ends):
+        return np.zeros(0, np.int64)
+    return np.add.reduceat(marks, tokens.ends - lengths(tokens), dtype=np.int64)

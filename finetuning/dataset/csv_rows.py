@@ -1,0 +1,145 @@
+"""Reads the rows of a CSV file, whose values all stay the text that they are.
+
+question,answer
+"2 + 3,
+or 5?",05
+-> line 2: {"question": "2 + 3,\\nor 5?", "answer": "05"}
+"""
+
+import csv
+from collections import Counter
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import orjson
+
+from finetuning.errors import FinetuningError
+from finetuning.dataset.json_rows import lines
+from finetuning.dataset.raw_rows import MOST_BYTES, TOO_LONG, Item, RawRow, Unreadable, excerpt
+
+OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
+OPEN_QUOTE = "a quote that is never closed"
+FAULTS = {
+    "unexpected end of data": OPEN_QUOTE,
+    "field larger": TOO_LONG,
+    "expected after": "text after a closing quote",
+    "new-line character": "a carriage return within a line",
+}
+
+
+def csv_items(stream: BinaryIO, name: str, where: str, delimiter: str) -> Iterator[Item]:
+    """The rows after the header, each numbered by the line that it begins on.
+
+    Raises:
+        FinetuningError: the header names no column, one twice, or is separated by something else; or a quote takes in
+            the rest of the file, or 64 MiB of it.
+    """
+    csv.field_size_limit(MOST_BYTES)
+    source = _Lines(stream)
+    reader = csv.reader(source, delimiter=delimiter, strict=True)
+    header = _header(reader, name, where, delimiter)
+    while True:
+        line, source.first, source.too_long = reader.line_num + 1, "", False
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            fault = _fault(error)
+            if fault == OPEN_QUOTE or (fault == TOO_LONG and reader.line_num > line):
+                raise FinetuningError(
+                    f"{where}.files: {name} can not be read beyond line {line}: {OPEN_QUOTE} takes in the lines after "
+                    f"it: {_shown(source.first)[:80]!r}. Close it; within quotes, a quote is written twice."
+                ) from error
+            yield Unreadable(name, line, fault, _shown(source.first))
+            continue
+        if source.too_long:
+            yield Unreadable(name, line, TOO_LONG, _shown(source.first))
+        elif len(fields) != len(header):
+            if len(fields) > 1 or "".join(fields).strip():
+                counts = f"{len(fields)} field{'s' * (len(fields) != 1)}, the header has {len(header)}"
+                yield Unreadable(name, line, counts, _shown(source.first))
+        else:
+            yield _item(name, line, dict(zip(header, fields, strict=True)), source.first)
+
+
+def _header(reader: Iterator[list[str]], name: str, where: str, delimiter: str) -> list[str]:
+    try:
+        header = next(reader, [])
+        while header == []:
+            header = next(reader)
+    except StopIteration:
+        return []
+    except csv.Error as error:
+        raise FinetuningError(f"{where}.files: {name} can not be read: its header has {_fault(error)}.") from error
+    named = [column.encode(errors="replace").decode() for column in header]
+    if named != header:
+        raise FinetuningError(
+            f"{where}.files: {name} can not be read: its header is not valid UTF-8: {_list(named)}. Convert the file: "
+            "iconv -f latin1 -t utf-8."
+        )
+    other = next((sign for sign in OTHER_DELIMITERS if len(header) == 1 and sign in header[0]), None)
+    if other and other != delimiter:
+        advice = {"\t": "name it .tsv", ",": "name it .csv"}.get(other, "write commas instead")
+        raise FinetuningError(
+            f"{where}.files: {name} can not be read: the header {named[0][:80]!r} is one column, and has "
+            f"{OTHER_DELIMITERS[other]} in it: {advice}."
+        )
+    strange = next((column for column in header if "\0" in column), None)
+    if strange:
+        raise FinetuningError(
+            f"{where}.files: {name} can not be read: its header has a NUL byte in {strange[:80]!r}. Rename it."
+        )
+    empty = next((number for number, column in enumerate(header, 1) if not column.strip()), None)
+    if empty:
+        raise FinetuningError(
+            f"{where}.files: {name} can not be read: column {empty} of its header has no name; it has {_list(named)}. "
+            "Name it, or take the column out."
+        )
+    twin = next((column for column, times in Counter(named).items() if times > 1), None)
+    if twin:
+        raise FinetuningError(
+            f"{where}.files: {name} can not be read: its header has {twin!r} twice; it has {_list(named)}. Rename one."
+        )
+    return header
+
+
+def _list(columns: list[str]) -> str:
+    return ", ".join(repr(column[:40]) for column in columns[:20]) + (", …" if len(columns) > 20 else "")
+
+
+def _item(name: str, line: int, row: dict[str, str], first: str) -> Item:
+    try:
+        text = orjson.dumps(row)
+    except TypeError:
+        return Unreadable(name, line, "not valid UTF-8", _shown(first))
+    if b"\\u0000" in text and any("\0" in value for value in row.values()):
+        return Unreadable(name, line, "a NUL byte", _shown(first))
+    return RawRow(name, line, text)
+
+
+def _fault(error: csv.Error) -> str:
+    said = str(error)
+    return next((reason for words, reason in FAULTS.items() if words in said), f"no valid CSV: {said}")
+
+
+def _shown(line: str) -> str:
+    return excerpt(line.encode(errors="surrogateescape"))
+
+
+class _Lines:
+    """The lines of a stream as text, in which what is no UTF-8 stays recognisable; `first` is that of the record."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._lines = lines(stream)
+        self.first, self.too_long = "", False
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        _, line = next(self._lines)
+        self.too_long = self.too_long or len(line) > MOST_BYTES
+        text = line.decode(errors="surrogateescape")
+        self.first = self.first or text[:1000]
+        return text

@@ -1,0 +1,101 @@
+"""What a recipe is made from right now, as short texts that are another one as soon as something of it is.
+
+recipe_version("phi-2") -> "sha256:9f86d081884c7d65"
+hub_data_version("phi-2", api) -> "openai/gsm8k@e53f048856ff"
+local_files_version("phi-2") -> "2 files sha256:2c26b46b68ffc68f"
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetuning.base_model.source import local_folder
+from finetuning.errors import FinetuningError
+from finetuning.recipe.recipe import Recipe, load
+from finetuning.dataset.files import matching_files
+from finetuning.dataset.revisions import resolve, sources
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+DIGITS = 16
+
+
+def recipe_version(name: str) -> str:
+    """A hash of what the recipe means, defaults filled in.
+
+    Raises:
+        FinetuningError: it is wrong, or gone.
+    """
+    return _hash(made_from(load(name)))
+
+
+def made_from(recipe: Recipe) -> dict[str, Any]:
+    """What of the recipe decides what is made: all of it but what a cluster is asked for."""
+    workers = recipe.resources.workers
+    return recipe.model_dump(mode="json", exclude={"resources"}) | ({"workers": workers} if workers else {})
+
+
+def hub_data_version(name: str, api: "HfApi") -> str | None:
+    """Commits of the recipe's data sets on the hub; None where all of its data is elsewhere.
+
+    Raises:
+        FinetuningError: the recipe is wrong, or the hub does not tell.
+    """
+    recipe = load(name)
+    found = [
+        f"{source.hub}@{resolve(source, api=api, where=f'{recipe.file}: {path}')[:12]}"
+        for source, path in sources(recipe.dataset).values()
+        if source.hub
+    ]
+    return ", ".join(found) or None
+
+
+def hub_model_version(name: str, api: "HfApi") -> str | None:
+    """The commit of the recipe's base model on the hub; None where it comes from a folder or package.
+
+    Raises:
+        FinetuningError: the recipe is wrong, or the hub does not tell.
+    """
+    from finetuning.base_model.source import resolve as resolve_model
+
+    recipe = load(name)
+    if local_folder(recipe.base_model, recipe.file):
+        return None
+    return f"{recipe.base_model.repo}@{resolve_model(recipe.base_model, api, recipe.file)['revision'][:12]}"
+
+
+def local_files_version(name: str) -> str | None:
+    """A hash of names, sizes and times of the recipe's files on this machine; None where it names none.
+
+    Not of their contents, which would be read again and again: whether these are others is for `raw_dataset` to say.
+
+    Raises:
+        FinetuningError: the recipe is wrong, or a pattern matches no file.
+    """
+    recipe = load(name)
+    found = [
+        (file.path, stat.st_size, stat.st_mtime_ns)
+        for source, path in sources(recipe.dataset).values()
+        for file in matching_files(_local_only(source.files), f"{recipe.file}: {path}")
+        for stat in [_stat(Path(file.path))]
+    ]
+    return f"{len(found)} files {_hash(found)}" if found else None
+
+
+def _local_only(files: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The patterns among them that no network has to be asked for."""
+    return tuple(pattern for pattern in files or () if "://" not in pattern and "::" not in pattern)
+
+
+def _stat(path: Path):
+    try:
+        return path.stat()
+    except OSError as error:
+        raise FinetuningError(f"{path}: {error.strerror}. It was there a moment ago; it is looked at again.") from error
+
+
+def _hash(content: object) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()[:DIGITS]}"

@@ -1,0 +1,71 @@
+"""The recipe of a run as it is published: one that trains the same again, wherever its data can be had.
+
+Every default is written out and every revision is the commit that was used.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import yaml
+
+from finetuning.public_names import public_path
+from finetuning.recipe.recipe import Recipe
+from finetuning.recipe.rules import contradictions
+from finetuning.dataset.revisions import sources
+
+HEAD = """\
+# The recipe of adapter {adapter}: every default written out, every revision the commit that was used.
+# Check it with `python -m finetuning.recipe validate recipe.yaml`.
+"""
+SMOKE = "# A smoke run: cut down to few rows and steps. It is not what the model was meant to be trained by.\n"
+LOCAL = """\
+# By name alone, since it lay on the machine that trained; write where it lies on yours:
+# {keys}
+"""
+
+
+def public_recipe(recipe: Recipe, adapter: str, base_model: Mapping[str, Any], records: Iterable[Mapping]) -> str:
+    """The YAML of the recipe, which `recipe.load_file` reads.
+
+    Args:
+        adapter: its fingerprint.
+        base_model: what it resolved to: `revision`, `on_hub`.
+        records: of each data set `stem` and `revision`.
+    """
+    data = with_defaults(recipe)
+    revisions = {record["stem"]: record["revision"] for record in records}
+    local = []
+    if base_model["on_hub"]:
+        data["base_model"]["revision"] = base_model["revision"]
+    elif data["base_model"]["repo"]:
+        local += without_folder(data["base_model"], "repo", "base_model")
+    local += without_folder(data["base_model"], "chat_template", "base_model")
+    written = [*data["dataset"]["sources"], *(data["dataset"]["eval"]["sources"] or ())]
+    for (stem, (source, place)), section in zip(sources(recipe.dataset).items(), written, strict=True):
+        if source.hub:
+            section["revision"] = revisions[stem]
+        if source.files:
+            # Files of train and eval often have one name, and the same rows in both would be a mistake.
+            local += without_folder(section, "files", place, under="eval/" if stem.startswith("eval") else "")
+    text = HEAD.format(adapter=adapter) + SMOKE * recipe.smoke + (LOCAL.format(keys=", ".join(local)) if local else "")
+    return text + yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=110)
+
+
+def with_defaults(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's data with each default but those that a key of the recipe has taken out of force."""
+    data = recipe.model_dump(mode="json", exclude={"name"})
+    for (*steps, key), _ in list(contradictions(data)):
+        section: Any = data
+        for step in steps:
+            section = section[step]
+        section.pop(key)
+    return data
+
+
+def without_folder(section: dict[str, Any], key: str, place: str, under: str = "") -> list[str]:
+    """The key's place, where it named something on this machine, and does so by its name alone now; else nothing."""
+    value = section[key]
+    paths = value if isinstance(value, list) else [value]
+    names = [name if "://" in name else under + name for name in map(public_path, paths)]
+    section[key] = names if isinstance(value, list) else names[0]
+    return [f"{place}.{key}"] if names != paths else []

@@ -1,0 +1,84 @@
+"""The files of a repo as they go to the hub: path in the repo -> file on this machine."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub.errors import HfHubHTTPError
+
+from finetuning.errors import FinetuningError
+from finetuning.hub.event_files import write_curves
+from finetuning.hub_errors import UNREACHABLE
+from finetuning.base_model.loftq import FILE
+from finetuning.hub.model_card import Base
+
+# Of an artifact's folder: what is written anew for the repo, or is of no use there.
+LEFT_OUT = {"README.md", "adapter_config.json", "artifact.json", "summary.json", FILE}
+REPORT_FILES = ("report.md", "report.json", "metrics.png", "loss.png")
+
+
+def adapter_files(
+    folder: Path, adapter: Path, report: Path, base: Base, texts: Mapping[str, str], name: str
+) -> Mapping[str, Path]:
+    """Adapter, tokenizer, report, curves and texts; the adapter's configuration names its base by repo id and commit.
+
+    What has to be written for it goes into `folder`.
+
+    Args:
+        texts: what the files of the repo that are text hold, by name: card and recipe.
+        name: what TensorBoard calls the run.
+    """
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    config |= {"base_model_name_or_path": base.repo_id, "revision": base.commit}
+    # Where the Hub finds event files, it shows them in a tab of their own.
+    curves = write_curves(adapter / "tensorboard", folder / "runs" / name, name)
+    return {
+        **kept_of(adapter),
+        **written(folder, {**texts, "adapter_config.json": json.dumps(config, indent=2)}),
+        **({curves.relative_to(folder).as_posix(): curves} if curves else {}),
+        **report_files(report),
+    }
+
+
+def merged_files(folder: Path, merged: Path, report: Path, texts: Mapping[str, str]) -> Mapping[str, Path]:
+    """A merged model with its tokenizer, the report on its adapter, and the texts, which are written into `folder`."""
+    return {**kept_of(merged), **written(folder, texts), **report_files(report)}
+
+
+def base_files(folder: Path, base_model: Path, card: str) -> Mapping[str, Path]:
+    """Weights, configuration and tokenizer of a base model, with a card that is written into `folder`."""
+    readme = folder / "base.md"
+    readme.write_text(card)
+    return {**kept_of(base_model), "README.md": readme}
+
+
+def kept_of(artifact: Path) -> dict[str, Path]:
+    """The files of an artifact's folder that are published as they are."""
+    return {path.name: path for path in artifact.iterdir() if path.is_file() and path.name not in LEFT_OUT}
+
+
+def written(folder: Path, texts: Mapping[str, str]) -> dict[str, Path]:
+    """The files that `folder` then holds."""
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    return {name: folder / name for name in texts}
+
+
+def report_files(report: Path) -> dict[str, Path]:
+    """The report's pages and plots; its samples and answers stay here."""
+    return {f"evaluation/{name}": report / name for name in REPORT_FILES}
+
+
+def require_valid(header: ModelCardData, where: str) -> None:
+    """Nothing, when the hub takes a card with this metadata; asked before anything is published.
+
+    Raises:
+        FinetuningError: it does not.
+    """
+    try:
+        ModelCard(f"---\n{header.to_yaml()}\n---\n").validate()
+    except ValueError as error:
+        raise FinetuningError(f"{where}: nothing was published: the hub refuses the model card: {error}") from error
+    except (HfHubHTTPError, *UNREACHABLE):
+        return  # the commit asks it again, and says why when the hub does not answer

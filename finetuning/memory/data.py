@@ -1,0 +1,54 @@
+"""What a chat data set asks of the memory that trains on it.
+
+>>> training_data(recipe, chat_dataset, base_model)
+TrainingData(longest=72, supervised=27, new_tokens=[])
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+from transformers import AutoTokenizer
+
+from finetuning.chat.layouts import NOT_SUPERVISED
+from finetuning.recipe.recipe import Recipe
+from finetuning.chat.vocabulary import new_tokens
+
+
+class TrainingData(NamedTuple):
+    """The most that a row of either split has, and what is new to the base model."""
+
+    longest: int
+    """Tokens."""
+    supervised: int
+    """Tokens that are learned."""
+    new_tokens: list[int]
+    """Ids."""
+
+
+def training_data(recipe: Recipe, chat_dataset: Path, base_model: Path) -> TrainingData:
+    """What is in the folder `chat_dataset`; packed rows are taken to be full."""
+    trust = recipe.base_model.trust_remote_code
+    tokenizers = (
+        AutoTokenizer.from_pretrained(x, trust_remote_code=trust) for x in (chat_dataset / "tokenizer", base_model)
+    )
+    if recipe.training.packing:
+        return TrainingData(recipe.chat.max_length, recipe.chat.max_length, new_tokens(*tokenizers))
+    columns = ["labels", "rejected_labels"] if recipe.training.method == "dpo" else ["labels"]
+    found = [most_in(chat_dataset / f"{split}.parquet", column) for split in ("train", "eval") for column in columns]
+    longest, supervised = np.max(found, axis=0)
+    return TrainingData(int(longest), int(supervised), new_tokens(*tokenizers))
+
+
+def most_in(path: Path, column: str = "labels") -> tuple[int, int]:
+    """The most tokens of any row in that column of a file, and the most supervised ones of any."""
+    longest = supervised = 0
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        for batch in file.iter_batches(10_000, columns=[column]):
+            labels: Any = batch.column(0)
+            ends = labels.offsets.to_numpy() - labels.offsets[0].as_py()
+            learned = np.cumsum(np.concatenate([[False], labels.flatten().to_numpy() != NOT_SUPERVISED]))
+            longest = max(longest, int(np.diff(ends).max(initial=0)))
+            supervised = max(supervised, int(np.diff(learned[ends]).max(initial=0)))
+    return longest, supervised

@@ -1,0 +1,138 @@
+"""The adapter merged into its base model: one model of plain weights, and how near its answers are to the two's.
+
+merge(base_model, adapter, chat_dataset, out, "phi-2", MergeSpec(), model_kwargs, progress)
+-> {"agreement": 0.9988, "kl": 0.0004, "positions": 1712, "parameters": 134515008, …}
+
+Weights are merged as training saw them: quantized, and brought out of quantization again. An adapter has learned to
+make up for what quantization took; on the weights as they once were it would make up for it twice.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import torch
+from peft import PeftModel
+from torch.nn.functional import kl_div
+from transformers import AutoTokenizer, GgufConfig, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from finetuning.lora.checks import load_adapter
+from finetuning.chat.template import stop_token
+from finetuning.lora.embeddings import give_rows
+from finetuning.errors import FinetuningError
+from finetuning.evaluation.exam import load_base
+from finetuning.merge.gguf_file import write_gguf
+from finetuning.chat.layouts import NOT_SUPERVISED
+from finetuning.progress import Progress
+from finetuning.base_model.quantized_base_model import MIB, answer_on_cpu, load_model
+from finetuning.recipe.recipe import MergeSpec
+
+PROBES = 32  # eval rows that both models read
+SHARD = "5GB"
+
+
+def merge(
+    base_model: Path,
+    adapter: Path,
+    chat_dataset: Path,
+    out: Path,
+    name: str,
+    spec: MergeSpec,
+    model_kwargs: dict[str, Any],
+    progress: Progress,
+) -> dict[str, Any]:
+    """The summary of the merged model that `out` then holds, with its tokenizer; it was read from there once.
+
+    `agreement` is the share of supervised positions of eval rows at which both find the same token likeliest, `kl` the
+    mean divergence of the merged model's distribution from the other's there, in nats. The same of the GGUF file, where
+    the recipe asks for one, is in `gguf`.
+
+    Args:
+        name: of the recipe, and of that file.
+
+    Raises:
+        FinetuningError: the adapter is not whole, changes nothing, or can not be merged; a GGUF file can not hold it.
+    """
+    progress.update("merging")
+    trust = model_kwargs["trust_remote_code"]
+    tokenizer = AutoTokenizer.from_pretrained(adapter, trust_remote_code=trust)
+    merged = merged_model(base_model, adapter, tokenizer, getattr(torch, spec.dtype), model_kwargs)
+    merged.generation_config.eos_token_id = stop_token(tokenizer)
+    merged.save_pretrained(out, max_shard_size=SHARD)
+    tokenizer.save_pretrained(out)
+    summary = {"parameters": merged.num_parameters(), "size_mb": round(merged.get_memory_footprint() / MIB, 1)}
+    del merged
+    probes = probes_of(chat_dataset / "eval.parquet")
+    progress.update("comparing the merged model with the adapter")
+    beside = load_adapter(load_base(tokenizer, base_model, model_kwargs, str(adapter)), adapter, probes[0]["input_ids"])
+    answer_on_cpu(beside)
+    first = logits_of(beside, probes)
+    del beside
+    second = logits_of(load_model(out, **model_kwargs | {"dtype": spec.dtype}), probes)
+    summary |= {**compare(first, second), "dtype": spec.dtype}
+    if spec.gguf:
+        progress.update("writing the GGUF file, and comparing it with the adapter")
+        file = out / f"{name}.{spec.gguf}.gguf"
+        write_gguf(out, file, spec.gguf)
+        third = logits_of(load_gguf(file, **model_kwargs | {"dtype": spec.dtype}), probes)
+        size = round(file.stat().st_size / MIB, 1)
+        summary["gguf"] = {"file": file.name, "size_mb": size, **compare(first, third)}
+    return summary
+
+
+def merged_model(
+    base_model: Path,
+    adapter: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    dtype: torch.dtype,
+    model_kwargs: dict[str, Any],
+) -> Any:
+    """The base model with plain weights of that format, to which those of the adapter are added.
+
+    Raises:
+        FinetuningError: a weight is not a finite number afterwards.
+    """
+    model = load_model(base_model, **model_kwargs)
+    if getattr(model, "is_quantized", False):
+        logging.set_verbosity_error()  # it warns of what is wanted here
+        model = model.dequantize(dtype=dtype)
+        # How quantized weights were read; transformers 5.23 would try to undo that when these are saved.
+        model._weight_conversions = None
+    model = model.to(dtype)
+    give_rows(model, tokenizer, base_model, str(adapter), model_kwargs["trust_remote_code"])
+    try:
+        return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)  # pyright: ignore[reportCallIssue]
+    except ValueError as error:
+        raise FinetuningError(f"{adapter}: the adapter can not be merged: {error}") from error
+
+
+def load_gguf(file: Path, **kwargs: Any) -> Any:
+    """The model in that file with plain weights, as transformers reads it."""
+    return load_model(file.parent, gguf_file=file.name, quantization_config=GgufConfig(dequantize=True), **kwargs)
+
+
+def probes_of(path: Path) -> list[dict[str, list[int]]]:
+    """The first eval rows: `input_ids` and `labels`."""
+    return pq.read_table(path, columns=["input_ids", "labels"]).slice(0, PROBES).to_pylist()
+
+
+def logits_of(model: Any, probes: list[dict[str, list[int]]]) -> list[torch.Tensor]:
+    """Logits (positions, vocabulary) of each row, at the positions whose next token is supervised."""
+    found = []
+    for row in probes:
+        supervised = torch.tensor(row["labels"][1:]) != NOT_SUPERVISED
+        with torch.inference_mode():
+            logits = model(torch.tensor([row["input_ids"]], device=model.device)).logits[0, :-1]
+        found.append(logits[supervised.to(logits.device)].float().cpu())
+    return found
+
+
+def compare(first: list[torch.Tensor], second: list[torch.Tensor]) -> dict[str, Any]:
+    """How near the second model's logits come to the first one's: `agreement`, `kl` and the number of `positions`."""
+    same = kl = positions = 0.0
+    for ours, theirs in zip(first, second, strict=True):
+        same += (ours.argmax(1) == theirs.argmax(1)).sum().item()
+        kl += kl_div(theirs.log_softmax(1), ours.log_softmax(1), reduction="sum", log_target=True).item()
+        positions += len(ours)
+    return {"agreement": same / positions, "kl": kl / positions, "positions": int(positions)}

@@ -1,0 +1,122 @@
+"""The reference of recipes, `docs/recipe.md`, made from the schema: every key, its type, default and meaning."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from finetuning.recipe.recipe import Recipe
+
+INTRODUCTION = """\
+# Recipe
+
+Everything about one run is in one YAML file, `recipes/NAME.yaml`. Folders of your own, named in `FINETUNING_RECIPES`
+and separated by `:`, are read as well. `summary`, `base_model`, `dataset.sources`, `hub.repo` and `hub.license` are
+required; whatever else is left out has the default below. Library settings keep the library's own names. Paths are
+relative to the folder that a command is run in.
+
+```yaml
+summary: Phi-2 solves grade-school maths step by step
+base_model: {repo: microsoft/phi-2, chat_template: instruction}
+dataset:
+  sources:
+    - {hub: openai/gsm8k, config: main, format: question-answer}
+hub: {repo: phi-2-basic-maths, license: mit}
+```
+
+`python -m finetuning.recipe validate` checks all recipes, or those that are named, and lists every mistake at once.
+
+This page is made from the schema: `python -m finetuning.recipe reference > docs/recipe.md`.
+"""
+FORMATS = """
+## Formats
+
+A format that is not named is recognised by its columns. Roles are system, user, assistant and tool; an assistant's turn
+may have `tool_calls`, and a row of `messages` its `tools`.
+
+`columns` translates the names below to a data set's own: `columns: {question: Problem, answer: Solution}`.
+
+| format | a row |
+| --- | --- |
+| `messages` | `{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}` |
+| `sharegpt` | `{"conversations": [{"from": "human", "value": "…"}, {"from": "gpt", "value": "…"}]}` |
+| `alpaca` | `{"instruction": "…", "input": "…", "output": "…"}` |
+| `prompt-completion` | `{"prompt": "…", "completion": "…"}` |
+| `question-answer` | `{"question": "…", "answer": "…"}` |
+| `ultrafeedback` | `{"instruction": "…", "completions": [{"model": "gpt-4", "response": "…"}]}` |
+| `preference` | `{"prompt": "…", "chosen": "…", "rejected": "…"}` |
+
+Each of `prompt`, `chosen` and `rejected` is a text or a list of messages. Where `chosen` and `rejected` are whole
+conversations, they differ in their last answer alone, and `prompt` may be missing. `training.method: sft` learns the
+chosen answers and does not look at the others.
+"""
+TYPES = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false", "null": "`null`"}
+BOUNDS = {"exclusiveMinimum": "over", "minimum": "at least", "exclusiveMaximum": "below", "maximum": "at most"}
+
+Schema = dict[str, Any]
+
+
+def reference() -> str:
+    """The whole page, as Markdown."""
+    schema = Recipe.model_json_schema()
+    del schema["properties"]["name"]
+    return INTRODUCTION + "".join(_tables(schema, "", schema["$defs"])) + FORMATS
+
+
+def _tables(section: Schema, place: str, sections: dict[str, Schema]) -> Iterator[str]:
+    """A table for each section, in the order of the file."""
+    yield f"\n## {f'`{place}`' if place else 'Top level'}\n\n{section['description']}\n\n"
+    yield "| key | type | default | meaning |\n| --- | --- | --- | --- |\n"
+    for key, field in section["properties"].items():
+        default = "required" if key in section.get("required", ()) else _default(field)
+        # pydantic leaves out a description that the section has word for word.
+        meaning = field.get("description") or sections[next(_sections_of(field))]["description"]
+        yield f"| `{key}` | {_type(field)} | {default} | {meaning} |\n"
+    for key, field in section["properties"].items():
+        # The sources of `dataset.eval` have the keys of `dataset.sources`.
+        for name in dict.fromkeys(_sections_of(field)) if place not in ("dataset.eval", "checks") else ():
+            yield from _tables(sections[name], f"{place}.{key}".removeprefix("."), sections)
+    if place == "checks":  # all alike
+        yield from _tables(sections["CheckSpec"], "checks.NAME", sections)
+
+
+def _sections_of(field: Any) -> Iterator[str]:
+    """The names of the sections that a field's schema refers to."""
+    for key, value in field.items() if isinstance(field, dict) else enumerate(field):
+        if key == "$ref":
+            yield value.rpartition("/")[2]
+        elif isinstance(value, (dict, list)):
+            yield from _sections_of(value)
+
+
+def _type(field: Schema) -> str:
+    match field:
+        case {"anyOf": choices}:
+            return " or ".join(_type(choice) for choice in choices)
+        case {"enum": values}:
+            return ", ".join(f"`{value}`" for value in values)
+        case {"const": value}:
+            return f"`{value}`"
+        case {"type": "array", "items": items}:
+            return f"list of: {_type(items)}"
+        case {"type": "object"}:
+            return f"mapping to: {_type(field['additionalProperties'])}"
+        case {"$ref": _}:
+            return "section"
+    bounds = [f"{words} {field[key]:g}" for key, words in BOUNDS.items() if key in field]
+    return " ".join([TYPES[field["type"]], " and ".join(bounds)]).strip()
+
+
+def _default(field: Schema) -> str:
+    if "default" not in field:
+        return "see meaning"
+    default = field["default"]
+    if isinstance(default, dict):
+        default = {key: value for key, value in default.items() if value is not None}
+        return "its defaults" if len(default) > 3 else f"`{_flow(default)}`"
+    return f"`{_flow(default)}`"
+
+
+def _flow(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=1000)
+    return text.removesuffix("...\n").strip()

@@ -1,0 +1,146 @@
+"""Follows a training step by step: says how far it is, when it is saved and evaluated, and when it ends early."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import gather_object
+from safetensors.torch import save_file
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from finetuning.errors import FinetuningError
+from finetuning.training.interruption import Interrupted, Interruption, Watchdog
+from finetuning.progress import Progress
+from finetuning.recipe.recipe import TrainingSpec
+from finetuning.training.trainer import AdapterTrainer, Moment
+
+BEST = "best.safetensors"
+
+
+class TrainingProgress(TrainerCallback):
+    """Tells `progress` how far training is, and stops at a loss that is no number."""
+
+    def __init__(
+        self, progress: Progress, where: str, spec: TrainingSpec, interruption: Interruption, watchdog: Watchdog
+    ) -> None:
+        self.progress, self.where, self.spec = progress, where, spec
+        self.interruption, self.watchdog = interruption, watchdog
+        self.trainer: AdapterTrainer
+        self.checkpoint: Path | None = None
+        # Of the last complete step; None where weights or optimizer are being written.
+        self.moment: Moment | None = None
+        self._started, self._step, self._saved, self._loss = 0.0, 0, 0.0, math.nan
+        self._ending = False
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
+        """Starts the clocks, and saves the state before the first step: a full disk is found now or never."""
+        self.watchdog.heard()
+        self._started, self._step = time.monotonic(), state.global_step
+        self._tokens = state.num_input_tokens_seen
+        self.trainer.begin(self.checkpoint)
+        self._save()
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
+        """Remembers where to go back to; one process alone may be interrupted within a step."""
+        self.watchdog.heard()
+        self.moment = self.trainer.moment()
+        if args.world_size == 1:
+            self.interruption.release()
+
+    def on_substep_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
+        """Is alive."""
+        self.watchdog.heard()
+
+    def on_prediction_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
+        """Is alive; what an evaluation found so far is of no use, so that it can be interrupted anywhere."""
+        self.watchdog.heard()
+        if self.interruption.requested and args.world_size == 1:
+            raise Interrupted
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ):
+        """The update of the weights is not torn."""
+        self.interruption.hold()
+        self.moment = None
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
+        """Says how far training is, and decides what is due."""
+        self._say(state)
+        step, spec = state.global_step, self.spec
+        last = step >= state.max_steps
+        due = time.monotonic() - self._saved > spec.save_minutes * 60
+        due, self._ending = self._agreed(due, args.world_size)
+        control.should_log |= last
+        control.should_evaluate |= bool(spec.eval_steps and step % spec.eval_steps == 0)
+        control.should_save |= last or due or self._ending or bool(spec.save_steps and step % spec.save_steps == 0)
+
+    def _agreed(self, due: bool, processes: int) -> tuple[bool, bool]:
+        """Whether a checkpoint is due, by the clock of the first process, and whether any was told to end."""
+        if processes == 1:
+            return due, False
+        said = gather_object([(due, self.interruption.requested)])
+        return said[0][0], any(ending for _, ending in said)
+
+    def _say(self, state: TrainerState) -> None:
+        elapsed = max(time.monotonic() - self._started, 1e-9)
+        left = elapsed / (state.global_step - self._step) * (state.max_steps - state.global_step)
+        speed = f"{(state.num_input_tokens_seen - self._tokens) / elapsed:.0f} tokens/s"
+        loss = "" if math.isnan(self._loss) else f"loss {self._loss:.4f} · "
+        self.progress.update(f"step {state.global_step}/{state.max_steps} · {loss}{speed} · {left:.0f} s left")
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
+        """Ends a training of several processes that one of them was told to end."""
+        self._saved = time.monotonic()
+        if self._ending:
+            raise Interrupted
+
+    def _save(self) -> None:
+        self.trainer._save_checkpoint(None, None)
+        self._saved = time.monotonic()
+
+    def save_interrupted(self) -> None:
+        """Nothing; the last complete step is in a checkpoint, unless the work was such that it can not be told."""
+        if self.moment:
+            self.trainer.go_back(self.moment)
+            self._save()
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs=None, **kwargs: Any):
+        """Keeps the loss.
+
+        Raises:
+            FinetuningError: the loss is infinite or not a number.
+        """
+        loss = (logs or {}).get("loss")
+        if loss is not None:
+            self._loss = float(loss)
+            self.require_finite(self._loss, state)
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
+        """Keeps the weights with the least eval loss, and ends a training that no longer gets better."""
+        patience, found, metrics = self.spec.early_stopping_patience, self.trainer.progress, kwargs["metrics"]
+        self.require_finite(metrics["eval_loss"], state)
+        if not patience or not self.trainer.is_in_train:
+            return
+        if found.best is None or metrics["eval_loss"] < found.best:
+            found.best, found.stalled = metrics["eval_loss"], 0
+            if state.is_world_process_zero:
+                draft = Path(args.output_dir or "") / f".{BEST}"
+                save_file(self.trainer.trainable(), draft)
+                draft.replace(draft.with_name(BEST))
+        else:
+            found.stalled += 1
+        control.should_training_stop |= found.stalled >= patience
+
+    def require_finite(self, loss: float, state: TrainerState) -> None:
+        """Nothing.
+
+        Raises:
+            FinetuningError: `loss` is infinite or not a number.
+        """
+        if not math.isfinite(loss):
+            raise FinetuningError(
+                f"{self.where}: training diverged: the loss at step {state.global_step} is {loss}. Lower "
+                "training.learning_rate, or set training.max_grad_norm to 0.3."
+            )

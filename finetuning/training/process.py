@@ -1,0 +1,70 @@
+"""The process that trains: `python -m finetuning.training_process JOB.json`, alone or as the child of `lora_adapter`.
+
+It says what it does before it imports what takes seconds to import; the lines reach Dagster through Pipes, and the
+terminal where there is no Dagster. The job names everything by path, so the process needs no hub and no token.
+"""
+
+import json
+import os
+import sys
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+
+from dagster_pipes import PipesEnvVarParamsLoader, open_dagster_pipes
+
+from finetuning.batch_size import TooLarge
+from finetuning.errors import FinetuningError
+from finetuning.training.interruption import Interrupted, end_with
+from finetuning.progress import Progress
+
+MISTAKE, INTERRUPTED, TOO_LARGE = 3, 4, 5
+# Beside the job: what was wrong, and of which kind that is; what a training that hung was doing; and, where memory ran
+# out, the passes to go on with.
+FAILURE, FAILURE_KIND, HANG, SMALLER = "failure.txt", "failure-kind.txt", "hang.txt", "batch_size.json"
+
+
+def main(path: Path) -> int:
+    """The exit code: 0, 3 for a mistake of the user, which `failure.txt` beside the job then explains, 4 for an end
+    that was asked for, 5 where the job goes on with the `batch_size` that `batch_size.json` beside it has.
+
+    The summary of the training goes to `summary.json` in the job's output folder.
+    """
+    # Of several processes, the first one speaks for all.
+    is_first = os.environ.get("RANK", "0") == "0"
+    in_dagster = is_first and PipesEnvVarParamsLoader().is_dagster_pipes_process()
+    with (
+        open_dagster_pipes() if in_dagster else nullcontext() as pipes,
+        Progress(pipes.log.info if pipes else say if is_first else lambda line: None, "loading libraries") as progress,
+    ):
+        try:
+            from finetuning.training.lora_adapter import TrainingJob, train
+
+            job = TrainingJob.model_validate_json(path.read_text())
+            summary = train(job, progress, path.with_name(HANG))
+        except TooLarge as error:
+            path.with_name(SMALLER).write_text(json.dumps(asdict(error.size)))
+            progress.log(str(error))
+            return TOO_LARGE
+        except FinetuningError as error:
+            path.with_name(FAILURE_KIND).write_text(error.kind)
+            path.with_name(FAILURE).write_text(str(error))
+            print(error, file=sys.stderr)
+            return MISTAKE
+        except (Interrupted, KeyboardInterrupt):
+            progress.log("interrupted; the next run goes on from the last checkpoint")
+            return INTERRUPTED
+    if is_first:
+        (job.output / "summary.json").write_text(json.dumps(summary))
+    return 0
+
+
+def say(line: str) -> None:
+    """Nothing; the line is on the terminal."""
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        end_with(int(sys.argv[2]))
+    sys.exit(main(Path(sys.argv[1])))

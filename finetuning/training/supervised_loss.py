@@ -1,0 +1,68 @@
+"""The loss of supervised tokens alone, in one pass over their logits.
+
+supervised_loss(model, head, {"input_ids": …, "labels": …}) -> (tensor(812.4), tensor(411))
+
+A language model's head is a third of a small model's work and most of its memory. Here it computes the logits of the
+positions whose next token is supervised, and no others; the gradient of the logits is made while they are at hand, in
+their own number format, so that neither float32 logits nor probabilities are kept for the backward pass.
+"""
+
+from typing import Any
+
+import torch
+
+from finetuning.chat.layouts import NOT_SUPERVISED
+
+CHUNK_BYTES = 32 * 2**20  # of logits in float32 at a time
+
+
+def supervised_loss(model: Any, head: torch.nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The sum of the negative log likelihoods (nats) of all supervised tokens, and their number."""
+    losses, _ = supervised_losses(model, head, inputs)
+    return losses.sum(), torch.tensor(len(losses), device=losses.device)
+
+
+def supervised_losses(model: Any, head: torch.nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The negative log likelihood (nats) of each supervised token (tokens,), and the row that it is in (tokens,).
+
+    Args:
+        model: the model as it is called; what it does to logits after `head` (scaling, a soft cap) is done here too.
+        inputs: `input_ids`, `labels` (rows, length) and what else the model takes. Rows are padded at their ends, where
+            no token of a causal model looks: an `attention_mask` would only keep kernels from their fastest path.
+    """
+    targets = inputs["labels"][:, 1:]
+    chosen = targets != NOT_SUPERVISED
+    rest = {key: value for key, value in inputs.items() if key not in ("labels", "attention_mask")}
+    hook = head.register_forward_pre_hook(lambda module, given: (given[0][:, :-1][chosen][None], *given[1:]))
+    try:
+        logits = model(**rest, use_cache=False).logits[0]
+    finally:
+        hook.remove()
+    return _CrossEntropy.apply(logits, targets[chosen]), chosen.nonzero()[:, 0]  # pyright: ignore[reportReturnType]
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """The cross entropy (rows,) of logits (rows, vocabulary) with targets (rows,), in float32."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
+        losses = torch.zeros(len(logits), device=logits.device)
+        rows = max(1, CHUNK_BYTES // (4 * logits.shape[1]))
+        for start in range(0, len(logits), rows):
+            part = slice(start, start + rows)
+            log_probabilities = logits[part].float().log_softmax(dim=1)
+            losses[part] = -log_probabilities.gather(1, targets[part, None])[:, 0]
+            if gradient is not None:
+                probabilities = log_probabilities.exp_()
+                probabilities[torch.arange(len(probabilities), device=logits.device), targets[part]] -= 1
+                gradient[part] = probabilities
+        if gradient is not None:
+            ctx.save_for_backward(gradient)
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (gradient,) = ctx.saved_tensors
+        # In place: it is as large as the logits, and nobody goes backward twice.
+        return gradient.mul_(gradients[0].to(gradient.dtype)[:, None]), None

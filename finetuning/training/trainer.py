@@ -1,0 +1,263 @@
+"""trl's trainer with batches, a loss and checkpoints of its own; everything else is trl's and transformers'."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from accelerate.utils import broadcast, gather_object
+from peft.optimizers import create_loraplus_optimizer
+from safetensors.torch import load_file, save_file
+from transformers.trainer import TRAINER_STATE_NAME
+from trl import SFTTrainer
+
+from finetuning.training.attention import attention_backend
+from finetuning.training.batches import EpochLoader, Order, StepBatches, TokenRows
+from finetuning.training.checkpoints import checkpoint_of, write_checkpoint
+from finetuning.chat.layouts import NOT_SUPERVISED
+from finetuning.training.supervised_loss import supervised_loss
+
+WEIGHTS, RANDOM, PROGRESS = "trainable.safetensors", "random.pt", "progress.json"
+
+
+Saved = Callable[[Path], object]
+
+
+def nothing(checkpoint: Path) -> None:
+    """Nothing; for checkpoints that nobody else wants to know of."""
+
+
+class Moment(NamedTuple):
+    """Between two steps, what is not in weights and optimizer and changes during a step."""
+
+    random: dict[str, torch.Tensor]
+    """The states of torch's random number generators, which are all that training draws from."""
+    loss: torch.Tensor
+    """The sum of the losses of steps since the last point of the loss curve."""
+    tokens: int
+
+
+@dataclass
+class Progress:
+    """What a training has come to, that transformers' own state does not hold."""
+
+    loss: float = 0.0
+    """The sum of the losses of steps since the last point of the loss curve."""
+    logged: int = 0
+    """The step of that point."""
+    seconds: float = 0.0
+    """Training until `since`."""
+    since: float = 0.0
+    """By this process's clock."""
+    best: float | None = None
+    """The least eval loss."""
+    stalled: int = 0
+    """Evaluations since then."""
+
+
+class AdapterTrainer(SFTTrainer):
+    """Trains an adapter on rows that are tokens already.
+
+    Args:
+        rows_per_step: of all processes and micro-batches together.
+        tokens_per_step: the same in tokens, padding included, instead; None for rows.
+        order: how rows become steps (`StepBatches`).
+        own_head: take the loss from `supervised_loss`; trl's own needs less memory on a GPU, and twice the time of a
+            step's head on a CPU, where its backward pass runs in float32.
+        keep: how many checkpoints remain.
+        saved: is called in every process with each checkpoint, once it is complete.
+        loraplus_lr_ratio: how much faster the matrices B learn (LoRA+); None for the same speed.
+    """
+
+    def __init__(
+        self,
+        *,
+        rows_per_step: int,
+        order: Order,
+        own_head: bool,
+        keep: int = 2,
+        saved: Saved = nothing,
+        loraplus_lr_ratio: float | None = None,
+        tokens_per_step: int | None = None,
+        **settings: Any,
+    ) -> None:
+        self.rows_per_step, self.own_head, self.keep, self.saved = rows_per_step, own_head, keep, saved
+        self.order: Order = order
+        self.loraplus_lr_ratio, self.tokens_per_step = loraplus_lr_ratio, tokens_per_step
+        # What a checkpoint keeps beside transformers' own state.
+        self.progress = Progress()
+        super().__init__(**settings)
+
+    def get_train_dataloader(self) -> EpochLoader:
+        """The micro-batches of this process."""
+        rows: Any = self.train_dataset
+        token_rows = TokenRows(rows)
+        batches = StepBatches(
+            token_rows.lengths,
+            self.rows_per_step,
+            self.args.gradient_accumulation_steps,
+            self.order,
+            self.args.seed,
+            self.args.process_index,
+            self.args.world_size,
+            tokens_per_step=self.tokens_per_step,
+        )
+        # A generator of its own: what is drawn while a loader starts must not move what dropout draws.
+        return EpochLoader(
+            token_rows,
+            batch_sampler=batches,
+            collate_fn=self.data_collator,
+            pin_memory=self.args.dataloader_pin_memory,
+            generator=torch.Generator(),
+        )
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **settings: Any) -> torch.Tensor:
+        """The loss of a micro-batch, whose gradients were added to the parameters'."""
+        # Around the backward pass too, in which activation checkpointing goes forward once more.
+        ids = inputs["input_ids"]
+        with attention_backend(ids.device.type, ids.shape[1]):
+            return super().training_step(model, inputs, *args, **settings)
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch=None):
+        """The same loss as trl's `nll`: the sum over supervised tokens, divided by their number in the whole step."""
+        if not self.own_head:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        head: Any = self.accelerator.unwrap_model(model).get_output_embeddings()
+        total, count = supervised_loss(model, head, inputs)
+        loss = self._share(total, count, num_items_in_batch)
+        return (loss, None) if return_outputs else loss
+
+    def _share(self, total: torch.Tensor, count: torch.Tensor, in_step: Any) -> torch.Tensor:
+        """What a micro-batch adds to the mean loss of its step, of which it has `count` items, or a mean by itself."""
+        if in_step is None:
+            return total / count
+        # The number is that of all processes, over which the gradients are averaged.
+        return total / in_step * (self.accelerator.num_processes if self.args.average_tokens_across_devices else 1)
+
+    def evaluate(self, *args: Any, **settings: Any) -> dict[str, float]:
+        """The metrics of the eval rows: the mean loss over all supervised tokens, as `eval_loss`."""
+        rows: Any = self.eval_dataset
+        token_rows, size = TokenRows(rows), self.args.per_device_eval_batch_size
+        batches = [*StepBatches(token_rows.lengths, size, 1, "group_by_length", self.args.seed)]
+        found: list[list[float]] = []
+        adapted: Any = self.model
+        was_training = adapted.training
+        adapted.eval()
+        for first in range(0, len(batches), self.args.world_size):
+            mine = first + self.args.process_index
+            # A sharded model is called by all processes together: what the last round has no batch for is not counted.
+            batch = batches[min(mine, len(batches) - 1)]
+            inputs = self._prepare_inputs(self.data_collator([token_rows[i] for i in batch]))
+            with torch.no_grad(), self.compute_loss_context_manager():
+                sums = self.measured(inputs).double().tolist()
+            found += [sums] if mine < len(batches) else []
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        adapted.train(was_training)
+        metrics = self.metrics_of(torch.tensor(gather_object(found), dtype=torch.float64).sum(dim=0).tolist())
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def measured(self, inputs: dict[str, Any]) -> torch.Tensor:
+        """Of a batch of the eval split, the summed loss and the number of supervised tokens."""
+        count = (inputs["labels"][:, 1:] != NOT_SUPERVISED).sum()
+        mean: Any = self.compute_loss(self.model, inputs)
+        return torch.stack([mean.double() * count, count.double()])
+
+    def metrics_of(self, sums: list[float]) -> dict[str, float]:
+        """What `measured` comes to, summed over all batches."""
+        total, count = sums
+        return {"eval_loss": total / max(count, 1)}
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """The recipe's optimizer; with LoRA+, matrices A and B in groups of their own."""
+        if self.loraplus_lr_ratio is None or self.optimizer is not None:
+            return super().create_optimizer(model)
+        adapted: Any = self.model
+        optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, adapted)
+        settings |= {"weight_decay": self.args.weight_decay}
+        self.optimizer = create_loraplus_optimizer(
+            adapted, optimizer_class, loraplus_lr_ratio=self.loraplus_lr_ratio, **settings
+        )
+        return self.optimizer
+
+    def moment(self) -> Moment:
+        """What has to be as it is now when training goes on from here."""
+        return Moment(_random_state(), self._tr_loss.clone(), self.state.num_input_tokens_seen)
+
+    def go_back(self, moment: Moment) -> None:
+        """Nothing; a step that was begun since then has left no trace."""
+        _set_random_state(moment.random)
+        self._tr_loss = moment.loss
+        self.state.num_input_tokens_seen = moment.tokens
+        adapted: Any = self.model
+        adapted.zero_grad()
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        states = gather_object([_random_state()])
+        # Each process has the losses of its own rows; the curve has their mean, and so has whoever goes on.
+        losses = gather_object([self._tr_loss.item()])
+        self.progress.loss = sum(losses) / len(losses)
+        folder, step = Path(self.args.output_dir or ""), self.state.global_step
+        if self.is_world_process_zero():
+            write_checkpoint(folder, step, lambda draft: self._write(draft, states), self.keep)
+        self.accelerator.wait_for_everyone()
+        self.saved(checkpoint_of(folder, step))
+
+    def _write(self, folder: Path, random_states: list[dict[str, torch.Tensor]]) -> None:
+        save_file(self.trainable(), folder / WEIGHTS)
+        self._save_optimizer_and_scheduler(str(folder))
+        self._save_scaler(str(folder))
+        torch.save(random_states, folder / RANDOM)
+        self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
+        self.progress.logged = self._globalstep_last_logged
+        self.progress.seconds += time.monotonic() - self.progress.since
+        self.progress.since = time.monotonic()
+        (folder / PROGRESS).write_text(json.dumps(asdict(self.progress)))
+
+    def begin(self, checkpoint: Path | None) -> None:
+        """Nothing; losses, seconds and the best eval loss count on from those of the checkpoint, and the clock runs."""
+        if checkpoint:
+            self.progress = Progress(**json.loads((checkpoint / PROGRESS).read_text()))
+            self._tr_loss += self.progress.loss
+            self._globalstep_last_logged = self.progress.logged
+        self.progress.since = time.monotonic()
+
+    def trainable(self) -> dict[str, torch.Tensor]:
+        """All that is trained, by name."""
+        model: Any = self.accelerator.unwrap_model(self.model)
+        return {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+
+    def set_trainable(self, path: Path) -> None:
+        """Nothing; what is trained has the values in that file, bit for bit."""
+        saved = load_file(path)
+        with torch.no_grad():
+            for name, parameter in self.trainable().items():
+                parameter.copy_(saved[name])
+
+    def hand_trainable_on(self) -> None:
+        """Nothing; what is trained has in all processes the values of the first one."""
+        for parameter in self.trainable().values() if self.args.world_size > 1 else ():
+            values: Any = broadcast(parameter)
+            parameter.copy_(values)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        self.set_trainable(Path(resume_from_checkpoint) / WEIGHTS)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint:
+            _set_random_state(torch.load(Path(checkpoint) / RANDOM)[self.args.process_index])
+
+
+def _random_state() -> dict[str, torch.Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    return states | {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else states
+
+
+def _set_random_state(states: dict[str, torch.Tensor]) -> None:
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"])

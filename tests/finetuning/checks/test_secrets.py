@@ -1,0 +1,81 @@
+"""Secrets of known shapes are found, and ordinary text is not taken for one.
+
+They are put together from pieces, so that no scanner takes this file for a leak.
+"""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finetuning.checks.secrets import find_secret
+
+LETTERS = "aBcDeFgHiJkLmNoPqRsTuVwXyZ"
+MIXED = "a1B2c3D4e5F6g7H8i9J0"
+PLANTED = {
+    "AWS Access Key": "AKIA" + "IOSFODNN7" + "QRSTUVW",
+    "Hugging Face Token": "hf_" + (LETTERS * 2)[:34],
+    "GitHub Token": "ghp_" + (MIXED * 2)[:36],
+    "GitHub Token, fine-grained": "github" + "_pat_" + (MIXED * 5)[:82],
+    "Google API Key": "AIza" + (MIXED * 2)[:35],
+    "OpenAI Token": "sk-" + "proj-" + MIXED * 4,
+    "Anthropic API Key": "sk-" + "ant-" + "api03-" + MIXED * 5,
+    "Slack Token": "xoxb-" + "123456789012-" + "123456789012-" + (LETTERS + LETTERS)[:24],
+    "Stripe Access Key": "sk_" + "live_" + (MIXED * 2)[:24],
+    "Private Key": "-----BEGIN " + "RSA PRIVATE " + "KEY-----",
+    "JSON Web Token": "eyJ" + "hbGciOiJIUzI1NiJ9" + ".eyJ" + "zdWIiOiIxMjM0NTY3ODkwIn0" + "." + MIXED * 2,
+    "Basic Auth Credentials": "https://" + "anna:" + "s3cr3tpass" + "@example.com/x",
+    "NPM tokens": "//registry.npmjs.org/:_" + "authToken=" + "npm_" + (MIXED * 2)[:36],
+    "GitLab Token": "glpat-" + MIXED,
+}
+ORDINARY = [
+    "Natalia sold 48/2 = <<48/2=24>>24 clips in May.\nNatalia sold 48+24 = 72 clips.\n#### 72",
+    "Solve for y: 10 - 4 = -2 - 1y + 9y .",
+    "def add(a, b):\n    password = None\n    return a + b  # TODO: token = next(tokens)",
+    "import os\ntoken = os.environ['HF_TOKEN']\nkey = b'key'\napi_key: str = get_key()",
+    "See https://example.com/a/b?id=1234567890abcdef&page=2#top and write to anna.b@example.org.",
+    "The server at 192.168.0.1 answers on port 8080; 10.0.0.255 does not.",
+    "commit 9c474bd1f2deabc6000910a3de3539f61cbffd08d8009 in sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b8",
+    "APPLE, APRICOT and APARTMENT_BUILDINGS begin with AP; so does APPROXIMATELYEQUALTOTHEOTHERONE.",
+    "UUID 123e4567-e89b-12d3-a456-426614174000, ISBN 978-3-16-148410-0, phone +49 30 123456",
+    "AKIA is the beginning of a key, hf_ of another, and sk-learn is a library; ghp_ too.",
+    "base64: TWFueSBoYW5kcyBtYWtlIGxpZ2h0IHdvcmsuIFRoaXMgaXMgYSB0ZXN0IG9mIGVuY29kaW5nLg==",
+    "glpat" + "-" + "a" * 60,
+    "{{ bos_token }}<|im_start|>user\n\\frac{1}{2} + \\sqrt{x_{1}} = 3",
+    "",
+]
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+@pytest.mark.parametrize("around", ["{}", "my key is {} .", "x = '{}'\n", "first line\n\n{}\nlast line", "é {}"])
+def test_a_secret_is_found_wherever_it_is(kind, around):
+    assert find_secret(around.format(PLANTED[kind]))
+
+
+@pytest.mark.parametrize(
+    "kind", ["AWS Access Key", "Hugging Face Token", "GitHub Token", "Slack Token", "Private Key", "JSON Web Token"]
+)
+def test_the_kind_of_secret_is_told(kind):
+    assert find_secret(f"It is {PLANTED[kind]} .") == kind
+
+
+@pytest.mark.parametrize("text", ORDINARY)
+def test_ordinary_text_is_no_secret(text):
+    assert find_secret(text) is None
+
+
+def test_generated_equations_are_no_secrets():
+    from finetuning.dataset import linear_equations
+
+    rows = linear_equations.generate(300, 1)
+    assert not [row for row in rows if find_secret("\n".join(map(str, row.values())))]
+
+
+@settings(max_examples=200)
+@given(st.text(max_size=80), st.sampled_from(sorted(PLANTED)))
+def test_any_text_can_be_around_a_secret(text, kind):
+    assert find_secret(f"{text}\n{PLANTED[kind]}\n{text}")
+
+
+def test_a_long_text_is_searched_at_once():
+    assert find_secret("aaaa bbbb 1234 " * 100_000) is None
+    assert find_secret("aaaa bbbb 1234 " * 100_000 + PLANTED["AWS Access Key"]) == "AWS Access Key"

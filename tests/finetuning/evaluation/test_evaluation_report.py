@@ -1,0 +1,233 @@
+"""The report: what a person reads of an evaluation, on one page that any Markdown viewer shows."""
+
+import json
+
+import pytest
+
+from finetuning.evaluation.evaluation_report import COLUMN, Made, beside_published, metrics_table, samples, side_by_side, write_report
+
+METRICS = {
+    "final-answer": {"base": 0.1, "tuned": 0.6, "gain": 0.5, "interval": [0.4, 0.6], "higher_is_better": True},
+    "unclear": {"base": 0.5, "tuned": 0.52, "gain": 0.02, "interval": [-0.03, 0.07], "higher_is_better": False},
+    "loss": {"base": 2.0, "tuned": 2.5, "gain": 0.5, "interval": [0.4, 0.6], "higher_is_better": False},
+}
+MADE = Made(
+    adapter="a" * 16,
+    files={"adapter_model.safetensors": "b" * 64},
+    alike={"base_model": "c" * 16, "chat_template": "chatml"},
+    training={
+        "trainable_parameters": 1234,
+        "steps": 20,
+        "tokens": 5000,
+        "training_seconds": 12.3,
+        "tokens_per_second": 406.5,
+        "device": "cpu",
+        "attention": "sdpa",
+        "peak_memory_mb": 1466,
+        "train_loss": 0.337,
+        "eval_loss": 0.089,
+        "curve": [{"step": 10, "loss": 1.6}, {"step": 20, "loss": 0.4}],
+        "eval_curve": [],
+    },
+    settings={"lora": {"r": 16}, "training": {"learning_rate": 0.001}},
+    versions={"torch": "2.13.0", "peft": "0.21.2"},
+    base_model={
+        "source": "microsoft/phi-2",
+        "revision": "810d367871c1d460086d9f82db8696f2e0a0fcd0",
+        "on_hub": True,
+    },
+    sources=[
+        {
+            "stem": "train-00",
+            "split": "train",
+            "source": "openai/gsm8k",
+            "revision": "740312add88f",
+            "rows": 7000,
+            "unreadable": 0,
+        }
+    ],
+    chat={
+        "train_rows": 6600,
+        "eval_rows": 350,
+        "supervised_tokens": 90000,
+        "dropped": [{"reason": "longer than chat.max_length", "rows": 50, "example": "train-00.parquet:17"}],
+    },
+)
+TOOK = {"tokens": 100, "seconds": 2.0, "tokens_per_second": 50.0, "peak_memory_mb": 900}
+
+
+def row(place, base_score, tuned_score, **texts):
+    texts = {"question": "2 + 3?", "reference": "5", "base": "six", "tuned": "5", **texts}
+    return {"place": place, "base_score": base_score, "tuned_score": tuned_score, **texts}
+
+
+@pytest.fixture
+def written(tmp_path):
+    rows = [row("a", 0.0, 1.0), row("b", 1.0, 0.0, tuned="seven"), row("c", 0.0, 0.0), row("d", 1.0, 1.0)]
+    found = {
+        "rows": 4,
+        "metrics": METRICS,
+        "samples": rows,
+        "answering": {"base": TOOK, "tuned": TOOK},
+        "published": None,
+    }
+    verdict = {"passed": False, "reasons": ["gain in final-answer is 0.500, which misses by 0.100"]}
+    write_report(tmp_path, "phi-2", "Phi-2 solves maths", MADE, found, verdict)
+    return tmp_path
+
+
+def test_the_page_says_what_was_found_and_how_it_came_to_be(written):
+    page = (written / "report.md").read_text()
+    assert "**Failed**: will not be published." in page and "misses by 0.100" in page
+    for part in (
+        "| final-answer | 10.0% | 60.0% | +50.0 points | +40.0 to +60.0 | better |",
+        "openai/gsm8k | 740312add88f | 7000 | train",
+        "longer than chat.max_length | 50 | train-00.parquet:17",
+        "microsoft/phi-2 at `810d367871c1d460086d9f82db8696f2e0a0fcd0`",
+        "5,000 tokens in 12 s (406 tokens/s) on cpu with sdpa, at most 1,466 MiB",
+        "learning_rate: 0.001",
+        "peft 0.21.2, torch 2.13.0",
+        "rows the intervals themselves are rough",
+    ):
+        assert part in " ".join(page.replace("|", " | ").split()).replace("| |", "|"), part
+
+
+def test_every_file_that_the_page_shows_is_beside_it(written):
+    page = (written / "report.md").read_text()
+    assert "(metrics.png)" in page and "(loss.png)" in page
+    assert all((written / name).read_bytes().startswith(b"\x89PNG") for name in ("metrics.png", "loss.png"))
+
+
+def test_the_version_that_is_published_now_is_on_the_page():
+    known = {"repo_id": "lab/maths", "tag": "d" * 16}
+    figures = {"published": 0.5, "tuned": 0.6, "gain": 0.1, "interval": [0.02, 0.18], "higher_is_better": True}
+    page = "\n".join(beside_published(known | {"metrics": {"final-answer": figures}}))
+    assert f"Version `{'d' * 16}` of lab/maths." in page
+    assert "| final-answer | 50.0% " in " ".join(page.split()) and "published" in page
+    assert beside_published(known | {"why": "it has another chat_template"})[-1] == (
+        "It was not compared: it has another chat_template."
+    )
+    assert beside_published(None) == []
+
+
+def test_programs_find_the_numbers_that_the_page_has(written):
+    report = json.loads((written / "report.json").read_text())
+    assert report["adapter"] == "a" * 16 and report["rows"] == 4
+    assert report["metrics"] == METRICS
+    assert report["verdict"]["passed"] is False
+    assert report["answering"]["tuned"]["tokens_per_second"] == 50.0
+
+
+def test_shares_are_percentages_and_losses_are_not():
+    table = metrics_table(METRICS).set_index("metric")
+    assert list(table["change"]) == ["better", "noise", "worse"]
+    assert table.loc["unclear (less is better)", "gain"] == "+2.0 points"
+    assert tuple(table.loc["loss (less is better)", ["base", "gain", "95 % interval"]]) == (
+        "2.000",
+        "+0.500",
+        "+0.400 to +0.600",
+    )
+
+
+def test_benchmarks_are_on_the_page_with_their_errors(tmp_path):
+    arc = {"metric": "acc", "rows": 2376, "base": 0.412, "tuned": 0.34, "gain": -0.072, "interval": [-0.1, -0.04]}
+    arc |= {"standard_errors": [0.01, 0.011], "higher_is_better": True}
+    text = {**arc, "metric": "word_perplexity", "base": 20.0, "tuned": 21.0, "gain": 1.0, "interval": [-0.5, 2.5]}
+    found = {"arc_easy": arc, "wikitext": {**text, "higher_is_better": False}}
+    written = {
+        "rows": 1,
+        "metrics": METRICS,
+        "samples": [row("a", 0.0, 1.0)],
+        "answering": {"base": TOOK},
+        "published": None,
+    }
+    write_report(tmp_path, "phi-2", "", MADE, written | {"benchmarks": found}, {"passed": False, "reasons": []})
+    assert json.loads((tmp_path / "report.json").read_text())["benchmarks"] == found
+    page = (tmp_path / "report.md").read_text()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.split("## Benchmarks")[1].splitlines()]
+    change = ["-0.072", "-0.100 to -0.040", "worse"]
+    assert ["arc_easy", "acc", "2,376", "0.412 ± 0.010", "0.340 ± 0.011", *change] in cells
+    assert ["wikitext", "word_perplexity (less is better)"] in [line[:2] for line in cells]
+    assert "noise" in [line[-1] for line in cells if line]
+
+
+def test_a_report_without_benchmarks_does_not_speak_of_them(written):
+    assert "## Benchmarks" not in (written / "report.md").read_text()
+    assert json.loads((written / "report.json").read_text())["benchmarks"] == {}
+
+
+def asked(name, base_score, tuned_score):
+    """A row whose question is its name."""
+    return row(name, base_score, tuned_score, question=name)
+
+
+def test_samples_are_those_that_changed_most_and_those_still_wrong():
+    rows = [asked("AA", 0.2, 0.3), asked("BB", 0.1, 0.9), asked("CC", 0.9, 0.5), asked("DD", 0.4, 0.4)]
+    better, worse, wrong = samples([*rows, asked("EE", 1.0, 1.0)])
+    assert better.startswith("### Got better: 2 of 5") and better.index("BB") < better.index("AA")
+    assert worse.startswith("### Got worse: 1 of 5") and "CC" in worse
+    assert wrong.startswith("### Stayed wrong: 1 of 5") and "DD" in wrong
+
+
+def test_as_many_samples_are_shown_as_the_recipe_allows_and_always_counted():
+    rows = [asked(name, 0.0, 0.0) for name in ("AA", "BB", "CC")]
+    shown = "".join(samples(rows, shown=2))
+    assert "### Stayed wrong: 3 of 3" in shown and "AA" in shown and "BB" in shown and "CC" not in shown
+    hidden = "".join(samples(rows, shown=0))
+    assert "### Stayed wrong: 3 of 3" in hidden and "`evaluation.samples: 0`" in hidden
+    assert not any(name in hidden for name in ("AA", "BB", "CC", "2 + 3"))
+
+
+def test_a_page_that_is_published_names_no_folder_and_repeats_no_word_of_a_dropped_row(tmp_path):
+    made = MADE._replace(
+        base_model={"source": "/home/me/models/llama", "revision": "0" * 16, "on_hub": False},
+        sources=[
+            {
+                "stem": "train-00",
+                "split": "train",
+                "source": "/home/me/talks/*.jsonl, s3://bucket/more.jsonl",
+                "revision": "sha256:00",
+                "rows": 9,
+            }
+        ],
+        chat={
+            **MADE.chat,
+            "dropped": [
+                {"reason": "unknown role 'a word'", "rows": 2, "example": "/home/me/talks/one.jsonl:3"},
+                {"reason": "unknown role 'other'", "rows": 3, "example": "/home/me/talks/two.jsonl:1"},
+                {
+                    "reason": "the chat template refuses it: no a word here",
+                    "rows": 1,
+                    "example": "s3://bucket/more.jsonl:7",
+                },
+            ],
+        },
+    )
+    found = {
+        "rows": 4,
+        "metrics": METRICS,
+        "samples": [],
+        "answering": {"base": TOOK, "tuned": TOOK},
+        "published": None,
+    }
+    write_report(tmp_path, "llama", "Talks", made, found, {"passed": True, "reasons": ["so it is"]})
+    page = " ".join((tmp_path / "report.md").read_text().split())
+    assert "home" not in page and "a word" not in page and "other'" not in page
+    assert "for llama at `0000" in page and "*.jsonl, s3://bucket/more.jsonl" in page
+    assert "| unknown role … | 5 | one.jsonl:3 |" in page
+    assert "| the chat template refuses it | 1 | s3://bucket/more.jsonl:7 |" in page
+
+
+def test_of_a_loss_a_lower_one_got_better():
+    rows = [asked("AA", 2.0, 1.0), asked("BB", 1.0, 2.0), asked("CC", 1.0, 1.0), asked("DD", 0.0, 0.0)]
+    better, worse, wrong = samples(rows, less_is_better=True)
+    assert "AA" in better and "BB" in worse
+    assert wrong.startswith("### Stayed wrong: 1 of 4") and "CC" in wrong
+
+
+def test_answers_stand_side_by_side_whatever_is_in_them():
+    text = side_by_side(("BASE", "word " * 40 + "\n```\n# not a title"), ("TUNED", ""))
+    lines = text.splitlines()
+    assert all(line[COLUMN : COLUMN + 2] == " |" for line in lines)
+    assert lines[0].split() == ["BASE", "|", "TUNED"]
+    assert "(empty)" in lines[2] and any("# not a title" in line for line in lines)

@@ -1,0 +1,264 @@
+"""Code of answers: what counts as passed, and that nothing it does reaches further than its own folder and seconds."""
+
+import socket
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from finetuning.evaluation import python_tests
+from finetuning.errors import FinetuningError
+from finetuning.evaluation.exam import Exam, outcomes, require_code, sit
+from finetuning.evaluation.generation import Question
+from finetuning.evaluation.metrics import METRICS, Outcome
+from finetuning.progress import Progress
+from finetuning.evaluation.python_tests import CHILD, asserts_of, code_of, passes, program, report_of, require_confinement
+from finetuning.recipe.recipe import EvaluationSpec
+from tests.tiny_models import ZEPHYR, save_tiny_model
+
+SILENT = Progress(lambda line: None, "")
+TWICE = "Like this:\n```python\ndef twice(x):\n    return {}\n```\nIt doubles."
+CODE = "import math\n\ndef twice(x):\n    return x * 2\n\nassert twice(2) == math.sqrt(16)\nprint(twice(3))"
+REFERENCE = f"```python\n{CODE}\n```"
+
+
+def passed(*codes, reference=""):
+    return passes([f"```python\n{code}\n```" for code in codes], [reference] * len(codes), SILENT, "base")
+
+
+def test_an_answer_has_to_keep_the_references_asserts():
+    answers = [TWICE.format("2 * x"), TWICE.format("x"), "No idea.", ""]
+    assert passes(answers, [REFERENCE] * 4, SILENT, "base") == [1.0, 0.0, 0.0, 0.0]
+
+
+def test_the_tests_are_the_references_asserts_and_the_imports_that_they_may_need():
+    assert asserts_of(REFERENCE) == "import math\nassert twice(2) == math.sqrt(16)\n"
+    assert asserts_of("```python\nimport math\nprint(2)\n```") == asserts_of("2 and 2 is 4.") == ""
+
+
+TEXTS = {
+    "a block": ("So:\n```python\nx = 1\n```\nDone.", "x = 1\n"),
+    "two blocks": ("```py\nx = 1\n```\nand\n```Python3\ny = x\n```", "x = 1\n\ny = x\n"),
+    "a block that ends with the answer": ("```python\nx = 1\ny = 2", "x = 1\ny = 2"),
+    "a block without a language": ("```\nx = 1\n```", "x = 1\n"),
+    "another language beside it": ("```bash\npip install x\n```\n```python\nx = 1\n```", "x = 1\n"),
+    "another language alone": ("```bash\nls\n```", None),
+    "nothing but code": ("def one():\n    return 1\n", "def one():\n    return 1\n"),
+    "words": ("It is one.", None),
+    "a word that is Python": ("Yes", None),
+    "a number that is Python": ("42", None),
+    "code that is no Python": ("```python\nx = = 1\n```", "x = = 1\n"),
+}
+
+
+@pytest.mark.parametrize("case", TEXTS)
+def test_the_code_of_an_answer_is_found(case):
+    text, code = TEXTS[case]
+    assert code_of(text) == code
+
+
+FINE = {
+    "printing": "print('x' * 100_000)",
+    "a file of its own": "import os\nopen('a', 'w').write('x')\nassert open('a').read() == 'x'\nos.remove('a')",
+    "a file for a while": "import tempfile\nwith tempfile.NamedTemporaryFile('w+') as file:\n    file.write('x')",
+    "threads": "from concurrent.futures import ThreadPoolExecutor as Pool\nassert list(Pool(4).map(abs, [-1])) == [1]",
+    "asyncio": "import asyncio\nasync def f():\n    await asyncio.sleep(0.01)\nasyncio.run(f())",
+    "the standard library": "import csv, datetime, decimal, hashlib, json, random, sqlite3, ssl, unittest, zoneinfo",
+    "being the main program": "assert __name__ == '__main__'",
+    "surrogates": "x = '\ud800'",
+}
+
+
+def test_what_a_program_may_do():
+    assert dict(zip(FINE, passed(*FINE.values()), strict=True)) == dict.fromkeys(FINE, 1.0)
+
+
+def test_the_same_program_ends_in_the_same_way():
+    print_hash = [sys.executable, "-c", "print(hash('a'))"]
+    first = subprocess.run(print_hash, env={"PYTHONHASHSEED": "0"}, capture_output=True, text=True, check=True)
+    assert passed(f"assert hash('a') == {first.stdout}") == [1.0]
+
+
+FAILS = {
+    "an exception": "1 / 0",
+    "no Python": "x = = 1",
+    "an end before the asserts": "import sys\ndef twice(x):\n    return 2 * x\nsys.exit(0)",
+    "an end without a word": "import os\ndef twice(x):\n    return 2 * x\nos._exit(0)",
+    "a question to the user": "input()",
+    "a packet of somebody's": "import numpy",
+}
+
+
+def test_what_does_not_run_to_its_end_fails():
+    reference = "```python\nassert True\n```"
+    assert passed(*FAILS.values(), reference=reference) == [0.0] * len(FAILS)
+
+
+@pytest.fixture
+def secret(tmp_path_factory):
+    """A file of the user's, beside all folders that programs run in."""
+    path = Path(tmp_path_factory.mktemp("home")) / "token"
+    path.write_text("secret")
+    return path
+
+
+def attacks(secret):
+    """What a program should not be able to do, each written so that it would pass if it could."""
+    return {
+        "read a file": f"open({str(secret)!r}).read()",
+        "list a folder": f"import os\nos.listdir({str(secret.parent)!r})",
+        "write a file": f"open({str(secret.parent / 'new')!r}, 'w')",
+        "cut a file short": f"import os\nos.truncate({str(secret)!r}, 0)",
+        "remove a file": f"import os\nos.remove({str(secret)!r})",
+        "link to a file": f"import os\nos.symlink({str(secret)!r}, 'here')\nopen('here').read()",
+        "change a mode": f"import os\nos.chmod({str(secret)!r}, 0)",
+        "change a time": f"import os\nos.utime({str(secret)!r}, (0, 0))",
+        "read the parent's environment": "import os\nopen(f'/proc/{os.getppid()}/environ').read()",
+        "read its own environment": "import os\nassert 'HOME' in os.environ",
+        "see passwords": "open('/etc/passwd').read()",
+        "fork": "import os\nif not os.fork():\n    os._exit(0)",
+        "start a program": "import subprocess\nsubprocess.run(['/bin/true'])",
+        "kill its parent": "import os\nos.kill(os.getppid(), 0)",
+        "have a signal sent": "import fcntl, os\nfcntl.fcntl(os.pipe()[0], fcntl.F_SETOWN, os.getppid())",
+        "open a socket": "import socket\nsocket.socket()",
+        "change its limits": "import resource as r\nr.setrlimit(r.RLIMIT_CPU, (7, 7))",
+        "make a large file": "with open('large', 'wb') as file:\n    file.write(bytes(2**21))",
+        "take all memory": "x = bytearray(2**31)",
+        "take all memory bit by bit": "x = [0]\nwhile True:\n    x += x",
+        "call the kernel itself": "import ctypes\nassert ctypes.CDLL(None).syscall(41, 2, 1, 0) >= 0",  # socket
+    }
+
+
+def test_nothing_outside_of_its_folder_can_be_reached(secret):
+    before = secret.stat()
+    programs = attacks(secret)
+    found = dict(zip(programs, passed(*programs.values()), strict=True))
+    assert found == dict.fromkeys(programs, 0.0)
+    assert secret.read_text() == "secret" and list(secret.parent.iterdir()) == [secret]
+    assert secret.stat().st_mode == before.st_mode and secret.stat().st_mtime == before.st_mtime
+
+
+def test_nobody_is_called(secret):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        port = server.getsockname()[1]
+        assert passed(f"import socket\nsocket.create_connection(('127.0.0.1', {port}))") == [0.0]
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+@pytest.mark.parametrize("code", ["while True: pass", "import time\ntime.sleep(60)", "while True: print('x' * 10**6)"])
+def test_an_endless_program_ends_in_time(code, monkeypatch):
+    monkeypatch.setattr(python_tests, "SECONDS", 1)
+    started = time.monotonic()
+    assert passed(code) == [0.0]
+    assert time.monotonic() - started < 4
+
+
+def test_a_thread_that_never_ends_ends_with_the_program(monkeypatch):
+    monkeypatch.setattr(python_tests, "SECONDS", 1)
+    thread = "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon={}).start()"
+    before = children()  # of tests that came earlier
+    assert passed(thread.format(False), thread.format(True)) == [0.0, 1.0]
+    assert set(children()) <= set(before)
+
+
+def test_the_kernel_ends_a_program_that_computes_too_long():
+    limits = (
+        f"import sys\nsys.path.insert(0, {str(CHILD.parent)!r})\nimport confined_python\nconfined_python.SECONDS = 1\n"
+    )
+    started = time.monotonic()
+    run = subprocess.run([sys.executable, "-c", limits + "confined_python.limit()\nwhile True: pass"], check=False)
+    assert run.returncode < 0 and time.monotonic() - started < 5
+
+
+def test_many_files_are_too_many(monkeypatch):
+    monkeypatch.setattr(python_tests, "FOLDER", 2**23)
+    started = time.monotonic()
+    endless = "import itertools\nfor i in itertools.count():\n    open(f'{i}', 'wb').write(bytes(2**19))"
+    assert passed(endless) == [0.0]
+    assert time.monotonic() - started < 5
+
+
+def children() -> list[str]:
+    """The processes that this one started and that are still there."""
+    tasks = Path("/proc/self/task").glob("*/children")
+    return [child for path in tasks for child in path.read_text().split()]
+
+
+def test_a_program_dies_with_whoever_started_it():
+    code = "from finetuning.python_tests import report_of\nreport_of('import time; time.sleep(60)')"
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    deadline = time.monotonic() + 20
+    while not (born := Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(0.5)  # it confines itself first
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{born[0]}").exists() and "State:\tZ" not in Path(f"/proc/{born[0]}/status").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_machine_that_can_not_confine_runs_nothing(monkeypatch, tmp_path):
+    ran = tmp_path / "ran"
+    text = CHILD.read_text().replace("OLDEST = 3", "OLDEST = 99")
+    (tmp_path / "confined_python.py").write_text(text)
+    monkeypatch.setattr(python_tests, "CHILD", tmp_path / "confined_python.py")
+    with pytest.raises(FinetuningError, match=r"recipes/tiny\.yaml: .*can not confine it: Landlock 99 is missing"):
+        require_confinement("recipes/tiny.yaml")
+    assert report_of(f"open({str(ran)!r}, 'w')").startswith("unconfined: Landlock")
+    assert not ran.exists()
+
+
+def test_this_machine_can_confine():
+    require_confinement("recipes/tiny.yaml")
+
+
+def test_references_without_any_code_are_a_mistake():
+    words = [Question("train.jsonl:1", [], [], "Paris, of course.")]
+    with pytest.raises(FinetuningError, match=r"none of 1 references holds Python code; the first is train\.jsonl:1"):
+        require_code(words)
+    require_code([*words, Question("train.jsonl:2", [], [], REFERENCE)])
+
+
+@pytest.fixture
+def speaker(tmp_path):
+    """The folder of a tiny model that answers `x=1` to everything, its tokenizer, and a prompt."""
+    folder = save_tiny_model("llama-3", tmp_path / "base", ZEPHYR)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    prompt = tokenizer("<|assistant|>\n").input_ids
+    said = [prompt[-1], *tokenizer("x=1").input_ids, tokenizer.eos_token_id]
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "o_proj" in name or "down_proj" in name or "lm_head" in name:
+                weight.zero_()  # what remains is a token's own embedding
+        for i, (token, following) in enumerate(pairwise(said)):
+            model.get_input_embeddings().weight[token] = torch.eye(64)[i]
+            model.lm_head.weight[following, i] = 1
+    model.save_pretrained(folder)
+    return folder, tokenizer, prompt
+
+
+def test_the_code_of_answers_is_run_where_a_metric_asks_for_it_and_nowhere_else(speaker, tmp_path):
+    folder, tokenizer, prompt = speaker
+    asserts = [f"```python\nassert x == {number}\n```" for number in (1, 2)]
+    exam = Exam(tokenizer, [Question("", [], prompt, reference) for reference in asserts], [], [])
+    kwargs = {"dtype": "float32", "device_map": "cpu", "attn_implementation": "sdpa", "trust_remote_code": False}
+    for metric, passed in {"python-tests": [1.0, 0.0], "exact-match": [0.0, 0.0]}.items():
+        sit(EvaluationSpec(metrics=(metric,), max_new_tokens=8), exam, folder, None, kwargs, SILENT, tmp_path)
+        rows = outcomes(tmp_path)
+        assert [row.answer for row in rows] == ["x=1", "x=1"] and [row.passed for row in rows] == passed
+
+
+def test_the_score_is_what_was_found_when_the_code_was_run():
+    right, wrong = (Outcome(REFERENCE, TWICE, True, passed=passed) for passed in (1.0, 0.0))
+    assert [METRICS["python-tests"].score(row) for row in (right, wrong)] == [1.0, 0.0]
+    assert program(TWICE.format("0"), "") == "def twice(x):\n    return 0\n"

@@ -1,0 +1,325 @@
+"""Training: trl's loss, master weights in float32, and a loss that is no number ends it."""
+
+import math
+from itertools import chain
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from safetensors.torch import load_file
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TrainerState, TrainingArguments
+from trl import SFTConfig, SFTTrainer
+
+from finetuning.batch_size import BatchSize, TooLarge
+from finetuning.lora.embeddings import adapt_head, lora_config
+from finetuning.errors import FinetuningError
+from finetuning.hub.event_files import read_events
+from finetuning.training.interruption import Interruption, Watchdog
+from finetuning.progress import Progress
+from finetuning.base_model.quantized_base_model import load_model
+from finetuning.recipe.recipe import LoraSpec, TrainingSpec
+from finetuning.training.trainer import AdapterTrainer
+from finetuning.training.lora_adapter import (
+    TrainingJob,
+    is_out_of_memory,
+    keep_master_weights,
+    require_target_modules,
+    train,
+    train_rows,
+)
+from finetuning.training.callback import TrainingProgress
+from tests.tiny_models import save_tiny_model
+
+ROWS = [
+    {"input_ids": list(range(5, 25)), "labels": [-100] * 12 + list(range(17, 25))},
+    {"input_ids": list(range(40, 52)), "labels": [-100] * 9 + list(range(49, 52))},
+    {"input_ids": list(range(60, 90)), "labels": [-100] * 4 + list(range(64, 70)) + [-100] * 10 + list(range(80, 90))},
+]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return save_tiny_model("smollm2-135m", tmp_path_factory.mktemp("tiny"))
+
+
+def trained(trainer_class, folder, out, new_tokens=(), **settings):
+    """The losses and the trained weights of three steps over the same rows in the same order."""
+    model = load_model(folder)
+    spec = LoraSpec(r=4, lora_dropout=0.0)
+    own = {"rows_per_step": 3, "order": "sequential", "own_head": True} if trainer_class is AdapterTrainer else {}
+    trainer = trainer_class(
+        model=model,
+        args=SFTConfig(
+            output_dir=str(out),
+            max_steps=3,
+            learning_rate=1e-2,
+            per_device_train_batch_size=1,
+            gradient_accumulation_steps=3,
+            logging_steps=1,
+            seed=1,
+            report_to=[],
+            use_cpu=True,
+            bf16=False,
+            save_strategy="no",
+            dataset_kwargs={"skip_prepare_dataset": True},
+            max_length=None,
+            disable_tqdm=True,
+            **settings,
+        ),
+        train_dataset=Dataset.from_list(ROWS),
+        processing_class=AutoTokenizer.from_pretrained(folder),
+        peft_config=lora_config(spec, model, list(new_tokens), "tiny.yaml"),
+        **own,
+    )
+    adapt_head(trainer.model, list(new_tokens))
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return losses, {name: p.detach() for name, p in trainer.model.named_parameters() if p.requires_grad}
+
+
+def test_the_own_head_gives_trls_own_losses_and_weights(tiny, tmp_path):
+    ours, theirs = (trained(cls, tiny, tmp_path) for cls in (AdapterTrainer, SFTTrainer))
+    assert ours[0] == pytest.approx(theirs[0], rel=1e-4)
+    assert ours[0][0] != pytest.approx(ours[0][2], rel=1e-3), "nothing was learned, so equal losses prove nothing"
+    for name, weight in theirs[1].items():
+        torch.testing.assert_close(ours[1][name], weight, rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["smollm2-135m", "mistral-7b-fennec"])
+def test_trls_own_head_trains_the_rows_of_new_tokens_as_well(tmp_path, family):
+    folder = save_tiny_model(family, tmp_path / "model")
+    ours, theirs = (trained(cls, folder, tmp_path, new_tokens=[22, 50]) for cls in (AdapterTrainer, SFTTrainer))
+    assert ours[0] == pytest.approx(theirs[0], rel=1e-4)
+    rows = [name for name in theirs[1] if "trainable_tokens_delta" in name]
+    start = load_model(folder).get_input_embeddings().weight[[22, 50]]
+    assert len(rows) == (1 if family == "smollm2-135m" else 2)
+    assert (theirs[1][rows[0]] - start).abs().max() > 1e-2
+    for name in rows:
+        torch.testing.assert_close(ours[1][name], theirs[1][name], rtol=1e-2, atol=1e-4)
+
+
+def job_of(tmp_path, tiny, lora=None, training=None, **changes):
+    settings = {
+        "where": "tiny.yaml",
+        "lora": lora or {},
+        "training": {"max_steps": 2, "activation_checkpointing": False, **(training or {})},
+        "max_length": 64,
+        "chat_dataset": tmp_path,
+        "base_model": tiny,
+        "model_kwargs": {"dtype": "float32", "device_map": {"": "cpu"}, "trust_remote_code": False},
+        "output": tmp_path / "adapter",
+        **changes,
+    }
+    return TrainingJob.model_validate(settings)
+
+
+def test_packing_keeps_every_token_and_label_and_trains(tmp_path, tiny):
+    for split in ("train", "eval"):
+        Dataset.from_list(ROWS).to_parquet(str(tmp_path / f"{split}.parquet"))
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(tmp_path / "tokenizer")
+    job = job_of(tmp_path, tiny, training={"packing": True, "per_device_train_batch_size": 1})
+    packed = train_rows(job)
+    assert len(packed) < len(ROWS)
+    for column in ("input_ids", "labels"):
+        before, after = (sorted(chain.from_iterable(row[column] for row in rows)) for rows in (ROWS, packed))
+        assert after == before
+    assert train(job, Progress(lambda line: None, ""))["steps"] == 2
+
+
+def test_a_target_that_the_model_does_not_have_is_named_beside_those_that_it_has(tmp_path, tiny):
+    job = job_of(tmp_path, tiny, lora={"target_modules": ["q_prj"]})
+    model = AutoModelForCausalLM.from_pretrained(tiny)
+    with pytest.raises(FinetuningError, match=r"'q_prj' is no linear layer of LlamaForCausalLM.*nearest is q_proj"):
+        require_target_modules(model, job)
+
+
+def test_what_is_trained_is_stored_in_float32():
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)).to(torch.bfloat16)
+    model[0].requires_grad_(False)
+    keep_master_weights(model)
+    assert (model[0].weight.dtype, model[1].weight.dtype) == (torch.bfloat16, torch.float32)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_ends_the_training(tmp_path, loss):
+    callback = TrainingProgress(
+        Progress(lambda line: None, ""), "tiny.yaml", TrainingSpec(), Interruption(), Watchdog(tmp_path / "hang", 60)
+    )
+    state = TrainerState(global_step=7, max_steps=10)
+    with pytest.raises(FinetuningError, match=r"tiny\.yaml: training diverged: the loss at step 7 is (nan|inf)"):
+        callback.on_log(TrainingArguments(str(tmp_path)), state, None, logs={"loss": loss})  # type: ignore[arg-type]
+
+
+def test_a_step_keeps_its_rows_when_its_pieces_are_halved():
+    sizes = [BatchSize(5, 2)]
+    while sizes[-1].rows > 1:
+        sizes.append(sizes[-1].halved())
+    assert [(size.rows, size.accumulation) for size in sizes] == [(5, 2), (3, 4), (2, 8), (1, 16)]
+
+
+def starved(tmp_path, tiny, monkeypatch, **training):
+    """A job whose passes of more than one row run out of memory, by an allocation that no machine can make."""
+    for split in ("train", "eval"):
+        Dataset.from_list(ROWS).to_parquet(str(tmp_path / f"{split}.parquet"))
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(tmp_path / "tokenizer")
+    compute = AdapterTrainer.compute_loss
+
+    def hungry(self, model, inputs, *args, **kwargs):
+        if model.training and len(inputs["input_ids"]) > 1:
+            torch.empty(2**50)
+        return compute(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(AdapterTrainer, "compute_loss", hungry)
+    return job_of(tmp_path, tiny, training={"per_device_train_batch_size": 3, **training})
+
+
+def test_without_memory_the_error_says_how_much_there_is_and_what_to_change(tmp_path, tiny, monkeypatch):
+    job = starved(tmp_path, tiny, monkeypatch)
+    with pytest.raises(
+        FinetuningError, match=r"ran out of memory with 3 rows a pass, in rows of up to 64 tokens: [\d,]+ MiB"
+    ):
+        train(job, Progress(lambda line: None, ""))
+
+
+def test_without_memory_the_error_says_what_would_fit_where_that_was_predicted(tmp_path, tiny, monkeypatch):
+    fit = "900 MiB were predicted, and 800 MiB were free before it. 700 MiB would do with chat.max_length: 32."
+    job = starved(tmp_path, tiny, monkeypatch).model_copy(update={"fit": fit})
+    with pytest.raises(FinetuningError) as error:
+        train(job, Progress(lambda line: None, ""))
+    assert str(error.value).endswith(f"). {fit}")
+
+
+def test_without_memory_a_step_is_cut_in_halves_until_it_fits_and_that_is_recorded(tmp_path, tiny, monkeypatch):
+    job = starved(tmp_path, tiny, monkeypatch, on_oom="halve-batch")
+    for expected in (BatchSize(2, 2), BatchSize(1, 4)):
+        with pytest.raises(TooLarge, match=f"out of memory: going on with {expected.rows} rows a pass") as error:
+            train(job, Progress(lambda line: None, ""))
+        assert error.value.size == expected
+        job = job.model_copy(update={"batch_size": expected})
+    summary = train(job, Progress(lambda line: None, ""))
+    assert (summary["per_device_train_batch_size"], summary["gradient_accumulation_steps"]) == (1, 4)
+    assert summary["steps"] == 2
+
+
+def test_only_a_lack_of_memory_is_taken_for_one():
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def data(tmp_path, tiny, rows=ROWS):
+    for split in ("train", "eval"):
+        Dataset.from_list(rows).to_parquet(str(tmp_path / f"{split}.parquet"))
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(tmp_path / "tokenizer")
+
+
+KINDS = {
+    "LoRA": {},
+    "rsLoRA": {"use_rslora": True},
+    "DoRA": {"use_dora": True},
+    "PiSSA": {"init_lora_weights": "pissa"},
+    "OLoRA": {"init_lora_weights": "olora"},
+    "gaussian": {"init_lora_weights": "gaussian"},
+    "a head that is trained whole": {"modules_to_save": ["lm_head"]},
+    "all biases": {"bias": "all"},
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_each_kind_of_adapter_fits_the_base_model_as_it_was(tmp_path, name):
+    folder = save_tiny_model("mistral-7b-fennec", tmp_path / "model")
+    data(tmp_path, folder)
+    settings = {"max_steps": 4, "learning_rate": 1e-2, "per_device_train_batch_size": 3}
+    job = job_of(tmp_path, folder, lora={"r": 4, "lora_dropout": 0.0, **KINDS[name]}, training=settings)
+    summary = train(job, Progress(lambda line: None, ""))
+    base = load_model(folder)
+    before = mean_loss(base)
+    adapted = PeftModel.from_pretrained(base, str(job.output))
+    assert mean_loss(adapted) == pytest.approx(summary["eval_loss"], rel=1e-5)
+    assert summary["eval_loss"] < before - 1e-3, "nothing was learned, so equal losses prove nothing"
+
+
+def mean_loss(model) -> float:
+    """The mean loss over the supervised tokens of ROWS, one row at a time, by the model's own logits."""
+    total, count = 0.0, 0
+    for row in ROWS:
+        labels = torch.tensor(row["labels"][1:])
+        with torch.no_grad():
+            logits = model(torch.tensor([row["input_ids"]])).logits[0, :-1]
+        total += cross_entropy(logits, labels, ignore_index=-100, reduction="sum").item()
+        count += int((labels != -100).sum())
+    return total / count
+
+
+@pytest.mark.parametrize("family", ["smollm2-135m", "falcon-7b", "phi-2", "gemma-2b", "gemma-3"])
+@pytest.mark.parametrize("quantization", [None, {"load_in_4bit": True, "bnb_4bit_compute_dtype": "bfloat16"}])
+def test_activations_computed_twice_or_kept_give_the_same_adapter_bit_for_bit(tmp_path, family, quantization):
+    folder = save_tiny_model(family, tmp_path / "model")
+    if quantization:
+        settings = {"quantization_config": BitsAndBytesConfig(**quantization), "device_map": {"": "cpu"}}
+        load_model(folder, dtype=torch.bfloat16, **settings).save_pretrained(folder)
+    data(tmp_path, folder)
+    adapters = {}
+    for checkpointing in (False, True, None):
+        job = job_of(
+            tmp_path,
+            folder,
+            lora={"r": 4, "lora_dropout": 0.2},
+            training={
+                "max_steps": 3,
+                "learning_rate": 1e-2,
+                "per_device_train_batch_size": 2,
+                "neftune_noise_alpha": 5.0,
+                "activation_checkpointing": checkpointing,
+            },
+            model_kwargs={"dtype": "bfloat16", "device_map": {"": "cpu"}, "trust_remote_code": False},
+            output=tmp_path / f"adapter-{checkpointing}",
+        )
+        summary = train(job, Progress(lambda line: None, ""))
+        assert summary["activation_checkpointing"] is (checkpointing is not False)
+        adapters[checkpointing] = (job.output / "adapter_model.safetensors").read_bytes()
+    assert adapters[True] == adapters[False] == adapters[None]
+
+
+def test_loraplus_teaches_the_second_matrix_faster(tmp_path, tiny):
+    data(tmp_path, tiny)
+    norms = {}
+    for ratio in (None, 16.0):
+        job = job_of(
+            tmp_path,
+            tiny,
+            training={"max_steps": 1, "learning_rate": 1e-4, "loraplus_lr_ratio": ratio},
+            output=tmp_path / f"adapter-{ratio}",
+        )
+        train(job, Progress(lambda line: None, ""))
+        weights = load_file(job.output / "adapter_model.safetensors")
+        norms[ratio] = sum(weight.abs().sum().item() for name, weight in weights.items() if "lora_B" in name)
+    assert norms[16.0] == pytest.approx(16 * norms[None], rel=1e-3)
+
+
+def test_training_ends_when_the_eval_loss_no_longer_falls_and_keeps_the_best_weights(tmp_path, tiny):
+    data(tmp_path, tiny)
+    Dataset.from_list([{"input_ids": list(range(90, 60, -1)), "labels": list(range(90, 60, -1))}]).to_parquet(
+        str(tmp_path / "eval.parquet")
+    )
+    settings = {"max_steps": 60, "learning_rate": 3e-2, "eval_steps": 2, "early_stopping_patience": 3}
+    summary = train(job_of(tmp_path, tiny, training=settings), Progress(lambda line: None, ""))
+    losses = [point["loss"] for point in summary["eval_curve"]]
+    assert summary["steps"] < 60 and summary["eval_loss"] == pytest.approx(min(losses), rel=1e-6)
+    assert losses.index(min(losses)) == len(losses) - 5, "three evaluations after the best one, and the last of all"
+
+
+def test_the_curves_are_in_the_artifact_for_tensorboard(tmp_path, tiny):
+    data(tmp_path, tiny)
+    job = job_of(tmp_path, tiny)
+    train(job, Progress(lambda line: None, ""))
+    events = [event for path in (job.output / "tensorboard").rglob("events.*") for event in read_events(path)]
+    tags = {value.tag for event in events for value in event.summary.value}
+    assert {"train/loss", "train/learning_rate", "eval/loss"} <= tags, "that of the evaluation after training too"
+
+
+def test_a_tracker_that_is_not_installed_is_named(tmp_path, tiny):
+    data(tmp_path, tiny)
+    with pytest.raises(FinetuningError, match=r"report_to: swanlab is not installed here; there are .*tensorboard"):
+        train(job_of(tmp_path, tiny, training={"report_to": ["swanlab"]}), Progress(lambda line: None, ""))

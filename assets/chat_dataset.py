@@ -12,8 +12,9 @@ from assets.partitions import BASE_MODELS, OWNERS
 from assets.tables import columns_of
 from finetuning.checks.judgement import CHAT_CHECKS, judge, require
 from finetuning.recipe.smoke import load_for_run
-from resources.artifacts import Artifact, Artifacts
+from resources.artifacts import Artifacts
 from resources.hub import Hub
+from resources.store.artifact import Artifact
 
 PREVIEW = "Each line is a token: its number, and its text. Those marked ▶ are learned, the others only read.\n\n"
 COLUMNS = {
@@ -45,7 +46,8 @@ def chat_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: H
     Some conversations are set aside to examine the model with later; it never learns from those. What could not be used
     is counted, with the reason. The checks look for the faults that spoil a training without a trace.
     """
-    from finetuning.base_model.source import fetch, load_tokenizer, resolve, template_revision
+    from finetuning.base_model.source import fetch, resolve
+    from finetuning.chat.tokenizer import load_tokenizer, template_revision
     from finetuning.dataset.revisions import chat_section
 
     recipe = load_for_run(context.partition_key)

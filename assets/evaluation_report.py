@@ -9,19 +9,21 @@ from typing import Any
 import dagster as dg
 
 from assets.examination import Examination
-from assets.lineage import made_from
 from assets.failures import explained
+from assets.lineage import made_from
 from assets.partitions import BASE_MODELS, OWNERS
 from assets.publishing_lock import knows, version_to_beat
-from finetuning.evaluation.benchmark_tasks import tasks_revision
 from finetuning.errors import FinetuningError
+from finetuning.evaluation.benchmark_tasks import tasks_revision
+from finetuning.evaluation.verdict import judge, of_smoke_run, verdict_in_words
 from finetuning.recipe.recipe import Recipe
 from finetuning.recipe.smoke import load_for_run
-from finetuning.evaluation.verdict import judge, of_smoke_run, verdict_in_words
-from resources.artifacts import Artifact, Artifacts
+from resources.artifacts import Artifacts
 from resources.gpu import Gpu
-from resources.hub import Hub, HubConnection
+from resources.hub import Hub
+from resources.hub_client.connection import HubConnection
 from resources.hub_client.versions import Head
+from resources.store.artifact import Artifact
 
 SHORT = 10.0  # seconds that an evaluation waits for a hub that is out; publishing waits longer
 

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.lineage import alike
-from finetuning.evaluation.benchmark_tasks import Benchmark, load_benchmarks, tasks_revision
 from finetuning.errors import FinetuningError
-from finetuning.progress import Progress
+from finetuning.evaluation.benchmark_tasks import Benchmark, load_benchmarks, tasks_revision
 from finetuning.evaluation.python_tests import require_confinement
+from finetuning.progress import Progress
 from finetuning.recipe.recipe import Recipe
-from resources.artifacts import Artifact, Artifacts, Plan
+from resources.artifacts import Artifacts
 from resources.gpu import Gpu
-from resources.hub import HubConnection
+from resources.hub_client.connection import HubConnection
 from resources.hub_client.versions import Head, download
+from resources.store.artifact import Artifact
+from resources.store.plan import Plan
 
 if TYPE_CHECKING:
     from finetuning.evaluation.exam import Exam
@@ -53,7 +55,8 @@ class Examination:
         if "python-tests" in self.recipe.evaluation.metrics:
             require_confinement(self.recipe.file)
         with Progress(self.context.log.info, "loading libraries") as progress:
-            from finetuning.evaluation.exam import evaluate, exam_of
+            from finetuning.evaluation.comparison import evaluate
+            from finetuning.evaluation.exam import exam_of
 
             exam = exam_of(self.recipe.evaluation, self.chat_dataset.path, self.recipe.base_model.trust_remote_code)
             benchmarks = load_benchmarks(self.recipe.evaluation, self.recipe.file)
@@ -106,7 +109,7 @@ class Examination:
         """What `judge` is to know of the version that is published now; None where there is none."""
         if head is None or head.report is None:
             return None
-        from finetuning.evaluation.exam import compare_with_published
+        from finetuning.evaluation.comparison import compare_with_published
 
         known = {"repo_id": head.repo_id, "tag": head.tag or head.commit, "commit": head.commit}
         known["adapter"] = str(head.adapter)

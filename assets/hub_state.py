@@ -9,8 +9,8 @@ import dagster as dg
 from assets.failures import explained
 from assets.partitions import BASE_MODELS, OWNERS
 from finetuning.errors import FinetuningError
-from finetuning.recipe.smoke import load_for_run
 from finetuning.evaluation.verdict import verdict_in_words
+from finetuning.recipe.smoke import load_for_run
 from resources.artifacts import Artifacts
 from resources.hub import Hub
 from resources.hub_client.versions import Head, head_of

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from resources.artifacts import Artifact
 from resources.hub_client.versions import WEIGHTS
+from resources.store.artifact import Artifact
 
 if TYPE_CHECKING:
     from finetuning.evaluation.evaluation_report import Made

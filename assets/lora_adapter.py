@@ -1,24 +1,22 @@
 """The asset `lora_adapter`: what training adds to the base model."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import dagster as dg
 
 from assets.failures import explained
 from assets.partitions import BASE_MODELS, OWNERS
-from finetuning.evaluation.benchmark_tasks import load_benchmarks
 from finetuning.checks.judgement import judge, require
-from finetuning.progress import Progress
+from finetuning.evaluation.benchmark_tasks import load_benchmarks
 from finetuning.evaluation.python_tests import require_confinement
-from finetuning.recipe.recipe import Recipe
+from finetuning.progress import Progress
 from finetuning.recipe.smoke import load_for_run
-from resources.artifacts import Artifact, Artifacts, checkpoints_of
+from resources.artifacts import Artifacts
+from resources.gpu import Gpu
+from resources.launcher import Launcher, on_this_machine
 from resources.ray_cluster.reach import steps_are_ray_jobs
-from resources.gpu import MIB, Gpu, predicted, told
-from resources.launcher import Launcher
-from resources.store.retention import fingerprint_in
+from resources.ray_cluster.training import on_cluster
+from resources.store.artifact import Artifact
 
 HOW_IT_RUNS = {
     "activation_checkpointing",
@@ -104,57 +102,6 @@ def lora_adapter(
     return dg.MaterializeResult(
         value=artifact, data_version=dg.DataVersion(artifact.fingerprint), metadata=metadata_of(artifact)
     )
-
-
-def on_this_machine(
-    context: dg.AssetExecutionContext,
-    gpu: Gpu,
-    launcher: Launcher,
-    recipe: Recipe,
-    job: dict[str, Any],
-    inputs: dict[str, Artifact],
-    folder: Path,
-) -> dict[str, Any]:
-    """What the summary of the adapter, which `folder` then holds, does not know."""
-    attention = gpu.attention(recipe.base_model)
-    for kernel, reason in attention.passed_over.items():
-        context.log.info(f"attention: {kernel} passed over: {reason}")
-    paths = {name: artifact.path for name, artifact in inputs.items()}
-    job |= {name: str(path) for name, path in paths.items()}
-    job |= {"output": str(folder), "checkpoints": str(checkpoints_of(folder))}
-    job |= {"model_kwargs": gpu.model_kwargs(recipe.base_model)}
-    workers = recipe.resources.workers
-    with gpu.exclusive("training", context.log.info):
-        fit = predicted(context.log, gpu, recipe, paths["chat_dataset"], paths["base_model"], launcher.count(workers))
-        launcher.run(context, "finetuning.training_process", job | told(recipe, fit), workers)
-    return {"passed_over": attention.passed_over, "predicted_memory_mb": fit and fit.prediction.total // MIB}
-
-
-def on_cluster(
-    context: dg.AssetExecutionContext,
-    artifacts: Artifacts,
-    gpu: Gpu,
-    recipe: Recipe,
-    job: dict[str, Any],
-    inputs: dict[str, Artifact],
-    folder: Path,
-    workers: int,
-) -> None:
-    """Nothing; `folder` holds the adapter. What depends on a machine, each worker finds out on its own."""
-    from resources.ray_cluster.training import place_of, train_on_cluster
-    from resources.ray_cluster.worker import RayTraining
-
-    training = RayTraining(
-        recipe=recipe,
-        job=job,
-        inputs=inputs,
-        workers=workers,
-        artifacts=artifacts.everywhere(),
-        require=gpu.require,
-        place=place_of(artifacts, folder),
-        fingerprint=fingerprint_in(folder.parent.name),
-    )
-    train_on_cluster(context, training, folder)
 
 
 def metadata_of(artifact: Artifact) -> dict:

@@ -7,10 +7,11 @@ import dagster as dg
 from assets.failures import explained
 from assets.partitions import BASE_MODELS, OWNERS
 from finetuning.progress import Progress
-from finetuning.recipe.recipe import MergeSpec
+from finetuning.recipe.merge import MergeSpec
 from finetuning.recipe.smoke import load_for_run
-from resources.artifacts import Artifact, Artifacts
+from resources.artifacts import Artifacts
 from resources.gpu import Gpu
+from resources.store.artifact import Artifact
 
 
 @dg.asset(

@@ -6,7 +6,7 @@ import click
 import dagster as dg
 
 from finetuning.errors import FinetuningError
-from finetuning.recipe.recipe import find, folders
+from finetuning.recipe.loading import find, folders
 from finetuning.recipe.mistakes import nearest
 
 OWNERS = ["team:fine-tuning"]

@@ -10,8 +10,9 @@ from assets.partitions import BASE_MODELS, OWNERS
 from assets.publishing_lock import published, verdict_on
 from finetuning.errors import GateError
 from finetuning.recipe.smoke import load_for_run, title_of
-from resources.artifacts import Artifact, Artifacts
+from resources.artifacts import Artifacts
 from resources.hub import Hub
+from resources.store.artifact import Artifact
 
 
 @dg.asset(

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.lineage import made_from
 from assets.failures import explained
+from assets.lineage import made_from
 from assets.partitions import BASE_MODELS, OWNERS
 from assets.publishing_lock import published, require_beside, verdict_on
 from finetuning.recipe.recipe import Recipe
 from finetuning.recipe.smoke import load_for_run, smoke_repo, title_of
-from resources.artifacts import Artifact, Artifacts
-from resources.hub import Hub, HubConnection
+from resources.artifacts import Artifacts
+from resources.hub import Hub
+from resources.hub_client.connection import HubConnection
+from resources.store.artifact import Artifact
 
 if TYPE_CHECKING:
     from finetuning.hub.model_card import Base
@@ -103,8 +105,8 @@ def base_repo_of(recipe: Recipe, connection: HubConnection, resolved: Mapping[st
 def base_of(recipe: Recipe, connection: HubConnection, base_model: Artifact, folder: Path) -> "Base":
     """Where the adapter's base model is on the hub; one that came from a package or folder is published there first."""
     from finetuning.hub.model_card import Base, base_card
-    from finetuning.public_names import public_base
     from finetuning.hub.published_repo import base_files
+    from finetuning.public_names import public_base
 
     resolved = base_model.resolved["base_model"]
     repo_id = base_repo_of(recipe, connection, resolved)

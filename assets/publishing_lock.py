@@ -9,11 +9,11 @@ from typing import Any
 import dagster as dg
 
 from finetuning.errors import GateError
-from finetuning.recipe.recipe import Recipe
 from finetuning.evaluation.verdict import require_verdict
-from resources.artifacts import Artifact
-from resources.hub import HubConnection
+from finetuning.recipe.recipe import Recipe
+from resources.hub_client.connection import HubConnection
 from resources.hub_client.versions import Head, head_of
+from resources.store.artifact import Artifact
 
 
 def verdict_on(recipe: Recipe, adapter: Artifact, evaluation_report: Artifact) -> dict[str, Any]:

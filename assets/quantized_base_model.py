@@ -3,13 +3,14 @@
 import dagster as dg
 import pandas as pd
 
-from assets.failures import RETRIES, explained
 from assets.external_assets import BASE_MODEL_SOURCE, RECIPE
+from assets.failures import RETRIES, explained
 from assets.partitions import BASE_MODELS, OWNERS
 from finetuning.recipe.smoke import load_for_run
-from resources.artifacts import Artifact, Artifacts
+from resources.artifacts import Artifacts
 from resources.gpu import Gpu
 from resources.hub import Hub
+from resources.store.artifact import Artifact
 
 
 @dg.asset(

@@ -4,16 +4,17 @@ import dagster as dg
 import pandas as pd
 
 from assets.checks import results, specs
-from assets.failures import RETRIES, explained
 from assets.external_assets import DATASET_SOURCES, RECIPE
+from assets.failures import RETRIES, explained
 from assets.partitions import BASE_MODELS, OWNERS
 from assets.tables import columns_of
-from finetuning.evaluation.benchmark_tasks import require_names
 from finetuning.checks.judgement import RAW_CHECKS, judge
 from finetuning.errors import InfrastructureError
+from finetuning.recipe.benchmark_names import require_names
 from finetuning.recipe.smoke import load_for_run
-from resources.artifacts import Artifact, Artifacts
+from resources.artifacts import Artifacts
 from resources.hub import Hub
+from resources.store.artifact import Artifact
 
 COLUMNS = {
     "file": "where the row comes from: a file, or the source itself",

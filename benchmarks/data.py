@@ -77,7 +77,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def save_tokenizer(folder: Path) -> str:
     """The folder, which then holds the tokenizer that all sides load."""
     from benchmarks.data_ours import recipe
-    from finetuning.base_model.source import load_tokenizer, local_folder
+    from finetuning.base_model.source import local_folder
+    from finetuning.chat.tokenizer import load_tokenizer
 
     spec = recipe("rows.jsonl", MAX_LENGTH).base_model
     source = local_folder(spec, "benchmark")

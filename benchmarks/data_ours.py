@@ -12,9 +12,13 @@ from transformers import AutoTokenizer
 from benchmarks.data_side import Job, job, report
 from benchmarks.memory import resident
 from finetuning.chat.chat_dataset import write_chat
-from finetuning.recipe.recipe import BaseModelSpec, ChatSpec, DatasetSpec, EvalSpec, HubSpec, Recipe, SourceSpec
-from finetuning.dataset.revisions import resolve_all
 from finetuning.dataset.raw_dataset import write_raw
+from finetuning.dataset.revisions import resolve_all
+from finetuning.recipe.base_model import BaseModelSpec
+from finetuning.recipe.chat import ChatSpec
+from finetuning.recipe.dataset import DatasetSpec, EvalSpec, SourceSpec
+from finetuning.recipe.hub import HubSpec
+from finetuning.recipe.recipe import Recipe
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 EVAL_FRACTION = 0.01

@@ -26,21 +26,27 @@ from huggingface_hub import HfApi
 from peft import PeftModel
 
 from benchmarks.sides import WORK
-from finetuning.lora.checks import load_adapter
-from finetuning.base_model.source import load_tokenizer, local_folder
+from finetuning.base_model.loading import answer_on_cpu, load_model
+from finetuning.base_model.quantized_base_model import quantize
+from finetuning.base_model.source import local_folder
 from finetuning.chat.chat_dataset import write_chat
 from finetuning.chat.template import stop_token
-from finetuning.evaluation.exam import Exam, compare, exam_of, load_base
+from finetuning.chat.tokenizer import load_tokenizer
+from finetuning.dataset.raw_dataset import write_raw
+from finetuning.dataset.revisions import resolve_all
+from finetuning.evaluation.comparison import compare
+from finetuning.evaluation.exam import Exam, exam_of
 from finetuning.evaluation.generation import Answer, Question, answer_of, generate
 from finetuning.evaluation.metrics import METRICS, Outcome
-from finetuning.training.peak_memory import PeakMemory
-from finetuning.progress import Progress
-from finetuning.base_model.quantized_base_model import answer_on_cpu, load_model, quantize
-from finetuning.recipe.recipe import EvaluationSpec, Recipe, load
-from finetuning.dataset.revisions import resolve_all
-from finetuning.dataset.raw_dataset import write_raw
-from finetuning.training.lora_adapter import TrainingJob, train
 from finetuning.evaluation.verdict import change_of
+from finetuning.lora.loading import load_adapter, load_base
+from finetuning.progress import Progress
+from finetuning.recipe.evaluation import EvaluationSpec
+from finetuning.recipe.loading import load
+from finetuning.recipe.recipe import Recipe
+from finetuning.training.job import TrainingJob
+from finetuning.training.lora_adapter import train
+from finetuning.training.peak_memory import PeakMemory
 from resources.gpu import Gpu
 
 RECIPE = "smollm2-135m"

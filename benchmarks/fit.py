@@ -19,14 +19,16 @@ from typing import Any, NamedTuple
 from huggingface_hub import HfApi
 
 from benchmarks.sides import WORK, record_of
-from finetuning.base_model.source import load_tokenizer, local_folder
-from finetuning.chat.chat_dataset import write_chat
-from finetuning.memory.savings import with_settings
 from finetuning.base_model.quantized_base_model import quantize
-from finetuning.recipe.recipe import Recipe, load
-from finetuning.dataset.revisions import resolve_all
+from finetuning.base_model.source import local_folder
+from finetuning.chat.chat_dataset import write_chat
+from finetuning.chat.tokenizer import load_tokenizer
 from finetuning.dataset.raw_dataset import write_raw
+from finetuning.dataset.revisions import resolve_all
 from finetuning.memory.data import training_data
+from finetuning.memory.savings import with_settings
+from finetuning.recipe.loading import load
+from finetuning.recipe.recipe import Recipe
 from resources.gpu import MIB, Gpu
 from resources.launcher import child_environment
 
@@ -115,7 +117,7 @@ def compare(work: Path, recipe: Recipe, rows: int) -> Comparison:
         output=str(work / f"adapter-{rows}"),
     )
     threads = child_environment()["OMP_NUM_THREADS"]
-    summary = record_of("finetuning.training_process", sys.executable, job, "training", OMP_NUM_THREADS=threads)
+    summary = record_of("finetuning.training.process", sys.executable, job, "training", OMP_NUM_THREADS=threads)
     return Comparison(rows, fit.prediction.total // MIB, summary["peak_memory_mb"], seconds)
 
 

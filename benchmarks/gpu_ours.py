@@ -1,4 +1,4 @@
-"""Trains as the asset `lora_adapter` does: in its process, `finetuning.training_process`, from a job on the disk."""
+"""Trains as the asset `lora_adapter` does: in its process, `finetuning.training.process`, from a job on the disk."""
 
 import json
 import sys

@@ -18,8 +18,8 @@ from transformers.utils import logging
 
 from benchmarks.gpu_jobs import EVAL_ROWS, ROWS_TRIED, SEED, SHAPES, STEPS_TRIED, Preparation, Shape, read
 from finetuning.errors import FinetuningError
-from finetuning.chat.layouts import NOT_SUPERVISED
-from finetuning.recipe.recipe import BaseModelSpec
+from finetuning.recipe.base_model import BaseModelSpec
+from finetuning.tokens import NOT_SUPERVISED
 from resources.gpu import Gpu
 
 SPECIAL = ["<pad>", "<s>", "</s>"]  # Of these no row has any.

@@ -12,9 +12,11 @@ from tempfile import TemporaryDirectory
 from huggingface_hub import HfApi
 
 from benchmarks.evaluation import SILENT, prepare
-from finetuning.evaluation.exam import evaluate, exam_of, sit
-from finetuning.recipe.recipe import Recipe, load
+from finetuning.evaluation.comparison import evaluate
+from finetuning.evaluation.exam import exam_of, sit
 from finetuning.evaluation.verdict import judge
+from finetuning.recipe.loading import load
+from finetuning.recipe.recipe import Recipe
 from resources.gpu import Gpu
 from resources.hub_server.local import local_hub
 

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.training_bare import padded
 from benchmarks.training_jobs import BATCH_ROWS, MODEL_KWARGS, NOT_SUPERVISED, Judgement, read
-from finetuning.base_model.quantized_base_model import keep_trainable_on_cpu, load_model
+from finetuning.base_model.loading import keep_trainable_on_cpu, load_model
 
 
 def main(job: Judgement) -> None:

@@ -1,4 +1,4 @@
-"""Trains as the asset `lora_adapter` does: in its process, `finetuning.training_process`, with a recipe's defaults.
+"""Trains as the asset `lora_adapter` does: in its process, `finetuning.training.process`, with a recipe's defaults.
 
 The one addition is that a recorder of the steps stands among the callbacks which every trainer has.
 """

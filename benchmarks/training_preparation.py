@@ -16,12 +16,17 @@ from safetensors import safe_open
 from transformers import BitsAndBytesConfig
 
 from benchmarks.training_jobs import MAX_LENGTH, MODEL_KWARGS, NOT_SUPERVISED, SPARE, Preparation, read
-from finetuning.base_model.source import load_tokenizer, local_folder
-from finetuning.chat.chat_dataset import write_chat
 from finetuning.base_model.quantized_base_model import quantize
-from finetuning.recipe.recipe import BaseModelSpec, ChatSpec, DatasetSpec, EvalSpec, HubSpec, Recipe, SourceSpec
-from finetuning.dataset.revisions import resolve_all
+from finetuning.base_model.source import local_folder
+from finetuning.chat.chat_dataset import write_chat
+from finetuning.chat.tokenizer import load_tokenizer
 from finetuning.dataset.raw_dataset import write_raw
+from finetuning.dataset.revisions import resolve_all
+from finetuning.recipe.base_model import BaseModelSpec
+from finetuning.recipe.chat import ChatSpec
+from finetuning.recipe.dataset import DatasetSpec, EvalSpec, SourceSpec
+from finetuning.recipe.hub import HubSpec
+from finetuning.recipe.recipe import Recipe
 
 
 def main(job: Preparation) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from finetuning.recipe.recipe import UNBOUNDED
+from finetuning.recipe.evaluation import UNBOUNDED
 
 BASE, TUNED, INK = "#9aa5b1", "#2563eb", "#1f2933"
 

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from finetuning.dataset.files import without_secrets
-
 
 def public_path(address: str) -> str:
     """The name alone of a local file or folder; another address as it is, without what is secret in it."""
@@ -45,3 +43,15 @@ def public_drops(dropped: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         known = found.setdefault(reason, {"reason": reason, "rows": 0, "example": public_path(record["example"])})
         known["rows"] += record["rows"]
     return sorted(found.values(), key=lambda record: -record["rows"])
+
+
+def without_secrets(address: str) -> str:
+    """The address without a password in it and without the query, which may be a signature."""
+    links = []
+    for link in address.split("::"):
+        protocol, slashes, rest = link.partition("://")
+        if protocol in ("http", "https"):
+            rest = rest.partition("?")[0]
+        host, slash, path = rest.partition("/")
+        links.append(f"{protocol}{slashes}{host.rpartition('@')[2]}{slash}{path}")
+    return "::".join(links)

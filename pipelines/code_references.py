@@ -12,7 +12,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from finetuning.recipe.recipe import find
+from finetuning.recipe.loading import find
 
 ROOT = Path(__file__).resolve().parent.parent
 # Whatever stands before the host, a token of an address that was cloned with one included, is left out.
@@ -29,7 +29,7 @@ def linked(spec: dg.AssetSpec) -> dg.AssetSpec:
         references = [reference(path, label=partition) for partition, path in find().items()]
     else:
         own = ROOT / "assets" / f"{name}.py"
-        file = own if own.exists() else own.with_name("parents.py")
+        file = own if own.exists() else own.with_name("external_assets.py")
         references = [reference(file, line_of(name, file))]
     return spec.merge_attributes(
         metadata={"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=references)}

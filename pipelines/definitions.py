@@ -8,10 +8,10 @@ import dagster as dg
 
 from assets.chat_dataset import chat_dataset
 from assets.evaluation_report import evaluation_report
+from assets.external_assets import PARENTS
 from assets.hub_state import hub_state
 from assets.lora_adapter import lora_adapter
 from assets.merged_model import merged_model, same_answers
-from assets.external_assets import PARENTS
 from assets.published_merged_repo import published_merged_repo
 from assets.published_repo import published_repo
 from assets.quantized_base_model import quantized_base_model
@@ -23,10 +23,10 @@ from pipelines.jobs import JOBS
 from pipelines.schedules import SCHEDULES
 from pipelines.sensors import SENSORS
 from resources.artifacts import ArtifactIOManager, Artifacts
-from resources.ray_cluster.reach import steps_are_ray_jobs
 from resources.gpu import Gpu
 from resources.hub import LOCAL, Hub
 from resources.launcher import Launcher
+from resources.ray_cluster.reach import steps_are_ray_jobs
 
 ROOT = Path(__file__).resolve().parent.parent
 # What `--select '*'` goes through is a beta feature of Dagster 1.13.

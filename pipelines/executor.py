@@ -10,8 +10,8 @@ from dagster._core.definitions.executor_definition import multiple_process_execu
 from dagster._core.execution.retries import get_retries_config
 
 from finetuning.errors import InfrastructureError
-from resources.ray_cluster.reach import steps_are_ray_jobs
 from resources.lost_runs import end_lost_runs
+from resources.ray_cluster.reach import steps_are_ray_jobs
 
 DAGSTERS_OWN = dg.multi_or_in_process_executor
 # Steps fork from a process that has loaded the code location already, instead of loading it each anew.

@@ -25,11 +25,11 @@ from dagster_ray.core.executor import RayStepHandler
 from ray.job_submission import JobErrorType, JobStatus, JobSubmissionClient
 
 from finetuning.errors import INFRASTRUCTURE, KIND, FinetuningError, InfrastructureError
-from finetuning.recipe.recipe import ResourcesSpec
+from finetuning.recipe.resources import ResourcesSpec
 from finetuning.recipe.smoke import load_for_run
 from pipelines.outcomes import failed_check, failed_step
-from resources.ray_cluster.reach import require_reachable
 from resources.ray_cluster.jobs import Amounts, asked_for, connected, job_environment, nodes_of, stop_lost_jobs
+from resources.ray_cluster.reach import require_reachable
 
 TRAINS = "lora_adapter"
 SECONDS_BETWEEN_LOOKS = 5

@@ -15,7 +15,8 @@ from dagster._cli.utils import get_possibly_temporary_instance_for_cli
 from finetuning.errors import FAULT, GATE, INFRASTRUCTURE, INPUT, FinetuningError
 from finetuning.evaluation.verdict import verdict_in_words
 from pipelines.outcomes import WELL, outcome_of
-from resources.artifacts import Artifact, Artifacts
+from resources.artifacts import Artifacts
+from resources.store.artifact import Artifact
 
 CODES = {WELL: 0, FAULT: 1, GATE: 3, INPUT: 4, INFRASTRUCTURE: 5}
 USAGE = 2

@@ -15,10 +15,14 @@ import pandas as pd
 from pydantic import Field
 
 from assets.failures import explained
-from resources.artifacts import Artifact, Artifacts
-from resources.hub import Hub, HubConnection
-from resources.store.retention import Unfinished, inventory, remove, remove_unfinished, unfinished, unreferenced
+from resources.artifacts import Artifacts
+from resources.hub import Hub
+from resources.hub_client.connection import HubConnection
 from resources.hub_client.versions import tags_of
+from resources.store.artifact import Artifact
+from resources.store.disk import inventory, remove, remove_unfinished, unfinished
+from resources.store.retention import unreferenced
+from resources.store.store import Unfinished
 
 if TYPE_CHECKING:
     from resources.store.object_store import ObjectStore

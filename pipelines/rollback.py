@@ -11,7 +11,8 @@ from pydantic import Field
 from assets.failures import explained
 from assets.partitions import BASE_MODELS
 from finetuning.recipe.smoke import load_for_run, title_of
-from resources.hub import Hub, Publication
+from resources.hub import Hub
+from resources.hub_client.connection import Publication
 from resources.hub_client.versions import adapter_of, head_of, roll_back, version_about
 
 

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import dagster as dg
 
 from finetuning.errors import FinetuningError, InfrastructureError
-from finetuning.memory.savings import Settings, settings_that_fit, with_settings
-from finetuning.recipe.recipe import BaseModelSpec, Recipe
-from finetuning.recipe.mistakes import as_yaml
-from resources.artifacts import locked
+from finetuning.memory.savings import with_settings
+from finetuning.recipe.base_model import BaseModelSpec
+from finetuning.recipe.recipe import Recipe
+from resources.store.locks import locked
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig
 
     from finetuning.memory.prediction import Prediction
+from finetuning.memory.fit import Fit, fitted
 
 MIB = 2**20
-SHOWN = 300  # characters of an error
-CHECKPOINTING = "training.activation_checkpointing"
+
 # Kernel -> the package that has it and the least compute capability that it runs on; sdpa and eager come with torch.
 FLASH_KERNELS = {
     "flash_attention_2": ("flash_attn", (8, 0)),
@@ -48,82 +48,6 @@ class AttentionChoice:
 
     kernel: str
     passed_over: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Whether a training fits into the memory that is free, in bytes, and what would."""
-
-    free: int
-    prediction: "Prediction"
-    checkpointing: bool
-    """Whether activations are computed twice: as the recipe says, or where it says nothing, if they do not fit else."""
-    kept: int | None
-    """Where the recipe says nothing: what is needed if all activations are kept."""
-    alternatives: list[tuple[Settings, int]]
-    """Where it does not fit: settings that would, by their path in the recipe, with what they need."""
-    unquantized: int | None
-    """Where it fits, and without quantization would as well: what that needs."""
-
-    @property
-    def fits(self) -> bool:
-        """Whether what is predicted is free."""
-        return self.prediction.total <= self.free
-
-    def text(self) -> str:
-        """Lines for a person, before the training."""
-        needed = f"memory: {self.prediction.text()}; {self.free // MIB:,} MiB are free"
-        lines = [needed if self.fits else f"{needed}, which is too little"]
-        if self.kept is not None:
-            why = f"{self.kept // MIB:,} MiB would be needed without" if self.checkpointing else "it fits without"
-            lines.append(f"training.activation_checkpointing: {in_yaml(self.checkpointing)}, as {why}")
-        if self.unquantized is not None:
-            lines.append(
-                f"base_model.quantization: null would fit too ({self.unquantized // MIB:,} MiB), and train faster"
-            )
-        return "\n".join([*lines, *self.ways_out()])
-
-    def advice(self) -> str:
-        """What to say, and to change, when the training ran out of memory."""
-        said = f"{self.prediction.total // MIB:,} MiB were predicted, and {self.free // MIB:,} MiB were free before it"
-        if not self.fits:
-            return ". ".join([said, *self.ways_out()]) + "."
-        return (
-            f"{said}, so other processes took memory since then, or the prediction is wrong. Set training.on_oom to "
-            "halve-batch, or lower training.per_device_train_batch_size."
-        )
-
-    def ways_out(self) -> list[str]:
-        """What would fit, where the training does not: a line for each way."""
-        if self.fits:
-            return []
-        ways = [
-            f"{size // MIB:,} MiB would do with {', '.join(f'{path}: {in_yaml(v)}' for path, v in settings.items())}"
-            for settings, size in self.alternatives
-        ]
-        return ways or ["No smaller passes, quantization or shorter rows would do: take a smaller base model"]
-
-
-def fitted(recipe: Recipe, longest: int, free: int, predicted: "Callable[[Recipe], Prediction]") -> Fit:
-    """Whether training on rows of at most `longest` tokens fits into `free` bytes, and what would."""
-    prediction, kept = predicted(recipe), None
-    if recipe.training.activation_checkpointing is None:
-        kept = prediction.total
-        recipe = with_settings(recipe, {CHECKPOINTING: kept > free})
-        prediction = predicted(recipe) if kept > free else prediction
-    alternatives, unquantized = [], None
-    if prediction.total > free:
-        alternatives = settings_that_fit(recipe, longest, free, lambda changed: predicted(changed).total)
-    elif recipe.base_model.quantization:
-        dense = predicted(with_settings(recipe, {"base_model.quantization": None})).total
-        unquantized = dense if dense <= free else None
-    return Fit(free, prediction, bool(recipe.training.activation_checkpointing), kept, alternatives, unquantized)
-
-
-def in_yaml(value: Any) -> str:
-    """A setting's value as a recipe has it."""
-    items = getattr(value, "model_dump", dict)().items()
-    return f"{{{', '.join(f'{key}: {in_yaml(item)}' for key, item in items)}}}" if items else as_yaml(value).strip("'")
 
 
 def detect() -> Machine:
@@ -311,25 +235,3 @@ class Gpu(dg.ConfigurableResource):
         return lambda changed: predict(
             changed, config, device, kernel, min(longest, changed.chat.max_length), supervised, new_tokens
         )
-
-
-def predicted(log: Any, gpu: Gpu, recipe: Recipe, chat: Path, base: Path, processes: int) -> Fit | None:
-    """What training will need of the memory that is free, which the log then says; None where that can not be told."""
-    try:
-        from finetuning.memory.data import training_data
-
-        data = training_data(recipe, chat, base)
-        fit = gpu.fit(recipe, base, *data, processes)
-    except Exception as error:  # whatever it is: no training has to fail for want of a prediction
-        log.warning(f"memory: not predicted ({type(error).__name__}: {' '.join(str(error).split())[:SHOWN]})")
-        return None
-    (log.info if fit.fits else log.warning)(fit.text())
-    return fit
-
-
-def told(recipe: Recipe, fit: Fit | None) -> dict[str, Any]:
-    """What the training process is told of that."""
-    if fit is None:
-        return {}
-    training = recipe.training.model_copy(update={"activation_checkpointing": fit.checkpointing})
-    return {"training": training.model_dump(mode="json"), "fit": fit.advice()}

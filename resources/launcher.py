@@ -13,21 +13,21 @@ import dagster as dg
 from dagster._core.errors import DagsterPipesExecutionError
 
 from finetuning.errors import CrashError, FinetuningError, InfrastructureError, of_kind
+from finetuning.memory.fit import predicted, told
+from finetuning.recipe.recipe import Recipe
+from finetuning.training.job import FAILURE, FAILURE_KIND, HANG, INTERRUPTED, SECONDS_TO_END, SMALLER
+from resources.gpu import MIB, Gpu
+from resources.store.artifact import Artifact
+from resources.store.plan import checkpoints_of
 
-# Beside the job: what a child writes about a mistake that the user can mend, of which kind, about where it hung, and,
-# where memory ran out, how it would go on in a new process.
-FAILURE, FAILURE_KIND, HANG, SMALLER = "failure.txt", "failure-kind.txt", "hang.txt", "batch_size.json"
-INTERRUPTED = 4  # the exit code of a child that was asked to end
 ADVICE = "Lower training.per_device_train_batch_size or chat.max_length, or quantize the base model."
-# A child that was told to end writes a checkpoint first.
-SECONDS_TO_END = 60
 
 
 class Launcher(dg.ConfigurableResource):
     """Starts a `finetuning` entry point as a child process, or as several that share the work of each step.
 
     The progress of the first one comes back through Dagster Pipes. With `kind: ray` training is left to a Ray cluster
-    (`resources/ray_training.py`).
+    (`resources/ray_cluster/training.py`).
     """
 
     kind: str = "local"
@@ -115,7 +115,7 @@ class Launcher(dg.ConfigurableResource):
         """The command that starts a module so many times, before the module's name."""
         if processes == 1:
             return [sys.executable, "-m"]
-        return [sys.executable, "-m", "finetuning.several_processes", str(processes)]
+        return [sys.executable, "-m", "finetuning.training.several_processes", str(processes)]
 
 
 def child_environment(processes: int = 1) -> dict[str, str]:
@@ -152,3 +152,27 @@ def reason_of_death(folder: Path, message: str, advice: str = ADVICE) -> Finetun
     return CrashError(
         f"Training failed: {message} The child's own words are in this step's stderr, in the run's compute logs."
     )
+
+
+def on_this_machine(
+    context: dg.AssetExecutionContext,
+    gpu: Gpu,
+    launcher: Launcher,
+    recipe: Recipe,
+    job: dict[str, Any],
+    inputs: dict[str, Artifact],
+    folder: Path,
+) -> dict[str, Any]:
+    """What the summary of the adapter, which `folder` then holds, does not know."""
+    attention = gpu.attention(recipe.base_model)
+    for kernel, reason in attention.passed_over.items():
+        context.log.info(f"attention: {kernel} passed over: {reason}")
+    paths = {name: artifact.path for name, artifact in inputs.items()}
+    job |= {name: str(path) for name, path in paths.items()}
+    job |= {"output": str(folder), "checkpoints": str(checkpoints_of(folder))}
+    job |= {"model_kwargs": gpu.model_kwargs(recipe.base_model)}
+    workers = recipe.resources.workers
+    with gpu.exclusive("training", context.log.info):
+        fit = predicted(context.log, gpu, recipe, paths["chat_dataset"], paths["base_model"], launcher.count(workers))
+        launcher.run(context, "finetuning.training.process", job | told(recipe, fit), workers)
+    return {"passed_over": attention.passed_over, "predicted_memory_mb": fit and fit.prediction.total // MIB}

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from finetuning.evaluation.exam import evaluate, exam_of, sit
+from finetuning.evaluation.comparison import evaluate
+from finetuning.evaluation.exam import exam_of, sit
 from finetuning.progress import Progress
-from finetuning.recipe.recipe import EvaluationSpec
+from finetuning.recipe.evaluation import EvaluationSpec
 
 SILENT = Progress(lambda line: None, "")
 

@@ -6,44 +6,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import psutil
 import torch
-from bitsandbytes.functional import dequantize_4bit, int8_vectorwise_dequant
-from bitsandbytes.nn import Linear4bit, Linear8bitLt
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig, PreTrainedModel
-from transformers.models.falcon import modeling_falcon
-from transformers.utils import logging
+from transformers import AutoTokenizer, BitsAndBytesConfig, GgufConfig, PreTrainedModel
 
+from finetuning.base_model.loading import dequantize, is_quantized, load_model
+from finetuning.base_model.loftq import write_factors
 from finetuning.base_model.source import gguf_file, readable
 from finetuning.errors import FinetuningError
-from finetuning.base_model.loftq import write_factors
-from finetuning.recipe.recipe import BaseModelSpec
+from finetuning.recipe.base_model import BaseModelSpec
 
 MIB = 2**20
-SPARE_MEMORY = 0.5  # share of the free memory that weights which are written out may take
-
-
-def load_model(folder: Path | str, **kwargs: Any) -> Any:
-    """The causal language model in `folder`, loaded by transformers with `kwargs`, with no progress bar.
-
-    transformers 5.23 quantizes layers whose type is exactly `torch.nn.Linear`. Falcon's linear layers are a subclass
-    that computes the same; they would stay in full precision with no error.
-
-    Raises:
-        FinetuningError: the architecture does not have the attention kernel.
-    """
-    logging.disable_progress_bar()
-    modeling_falcon.FalconLinear = torch.nn.Linear  # pyright: ignore[reportAttributeAccessIssue]
-    try:
-        return AutoModelForCausalLM.from_pretrained(folder, **kwargs)
-    except ValueError as error:
-        architecture, lacks, _ = str(error).partition(" does not support ")
-        if not lacks or "attn_implementation" not in kwargs:
-            raise
-        raise FinetuningError(
-            f"base_model.attention: {kwargs['attn_implementation']} is no kernel that {architecture} has. Write "
-            "another one, such as eager, which every architecture has."
-        ) from error
 
 
 def load_dense(spec: BaseModelSpec, folder: Path, dtype: str, where: str) -> PreTrainedModel:
@@ -84,7 +56,7 @@ def quantize(
     Sizes are in MiB, errors relative: the norm of the difference over the norm of the weight.
 
     Args:
-        loftq: the rank of what an adapter is to give back of the difference (`finetuning/loftq.py`); None for nothing.
+        loftq: the rank of what an adapter is to give back of the difference (`finetuning/base_model/loftq.py`); None for nothing.
 
     Raises:
         FinetuningError: there are no weights that may be read, or no layer of them can be quantized.
@@ -149,69 +121,3 @@ def differences(dense: PreTrainedModel, quantized: PreTrainedModel) -> Iterator[
             weight: Any = exact[name].weight
             weight = weight.detach().float()
             yield name, weight, weight - dequantize(module).to("cpu", torch.float32)
-
-
-def is_quantized(module: torch.nn.Module) -> bool:
-    """Whether bitsandbytes holds the module's weight in 4 or 8 bits."""
-    return isinstance(module, (Linear4bit, Linear8bitLt))
-
-
-def dequantize(module: Any) -> torch.Tensor:
-    """The weight of a quantized linear layer as the forward pass sees it, (out_features, in_features)."""
-    weight: Any = module.weight
-    if isinstance(module, Linear4bit):
-        if getattr(weight.quant_state, "packing_format_for_cpu", False):
-            raise ValueError("a weight that bitsandbytes has packed for its CPU kernel; see keep_trainable_on_cpu")
-        return dequantize_4bit(weight.data, weight.quant_state)
-    return int8_vectorwise_dequant(weight.data, weight.SCB if module.state.SCB is None else module.state.SCB)
-
-
-def compute_dtype(layer: Any) -> torch.dtype:
-    """What a 4-bit layer multiplies in: its configuration's number format, or that of its weight before."""
-    return layer.compute_dtype or layer.weight.quant_state.dtype
-
-
-class DequantizedLinear(torch.nn.Linear):
-    """A 4-bit layer with its weight written out: bitsandbytes' own numbers, without writing it out for every token."""
-
-    def __init__(self, layer: Linear4bit) -> None:
-        torch.nn.Module.__init__(self)
-        self.in_features, self.out_features = layer.in_features, layer.out_features
-        weight = dequantize(layer).to(compute_dtype(layer))
-        self.weight = torch.nn.Parameter(weight, requires_grad=False)
-        bias = None if layer.bias is None else layer.bias.detach().to(weight.dtype)
-        self.bias = None if bias is None else torch.nn.Parameter(bias, requires_grad=False)
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """The layer's output (…, out_features), in the number format of its input."""
-        return super().forward(input.to(self.weight.dtype)).to(input.dtype)
-
-
-def answer_on_cpu(model: torch.nn.Module) -> None:
-    """Nothing; on a CPU the 4-bit layers compute with the weights that they trained with, and fast, if memory allows.
-
-    By itself bitsandbytes would use the kernel that `keep_trainable_on_cpu` tells of, which rounds the scales of the
-    weights to bfloat16: another model than the one that was trained, and than other machines make of the same files.
-    A model that has answered already, and was not `keep_trainable_on_cpu`, is past this.
-    """
-    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, Linear4bit)]
-    layers = [(name, layer) for name, layer in layers if layer.weight.device.type == "cpu"]
-    keep_trainable_on_cpu(model)
-    size = sum(layer.in_features * layer.out_features * compute_dtype(layer).itemsize for _, layer in layers)
-    if size > SPARE_MEMORY * psutil.virtual_memory().available:
-        return
-    for name, layer in layers:
-        parent, _, own_name = name.rpartition(".")
-        setattr(model.get_submodule(parent), own_name, DequantizedLinear(layer))
-
-
-def keep_trainable_on_cpu(model: torch.nn.Module) -> None:
-    """Nothing; gradients through 4-bit layers stay right on a CPU after the model was evaluated.
-
-    On a CPU with AVX512-BF16 bitsandbytes 0.50 repacks a layer's weight at the first forward pass in eval mode, for
-    good, and from then on uses a kernel that has no backward pass: the loss of a training that evaluates on its way
-    rises, with nothing but a warning (`gemv_4bit: an autograd kernel was not registered`).
-    """
-    for module in model.modules():
-        if isinstance(module, Linear4bit):
-            module.support_avx512bf16_for_cpu = False

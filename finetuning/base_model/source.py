@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetuning.errors import FinetuningError
-from finetuning.recipe.recipe import CHAT_TEMPLATES, BaseModelSpec
+from finetuning.recipe.base_model import BaseModelSpec
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
-    from transformers import PreTrainedTokenizerBase
+
 
 # Weights are read from safetensors and GGUF alone: unpickling a file runs what is in it.
 TOKENIZER_FILES = ["*.json", "*.model", "*.txt", "*.jinja", "*.py"]
+
 WEIGHT_FILES = ["*.safetensors"]
 
 
@@ -98,13 +99,6 @@ def gguf_file(spec: BaseModelSpec, folder: Path, where: str) -> dict[str, Any]:
     return {"gguf_file": spec.gguf} if spec.gguf else {}
 
 
-def template_revision(spec: BaseModelSpec) -> str:
-    """A hash of the chat template's text where a file holds it, else the template's name."""
-    path = CHAT_TEMPLATES / f"{spec.chat_template}.jinja"
-    path = path if path.exists() else Path(spec.chat_template).expanduser()
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else spec.chat_template
-
-
 def repo_name(spec: BaseModelSpec) -> str:
     """Name of the repo for a base model that is on no hub: its file or folder, and how it was quantized."""
     origin = Path(spec.gguf).stem if spec.gguf else Path(spec.repo or spec.package or "").resolve().name
@@ -151,22 +145,3 @@ def rows_of(folder: Path) -> int | None:
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return config.get("vocab_size", config.get("text_config", {}).get("vocab_size"))
-
-
-def load_tokenizer(spec: BaseModelSpec, folder: Path, where: str) -> "PreTrainedTokenizerBase":
-    """The base model's tokenizer, with the recipe's chat template set, the tokens that it needs, and a padding token.
-
-    Where new tokens came from is in its `given_tokens` (see `load_template`), which is not saved with it.
-    """
-    from transformers import AutoTokenizer
-
-    from finetuning.chat.template import load_template
-
-    gguf = gguf_file(spec, folder, where)
-    with readable(spec, where):
-        tokenizer = AutoTokenizer.from_pretrained(folder, **gguf, trust_remote_code=spec.trust_remote_code)
-    tokenizer.given_tokens = load_template(tokenizer, spec.chat_template, where, rows_of(folder))
-    if tokenizer.pad_token is None:
-        # Safe: batches carry an attention mask and labels of their own, so padding never hides a stop token.
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer

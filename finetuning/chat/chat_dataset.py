@@ -20,18 +20,18 @@ import pyarrow.parquet as pq
 from transformers import PreTrainedTokenizerBase
 
 from finetuning.chat.conversations import Batch, batches
-from finetuning.checks.judgement import EXAMPLES
-from finetuning.errors import FinetuningError
-from finetuning.checks.findings import Count, FindingsTable
-from finetuning.dataset.format_recognition import recognise_all, unused_columns
-from finetuning.chat.layouts import NOT_SUPERVISED, Tokens
-from finetuning.dataset.raw_folder import read_sources
-from finetuning.recipe.recipe import Recipe
 from finetuning.chat.rendering import Renderer
-from finetuning.checks.secrets import find_secret
 from finetuning.chat.shuffling import write_in_order
 from finetuning.chat.splits import Fate, Split, split
 from finetuning.chat.tokenized_rows import TokenizedRows
+from finetuning.checks.findings import Count, FindingsTable
+from finetuning.checks.judgement import EXAMPLES
+from finetuning.checks.secrets import find_secret
+from finetuning.dataset.format_recognition import recognise_all, unused_columns
+from finetuning.dataset.raw_folder import read_sources
+from finetuning.errors import FinetuningError
+from finetuning.recipe.recipe import Recipe
+from finetuning.tokens import NOT_SUPERVISED, Tokens
 
 HISTOGRAM_BINS = 20
 PREVIEW_CONVERSATIONS, PREVIEW_TOKENS, READ_FOR_PREVIEW = 3, 400, 20

@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 import orjson
 import pyarrow as pa
 
+from finetuning.chat.layouts import LaidOut
+from finetuning.chat.rendering import Conversation, Renderer
 from finetuning.checks.findings import FindingsTable
 from finetuning.dataset.formats import Message, NotChosen, RowDropped, to_messages, to_pair, tools_of
-from finetuning.chat.layouts import LaidOut
 from finetuning.dataset.raw_folder import read_rows
-from finetuning.recipe.recipe import DatasetSpec, Method, SourceSpec
-from finetuning.chat.rendering import Conversation, Renderer
 from finetuning.dataset.revisions import sources
+from finetuning.recipe.dataset import DatasetSpec, SourceSpec
+from finetuning.recipe.training import Method
 
 BATCH_ROWS = 1_000
 BATCH_BYTES = 8 * 2**20

@@ -1,15 +1,11 @@
 """What a chat template makes of conversations: pieces that are always the same, and pieces with slots for turns."""
 
-from dataclasses import dataclass, field
 from itertools import chain, groupby
 from typing import NamedTuple
 
 import numpy as np
 
-NOT_SUPERVISED = -100
-# What a token is: of the template or a system prompt, of the user's or a tool's turn, or supervised.
-OTHER, QUESTION, ANSWER = 0, 1, 2
-
+from finetuning.tokens import Tokens
 
 # What tokenizers take for white space; Python's own strip takes some control characters too.
 WHITE_SPACE = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
@@ -77,29 +73,6 @@ class LaidOut(NamedTuple):
     def text(self) -> str:
         """What the template made of the conversation."""
         return self.layout.pattern.fill(self.contents)
-
-
-@dataclass
-class Tokens:
-    """Rendered conversations, one after another: `ids` and `kinds` (tokens,), `ends` (conversations,).
-
-    `spelled_out` has the numbers of those whose text spells out a control token.
-    """
-
-    ids: np.ndarray
-    kinds: np.ndarray
-    ends: np.ndarray
-    spelled_out: list[int] = field(default_factory=list)
-
-    @property
-    def labels(self) -> np.ndarray:
-        """The id of each supervised token, -100 for the others (tokens,)."""
-        return np.where(self.kinds == ANSWER, self.ids, np.int32(NOT_SUPERVISED))
-
-    def of(self, row: int) -> "Tokens":
-        """One conversation alone."""
-        part = slice(self.ends[row - 1] if row else 0, self.ends[row])
-        return Tokens(self.ids[part], self.kinds[part], self.ends[row : row + 1] - part.start)
 
 
 def layout_of(pieces: list[Piece], control: set[int]) -> Layout:

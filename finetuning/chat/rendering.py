@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from finetuning.chat.layouts import LaidOut, Layout, Pattern, Piece, joined, layout_of
 from finetuning.chat.template import stop_text, texts
-from finetuning.errors import FinetuningError
-from finetuning.dataset.formats import Message, RowDropped
-from finetuning.chat.layouts import ANSWER, OTHER, QUESTION, LaidOut, Layout, Pattern, Piece, Tokens, joined, layout_of
 from finetuning.chat.template_analysis import only_writes_contents
 from finetuning.chat.tokenization import PlainText, added_tokens, token_ids
+from finetuning.dataset.formats import Message, RowDropped
+from finetuning.errors import FinetuningError
+from finetuning.tokens import ANSWER, OTHER, QUESTION, Tokens
 
 # Stands for the text of a turn while the layout of a conversation is found; private use, in no text that is read.
 SLOT = "\ue000turn {}\ue001"

@@ -7,7 +7,7 @@ from itertools import chain
 import numpy as np
 
 from finetuning.checks.near_duplicates import Pairs, clusters
-from finetuning.recipe.recipe import DatasetSpec
+from finetuning.recipe.dataset import DatasetSpec
 
 
 class Fate(IntEnum):

@@ -7,11 +7,11 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from finetuning.errors import FinetuningError
-from finetuning.dataset.formats import Message, RowDropped
-from finetuning.recipe.recipe import CHAT_TEMPLATES
 from finetuning.chat.tokenization import added_tokens
 from finetuning.chat.vocabulary import add_control_tokens, is_one_token
+from finetuning.dataset.formats import Message, RowDropped
+from finetuning.errors import FinetuningError
+from finetuning.recipe.base_model import CHAT_TEMPLATES
 
 # What templates that write the date (Llama 3) take for today, so that the same rows give the same tokens on any day.
 TODAY = date(2024, 7, 26)

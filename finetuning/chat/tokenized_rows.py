@@ -7,15 +7,13 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from finetuning.chat.template import bos_in_use, stop_token
 from finetuning.chat.conversations import MESSAGE, Batch, Row, digests, messages_column
-from finetuning.checks.findings import FindingsTable
-from finetuning.dataset.formats import Message
-from finetuning.checks.near_duplicates import Sketches
-from finetuning.recipe.recipe import Recipe
 from finetuning.chat.rendering import Renderer, Tokens
-from finetuning.checks.secrets import find_secret
 from finetuning.chat.splits import Index
+from finetuning.chat.template import bos_in_use, stop_token
+from finetuning.checks.findings import FindingsTable
+from finetuning.checks.near_duplicates import Sketches
+from finetuning.checks.secrets import find_secret
 from finetuning.checks.tokens import (
     last_answers,
     lengths,
@@ -26,6 +24,8 @@ from finetuning.checks.tokens import (
     without_stop_token,
     without_supervision_or_prompt,
 )
+from finetuning.dataset.formats import Message
+from finetuning.recipe.recipe import Recipe
 
 ROUND_TRIP_ROWS = 1_000
 TOKEN_LIST = pa.list_(pa.int32())

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetuning.errors import FinetuningError
-from finetuning.recipe.recipe import CheckSpec, Recipe
+from finetuning.recipe.checks import CheckSpec
+from finetuning.recipe.recipe import Recipe
 
 EXAMPLES = 5
 ROUNDING = 1e-6  # of a row: 0.29 × 100 is less than 29

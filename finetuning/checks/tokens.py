@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from finetuning.chat.layouts import ANSWER, OTHER, Tokens
+from finetuning.tokens import ANSWER, OTHER, Tokens
 
 
 def lengths(tokens: Tokens) -> np.ndarray:

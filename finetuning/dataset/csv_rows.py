@@ -13,9 +13,9 @@ from typing import BinaryIO
 
 import orjson
 
-from finetuning.errors import FinetuningError
 from finetuning.dataset.json_rows import lines
 from finetuning.dataset.raw_rows import MOST_BYTES, TOO_LONG, Item, RawRow, Unreadable, excerpt
+from finetuning.errors import FinetuningError
 
 OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
 OPEN_QUOTE = "a quote that is never closed"

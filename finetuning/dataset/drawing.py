@@ -5,8 +5,8 @@ import hashlib
 import numpy as np
 
 from finetuning.errors import FinetuningError
-from finetuning.recipe.recipe import SourceSpec
-from finetuning.dataset.files import without_secrets
+from finetuning.public_names import without_secrets
+from finetuning.recipe.dataset import SourceSpec
 
 
 def seed_of(seed: int, stream: str) -> int:

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from finetuning.dataset.csv_rows import csv_items
-from finetuning.errors import FinetuningError
+from finetuning.dataset.files import KINDS, SourceFile, decompressed, matching_files, said_by
 from finetuning.dataset.json_rows import json_items, json_lines
 from finetuning.dataset.raw_rows import Item, RawRow, row_item
-from finetuning.dataset.files import KINDS, SourceFile, decompressed, matching_files, said_by
+from finetuning.errors import FinetuningError
 
 BATCH_ROWS = 500
 JSON_SPACE = b" \t\r\n"

@@ -20,9 +20,12 @@ import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from finetuning.errors import FinetuningError, InfrastructureError
+from finetuning.public_names import without_secrets
 
 KINDS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
+
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}
+
 FIRST_BYTES = {
     b"\x1f\x8b": "gzip",
     b"BZh": "bzip2",
@@ -30,7 +33,9 @@ FIRST_BYTES = {
     b"\x28\xb5\x2f\xfd": "zstd",
     b"PK\x03\x04": "zip",
 }
+
 BUFFER_BYTES = 1 << 20
+
 PATTERN_ADVICE = "All files of a folder and of those in it are `FOLDER/**/*.jsonl`."
 
 
@@ -137,18 +142,6 @@ def _remote(pattern: str, where: str) -> list[SourceFile]:
             f"{where}.files: no file matches {shown!r}. Check the address; a folder's files are `{shown}/*.jsonl`."
         )
     return [SourceFile(name, path, system) for name, path in found.items()]
-
-
-def without_secrets(address: str) -> str:
-    """The address without a password in it and without the query, which may be a signature."""
-    links = []
-    for link in address.split("::"):
-        protocol, slashes, rest = link.partition("://")
-        if protocol in ("http", "https"):
-            rest = rest.partition("?")[0]
-        host, slash, path = rest.partition("/")
-        links.append(f"{protocol}{slashes}{host.rpartition('@')[2]}{slash}{path}")
-    return "::".join(links)
 
 
 def _unreachable(name: str, error: Exception, where: str) -> FinetuningError:

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from finetuning.dataset.drawing import describe
-from finetuning.errors import FinetuningError
 from finetuning.dataset.formats import OPTIONAL_COLUMNS, TOOL_KEYS
 from finetuning.dataset.raw_folder import read_sources
-from finetuning.recipe.recipe import FORMAT_COLUMNS, DatasetSpec, Method, SourceSpec
-from finetuning.recipe.mistakes import nearest
 from finetuning.dataset.revisions import sources
+from finetuning.errors import FinetuningError
+from finetuning.recipe.dataset import FORMAT_COLUMNS, DatasetSpec, SourceSpec
+from finetuning.recipe.mistakes import nearest
+from finetuning.recipe.training import Method
 
 # Column names that mean the same to those who publish data sets.
 MEANINGS = (

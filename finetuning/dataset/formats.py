@@ -3,7 +3,7 @@
 {"question": "What is 2 + 3?", "answer": "#### 5"}
 -> [{"role": "user", "content": "What is 2 + 3?"}, {"role": "assistant", "content": "#### 5"}]
 
-A new format is a function here, a line in FORMATS, and its name and columns in finetuning/recipe.py.
+A new format is a function here, a line in FORMATS, and its name and columns in finetuning/recipe/recipe.py.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from finetuning.recipe.recipe import SourceSpec
+from finetuning.recipe.dataset import SourceSpec
 
 Row = Mapping[str, Any]
 # `role` and `content`, both text; of an assistant that calls tools also `tool_calls`, of a tool's answer `name` and

@@ -12,10 +12,10 @@ from datasets.exceptions import DatasetBuildError, DatasetNotFoundError, Dataset
 from huggingface_hub.errors import HfHubHTTPError
 
 from finetuning.dataset.drawing import chosen_rows, too_few
+from finetuning.dataset.raw_rows import Item, row_item
 from finetuning.errors import FinetuningError
 from finetuning.hub_errors import explain
-from finetuning.dataset.raw_rows import Item, row_item
-from finetuning.recipe.recipe import SourceSpec
+from finetuning.recipe.dataset import SourceSpec
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

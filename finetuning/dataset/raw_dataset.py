@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
-from finetuning.dataset import linear_equations
 from finetuning.checks.judgement import EXAMPLES
+from finetuning.checks.secrets import find_secret
+from finetuning.dataset import linear_equations
 from finetuning.dataset.drawing import chosen_rows, describe, seed_of
 from finetuning.dataset.file_rows import read_files
 from finetuning.dataset.format_recognition import format_of, shortened
 from finetuning.dataset.raw_folder import ROWS, UNREADABLE, RecordFile, read_rows
 from finetuning.dataset.raw_rows import Item, RawRow, Unreadable, row_item
-from finetuning.recipe.recipe import DatasetSpec, SourceSpec
-from finetuning.checks.secrets import find_secret
 from finetuning.dataset.revisions import sources
+from finetuning.recipe.dataset import DatasetSpec, SourceSpec
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

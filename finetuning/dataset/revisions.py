@@ -10,8 +10,9 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from finetuning.dataset import linear_equations
-from finetuning.recipe.recipe import DatasetSpec, SourceSpec
-from finetuning.dataset.files import SourceFile, file_info, matching_files, opened, without_secrets
+from finetuning.dataset.files import SourceFile, file_info, matching_files, opened
+from finetuning.public_names import without_secrets
+from finetuning.recipe.dataset import DatasetSpec, SourceSpec
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

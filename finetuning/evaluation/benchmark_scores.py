@@ -17,13 +17,15 @@ from lm_eval.evaluator import evaluate as run_tasks
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedTokenizerBase
 
-from finetuning.evaluation.benchmark_tasks import Benchmark
 from finetuning.chat.template import stop_token
 from finetuning.errors import FinetuningError, InfrastructureError
-from finetuning.evaluation.exam import Exam, interval_of, load_side, resampled
-from finetuning.training.peak_memory import PeakMemory
+from finetuning.evaluation.benchmark_tasks import Benchmark
+from finetuning.evaluation.comparison import interval_of, resampled
+from finetuning.evaluation.exam import Exam
+from finetuning.lora.loading import load_side
 from finetuning.progress import Progress
-from finetuning.recipe.recipe import EvaluationSpec
+from finetuning.recipe.evaluation import EvaluationSpec
+from finetuning.training.peak_memory import PeakMemory
 
 ROWS = "benchmarks.parquet"
 SEED = 1234
@@ -113,7 +115,7 @@ def sit_benchmarks(
     name = "tuned" if adapter else "base"
     progress.update(f"{name}: loading the model")
     with PeakMemory() as memory:
-        model = load_side(exam, base_model, adapter, model_kwargs)
+        model = load_side(exam.tokenizer, exam.questions[0].prompt_ids, base_model, adapter, model_kwargs)
         rows = ask(Examinee(model, exam.tokenizer, spec.batch_size, progress, name), benchmarks, spec)
     rows.to_parquet(folder / ROWS)
     return {"rows": rows["benchmark"].value_counts(sort=False).to_dict(), "peak_memory_mb": memory.mib}

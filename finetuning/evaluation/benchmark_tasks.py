@@ -5,26 +5,24 @@ dict_keys(['mmlu_abstract_algebra', 'mmlu_anatomy', …])
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from finetuning.errors import FinetuningError
-from finetuning.recipe.recipe import EvaluationSpec
-from finetuning.recipe.mistakes import nearest
+from finetuning.recipe.evaluation import EvaluationSpec
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
     from lm_eval.tasks import TaskManager
+from finetuning.recipe.benchmark_names import PACKAGE, _folders, _manager
 
-PACKAGE = "lm_eval"
 FEWSHOT_SEED = 1234  # lm-eval's own
+
 # lm-eval's aggregations that are a mean over rows, or a function of one, so that rows can be drawn again.
 OF_ROWS = ("mean", "perplexity", "weighted_perplexity", "bits_per_byte")
-SHOWN = 12  # names in a message
 
 
 @dataclass(frozen=True)
@@ -37,16 +35,6 @@ class Benchmark:
     """The first of lm-eval's metrics of the task that is a mean over rows, or a function of one."""
     aggregation: str
     higher_is_better: bool
-
-
-def require_names(spec: EvaluationSpec, where: str) -> None:
-    """Nothing, when lm-eval is installed and knows each of `spec.benchmarks`; no data set is fetched.
-
-    Raises:
-        FinetuningError: it is not, or a name is that of no task.
-    """
-    if spec.benchmarks:
-        _manager(spec, where)
 
 
 def load_benchmarks(spec: EvaluationSpec, where: str) -> dict[str, Benchmark]:
@@ -75,77 +63,12 @@ def tasks_revision(spec: EvaluationSpec) -> dict[str, Any]:
     return {"benchmarks": {"lm_eval": found, "folder": hashes}}
 
 
-def _folders(spec: EvaluationSpec) -> list[Path]:
-    return [Path(spec.benchmark_folder).expanduser().resolve()] if spec.benchmark_folder else []
-
-
 def _files(folder: Path) -> Iterator[Path]:
     """The files of a folder, sorted, without what Python and editors leave there."""
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") or part == "__pycache__" for part in path.relative_to(folder).parts)
         if path.is_file() and not hidden:
             yield path
-
-
-def _manager(spec: EvaluationSpec, where: str) -> "TaskManager":
-    """lm-eval's index of tasks, which has all of the recipe's."""
-    if find_spec(PACKAGE) is None:
-        raise FinetuningError(
-            f"{where}: evaluation.benchmarks: {', '.join(spec.benchmarks)}: lm-eval is not installed. Install it into "
-            "the environment that runs the pipeline: pip install -c constraints.txt lm-eval"
-        )
-    from lm_eval.tasks import TaskManager
-
-    folders = _folders(spec)
-    for folder in folders:
-        if not folder.is_dir():
-            raise FinetuningError(f"{where}: evaluation.benchmark_folder: {folder} is no folder (in {Path.cwd()}).")
-    paths: list[str | Path] = [*folders]
-    # To index lm-eval's own tasks takes seconds.
-    manager = TaskManager(include_path=paths, include_defaults=False)
-    if not set(spec.benchmarks) <= set(manager.all_tasks):
-        manager = TaskManager(include_path=paths)
-    unknown = [name for name in spec.benchmarks if name not in manager.task_index]
-    if unknown:
-        named = ", ".join(f"{name!r}{nearest(name, manager.all_tasks)}" for name in unknown)
-        raise FinetuningError(f"{where}: evaluation.benchmarks: no task of {_places(folders)}: {named}.")
-    for folder in folders:
-        _find_data_files(manager, folder)
-    return manager
-
-
-def _places(folders: list[Path]) -> str:
-    """Where tasks were looked for, in words, with what is in a folder of the user's."""
-    from lm_eval.tasks import TaskManager
-
-    known = f"lm-eval {version(PACKAGE)} (`lm-eval ls tasks` has them all)"
-    for folder in folders:
-        there = TaskManager(include_path=str(folder), include_defaults=False).all_tasks
-        known += f", nor of {folder} (which has {', '.join(there[:SHOWN]) or 'no YAML file that is a task'})"
-    return known
-
-
-def _find_data_files(manager: "TaskManager", folder: Path) -> None:
-    """Nothing; data files that tasks of `folder` name are those in it, whatever folder the command runs in."""
-    from lm_eval.tasks._yaml_loader import load_yaml
-
-    for entry in manager.task_index.values():
-        if entry.yaml_path is None or not entry.yaml_path.resolve().is_relative_to(folder):
-            continue
-        files = ((entry.cfg or {}).get("dataset_kwargs") or {}).get("data_files")
-        if files:
-            entry.cfg = load_yaml(entry.yaml_path)
-            entry.cfg["dataset_kwargs"]["data_files"] = _inside(folder, files)
-            entry.yaml_path = None  # lm-eval would read the file again
-
-
-def _inside(folder: Path, files: Any) -> Any:
-    """The names of data files, those that are in `folder` with the whole path."""
-    if isinstance(files, Mapping):
-        return {split: _inside(folder, names) for split, names in files.items()}
-    if isinstance(files, list):
-        return [_inside(folder, name) for name in files]
-    return str(folder / files) if (folder / files).is_file() else files
 
 
 def _tasks(manager: "TaskManager", name: str, where: str) -> "dict[str, Task]":

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import pandas as pd
 import yaml
 
+from finetuning.evaluation.verdict import change_of, verdict_in_words
 from finetuning.plots import base_beside_tuned, loss_curve
 from finetuning.public_names import public_base, public_drops, public_source
-from finetuning.recipe.recipe import UNBOUNDED
-from finetuning.evaluation.verdict import change_of, verdict_in_words
+from finetuning.recipe.evaluation import UNBOUNDED
 
 COLUMN = 56  # letters of an answer in a line
 FEW_ROWS = 30

@@ -4,33 +4,28 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from finetuning.lora.checks import load_adapter
 from finetuning.chat.conversations import conversation_of
-from finetuning.lora.embeddings import give_rows
+from finetuning.chat.rendering import Renderer
 from finetuning.errors import FinetuningError
 from finetuning.evaluation.generation import Question, generate
-from finetuning.evaluation.metrics import Metric, Outcome, final_answer, metrics_for
-from finetuning.training.peak_memory import PeakMemory
-from finetuning.progress import Progress
+from finetuning.evaluation.metrics import Outcome, final_answer
 from finetuning.evaluation.python_tests import code_of, passes
-from finetuning.base_model.quantized_base_model import answer_on_cpu, keep_trainable_on_cpu, load_model
-from finetuning.recipe.recipe import UNBOUNDED, EvaluationSpec
-from finetuning.chat.rendering import Renderer
+from finetuning.lora.loading import load_side
+from finetuning.progress import Progress
+from finetuning.recipe.evaluation import UNBOUNDED, EvaluationSpec
+from finetuning.training.peak_memory import PeakMemory
 from finetuning.training.supervised_loss import supervised_loss
 
-RESAMPLES = 10_000
-RESAMPLES_AT_A_TIME = 500
 ANSWERS = "answers.parquet"
 
 
@@ -130,7 +125,7 @@ def sit(
     name = name if adapter else "base"
     progress.update(f"{name}: loading the model")
     with PeakMemory() as memory:
-        model = load_side(exam, base_model, adapter, model_kwargs)
+        model = load_side(exam.tokenizer, exam.questions[0].prompt_ids, base_model, adapter, model_kwargs)
         started = time.monotonic()
         answers = generate(model, exam.tokenizer, exam.questions, spec, progress, name)
         seconds = time.monotonic() - started
@@ -151,29 +146,6 @@ def sit(
         "tokens_per_second": round(tokens / max(seconds, 1e-9), 1),
         "peak_memory_mb": memory.mib,
     }
-
-
-def load_side(exam: Exam, base_model: Path, adapter: Path | None, model_kwargs: dict[str, Any]) -> Any:
-    """The base model, or the one tuned with `adapter`, ready to answer."""
-    model = load_base(exam.tokenizer, base_model, model_kwargs, str(adapter or base_model))
-    # Not merged into the weights: a merged adapter is rounded to their number format, and another model.
-    model = load_adapter(model, adapter, exam.questions[0].prompt_ids) if adapter else model
-    answer_on_cpu(model)
-    return model
-
-
-def outcomes(folder: Path) -> list[Outcome]:
-    """What a model made of each row, as `sit` left it."""
-    return [Outcome(**row) for row in pq.read_table(folder / ANSWERS).to_pylist()]
-
-
-def load_base(tokenizer: PreTrainedTokenizerBase, base_model: Path, model_kwargs: dict[str, Any], where: str) -> Any:
-    """The base model from the disk, as whoever uses the published adapter loads it, with rows for new tokens."""
-    model = load_model(base_model, **model_kwargs)
-    # Before its first answer: the adapter's checks ask it already.
-    keep_trainable_on_cpu(model)
-    give_rows(model, tokenizer, base_model, where, model_kwargs["trust_remote_code"])
-    return model.eval()
 
 
 def measures_loss(spec: EvaluationSpec) -> bool:
@@ -207,89 +179,3 @@ def losses_of(model: Any, exam: Exam, progress: Progress, name: str) -> list[tup
                 "Lower training.learning_rate if it is the tuned model's; if not, base_model.dtype may be too narrow."
             )
     return losses
-
-
-def paired_bootstrap(metric: Metric, base: Sequence[Outcome], tuned: Sequence[Outcome], seed: int = 0) -> list[float]:
-    """The 95 % interval [low, high] of the gain of `tuned` over `base`: the same rows drawn for both.
-
-    Source: Efron and Tibshirani, An Introduction to the Bootstrap (percentile bootstrap), chapter 13.
-    """
-    sides = [np.array([[metric.weight(x) * metric.score(x), metric.weight(x)] for x in side]) for side in (base, tuned)]
-    return interval_of(resampled(sides, metric.figure, seed))
-
-
-def resampled(sides: Sequence[np.ndarray], figure: Callable[[Any], Any], seed: int = 0) -> tuple[np.ndarray, ...]:
-    """The figure of each side for each resample (10,000): the same rows drawn for all sides.
-
-    Args:
-        sides: of each model an array (rows, 2): weight times score, and weight.
-    """
-    rng, rows = np.random.default_rng(seed), len(sides[0])
-    figures = []
-    for _ in range(RESAMPLES // RESAMPLES_AT_A_TIME):
-        times_drawn = rng.multinomial(rows, np.full(rows, 1 / rows), size=RESAMPLES_AT_A_TIME)
-        sums = [times_drawn @ side for side in sides]
-        figures.append([figure(side[:, 0] / np.maximum(side[:, 1], 1e-12)) for side in sums])
-    return tuple(np.concatenate(side) for side in zip(*figures, strict=True))
-
-
-def interval_of(drawn: Sequence[np.ndarray]) -> list[float]:
-    """The middle 95 % [low, high] of what the second side gained over the first, resample by resample."""
-    base, tuned = drawn
-    return [float(edge) for edge in np.percentile(tuned - base, [2.5, 97.5])]
-
-
-def figure_of(metric: Metric, side: Sequence[Outcome]) -> float:
-    """The metric's figure over all rows."""
-    return float(metric.figure(np.average([metric.score(x) for x in side], weights=[metric.weight(x) for x in side])))
-
-
-def compare(metric: Metric, base: Sequence[Outcome], tuned: Sequence[Outcome]) -> dict[str, Any]:
-    """The figures of base and tuned, the gain, and its 95 % interval."""
-    before, after = figure_of(metric, base), figure_of(metric, tuned)
-    return {
-        "base": before,
-        "tuned": after,
-        "gain": after - before,
-        "interval": paired_bootstrap(metric, base, tuned),
-        "higher_is_better": metric.higher_is_better,
-    }
-
-
-def evaluate(spec: EvaluationSpec, exam: Exam, base: Path, tuned: Path) -> dict[str, Any]:
-    """Metrics of base and tuned, and every question with both answers: {"rows", "metrics", "samples"}.
-
-    Args:
-        base: the folder of the base model's answers, as `tuned` is of the tuned model's.
-    """
-    metrics, sides = metrics_for(spec.metrics), (outcomes(base), outcomes(tuned))
-    main = next(iter(metrics.values()))
-    return {
-        "rows": len(exam.questions),
-        "metrics": {name: compare(metric, *sides) for name, metric in metrics.items()},
-        "samples": [sample(main, *row) for row in zip(exam.questions, *sides, strict=True)],
-    }
-
-
-def compare_with_published(spec: EvaluationSpec, published: Path, tuned: Path) -> dict[str, Any]:
-    """Of each metric the figures of the published version and of the tuned model, the gain, and its 95 % interval.
-
-    Args:
-        published: the folder of the published version's answers, as `tuned` is of the tuned model's.
-    """
-    before, after = outcomes(published), outcomes(tuned)
-    found = {name: compare(metric, before, after) for name, metric in metrics_for(spec.metrics).items()}
-    return {name: {"published": figures.pop("base"), **figures} for name, figures in found.items()}
-
-
-def sample(main: Metric, question: Question, base: Outcome, tuned: Outcome) -> dict[str, Any]:
-    """One question with both answers and their scores by the main metric."""
-    return {
-        "place": question.place,
-        "question": question.messages[-1]["content"],
-        "reference": question.reference,
-        "base": base.answer,
-        "tuned": tuned.answer,
-        "base_score": main.score(base),
-        "tuned_score": main.score(tuned),
-    }

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCrit
 from finetuning.chat.template import stop_token
 from finetuning.errors import InfrastructureError
 from finetuning.progress import Progress
-from finetuning.recipe.recipe import EvaluationSpec
+from finetuning.recipe.evaluation import EvaluationSpec
 
 # Share of a batch's rows that have ended before they leave it. To leave, the others' keys and values are copied once;
 # to stay costs them a row's part of every further step.

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from finetuning.recipe.recipe import with_implied
+from finetuning.recipe.evaluation import with_implied
 
 NUMBER = r"[-+]?\$?\s*\d[\d,]*(?:\.\d+)?(?:\s*/\s*\d+)?"
 # What models end an answer with, the most explicit first; the last occurrence in the text counts.

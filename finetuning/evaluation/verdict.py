@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finetuning.errors import GateError
-from finetuning.recipe.recipe import EvaluationSpec, GateSpec
+from finetuning.recipe.evaluation import EvaluationSpec, GateSpec
 
 NOTHING_PROVED = "smoke run: nothing is proved; few rows, few steps, and no rule holds"
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetuning.base_model.source import local_folder
-from finetuning.errors import FinetuningError
-from finetuning.recipe.recipe import Recipe, load
 from finetuning.dataset.files import matching_files
 from finetuning.dataset.revisions import resolve, sources
+from finetuning.errors import FinetuningError
+from finetuning.recipe.loading import load
+from finetuning.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -7,7 +7,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import json
 
-from finetuning.recipe.recipe import BaseModelSpec, Recipe
+from finetuning.recipe.base_model import BaseModelSpec
+from finetuning.recipe.recipe import Recipe
 
 
 def adapter_code(recipe: Recipe, repo_id: str, tag: str, stop_token: str, *, quantize: bool) -> str:

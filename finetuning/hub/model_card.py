@@ -9,11 +9,19 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from finetuning.base_model.source import repo_name
+from finetuning.evaluation.evaluation_report import (
+    Made,
+    benchmarks_table,
+    how_it_was_asked,
+    metrics_table,
+    packages,
+    what_it_saw,
+)
+from finetuning.evaluation.verdict import verdict_in_words
 from finetuning.hub.loading_code import adapter_code, merged_code
 from finetuning.public_names import public_base
-from finetuning.recipe.recipe import BaseModelSpec, QuantizationSpec, Recipe
-from finetuning.evaluation.evaluation_report import Made, benchmarks_table, how_it_was_asked, metrics_table, packages, what_it_saw
-from finetuning.evaluation.verdict import verdict_in_words
+from finetuning.recipe.base_model import BaseModelSpec, QuantizationSpec
+from finetuning.recipe.recipe import Recipe
 
 CARD = """---
 {header}

@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
+from finetuning.dataset.revisions import sources
 from finetuning.public_names import public_path
 from finetuning.recipe.recipe import Recipe
 from finetuning.recipe.rules import contradictions
-from finetuning.dataset.revisions import sources
 
 HEAD = """\
 # The recipe of adapter {adapter}: every default written out, every revision the commit that was used.

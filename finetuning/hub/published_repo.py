@@ -7,11 +7,11 @@ from pathlib import Path
 from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.errors import HfHubHTTPError
 
+from finetuning.base_model.loftq import FILE
 from finetuning.errors import FinetuningError
 from finetuning.hub.event_files import write_curves
-from finetuning.hub_errors import UNREACHABLE
-from finetuning.base_model.loftq import FILE
 from finetuning.hub.model_card import Base
+from finetuning.hub_errors import UNREACHABLE
 
 # Of an artifact's folder: what is written anew for the repo, or is of no use there.
 LEFT_OUT = {"README.md", "adapter_config.json", "artifact.json", "summary.json", FILE}

@@ -4,39 +4,18 @@
 """
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
 from peft.utils.other import ModulesToSaveWrapper
 from safetensors import safe_open
 
-from finetuning.lora.embeddings import ADAPTER, untrained_rows
 from finetuning.errors import FinetuningError
+from finetuning.lora.embeddings import ADAPTER, untrained_rows
 
 WEIGHTS = "adapter_model.safetensors"
+
 RAISE = "Raise training.learning_rate or the number of steps."
-
-
-def load_adapter(base_model: Any, adapter: Path, prompt_ids: list[int]) -> PeftModel:
-    """The base model with the adapter that lies in `adapter`, in eval mode.
-
-    Raises:
-        FinetuningError: the adapter's weights are not exactly those that its configuration calls for, something of it
-            learned nothing, or the model's logits for `prompt_ids` are what they are without it, or no numbers.
-    """
-    try:
-        model = PeftModel.from_pretrained(base_model, str(adapter))
-    except RuntimeError as error:  # of torch, for shapes
-        reason = " ".join(str(error).split())[:300]
-        raise FinetuningError(
-            f"{adapter}: the adapter does not fit the base model: {reason}. Train it again."
-        ) from error
-    require_exact_keys(model, adapter)
-    require_learned(model, adapter)
-    model.eval()
-    require_effect(model, adapter, prompt_ids)
-    return model
 
 
 def require_exact_keys(model: PeftModel, adapter: Path) -> None:

@@ -5,15 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel
+from peft import PeftModel
 from peft.tuners.lora import Linear
 from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from finetuning.errors import FinetuningError
-from finetuning.recipe.recipe import LoraSpec
 from finetuning.chat.vocabulary import new_tokens
+from finetuning.errors import FinetuningError
 
 ADAPTER = "default"  # peft's name for the only one
 
@@ -53,44 +52,9 @@ def _mean(layer: Any, rows: int) -> torch.Tensor:
     return layer.weight.data[:rows].mean(0, dtype=torch.float32).to(layer.weight.dtype)
 
 
-def linear_layers(model: torch.nn.Module) -> set[str]:
-    """The last part of the names of all linear layers."""
-    return {name.rsplit(".")[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
-
-
-def lora_config(spec: LoraSpec, model: Any, tokens: list[int], where: str) -> LoraConfig:
-    """The adapter as the recipe wants it, and beside it the rows of new `tokens` in the embeddings and in the head.
-
-    Raises:
-        FinetuningError: the recipe targets the head as well.
-    """
-    settings: dict[str, Any] = spec.model_dump() | {"task_type": "CAUSAL_LM"}
-    if spec.init_lora_weights == "loftq":  # by finetuning/loftq.py, once the adapter is there
-        settings["init_lora_weights"] = True
-    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
-    names = {id(module): name for name, module in model.named_modules()}
-    if names[id(head)].rsplit(".")[-1] in settings["target_modules"]:
-        raise FinetuningError(
-            f"{where}: lora.target_modules: {names[id(head)]} can not be a target: trl's loss would pass its adapter "
-            f"by. Take it off the list; modules_to_save: [{names[id(head)]}] trains it whole."
-        )
-    if not tokens:
-        return LoraConfig(**settings)
-    apart = not has_bias(head) and head.weight is not embeddings.weight
-    settings["trainable_token_indices"] = {names[id(layer)]: tokens for layer in ([embeddings, head][: 1 + apart])}
-    return LoraConfig(**settings)
-
-
 def has_bias(head: Any) -> bool:
     """Whether a model's head adds a bias, as Phi's does; peft's own way to train rows would leave it out."""
     return getattr(head, "bias", None) is not None
-
-
-def trains_head(model: Any, spec: LoraSpec, tokens: list[int]) -> bool:
-    """Whether something of the head is trained that trl's own loss would pass by; `tokens` are the new ones."""
-    head = model.get_output_embeddings()
-    name = next(name for name, module in model.named_modules() if module is head)
-    return bool(tokens and has_bias(head)) or name.rsplit(".")[-1] in (spec.modules_to_save or ())
 
 
 def adapt_head(model: PeftModel, tokens: list[int]) -> None:

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow.parquet as pq
 from transformers import AutoTokenizer
 
-from finetuning.chat.layouts import NOT_SUPERVISED
-from finetuning.recipe.recipe import Recipe
 from finetuning.chat.vocabulary import new_tokens
+from finetuning.recipe.recipe import Recipe
+from finetuning.tokens import NOT_SUPERVISED
 
 
 class TrainingData(NamedTuple):

@@ -14,10 +14,8 @@ from peft import PeftModel
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedConfig
 
-from finetuning.training.attention import attention_backend
-from finetuning.lora.embeddings import trains_head
+from finetuning.lora.config import trains_head
 from finetuning.memory.savings import with_settings
-from finetuning.recipe.recipe import Recipe
 from finetuning.memory.shapes import (
     MASKED,
     Passes,
@@ -29,6 +27,8 @@ from finetuning.memory.shapes import (
     size_of,
     tensors_of,
 )
+from finetuning.recipe.recipe import Recipe
+from finetuning.training.attention import attention_backend
 from finetuning.training.sharding import layers_of
 from finetuning.training.supervised_loss import CHUNK_BYTES
 

@@ -6,7 +6,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from finetuning.recipe.recipe import QuantizationSpec, Recipe
+from finetuning.recipe.base_model import QuantizationSpec
+from finetuning.recipe.recipe import Recipe
 
 Settings = dict[str, Any]  # by their path in the recipe: {"training.per_device_train_batch_size": 4}
 

@@ -31,9 +31,10 @@ from transformers.modeling_utils import local_torch_dtype
 from transformers.models.falcon import modeling_falcon
 from transformers.quantizers.base import get_keys_to_not_convert
 
-from finetuning.lora.embeddings import lora_config
-from finetuning.base_model.quantized_base_model import keep_trainable_on_cpu
-from finetuning.recipe.recipe import QuantizationSpec, Recipe
+from finetuning.base_model.loading import keep_trainable_on_cpu
+from finetuning.lora.config import lora_config
+from finetuning.recipe.base_model import QuantizationSpec
+from finetuning.recipe.recipe import Recipe
 
 # bitsandbytes: weights that share a scale, and scales that share a scale of theirs.
 BLOCK, BLOCK_OF_SCALES = 64, 256

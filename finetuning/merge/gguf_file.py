@@ -30,10 +30,10 @@ from gguf.quants import quant_shape_to_byte_shape, quantize
 from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
+from finetuning.chat.tokenization import token_ids
 from finetuning.errors import FinetuningError
 from finetuning.merge.gguf_vocabulary import add_vocabulary, read_space_prefix
-from finetuning.recipe.recipe import GgufType
-from finetuning.chat.tokenization import token_ids
+from finetuning.recipe.merge import GgufType
 
 # By transformers' model type.
 FAMILIES = {

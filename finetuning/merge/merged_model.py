@@ -17,16 +17,16 @@ from torch.nn.functional import kl_div
 from transformers import AutoTokenizer, GgufConfig, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from finetuning.lora.checks import load_adapter
+from finetuning.base_model.loading import answer_on_cpu, load_model
+from finetuning.base_model.quantized_base_model import MIB
 from finetuning.chat.template import stop_token
-from finetuning.lora.embeddings import give_rows
 from finetuning.errors import FinetuningError
-from finetuning.evaluation.exam import load_base
+from finetuning.lora.embeddings import give_rows
+from finetuning.lora.loading import load_adapter, load_base
 from finetuning.merge.gguf_file import write_gguf
-from finetuning.chat.layouts import NOT_SUPERVISED
 from finetuning.progress import Progress
-from finetuning.base_model.quantized_base_model import MIB, answer_on_cpu, load_model
-from finetuning.recipe.recipe import MergeSpec
+from finetuning.recipe.merge import MergeSpec
+from finetuning.tokens import NOT_SUPERVISED
 
 PROBES = 32  # eval rows that both models read
 SHARD = "5GB"

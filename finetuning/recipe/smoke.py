@@ -14,7 +14,11 @@ from finetuning.errors import FinetuningError
 from finetuning.recipe.rules import LONGEST_NAME
 
 if TYPE_CHECKING:
-    from finetuning.recipe.recipe import CheckSpec, DatasetSpec, EvaluationSpec, Recipe, SourceSpec, TrainingSpec
+    from finetuning.recipe.checks import CheckSpec
+    from finetuning.recipe.dataset import DatasetSpec, SourceSpec
+    from finetuning.recipe.evaluation import EvaluationSpec
+    from finetuning.recipe.recipe import Recipe
+    from finetuning.recipe.training import TrainingSpec
 
 VARIABLE = "FINETUNING_SMOKE"
 # Of each source; and of these, where the recipe sets eval rows aside by their share, at least so large a one.
@@ -43,7 +47,7 @@ def load_for_run(name: str) -> "Recipe":
     Raises:
         RecipeError: there is none, or it is wrong.
     """
-    from finetuning.recipe.recipe import load
+    from finetuning.recipe.loading import load
 
     recipe = load(name)
     return smoke(recipe) if is_smoke() else recipe
@@ -64,7 +68,7 @@ def smoke(recipe: "Recipe") -> "Recipe":
         "hub": {"repo": smoke_repo(recipe.hub.repo), "private": True},
     }
     cut = type(recipe).model_validate(data | {key: data.get(key, {}) | value for key, value in changes.items()})
-    return cut.as_smoke()
+    return (cut.at(recipe._path) if recipe._path else cut).as_smoke()
 
 
 def smoke_repo(repo: str) -> str:

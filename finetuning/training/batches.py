@@ -14,7 +14,7 @@ import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
 
-from finetuning.chat.layouts import NOT_SUPERVISED
+from finetuning.tokens import NOT_SUPERVISED
 
 Order = Literal["random", "sequential", "group_by_length"]
 # Rows of so many steps are sorted by length at a time: enough for rows of one length to meet, few enough for steps to

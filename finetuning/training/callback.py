@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from finetuning.errors import FinetuningError
-from finetuning.training.interruption import Interrupted, Interruption, Watchdog
 from finetuning.progress import Progress
-from finetuning.recipe.recipe import TrainingSpec
+from finetuning.recipe.training import TrainingSpec
+from finetuning.training.interruption import Interrupted, Interruption, Watchdog
 from finetuning.training.trainer import AdapterTrainer, Moment
 
 BEST = "best.safetensors"

@@ -4,14 +4,15 @@ checkpoints/step-0     before the first step
 checkpoints/step-120   after 120 steps: what is trained, optimizer, scheduler, random numbers, position in the data
 """
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from finetuning.durable import sync
 from finetuning.errors import InfrastructureError
 
 PREFIX, DRAFT = "step-", ".writing"
+
 MIB = 2**20
 
 
@@ -43,7 +44,7 @@ def write_checkpoint(folder: Path, step: int, write: Callable[[Path], None], kee
         draft.mkdir(parents=True)
         try:
             write(draft)
-            _sync(draft)
+            sync(*draft.iterdir(), draft)
         except Exception as error:  # each library that writes has an error of its own
             written = sum(path.stat().st_size for path in draft.iterdir())
             shutil.rmtree(draft)
@@ -51,7 +52,7 @@ def write_checkpoint(folder: Path, step: int, write: Callable[[Path], None], kee
                 raise
             raise _full(folder, written) from error
         draft.rename(final)
-        _sync(folder, contents=False)
+        sync(folder)
     for old in complete(folder)[:-keep]:
         shutil.rmtree(old)
     return final
@@ -74,13 +75,3 @@ def _full(folder: Path, needed: int) -> InfrastructureError:
         "Make room, or set FINETUNING_ARTIFACTS (FINETUNING_ARTIFACTS_CACHE, where that is an address) to a folder on "
         "another disk; training goes on from the last checkpoint."
     )
-
-
-def _sync(folder: Path, contents: bool = True) -> None:
-    """Nothing; the files in the folder, and their names, are on the disk."""
-    for path in [*(folder.iterdir() if contents else ()), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -1,6 +1,5 @@
 """Training with trl and peft: a quantized base model and a tokenized data set in, a LoRA adapter out."""
 
-import os
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -10,111 +9,38 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from datasets import Dataset
 from peft.tuners.tuners_utils import BaseTunerLayer
-from pydantic import BaseModel, ConfigDict, Field
 from transformers import AutoTokenizer
-from transformers.integrations import TensorBoardCallback, get_available_reporting_integrations
-from trl import SFTConfig, pack_dataset
 
-from finetuning.batch_size import BatchSize, TooLarge
-from finetuning.training.checkpoints import complete, require_space, step_of
-from finetuning.lora.embeddings import adapt_head, give_rows, linear_layers, lora_config, trains_head
-from finetuning.errors import FinetuningError, InfrastructureError
-from finetuning.training.interruption import Interrupted, Interruption, Watchdog
+from finetuning.base_model.loading import keep_trainable_on_cpu, load_model
 from finetuning.base_model.loftq import start_from_factors
+from finetuning.errors import InfrastructureError
+from finetuning.lora.config import keep_master_weights, lora_config, require_target_modules, trains_head
+from finetuning.lora.embeddings import adapt_head, give_rows
+from finetuning.progress import Progress
+from finetuning.recipe.training import TrainingSpec
+from finetuning.training.callback import BEST, TrainingProgress
+from finetuning.training.checkpoints import complete, require_space, step_of
+from finetuning.training.curves import Curves
+from finetuning.training.interruption import Interrupted, Interruption, Watchdog
+from finetuning.training.job import BatchSize, TooLarge, TrainingJob
 from finetuning.training.peak_memory import peak_memory
 from finetuning.training.preferences import PreferenceTrainer
-from finetuning.progress import Progress
-from finetuning.base_model.quantized_base_model import keep_trainable_on_cpu, load_model
-from finetuning.recipe.recipe import LoraSpec, Method, Strategy, TrainingSpec
-from finetuning.recipe.mistakes import nearest
+from finetuning.training.rows import tokens_of, train_rows
+from finetuning.training.settings import is_sharded, model_kwargs, on_cpu, processes, sft_config
 from finetuning.training.sharding import shard
 from finetuning.training.trainer import AdapterTrainer, Saved, nothing
-from finetuning.training.callback import BEST, TrainingProgress
 
 MIB = 2**20
+
 # What an evaluation of preferences gives beside a loss.
 REWARDS = ("reward_accuracy", "reward_margin")
+
 UNPREDICTED = (
     "Set training.on_oom to halve-batch, lower training.per_device_train_batch_size (and raise "
     "gradient_accumulation_steps by as much), lower chat.max_length, set training.activation_checkpointing to true, or "
     "quantize the base model."
 )
-# Keys of the recipe's section that are this project's own; the others are transformers'.
-OURS = {
-    "method",
-    "beta",
-    "loss_type",
-    "train_sampling_strategy",
-    "loraplus_lr_ratio",
-    "tokens_per_step",
-    "eval_steps",
-    "early_stopping_patience",
-    "report_to",
-    "on_oom",
-    "save_steps",
-    "save_minutes",
-    "save_total_limit",
-    "step_timeout_minutes",
-}
-
-
-class TrainingJob(BaseModel):
-    """All that one training reads and where it writes; paths are folders."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    where: str
-    lora: LoraSpec
-    training: TrainingSpec
-    max_length: int
-    chat_dataset: Path
-    base_model: Path
-    model_kwargs: dict[str, Any]
-    output: Path
-    strategy: Strategy = "ddp"
-    """What each of several processes holds of the base model."""
-    batch_size: BatchSize | None = None
-    """Where memory ran out before: how a step's rows are cut, instead of as the recipe says."""
-    fit: str | None = None
-    """What to say and to change when memory runs out, where it was predicted."""
-    checkpoints: Path = Field(default_factory=lambda job: job["output"].with_name(f"{job['output'].name}.checkpoints"))
-    """Checkpoints of this very job, which outlive a failure."""
-
-
-class UnplacedConfig(SFTConfig):
-    """The settings of a trainer that leaves the model where it is."""
-
-    @property
-    def place_model_on_device(self) -> bool:
-        """False."""
-        return False
-
-
-class Curves(TensorBoardCallback):
-    """Writes TensorBoard's file into `folder`, until it is told to end.
-
-    The evaluation after the training belongs to it too. transformers would begin another file for that, by the same
-    name where the training took less than a second.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.logging_dir = str(folder)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **settings: Any) -> None:
-        """Nothing, which is not what it does in transformers."""
-
-    def flush(self) -> None:
-        """Nothing; the points so far are in the file."""
-        if self.tb_writer:
-            self.tb_writer.flush()
-
-    def finish(self) -> None:
-        """Nothing; all points are in the file."""
-        if self.tb_writer:
-            self.tb_writer.close()
 
 
 def train(
@@ -163,7 +89,7 @@ def _train(
     progress.update("loading the base model")
     model = load_model(job.base_model, **model_kwargs(job))
     keep_trainable_on_cpu(model)
-    require_target_modules(model, job)
+    require_target_modules(model, job.lora, job.where)
     trust = job.model_kwargs["trust_remote_code"]
     tokenizer = AutoTokenizer.from_pretrained(job.chat_dataset / "tokenizer", trust_remote_code=trust)
     new_tokens = give_rows(model, tokenizer, job.base_model, job.where, trust)
@@ -297,55 +223,6 @@ def _out_of_memory(job: TrainingJob, size: BatchSize, error: Exception) -> str:
     )
 
 
-def model_kwargs(job: TrainingJob) -> dict[str, Any]:
-    """The job's, with the GPU of this process where several train together."""
-    # What is going to be sharded need not have room on one GPU before.
-    device = "cpu" if on_cpu(job) or is_sharded(job) else int(os.environ.get("LOCAL_RANK", 0))
-    return job.model_kwargs | {"device_map": {"": device}}
-
-
-def on_cpu(job: TrainingJob) -> bool:
-    """Whether training is to take place on the CPU."""
-    return job.model_kwargs["device_map"][""] == "cpu"
-
-
-def is_sharded(job: TrainingJob) -> bool:
-    """Whether each of several processes holds a part of the base model only."""
-    return job.strategy == "fsdp" and processes() > 1
-
-
-def processes() -> int:
-    """How many processes train together, as the launcher of this one said."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def require_target_modules(model: torch.nn.Module, job: TrainingJob) -> None:
-    """Nothing.
-
-    Raises:
-        FinetuningError: the recipe targets a module that the model does not have.
-    """
-    layers = linear_layers(model)
-    wanted = [] if isinstance(job.lora.target_modules, str) else job.lora.target_modules
-    for name in wanted:
-        if name.rsplit(".")[-1] not in layers:
-            raise FinetuningError(
-                f"{job.where}: lora.target_modules: {name!r} is no linear layer of {type(model).__name__}, which has "
-                f"{', '.join(sorted(layers))}{nearest(name, layers)}. Or write all-linear."
-            )
-
-
-def keep_master_weights(model: torch.nn.Module) -> None:
-    """Nothing; what is trained is stored in float32, and computed with in bfloat16 by the trainer's autocast.
-
-    trl stores the adapters of a quantized model in bfloat16, whose eight bits of precision lose most updates once the
-    learning rate has fallen: a step smaller than 1/256 of a weight rounds to nothing.
-    """
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-
-
 def leave_casts_to_autocast(trainer: AdapterTrainer) -> None:
     """Nothing; where the trainer computes in a format of its own, peft does not turn what an adapter gets into float32.
 
@@ -356,60 +233,3 @@ def leave_casts_to_autocast(trainer: AdapterTrainer) -> None:
     for module in model.modules():
         if isinstance(module, BaseTunerLayer) and trainer.accelerator.mixed_precision != "no":
             module.cast_input_dtype_enabled = False  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def sft_config(job: TrainingJob, size: BatchSize) -> SFTConfig:
-    """The recipe's training settings, and those that are not a matter of taste."""
-    dtype = job.model_kwargs["dtype"]
-    settings = job.training.model_dump(exclude=OURS)
-    settings |= {"per_device_train_batch_size": size.rows, "gradient_accumulation_steps": size.accumulation}
-    # Where nobody decided, what needs the least memory.
-    settings |= {"activation_checkpointing": settings["activation_checkpointing"] is not False}
-    # A GPU without bfloat16 computes in float16, whatever the recipe wishes.
-    settings |= {"bf16": settings["bf16"] and dtype == "bfloat16", "fp16": dtype == "float16"}
-    return (UnplacedConfig if is_sharded(job) else SFTConfig)(
-        **settings,
-        output_dir=str(job.checkpoints),
-        # Rows come tokenized, with labels, and no longer than chat.max_length.
-        dataset_kwargs={"skip_prepare_dataset": True},
-        max_length=None,
-        save_strategy="no",
-        report_to=[name for name in trackers(job) if name != "tensorboard"],  # which `Curves` writes
-        disable_tqdm=True,
-        # The filter replaces a loss that is not a number by the mean of those before it.
-        logging_nan_inf_filter=False,
-        include_num_input_tokens_seen="non_padding",
-        use_cpu=on_cpu(job),
-        dataloader_pin_memory=not on_cpu(job),
-    )
-
-
-def trackers(job: TrainingJob) -> list[str]:
-    """The names of the recipe's trackers.
-
-    Raises:
-        FinetuningError: one of them is not installed.
-    """
-    there = get_available_reporting_integrations()
-    for name in job.training.report_to:
-        if name not in there:
-            raise FinetuningError(
-                f"{job.where}: training.report_to: {name} is not installed here; there are {', '.join(there)}. Install "
-                "its package, or take it off the list."
-            )
-    return list(job.training.report_to)
-
-
-def train_rows(job: TrainingJob) -> Dataset:
-    """The rows of the train split or, where the recipe packs, bins of at most `max_length` tokens of them.
-
-    trl packs only while it tokenizes, and these rows are tokens already.
-    """
-    rows = tokens_of(job.chat_dataset / "train.parquet", job.training.method)
-    return pack_dataset(rows, job.max_length, "bfd") if job.training.packing else rows
-
-
-def tokens_of(path: Path, method: Method) -> Dataset:
-    """`input_ids` and `labels` of one split, and for `dpo` those of the rejected answers."""
-    rejected = ["rejected_input_ids", "rejected_labels"] if method == "dpo" else []
-    return Dataset.from_parquet(str(path)).select_columns(["input_ids", "labels", *rejected])

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn import functional
 
-from finetuning.chat.layouts import NOT_SUPERVISED
+from finetuning.tokens import NOT_SUPERVISED
 from finetuning.training.supervised_loss import supervised_losses
 from finetuning.training.trainer import AdapterTrainer, Moment
 

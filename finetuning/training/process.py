@@ -1,4 +1,4 @@
-"""The process that trains: `python -m finetuning.training_process JOB.json`, alone or as the child of `lora_adapter`.
+"""The process that trains: `python -m finetuning.training.process JOB.json`, alone or as the child of `lora_adapter`.
 
 It says what it does before it imports what takes seconds to import; the lines reach Dagster through Pipes, and the
 terminal where there is no Dagster. The job names everything by path, so the process needs no hub and no token.
@@ -13,10 +13,10 @@ from pathlib import Path
 
 from dagster_pipes import PipesEnvVarParamsLoader, open_dagster_pipes
 
-from finetuning.batch_size import TooLarge
 from finetuning.errors import FinetuningError
-from finetuning.training.interruption import Interrupted, end_with
 from finetuning.progress import Progress
+from finetuning.training.interruption import Interrupted, end_with
+from finetuning.training.job import TooLarge
 
 MISTAKE, INTERRUPTED, TOO_LARGE = 3, 4, 5
 # Beside the job: what was wrong, and of which kind that is; what a training that hung was doing; and, where memory ran
@@ -38,7 +38,8 @@ def main(path: Path) -> int:
         Progress(pipes.log.info if pipes else say if is_first else lambda line: None, "loading libraries") as progress,
     ):
         try:
-            from finetuning.training.lora_adapter import TrainingJob, train
+            from finetuning.training.job import TrainingJob
+            from finetuning.training.lora_adapter import train
 
             job = TrainingJob.model_validate_json(path.read_text())
             summary = train(job, progress, path.with_name(HANG))

@@ -1,6 +1,6 @@
 """Starts a module in several processes of this machine that train together, as `torchrun` does.
 
-python -m finetuning.several_processes 2 finetuning.training_process JOB.json PARENT
+python -m finetuning.training.several_processes 2 finetuning.training.process JOB.json PARENT
 
 It ends as the process did that failed, or as one that was asked to end; torchrun itself ends with 1, whatever it was.
 """

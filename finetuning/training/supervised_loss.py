@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from finetuning.chat.layouts import NOT_SUPERVISED
+from finetuning.tokens import NOT_SUPERVISED
 
 CHUNK_BYTES = 32 * 2**20  # of logits in float32 at a time
 

@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 from transformers.trainer import TRAINER_STATE_NAME
 from trl import SFTTrainer
 
+from finetuning.tokens import NOT_SUPERVISED
 from finetuning.training.attention import attention_backend
 from finetuning.training.batches import EpochLoader, Order, StepBatches, TokenRows
 from finetuning.training.checkpoints import checkpoint_of, write_checkpoint
-from finetuning.chat.layouts import NOT_SUPERVISED
 from finetuning.training.supervised_loss import supervised_loss
 
 WEIGHTS, RANDOM, PROGRESS = "trainable.safetensors", "random.pt", "progress.json"

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from finetuning.errors import FinetuningError
-from resources.hub import ROLLED_BACK, HubConnection, Publication
+from resources.hub_client.connection import ROLLED_BACK, HubConnection, Publication
 
 REPORT = "evaluation/report.json"
 WEIGHTS = "adapter_model.safetensors"

@@ -17,8 +17,8 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from ray.util.state import list_nodes
 
 from finetuning.errors import InfrastructureError
-from finetuning.recipe.recipe import ResourcesSpec
-from resources.launcher import SECONDS_TO_END
+from finetuning.recipe.resources import ResourcesSpec
+from finetuning.training.job import SECONDS_TO_END
 
 GB = 1e9
 SECONDS_TO_STOP = SECONDS_TO_END + 15

@@ -32,15 +32,23 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
 
 from finetuning.errors import CrashError, InfrastructureError, of_kind
-from finetuning.recipe.recipe import ResourcesSpec
-from resources.artifacts import Artifacts, checkpoints_of
-from resources.launcher import SECONDS_TO_END
+from finetuning.recipe.recipe import Recipe
+from finetuning.recipe.resources import ResourcesSpec
+from finetuning.training.job import SECONDS_TO_END
+from resources.artifacts import Artifacts
+from resources.gpu import Gpu
 from resources.ray_cluster.board import LOGS, Board
 from resources.ray_cluster.worker import FINISHED, LISTEN_EVERY, RayTraining, work
+from resources.store.artifact import Artifact
+from resources.store.plan import checkpoints_of
+from resources.store.store import fingerprint_in
 
 WAITING_EVERY = 60.0  # seconds
+
 SILENT = 5 * LISTEN_EVERY  # seconds after which nobody is at work
+
 GB = 1e9
+
 # Of the workers; what else they need of the environment, their nodes have.
 ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -302,3 +310,29 @@ def end(context: dg.AssetExecutionContext, board: Any, run: ray.ObjectRef) -> No
     while training and not done and time.monotonic() < deadline and isinstance(silent, float) and silent < SILENT:
         done, _ = ray.wait([run], timeout=LISTEN_EVERY)
         silent = hear(context, board)
+
+
+def on_cluster(
+    context: dg.AssetExecutionContext,
+    artifacts: Artifacts,
+    gpu: Gpu,
+    recipe: Recipe,
+    job: dict[str, Any],
+    inputs: dict[str, Artifact],
+    folder: Path,
+    workers: int,
+) -> None:
+    """Nothing; `folder` holds the adapter. What depends on a machine, each worker finds out on its own."""
+    from resources.ray_cluster.worker import RayTraining
+
+    training = RayTraining(
+        recipe=recipe,
+        job=job,
+        inputs=inputs,
+        workers=workers,
+        artifacts=artifacts.everywhere(),
+        require=gpu.require,
+        place=place_of(artifacts, folder),
+        fingerprint=fingerprint_in(folder.parent.name),
+    )
+    train_on_cluster(context, training, folder)

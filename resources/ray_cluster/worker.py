@@ -23,17 +23,20 @@ import ray
 import ray.train
 from ray.exceptions import RayError
 
-from finetuning.batch_size import TooLarge
-from finetuning.training.checkpoints import complete, step_of
 from finetuning.errors import FAULT, FinetuningError, InfrastructureError
-from finetuning.training.interruption import Interrupted, Interruption
+from finetuning.memory.fit import predicted, told
 from finetuning.memory.savings import with_settings
 from finetuning.progress import Progress
 from finetuning.recipe.recipe import Recipe
-from resources.artifacts import Artifact, Artifacts, hold, read_artifact
-from resources.gpu import MIB, Gpu, predicted, told
-from resources.store.objects import is_passing, said_by
+from finetuning.training.checkpoints import complete, step_of
+from finetuning.training.interruption import Interrupted, Interruption
+from finetuning.training.job import TooLarge
+from resources.artifacts import Artifacts
+from resources.gpu import MIB, Gpu
 from resources.ray_cluster.board import LOGS
+from resources.store.artifact import Artifact, read_artifact
+from resources.store.locks import hold
+from resources.store.objects import is_passing, said_by
 
 ROOT = Path(__file__).resolve().parents[2]
 # What is handed to Ray in the end, and the mark of it.
@@ -142,7 +145,8 @@ def train_here(training: RayTraining, board: Any, folder: Path, step: int) -> No
     log, gpu = Log(board, first), Gpu(require=training.require)
     interruption, reports = Interruption(), Reports(folder / "report", step, first)
     with listening(board, interruption, reports), Progress(log.info, "loading libraries") as progress:
-        from finetuning.training.lora_adapter import TrainingJob, train
+        from finetuning.training.job import TrainingJob
+        from finetuning.training.lora_adapter import train
 
         found = {name: lies_at(training, artifact, log) for name, artifact in training.inputs.items()}
         if first:

@@ -19,23 +19,22 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from finetuning.durable import sync, write_json
 from finetuning.errors import FinetuningError, InfrastructureError
-from resources.artifacts import (
+from resources.store.artifact import (
     CURRENT,
     MANIFEST,
     Artifact,
     content_of,
     fingerprint_of,
-    idle_home,
-    locked,
     manifest_of,
     read_artifact,
     sha256,
-    sync,
-    write_json,
 )
+from resources.store.disk import bury, complete, remove
+from resources.store.locks import idle_home, locked
 from resources.store.objects import Objects
-from resources.store.retention import Key, Unfinished, bury, complete, fingerprint_in, remove
+from resources.store.store import Key, Unfinished, fingerprint_in
 
 GB = 1e9
 MB = 1e6

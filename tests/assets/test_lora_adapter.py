@@ -8,8 +8,10 @@ import pytest
 from datasets import Dataset
 from transformers import AutoTokenizer
 
-from finetuning.recipe.recipe import Recipe, TrainingSpec
-from resources.gpu import Gpu, predicted, told
+from finetuning.memory.fit import predicted, told
+from finetuning.recipe.recipe import Recipe
+from finetuning.recipe.training import TrainingSpec
+from resources.gpu import Gpu
 from tests.tiny_models import save_tiny_model
 
 

@@ -5,8 +5,8 @@ import pyarrow.parquet as pq
 
 from assets import chat_dataset, raw_dataset
 from assets.tables import columns_of
-from finetuning.dataset.raw_folder import ROWS
 from finetuning.chat.tokenized_rows import REJECTED, SCHEMA
+from finetuning.dataset.raw_folder import ROWS
 
 
 def test_a_column_has_a_short_type_and_what_is_known_of_it(tmp_path):

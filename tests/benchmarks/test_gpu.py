@@ -11,8 +11,8 @@ from benchmarks.gpu_comparison import NAMES, compare, figures, nominal_rate
 from benchmarks.gpu_jobs import MISTRAL_7B, ROWS_TRIED, TINY, Preparation
 from benchmarks.gpu_recorder import DeviceRecorder, rows_that_fit
 from benchmarks.training_comparison import operations_per_token
+from finetuning.base_model.loading import is_quantized, load_model
 from finetuning.errors import FinetuningError
-from finetuning.base_model.quantized_base_model import is_quantized, load_model
 
 ON_CPU = ["--device", "cpu", "--tiny"]
 H100 = "NVIDIA H100 80GB HBM3"

@@ -22,12 +22,16 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer
 
-from finetuning.lora.checks import load_adapter
+from finetuning.base_model.loading import keep_trainable_on_cpu, load_model
+from finetuning.base_model.quantized_base_model import quantize
 from finetuning.errors import FinetuningError
+from finetuning.lora.loading import load_adapter
 from finetuning.progress import Progress
-from finetuning.base_model.quantized_base_model import keep_trainable_on_cpu, load_model, quantize
-from finetuning.recipe.recipe import BaseModelSpec, Recipe, load
-from finetuning.training.lora_adapter import TrainingJob, train
+from finetuning.recipe.base_model import BaseModelSpec
+from finetuning.recipe.loading import load
+from finetuning.recipe.recipe import Recipe
+from finetuning.training.job import TrainingJob
+from finetuning.training.lora_adapter import train
 from resources.gpu import FLASH_KERNELS, Gpu, detect
 from tests.tiny_models import CONFIGS, save_tiny_model
 

@@ -9,14 +9,18 @@ from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from finetuning.base_model.source import load_tokenizer
-from finetuning.chat.chat_dataset import write_chat
-from finetuning.progress import Progress
 from finetuning.base_model.quantized_base_model import quantize
-from finetuning.recipe.recipe import BaseModelSpec, DatasetSpec, Recipe, find, load
+from finetuning.chat.chat_dataset import write_chat
 from finetuning.chat.rendering import Conversation, Renderer
+from finetuning.chat.tokenizer import load_tokenizer
 from finetuning.dataset.raw_dataset import write_raw
-from finetuning.training.lora_adapter import TrainingJob, train
+from finetuning.progress import Progress
+from finetuning.recipe.base_model import BaseModelSpec
+from finetuning.recipe.dataset import DatasetSpec
+from finetuning.recipe.loading import find, load
+from finetuning.recipe.recipe import Recipe
+from finetuning.training.job import TrainingJob
+from finetuning.training.lora_adapter import train
 from resources.gpu import Gpu
 from tests.exams import examined
 from tests.tiny_models import CONFIGS, ZEPHYR, save_tiny_model

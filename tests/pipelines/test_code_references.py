@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from finetuning.recipe.recipe import find
+from finetuning.recipe.loading import find
 from pipelines import code_references
 from pipelines.code_references import ROOT, address, linked, reference
 from tests.pipelines.test_definitions import SPECS

@@ -6,7 +6,8 @@ import sys
 import dagster as dg
 import pytest
 
-from finetuning.recipe.recipe import ChecksSpec, find
+from finetuning.recipe.checks import ChecksSpec
+from finetuning.recipe.loading import find
 from pipelines.definitions import defs
 
 EDGES = {

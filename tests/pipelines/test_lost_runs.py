@@ -19,7 +19,7 @@ from tests.tiny_models import ZEPHYR, save_tiny_model
 
 KILLS = int(os.environ.get("FINETUNING_KILLS", "1"))
 ADAPTER = "adapter_model.safetensors"
-TRAINING = "finetuning.training_process"
+TRAINING = "finetuning.training.process"
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from assets import chat_dataset, lora_adapter
-from finetuning.recipe.recipe import load
+from finetuning.recipe.loading import load
 from resources.artifacts import Artifacts
 from tests.pipelines.command import World
 from tests.tiny_models import ZEPHYR, save_tiny_model

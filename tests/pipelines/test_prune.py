@@ -72,7 +72,7 @@ def test_without_the_hub_nothing_goes(world):
 
 def let_go():
     """This process no longer uses what it made."""
-    from resources.artifacts import LEASES
+    from resources.store.locks import LEASES
 
     while LEASES:
         LEASES.popitem()[1].close()

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi, ModelCard
 
-from finetuning.recipe import recipe as recipes
-from finetuning.hub.event_files import read_events
 from finetuning.dataset.revisions import sources
+from finetuning.hub.event_files import read_events
+from finetuning.recipe import recipe as recipes
 from resources.hub_server.local import local_hub
 from tests.pipelines.command import ROOT, World
 from tests.tiny_models import ZEPHYR, save_tiny_model
@@ -192,7 +192,7 @@ def test_the_card_says_what_it_was_made_of_in_the_hubs_own_words(world):
 def test_a_card_that_the_hub_refuses_is_an_error_that_says_why(world):
     code = """
 from huggingface_hub import ModelCardData
-from finetuning.publication import require_valid
+from finetuning.hub.published_repo import require_valid
 require_valid(ModelCardData(license="mit"), "a.yaml")
 try:
     require_valid(ModelCardData(license="MIT"), "a.yaml")

@@ -5,7 +5,7 @@ import pytest
 from ray.job_submission import JobSubmissionClient
 
 from finetuning.errors import INFRASTRUCTURE, InfrastructureError
-from finetuning.recipe.recipe import ResourcesSpec
+from finetuning.recipe.resources import ResourcesSpec
 from pipelines.outcomes import outcome_of
 from resources.ray_cluster.jobs import Amounts, asked_for, connected, job_environment
 from tests.pipelines import ray_steps

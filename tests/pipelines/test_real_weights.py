@@ -11,7 +11,7 @@ import pytest
 import yaml
 from huggingface_hub import HfApi
 
-from finetuning.recipe.recipe import find
+from finetuning.recipe.loading import find
 from resources.hub_server.local import local_hub
 from tests.pipelines.command import ROOT, World
 

@@ -21,7 +21,7 @@ ASK = "from dagster_graphql.cli import main; main()"
 SEEN = """
 import sys
 import dagster as dg
-from assets.parents import RECIPE, seen
+from assets.external_assets import RECIPE, seen
 with dg.DagsterInstance.get() as instance:
     for name in sys.argv[2:]:
         instance.report_runless_asset_event(seen(RECIPE, name, sys.argv[1]))

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from finetuning.recipe import recipe as recipes
-from finetuning.recipe.recipe import ROOT, Recipe
+from finetuning.recipe.loading import ROOT
+from finetuning.recipe.recipe import Recipe
 
 NAMES = [
     "falcon-7b",

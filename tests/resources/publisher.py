@@ -15,7 +15,7 @@ from typing import Any
 from huggingface_hub import HfApi
 
 from finetuning.errors import FinetuningError
-from resources.hub import HubConnection
+from resources.hub_client.connection import HubConnection
 
 
 def files(folder: Path, seed: int) -> dict[str, Path]:

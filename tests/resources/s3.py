@@ -13,8 +13,9 @@ from threading import Lock
 from typing import Any, cast
 
 from resources.store import multipart
-from resources.artifacts import Plan, fingerprint_of
+from resources.store.artifact import fingerprint_of
 from resources.store.object_store import ObjectStore, object_store
+from resources.store.plan import Plan
 
 BUCKET = "finetuning-test"
 SECRET = "not-to-be-seen-anywhere"

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from finetuning.errors import FinetuningError
-from resources.artifacts import DRAFT, MANIFEST, Artifacts, Plan, checkpoints_of, fingerprint_of, read_artifact
+from resources.artifacts import Artifacts
+from resources.store.artifact import MANIFEST, fingerprint_of, read_artifact
+from resources.store.plan import DRAFT, Plan, checkpoints_of
 
 
 def plan(home, **changes) -> Plan:

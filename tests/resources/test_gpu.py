@@ -7,10 +7,12 @@ import psutil
 import pytest
 
 from finetuning.errors import FinetuningError
+from finetuning.memory.fit import fitted, in_yaml
 from finetuning.memory.prediction import MIB, Prediction
 from finetuning.memory.savings import with_settings
-from finetuning.recipe.recipe import BaseModelSpec, Recipe
-from resources.gpu import Gpu, Machine, detect, fitted, in_yaml, obstacle
+from finetuning.recipe.base_model import BaseModelSpec
+from finetuning.recipe.recipe import Recipe
+from resources.gpu import Gpu, Machine, detect, obstacle
 from tests.tiny_models import save_tiny_model
 
 H100 = Machine("cuda", "NVIDIA H100", (9, 0), 80 << 30, bf16=True)

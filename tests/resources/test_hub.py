@@ -6,7 +6,8 @@ import pytest
 from huggingface_hub import HfApi
 
 from finetuning.errors import FinetuningError
-from resources.hub import Hub, HubConnection
+from resources.hub import Hub
+from resources.hub_client.connection import HubConnection
 from resources.hub_server.local import local_hub
 
 A, B = "a" * 16, "b" * 16

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from huggingface_hub.utils.sha import git_hash
 
-from resources.hub import HubConnection
+from resources.hub_client.connection import HubConnection
 from tests.resources.publisher import files
 from tests.resources.serving import Publisher, Server, publisher, serving
 

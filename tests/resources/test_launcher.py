@@ -9,19 +9,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from finetuning.training import process as training_process
 from finetuning.errors import CrashError, FinetuningError, InfrastructureError
+from finetuning.training import process as training_process
+from finetuning.training.job import FAILURE, FAILURE_KIND, HANG, INTERRUPTED, SMALLER
 from resources import launcher
-from resources.launcher import (
-    FAILURE,
-    FAILURE_KIND,
-    HANG,
-    INTERRUPTED,
-    SMALLER,
-    Launcher,
-    child_environment,
-    reason_of_death,
-)
+from resources.launcher import Launcher, child_environment, reason_of_death
 
 
 def launch(monkeypatch, tmp_path, source: str, instance=None, processes="1"):
@@ -125,7 +117,7 @@ def test_a_child_that_hung_is_said_to_have_hung_and_where(tmp_path):
 def test_several_processes_share_the_cores_and_start_together(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert child_environment(1000)["OMP_NUM_THREADS"] == "1"
-    assert Launcher().start(2)[-2:] == ["finetuning.several_processes", "2"]
+    assert Launcher().start(2)[-2:] == ["finetuning.training.several_processes", "2"]
     assert Launcher().start(1) == [sys.executable, "-m"]
 
 
@@ -157,7 +149,7 @@ def test_children_use_as_many_threads_as_there_are_cores_unless_told(monkeypatch
 def test_a_child_ends_when_its_parent_is_killed(tmp_path):
     parent = """
 import os, signal, subprocess, sys, time
-child = "import sys, time, finetuning.training_process as p; p.end_with(int(sys.argv[1])); time.sleep(60)"
+child = "import sys, time, finetuning.training.process as p; p.end_with(int(sys.argv[1])); time.sleep(60)"
 process = subprocess.Popen([sys.executable, "-c", child, str(os.getpid())], stdout=subprocess.DEVNULL)
 print(process.pid, flush=True)
 time.sleep(1)

@@ -6,10 +6,11 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from torch.nn.functional import mse_loss
 
+from finetuning.base_model.loading import load_model
 from finetuning.base_model.loftq import FILE, start_from_factors, write_factors
+from finetuning.base_model.quantized_base_model import load_dense, quantize
 from finetuning.progress import Progress
-from finetuning.base_model.quantized_base_model import load_dense, load_model, quantize
-from finetuning.recipe.recipe import BaseModelSpec
+from finetuning.recipe.base_model import BaseModelSpec
 from finetuning.training.lora_adapter import train
 from resources.gpu import Gpu
 from tests.finetuning.training.test_lora_adapter import data, job_of

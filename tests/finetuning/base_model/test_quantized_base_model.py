@@ -4,10 +4,11 @@ import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
 
+from finetuning.base_model.loading import answer_on_cpu, dequantize, keep_trainable_on_cpu, load_model
+from finetuning.base_model.quantized_base_model import load_dense, quantize
 from finetuning.base_model.source import resolve
 from finetuning.errors import FinetuningError
-from finetuning.base_model.quantized_base_model import answer_on_cpu, dequantize, keep_trainable_on_cpu, load_dense, load_model, quantize
-from finetuning.recipe.recipe import BaseModelSpec
+from finetuning.recipe.base_model import BaseModelSpec
 from resources.gpu import Gpu
 from tests.tiny_models import save_tiny_model
 
@@ -59,7 +60,7 @@ def test_written_out_weights_answer_as_the_model_that_trained(tiny_nf4):
 def test_weights_that_have_no_room_stay_quantized_and_answer_the_same(tiny_nf4, monkeypatch):
     folder, kwargs = tiny_nf4
     trained, answering = (load_model(folder, **kwargs) for _ in range(2))
-    monkeypatch.setattr("finetuning.quantization.SPARE_MEMORY", 0.0)
+    monkeypatch.setattr("finetuning.base_model.loading.SPARE_MEMORY", 0.0)
     answer_on_cpu(answering)
     assert len([module for module in answering.modules() if isinstance(module, Linear4bit)]) == 14
     assert torch.equal(logits_of(answering.eval()), logits_of(trained.train()))

@@ -11,17 +11,16 @@ from tokenizers import processors
 from transformers import AutoTokenizer
 
 from finetuning.chat import chat_dataset as chat_module
-from finetuning.chat import shuffling
-from finetuning.chat import tokenized_rows
+from finetuning.chat import shuffling, tokenized_rows
 from finetuning.chat.chat_dataset import write_chat
-from finetuning.chat.template import load_template
 from finetuning.chat.conversations import conversation_of
-from finetuning.checks.judgement import CHAT_CHECKS, judge
-from finetuning.errors import FinetuningError
-from finetuning.chat.layouts import NOT_SUPERVISED
-from finetuning.recipe.recipe import Recipe
 from finetuning.chat.rendering import Conversation, Renderer, render
+from finetuning.chat.template import load_template
+from finetuning.checks.judgement import CHAT_CHECKS, judge
 from finetuning.dataset.raw_dataset import write_raw
+from finetuning.errors import FinetuningError
+from finetuning.recipe.recipe import Recipe
+from finetuning.tokens import NOT_SUPERVISED
 from tests.conftest import train_tiny_tokenizer
 
 WHERE = "x.yaml"

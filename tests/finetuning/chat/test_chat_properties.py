@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from transformers import AddedToken, PreTrainedTokenizerFast
 
 from finetuning.chat import rendering
-from finetuning.chat.template import load_template
-from finetuning.chat.layouts import NOT_SUPERVISED, LaidOut
+from finetuning.chat.layouts import LaidOut
 from finetuning.chat.rendering import Conversation, Renderer
+from finetuning.chat.template import load_template
+from finetuning.tokens import NOT_SUPERVISED
 from tests.conftest import train_tiny_tokenizer
 from tests.finetuning.chat.test_rendering import MISTRAL, space_first_tokenizer
 from tests.tiny_models import ZEPHYR

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetuning.chat import conversations
-from finetuning.chat.template import load_template
 from finetuning.chat.conversations import Row, batches, conversation_of, digests, messages_column
-from finetuning.checks.findings import FindingsTable
-from finetuning.recipe.recipe import DatasetSpec, EvalSpec, SourceSpec
 from finetuning.chat.rendering import Conversation, Renderer
+from finetuning.chat.template import load_template
+from finetuning.checks.findings import FindingsTable
 from finetuning.dataset.raw_dataset import write_raw
+from finetuning.recipe.dataset import DatasetSpec, EvalSpec, SourceSpec
 
 
 @pytest.fixture

@@ -7,13 +7,16 @@ import pytest
 from tokenizers import processors
 from transformers import AutoTokenizer
 
-from finetuning.base_model.source import load_tokenizer
 from finetuning.chat.chat_dataset import write_chat
+from finetuning.chat.tokenizer import load_tokenizer
 from finetuning.checks.judgement import judge, require
-from finetuning.evaluation.exam import questions_of
-from finetuning.chat.layouts import NOT_SUPERVISED
-from finetuning.recipe.recipe import BaseModelSpec, DatasetSpec, EvalSpec, Recipe, SourceSpec, find, load
 from finetuning.dataset.raw_dataset import write_raw
+from finetuning.evaluation.exam import questions_of
+from finetuning.recipe.base_model import BaseModelSpec
+from finetuning.recipe.dataset import DatasetSpec, EvalSpec, SourceSpec
+from finetuning.recipe.loading import find, load
+from finetuning.recipe.recipe import Recipe
+from finetuning.tokens import NOT_SUPERVISED
 from tests.conftest import smollm2_folder, train_tiny_tokenizer
 from tests.tiny_models import ZEPHYR
 

@@ -10,8 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from finetuning.dataset.formats import NotChosen, to_messages
-from finetuning.recipe.recipe import Recipe, SourceSpec, load
 from finetuning.dataset.revisions import sources
+from finetuning.recipe.dataset import SourceSpec
+from finetuning.recipe.loading import load
+from finetuning.recipe.recipe import Recipe
 
 ROOT = Path(__file__).parents[3]
 OWNERS = "Menouar,openai,openbmb,HuggingFaceH4,Vezora"
@@ -82,10 +84,10 @@ import json, os, sys
 from pathlib import Path
 from huggingface_hub import HfApi
 from finetuning.errors import FinetuningError
-from finetuning.format_recognition import recognise_all
+from finetuning.dataset.format_recognition import recognise_all
 from finetuning.recipe import DatasetSpec, load
-from finetuning.source_revisions import resolve_all
-from finetuning.sources import write_raw
+from finetuning.dataset.revisions import resolve_all
+from finetuning.dataset.raw_dataset import write_raw
 
 api = HfApi(endpoint=os.environ["HF_ENDPOINT"], token=os.environ.get("HF_TOKEN") or False)
 folder, said = Path(sys.argv[1]), {{}}

@@ -4,12 +4,12 @@ from hypothesis import strategies as st
 from tokenizers import processors
 from transformers import AddedToken, LlamaTokenizer
 
-from finetuning.chat.template import load_template, stop_token
-from finetuning.errors import FinetuningError
-from finetuning.dataset.formats import RowDropped
-from finetuning.chat.layouts import NOT_SUPERVISED, QUESTION
-from finetuning.recipe.recipe import CHAT_TEMPLATES
 from finetuning.chat.rendering import Conversation, Renderer, render
+from finetuning.chat.template import load_template, stop_token
+from finetuning.dataset.formats import RowDropped
+from finetuning.errors import FinetuningError
+from finetuning.recipe.base_model import CHAT_TEMPLATES
+from finetuning.tokens import NOT_SUPERVISED, QUESTION
 from tests.conftest import train_tiny_tokenizer
 
 CONVERSATION = [

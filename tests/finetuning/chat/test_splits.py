@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetuning.checks.near_duplicates import Pairs
-from finetuning.recipe.recipe import DatasetSpec, EvalSpec, SourceSpec
 from finetuning.chat.splits import Fate, Index, Split, split
+from finetuning.checks.near_duplicates import Pairs
+from finetuning.recipe.dataset import DatasetSpec, EvalSpec, SourceSpec
 
 FILES = SourceSpec(files=["rows.jsonl"], format="question-answer")
 

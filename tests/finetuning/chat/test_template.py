@@ -2,11 +2,12 @@
 
 import pytest
 
-from finetuning.base_model.source import load_tokenizer, rows_of
+from finetuning.base_model.source import rows_of
 from finetuning.chat.template import load_template, stop_token
-from finetuning.errors import FinetuningError
-from finetuning.recipe.recipe import BaseModelSpec
 from finetuning.chat.tokenization import token_ids
+from finetuning.chat.tokenizer import load_tokenizer
+from finetuning.errors import FinetuningError
+from finetuning.recipe.base_model import BaseModelSpec
 from tests.tiny_models import ZEPHYR, save_tiny_model
 
 WHERE = "x.yaml"

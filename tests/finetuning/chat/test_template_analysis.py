@@ -5,11 +5,11 @@ from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from finetuning.chat import rendering
-from finetuning.errors import FinetuningError
-from finetuning.dataset.formats import RowDropped
-from finetuning.recipe.recipe import CHAT_TEMPLATES
 from finetuning.chat.rendering import Conversation, Renderer
 from finetuning.chat.template_analysis import only_writes_contents
+from finetuning.dataset.formats import RowDropped
+from finetuning.errors import FinetuningError
+from finetuning.recipe.base_model import CHAT_TEMPLATES
 from tests.conftest import train_tiny_tokenizer
 from tests.finetuning.chat.test_chat_properties import GEMMA, LLAMA_3, PHI_3
 from tests.finetuning.chat.test_rendering import MISTRAL

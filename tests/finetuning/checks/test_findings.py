@@ -3,8 +3,8 @@
 import pyarrow.parquet as pq
 
 from finetuning.checks import findings
-from finetuning.checks.judgement import EXAMPLES
 from finetuning.checks.findings import SHOWN_CHARACTERS, Finding, FindingsTable
+from finetuning.checks.judgement import EXAMPLES
 
 
 def test_all_rows_are_in_the_table_in_their_order(tmp_path, monkeypatch):

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from finetuning.checks.judgement import CHAT_CHECKS, FOUND, judge, require
 from finetuning.errors import FinetuningError
-from finetuning.recipe.recipe import ChecksSpec, Recipe
+from finetuning.recipe.checks import ChecksSpec
+from finetuning.recipe.recipe import Recipe
 
 EXAMPLE = {"place": "data/a.jsonl:7", "field": "turn 1", "detail": "empty answer"}
 LIMITED = [name for name in FOUND if name != "max_length"]

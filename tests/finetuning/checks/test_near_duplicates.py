@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetuning.chat.layouts import ANSWER, OTHER, QUESTION, Tokens
 from finetuning.checks.near_duplicates import Sketches, clusters
+from finetuning.tokens import ANSWER, OTHER, QUESTION, Tokens
 
 PAIRS = 100
 

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetuning.chat.layouts import ANSWER, OTHER, QUESTION, Tokens
 from finetuning.checks.tokens import (
     answer_ends,
     last_answers,
@@ -17,6 +16,7 @@ from finetuning.checks.tokens import (
     without_stop_token,
     without_supervision_or_prompt,
 )
+from finetuning.tokens import ANSWER, OTHER, QUESTION, Tokens
 
 BOS, STOP = 1, 2
 KINDS = {"q": QUESTION, "a": ANSWER, "o": OTHER}

@@ -9,12 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from finetuning.dataset import csv_rows
-from finetuning.dataset import json_rows
-from finetuning.dataset import raw_rows
-from finetuning.errors import FinetuningError
+from finetuning.dataset import csv_rows, json_rows, raw_rows
 from finetuning.dataset.file_rows import read_files
 from finetuning.dataset.raw_rows import RawRow, Unreadable
+from finetuning.errors import FinetuningError
 
 WHERE = "recipes/x.yaml: dataset.sources[0]"
 ROWS = [{"question": f"{n} + 1? ünï€😀", "answer": f"#### {n + 1}"} for n in range(20)]

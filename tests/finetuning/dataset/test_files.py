@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from finetuning.errors import FinetuningError
 from finetuning.dataset.file_rows import read_files
 from finetuning.dataset.files import SourceFile, matching_files
+from finetuning.errors import FinetuningError
 
 WHERE = "recipes/x.yaml: dataset.sources[0]"
 ROWS = [{"question": f"{n} + 1?", "answer": f"#### {n + 1}"} for n in range(5)]

@@ -1,6 +1,5 @@
 import pytest
 
-from finetuning.errors import FinetuningError
 from finetuning.dataset.format_recognition import (
     check_columns,
     format_of,
@@ -11,8 +10,9 @@ from finetuning.dataset.format_recognition import (
     unused_columns,
 )
 from finetuning.dataset.formats import to_messages
-from finetuning.recipe.recipe import FORMAT_COLUMNS, DatasetSpec, EvalSpec, SourceSpec
 from finetuning.dataset.raw_dataset import write_raw
+from finetuning.errors import FinetuningError
+from finetuning.recipe.dataset import FORMAT_COLUMNS, DatasetSpec, EvalSpec, SourceSpec
 
 WHERE = "recipes/x.yaml: dataset.sources[0]"
 ROLES = [{"role": "user", "content": "2 + 3?"}, {"role": "assistant", "content": "5"}]

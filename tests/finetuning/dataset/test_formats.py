@@ -4,7 +4,7 @@ import pytest
 
 from finetuning.dataset import formats
 from finetuning.dataset.formats import FORMATS, NotChosen, RowDropped, to_messages, to_pair, tools_of
-from finetuning.recipe.recipe import FORMAT_COLUMNS, SourceSpec
+from finetuning.recipe.dataset import FORMAT_COLUMNS, SourceSpec
 
 
 def source(format: str, **keys) -> SourceSpec:

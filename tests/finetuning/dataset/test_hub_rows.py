@@ -30,8 +30,8 @@ import json, os, sys
 from huggingface_hub import HfApi
 from finetuning.errors import FinetuningError
 from finetuning.recipe import SourceSpec
-from finetuning.source_revisions import resolve
-from finetuning.sources import read
+from finetuning.dataset.revisions import resolve
+from finetuning.dataset.raw_dataset import read
 
 api = HfApi(endpoint=os.environ["HF_ENDPOINT"], token=os.environ.get("HF_TOKEN") or False)
 for asked in json.loads(sys.argv[1]):

@@ -14,14 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from finetuning.chat.chat_dataset import write_chat
-from finetuning.chat.template import load_template
 from finetuning.chat.conversations import conversation_of
+from finetuning.chat.template import load_template
 from finetuning.checks.judgement import judge
-from finetuning.errors import FinetuningError
-from finetuning.dataset.raw_folder import read_rows, read_sources
-from finetuning.recipe.recipe import Recipe
-from finetuning.dataset.revisions import resolve_all
 from finetuning.dataset.raw_dataset import write_raw
+from finetuning.dataset.raw_folder import read_rows, read_sources
+from finetuning.dataset.revisions import resolve_all
+from finetuning.errors import FinetuningError
+from finetuning.recipe.recipe import Recipe
 from tests.conftest import train_tiny_tokenizer
 from tests.finetuning.dataset.malformed_files import ALIKE, ALL, CASES, Case
 

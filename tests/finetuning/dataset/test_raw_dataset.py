@@ -6,11 +6,11 @@ from collections import Counter
 import pyarrow.parquet as pq
 import pytest
 
-from finetuning.dataset import raw_folder
 from finetuning.dataset import raw_dataset as sources
-from finetuning.errors import FinetuningError
-from finetuning.recipe.recipe import DatasetSpec, EvalSpec, SourceSpec
+from finetuning.dataset import raw_folder
 from finetuning.dataset.raw_dataset import write_raw
+from finetuning.errors import FinetuningError
+from finetuning.recipe.dataset import DatasetSpec, EvalSpec, SourceSpec
 
 WHERE = "recipes/x.yaml: dataset.sources[0]"
 ROWS = [{"question": f"{n} + 1?", "answer": f"#### {n + 1}"} for n in range(20)]
@@ -216,7 +216,7 @@ def test_datasets_is_not_imported_to_read_files_and_generators(tmp_path, path):
 import sys
 from pathlib import Path
 from finetuning.recipe import DatasetSpec, SourceSpec
-from finetuning.sources import write_raw
+from finetuning.dataset.raw_dataset import write_raw
 dataset = DatasetSpec(sources=(SourceSpec(files=[{str(path)!r}]),))
 write_raw(dataset, {{"train-00": "r"}}, Path({str(tmp_path / "raw")!r}), api=None, file="x.yaml")
 print({{"datasets", "huggingface_hub", "torch"}} & set(sys.modules))
@@ -230,7 +230,7 @@ def test_memory_stays_bounded_however_long_the_file_is(tmp_path):
 import resource, sys
 from pathlib import Path
 from finetuning.recipe import DatasetSpec, SourceSpec
-from finetuning.sources import write_raw
+from finetuning.dataset.raw_dataset import write_raw
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 for name in ("short", "long"):

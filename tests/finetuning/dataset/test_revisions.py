@@ -9,9 +9,9 @@ import pytest
 from huggingface_hub import HfApi
 
 from finetuning.dataset import linear_equations
-from finetuning.errors import FinetuningError
-from finetuning.recipe.recipe import DatasetSpec, EvalSpec, SourceSpec
 from finetuning.dataset.revisions import raw_section, resolve, resolve_all, sources
+from finetuning.errors import FinetuningError
+from finetuning.recipe.dataset import DatasetSpec, EvalSpec, SourceSpec
 
 WHERE = "recipes/x.yaml: dataset.sources[0]"
 NO_HUB = HfApi(endpoint="http://127.0.0.1:9", token=False)
@@ -26,7 +26,7 @@ def revision(*patterns) -> str:
 
 
 def test_neither_datasets_nor_the_hub_client_is_imported_to_resolve_files_and_generators():
-    code = "import sys, finetuning.source_revisions as _; print({'datasets', 'huggingface_hub'} & set(sys.modules))"
+    code = "import sys, finetuning.dataset.revisions as _; print({'datasets', 'huggingface_hub'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 

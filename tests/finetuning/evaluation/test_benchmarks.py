@@ -13,17 +13,20 @@ import yaml
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from finetuning.evaluation import benchmark_tasks
-from finetuning.evaluation.benchmark_scores import ROWS, Examinee, ask, compare_benchmarks, sit_benchmarks
-from finetuning.evaluation.benchmark_tasks import load_benchmarks, require_names, tasks_revision
 from finetuning.chat.template import stop_token
 from finetuning.errors import FinetuningError
-from finetuning.evaluation.exam import Exam, paired_bootstrap
+from finetuning.evaluation.benchmark_scores import ROWS, Examinee, ask, compare_benchmarks, sit_benchmarks
+from finetuning.evaluation.benchmark_tasks import load_benchmarks, tasks_revision
+from finetuning.evaluation.comparison import paired_bootstrap
+from finetuning.evaluation.exam import Exam
 from finetuning.evaluation.generation import Question
 from finetuning.evaluation.metrics import METRICS, Outcome
-from finetuning.progress import Progress
-from finetuning.recipe.recipe import EvaluationSpec, main
 from finetuning.evaluation.verdict import judge
+from finetuning.progress import Progress
+from finetuning.recipe import benchmark_names
+from finetuning.recipe.__main__ import main
+from finetuning.recipe.benchmark_names import require_names
+from finetuning.recipe.evaluation import EvaluationSpec
 from tests.benchmark_folder import write_tasks
 from tests.tiny_models import ZEPHYR, save_tiny_model
 
@@ -245,7 +248,7 @@ def test_what_can_not_be_run_is_said_before_anything_is_trained(tasks, tmp_path,
 
 
 def test_without_lm_eval_it_is_said_how_to_get_it(tasks, monkeypatch):
-    monkeypatch.setattr(benchmark_tasks, "PACKAGE", "lm_eval_that_is_not_there")
+    monkeypatch.setattr(benchmark_names, "PACKAGE", "lm_eval_that_is_not_there")
     with pytest.raises(FinetuningError, match=r"animals, sums: lm-eval is not installed.*pip install -c constraints"):
         require_names(spec(tasks), WHERE)
     assert load_benchmarks(EvaluationSpec(), WHERE) == {}

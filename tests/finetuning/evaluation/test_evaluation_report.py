@@ -4,7 +4,15 @@ import json
 
 import pytest
 
-from finetuning.evaluation.evaluation_report import COLUMN, Made, beside_published, metrics_table, samples, side_by_side, write_report
+from finetuning.evaluation.evaluation_report import (
+    COLUMN,
+    Made,
+    beside_published,
+    metrics_table,
+    samples,
+    side_by_side,
+    write_report,
+)
 
 METRICS = {
     "final-answer": {"base": 0.1, "tuned": 0.6, "gain": 0.5, "interval": [0.4, 0.6], "higher_is_better": True},

@@ -8,19 +8,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetuning.errors import FinetuningError
-from finetuning.evaluation.exam import (
-    Exam,
-    compare,
-    figure_of,
-    losses_of,
-    measures_loss,
-    paired_bootstrap,
-    require_final_answers,
-)
+from finetuning.evaluation.comparison import compare, figure_of, paired_bootstrap
+from finetuning.evaluation.exam import Exam, losses_of, measures_loss, require_final_answers
 from finetuning.evaluation.generation import Question
 from finetuning.evaluation.metrics import METRICS, Outcome
 from finetuning.progress import Progress
-from finetuning.recipe.recipe import EvaluationSpec
+from finetuning.recipe.evaluation import EvaluationSpec
 from tests.tiny_models import ZEPHYR, save_tiny_model
 
 SILENT = Progress(lambda line: None, "")

@@ -4,12 +4,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from finetuning.chat.rendering import Conversation, Renderer
 from finetuning.chat.template import stop_token
 from finetuning.errors import FinetuningError
 from finetuning.evaluation.generation import Answer, Question, UntilSomeEnd, answer_of, generate, left_padded
 from finetuning.progress import Progress
-from finetuning.recipe.recipe import EvaluationSpec
-from finetuning.chat.rendering import Conversation, Renderer
+from finetuning.recipe.evaluation import EvaluationSpec
 from tests.tiny_models import CONFIGS, ZEPHYR, save_tiny_model
 
 SILENT = Progress(lambda line: None, "")
@@ -57,7 +57,7 @@ def alone(model, question, stop):
 def test_a_batch_answers_as_transformers_does_row_by_row(tiny, monkeypatch):
     model, tokenizer = tiny
     stop = a_token_that_ends_some(model, tokenizer)
-    monkeypatch.setattr("finetuning.generation.stop_token", lambda tokenizer: stop)
+    monkeypatch.setattr("finetuning.evaluation.generation.stop_token", lambda tokenizer: stop)
     asked = questions(tokenizer)
     together = generate(model, tokenizer, asked, EvaluationSpec(max_new_tokens=LIMIT, batch_size=5), SILENT, "tiny")
     expected = [answer_of(tokenizer, alone(model, question, stop), stop) for question in asked]
@@ -69,7 +69,7 @@ def test_a_batch_answers_as_transformers_does_row_by_row(tiny, monkeypatch):
 def test_a_row_that_has_ended_costs_the_others_nothing(tiny, monkeypatch):
     model, tokenizer = tiny
     stop = a_token_that_ends_some(model, tokenizer)
-    monkeypatch.setattr("finetuning.generation.stop_token", lambda tokenizer: stop)
+    monkeypatch.setattr("finetuning.evaluation.generation.stop_token", lambda tokenizer: stop)
     computed = []
     hook = model.register_forward_pre_hook(
         lambda module, args, inputs: computed.append(inputs["input_ids"].shape[0]), with_kwargs=True

@@ -3,8 +3,8 @@
 import pytest
 
 from finetuning.evaluation.metrics import METRICS, Outcome, final_answer, metrics_for, same_answer, score_final_answer
-from finetuning.recipe.recipe import LESS_IS_BETTER
-from finetuning.recipe.recipe import METRICS as NAMES
+from finetuning.recipe.evaluation import LESS_IS_BETTER
+from finetuning.recipe.evaluation import METRICS as NAMES
 
 
 def score(name: str, answer: str, reference: str) -> float:

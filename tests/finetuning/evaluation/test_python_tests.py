@@ -11,14 +11,23 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from finetuning.evaluation import python_tests
 from finetuning.errors import FinetuningError
-from finetuning.evaluation.exam import Exam, outcomes, require_code, sit
+from finetuning.evaluation import python_tests
+from finetuning.evaluation.comparison import outcomes
+from finetuning.evaluation.exam import Exam, require_code, sit
 from finetuning.evaluation.generation import Question
 from finetuning.evaluation.metrics import METRICS, Outcome
+from finetuning.evaluation.python_tests import (
+    CHILD,
+    asserts_of,
+    code_of,
+    passes,
+    program,
+    report_of,
+    require_confinement,
+)
 from finetuning.progress import Progress
-from finetuning.evaluation.python_tests import CHILD, asserts_of, code_of, passes, program, report_of, require_confinement
-from finetuning.recipe.recipe import EvaluationSpec
+from finetuning.recipe.evaluation import EvaluationSpec
 from tests.tiny_models import ZEPHYR, save_tiny_model
 
 SILENT = Progress(lambda line: None, "")
@@ -192,7 +201,7 @@ def children() -> list[str]:
 
 
 def test_a_program_dies_with_whoever_started_it():
-    code = "from finetuning.python_tests import report_of\nreport_of('import time; time.sleep(60)')"
+    code = "from finetuning.evaluation.python_tests import report_of\nreport_of('import time; time.sleep(60)')"
     parent = subprocess.Popen([sys.executable, "-c", code])
     deadline = time.monotonic() + 20
     while not (born := Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()):

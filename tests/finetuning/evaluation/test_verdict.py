@@ -5,8 +5,8 @@ import json
 import pytest
 
 from finetuning.errors import FinetuningError
-from finetuning.recipe.recipe import EvaluationSpec
 from finetuning.evaluation.verdict import change_of, judge, of_smoke_run, require_verdict
+from finetuning.recipe.evaluation import EvaluationSpec
 
 
 def metric(base, tuned, interval, higher_is_better=True):

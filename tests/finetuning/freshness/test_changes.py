@@ -2,8 +2,8 @@
 
 import pytest
 
-from finetuning.freshness.changes import Cursor, look_again
 from finetuning.errors import FinetuningError
+from finetuning.freshness.changes import Cursor, look_again
 
 
 class World:
@@ -112,7 +112,7 @@ def test_recipes_that_there_was_no_time_for_are_the_first_the_next_time():
     world.versions |= {"phi": "2", "gemma": "2"}
     clock = iter([0.0, 1.0, 50.0])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("finetuning.changes.time.monotonic", lambda: next(clock))
+        patch.setattr("finetuning.freshness.changes.time.monotonic", lambda: next(clock))
         changed, _ = world.again()
         assert changed == [("phi", "2")]
         clock = iter([0.0, 1.0, 50.0])

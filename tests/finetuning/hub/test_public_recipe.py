@@ -3,11 +3,12 @@
 import pytest
 import yaml
 
-from finetuning.recipe import recipe as recipes
-from finetuning.public_names import public_path
-from finetuning.hub.public_recipe import public_recipe
-from finetuning.recipe.recipe import ROOT, Recipe
 from finetuning.dataset.revisions import sources
+from finetuning.hub.public_recipe import public_recipe
+from finetuning.public_names import public_path
+from finetuning.recipe import recipe as recipes
+from finetuning.recipe.loading import ROOT
+from finetuning.recipe.recipe import Recipe
 
 FILES = sorted((ROOT / "recipes").rglob("*.y*ml"))
 ADAPTER, COMMIT = "a" * 16, "c" * 40

@@ -8,8 +8,9 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from finetuning.lora.checks import WEIGHTS, load_adapter
 from finetuning.errors import FinetuningError
+from finetuning.lora.checks import WEIGHTS
+from finetuning.lora.loading import load_adapter
 from tests.tiny_models import save_tiny_model
 
 PROMPT = [5, 9, 11, 30]

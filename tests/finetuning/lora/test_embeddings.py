@@ -10,17 +10,21 @@ from peft import get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from finetuning.lora.checks import load_adapter
-from finetuning.base_model.source import load_tokenizer
+from finetuning.base_model.loading import load_model
+from finetuning.base_model.quantized_base_model import quantize
 from finetuning.chat.chat_dataset import write_chat
-from finetuning.lora.embeddings import give_rows, lora_config, untrained_rows
+from finetuning.chat.tokenizer import load_tokenizer
+from finetuning.dataset.raw_dataset import write_raw
 from finetuning.errors import FinetuningError
 from finetuning.evaluation.exam import questions_of
+from finetuning.lora.config import lora_config
+from finetuning.lora.embeddings import give_rows, untrained_rows
+from finetuning.lora.loading import load_adapter
 from finetuning.progress import Progress
-from finetuning.base_model.quantized_base_model import load_model, quantize
-from finetuning.recipe.recipe import LoraSpec, Recipe
-from finetuning.dataset.raw_dataset import write_raw
-from finetuning.training.lora_adapter import TrainingJob, train
+from finetuning.recipe.lora import LoraSpec
+from finetuning.recipe.recipe import Recipe
+from finetuning.training.job import TrainingJob
+from finetuning.training.lora_adapter import train
 from resources.gpu import Gpu
 from tests.conftest import train_tiny_tokenizer
 from tests.exams import examined

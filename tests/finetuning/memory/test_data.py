@@ -3,8 +3,8 @@
 from datasets import Dataset
 from transformers import AutoTokenizer
 
-from finetuning.recipe.recipe import Recipe
 from finetuning.memory.data import training_data
+from finetuning.recipe.recipe import Recipe
 from tests.tiny_models import save_tiny_model
 
 ROWS = {

@@ -22,8 +22,9 @@ from finetuning.memory.prediction import (
     predict,
 )
 from finetuning.memory.savings import with_settings
-from finetuning.recipe.recipe import ROOT, Recipe, find, load
 from finetuning.memory.shapes import adapted_model, leave_meta
+from finetuning.recipe.loading import ROOT, find, load
+from finetuning.recipe.recipe import Recipe
 from finetuning.training.sharding import layers_of
 from tests.tiny_models import save_tiny_model
 
@@ -71,7 +72,7 @@ def trained(folder, inputs, **training: Any) -> int:
     }
     output.mkdir()
     (inputs / "job.json").write_text(json.dumps(job))
-    command = [sys.executable, "-m", "finetuning.training_process", str(inputs / "job.json")]
+    command = [sys.executable, "-m", "finetuning.training.process", str(inputs / "job.json")]
     environment = {**os.environ, "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))}
     subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
     return json.loads((output / "summary.json").read_text())["peak_memory_mb"] * MIB

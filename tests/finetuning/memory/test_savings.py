@@ -3,7 +3,8 @@
 from typing import Any
 
 from finetuning.memory.savings import settings_that_fit, smaller_passes, with_settings
-from finetuning.recipe.recipe import QuantizationSpec, Recipe
+from finetuning.recipe.base_model import QuantizationSpec
+from finetuning.recipe.recipe import Recipe
 
 
 def recipe_of(

@@ -9,9 +9,8 @@ from peft import get_peft_model
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from transformers import AutoConfig, Gemma2Config, MistralConfig
 
-from finetuning.lora.embeddings import lora_config
-from finetuning.base_model.quantized_base_model import keep_trainable_on_cpu, load_model
-from finetuning.recipe.recipe import Recipe
+from finetuning.base_model.loading import keep_trainable_on_cpu, load_model
+from finetuning.lora.config import keep_master_weights, lora_config
 from finetuning.memory.shapes import (
     LARGE,
     Allocations,
@@ -25,7 +24,7 @@ from finetuning.memory.shapes import (
     size_of,
     tensors_of,
 )
-from finetuning.training.lora_adapter import keep_master_weights
+from finetuning.recipe.recipe import Recipe
 from tests.tiny_models import save_tiny_model
 
 NF4 = {"bits": 4}

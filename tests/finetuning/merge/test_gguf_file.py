@@ -9,11 +9,11 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from finetuning.chat.template import load_template, stop_token
+from finetuning.chat.tokenization import token_ids
 from finetuning.errors import FinetuningError
 from finetuning.merge.gguf_file import FAMILIES, TEXTS, require_exportable, write_gguf
 from finetuning.merge.gguf_vocabulary import SPLITS, split_of
 from finetuning.merge.merged_model import compare, load_gguf
-from finetuning.chat.tokenization import token_ids
 from tests.conftest import train_tiny_tokenizer
 from tests.tiny_models import ZEPHYR, save_tiny_model
 

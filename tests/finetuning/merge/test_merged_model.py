@@ -5,11 +5,13 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from finetuning.evaluation.exam import load_base
+from finetuning.base_model.loading import dequantize, is_quantized, load_model
+from finetuning.base_model.quantized_base_model import quantize
+from finetuning.lora.loading import load_base
 from finetuning.merge.merged_model import compare, logits_of, merge, merged_model, probes_of
 from finetuning.progress import Progress
-from finetuning.base_model.quantized_base_model import dequantize, is_quantized, load_model, quantize
-from finetuning.recipe.recipe import BaseModelSpec, MergeSpec
+from finetuning.recipe.base_model import BaseModelSpec
+from finetuning.recipe.merge import MergeSpec
 from finetuning.training.lora_adapter import train
 from resources.gpu import Gpu
 from tests.finetuning.training.test_lora_adapter import ROWS, data, job_of

@@ -11,10 +11,15 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from finetuning.recipe import recipe as recipes
-from finetuning.recipe.recipe import FORMAT_COLUMNS, METRICS, ROOT, Format, LoraSpec, Metric, Recipe, RecipeError, TrainingSpec
-from finetuning.recipe.reference import FORMATS, reference
 from finetuning.freshness.versions import made_from
+from finetuning.recipe import recipe as recipes
+from finetuning.recipe.dataset import FORMAT_COLUMNS, Format
+from finetuning.recipe.evaluation import METRICS, Metric
+from finetuning.recipe.loading import ROOT
+from finetuning.recipe.lora import LoraSpec
+from finetuning.recipe.recipe import Recipe, RecipeError
+from finetuning.recipe.reference import FORMATS, reference
+from finetuning.recipe.training import TrainingSpec
 
 SHORT = """\
 summary: A model that answers
@@ -569,7 +574,7 @@ def test_lists_of_words_agree_with_the_types_that_allow_them():
 def test_every_training_key_is_a_setting_of_trl_that_is_not_deprecated_or_this_projects_own():
     from trl import SFTConfig
 
-    from finetuning.training.lora_adapter import OURS
+    from finetuning.training.settings import OURS
 
     fields = {field.name: field for field in dataclasses.fields(SFTConfig)}
     handed_on = set(TrainingSpec.model_fields) - OURS

@@ -3,7 +3,8 @@
 import pytest
 
 from finetuning.errors import FinetuningError
-from finetuning.recipe.recipe import ROOT, Recipe, load_file
+from finetuning.recipe.loading import ROOT, load_file
+from finetuning.recipe.recipe import Recipe
 from finetuning.recipe.smoke import LONGEST_NAME, ROWS, by_luck, is_smoke, load_for_run, smoke, smoke_repo, title_of
 
 NAMES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))

@@ -12,24 +12,20 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TrainerState, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
-from finetuning.batch_size import BatchSize, TooLarge
-from finetuning.lora.embeddings import adapt_head, lora_config
+from finetuning.base_model.loading import load_model
 from finetuning.errors import FinetuningError
 from finetuning.hub.event_files import read_events
-from finetuning.training.interruption import Interruption, Watchdog
+from finetuning.lora.config import keep_master_weights, lora_config, require_target_modules
+from finetuning.lora.embeddings import adapt_head
 from finetuning.progress import Progress
-from finetuning.base_model.quantized_base_model import load_model
-from finetuning.recipe.recipe import LoraSpec, TrainingSpec
-from finetuning.training.trainer import AdapterTrainer
-from finetuning.training.lora_adapter import (
-    TrainingJob,
-    is_out_of_memory,
-    keep_master_weights,
-    require_target_modules,
-    train,
-    train_rows,
-)
+from finetuning.recipe.lora import LoraSpec
+from finetuning.recipe.training import TrainingSpec
 from finetuning.training.callback import TrainingProgress
+from finetuning.training.interruption import Interruption, Watchdog
+from finetuning.training.job import BatchSize, TooLarge, TrainingJob
+from finetuning.training.lora_adapter import is_out_of_memory, train
+from finetuning.training.rows import train_rows
+from finetuning.training.trainer import AdapterTrainer
 from tests.tiny_models import save_tiny_model
 
 ROWS = [

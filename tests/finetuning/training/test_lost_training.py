@@ -80,7 +80,7 @@ class Training:
         self.output.mkdir(parents=True)
         (self.folder / FAILURE).unlink(missing_ok=True)
         (self.folder / "job.json").write_text(json.dumps(self.job))
-        command = [*(before or (sys.executable, "-m")), "finetuning.training_process", str(self.folder / "job.json")]
+        command = [*(before or (sys.executable, "-m")), "finetuning.training.process", str(self.folder / "job.json")]
         log = (self.folder / "log").open("a")
         return subprocess.Popen(
             # What it says is there at once, so that a test may wait for it.
@@ -206,7 +206,7 @@ def test_of_two_processes_that_ran_out_of_memory_smaller_passes_take_the_place(t
     hungry.mkdir()
     # What runs out after five steps with more than two rows a pass, by an allocation that no machine can make.
     (hungry / "sitecustomize.py").write_text(
-        "import finetuning.trainer as module, torch\n"
+        "import finetuning.training.trainer as module, torch\n"
         "compute = module.AdapterTrainer.compute_loss\n"
         "def compute_loss(self, model, inputs, *args, **kwargs):\n"
         "    if self.state.global_step >= 5 and model.training and len(inputs['input_ids']) > 2: torch.empty(2**50)\n"
@@ -232,7 +232,7 @@ def test_a_training_that_hangs_ends_itself_and_says_where_it_was(training, input
     slow.mkdir()
     # The process loads this before all else, as a broken library would be: the third step never comes back.
     (slow / "sitecustomize.py").write_text(
-        "import finetuning.supervised_loss as module, time\n"
+        "import finetuning.training.supervised_loss as module, time\n"
         "calls, compute = [], module.supervised_loss\n"
         "def supervised_loss(*args):\n"
         "    calls.append(1)\n"

@@ -10,12 +10,14 @@ from datasets import Dataset
 from transformers import AutoTokenizer
 from trl import DPOConfig, DPOTrainer, SFTConfig
 
-from finetuning.lora.embeddings import adapt_head, lora_config
-from finetuning.training.preferences import PreferenceTrainer, as_it_was
+from finetuning.base_model.loading import load_model
+from finetuning.lora.config import lora_config
+from finetuning.lora.embeddings import adapt_head
 from finetuning.progress import Progress
-from finetuning.base_model.quantized_base_model import load_model
-from finetuning.recipe.recipe import LoraSpec
-from finetuning.training.lora_adapter import TrainingJob, train
+from finetuning.recipe.lora import LoraSpec
+from finetuning.training.job import TrainingJob
+from finetuning.training.lora_adapter import train
+from finetuning.training.preferences import PreferenceTrainer, as_it_was
 from finetuning.training.process import INTERRUPTED
 from resources.launcher import Launcher
 from tests.finetuning.training.test_lost_training import ADAPTER, Training, until

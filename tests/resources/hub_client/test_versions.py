@@ -6,10 +6,10 @@ import pytest
 from huggingface_hub import HfApi
 
 from finetuning.errors import FinetuningError
-from resources.artifacts import sha256
-from resources.hub import HubConnection
-from resources.hub_server.local import local_hub
+from resources.hub_client.connection import HubConnection
 from resources.hub_client.versions import WEIGHTS, adapter_of, download, head_of, roll_back, version_about
+from resources.hub_server.local import local_hub
+from resources.store.artifact import sha256
 
 A, B = "a" * 16, "b" * 16
 TITLE = "Publish it"

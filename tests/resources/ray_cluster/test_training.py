@@ -23,11 +23,13 @@ from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAM
 
 from finetuning.errors import FinetuningError, InfrastructureError
 from finetuning.recipe.recipe import Recipe
-from resources.artifacts import Artifacts, Plan, fingerprint_of
+from resources.artifacts import Artifacts
 from resources.launcher import Launcher
 from resources.ray_cluster.board import Board
 from resources.ray_cluster.training import place_of, train_on_cluster
 from resources.ray_cluster.worker import RayTraining
+from resources.store.artifact import fingerprint_of
+from resources.store.plan import Plan
 from tests.finetuning.training.test_lost_training import ADAPTER, TRAINING, Training, make_inputs
 from tests.ray_cluster import ray_cluster
 from tests.resources.s3 import BUCKET, s3_server
@@ -177,7 +179,7 @@ def test_the_list_of_checkpoints_that_a_killed_process_was_writing_is_as_it_was_
     path = tmp_path / CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
     source = f"""
 import os
-from resources.ray_training import files_at
+from resources.ray_cluster.training import files_at
 files, place = files_at({str(path)!r})
 with files.open_output_stream(place) as stream:
     stream.write(b"whole")
@@ -201,7 +203,7 @@ import importlib.machinery, sys
 
 class Hungry:
     def find_spec(self, name, path=None, target=None):
-        if name != "finetuning.trainer":
+        if name != "finetuning.training.trainer":
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path)
         run = spec.loader.exec_module

@@ -13,17 +13,13 @@ import fsspec
 import pytest
 
 from finetuning.errors import FinetuningError, PassingError
+from resources.artifacts import ArtifactIOManager, Artifacts
 from resources.store import multipart
-from resources.artifacts import (
-    LEASES,
-    MANIFEST,
-    ArtifactIOManager,
-    Artifacts,
-    checkpoints_of,
-    manifest_of,
-    read_artifact,
-)
-from resources.store.retention import complete, unreferenced
+from resources.store.artifact import MANIFEST, manifest_of, read_artifact
+from resources.store.disk import complete
+from resources.store.locks import LEASES
+from resources.store.plan import checkpoints_of
+from resources.store.retention import unreferenced
 from tests.resources.s3 import (
     BUCKET,
     SECRET,

@@ -9,8 +9,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from filelock import FileLock
 
-from resources.artifacts import Plan, fingerprint_of
-from resources.store.retention import inventory, remove, remove_unfinished, unfinished, unreferenced
+from resources.store.artifact import fingerprint_of
+from resources.store.disk import inventory, remove, remove_unfinished, unfinished
+from resources.store.plan import Plan
+from resources.store.retention import unreferenced
 
 LATER = datetime.now(UTC) + timedelta(days=30)
 
@@ -109,8 +111,8 @@ def made(asset, version, store):
 def in_another_process(store, path):
     """What removing the artifact at `path` came to."""
     code = (
-        "import json, sys; from pathlib import Path; from resources.artifacts import read_artifact; "
-        "from resources.retention import remove; path = Path(sys.argv[1]); done = remove(read_artifact(path)); "
+        "import json, sys; from pathlib import Path; from resources.store.artifact import read_artifact; "
+        "from resources.store.disk import remove; path = Path(sys.argv[1]); done = remove(read_artifact(path)); "
         "left = [p.name for p in path.parent.glob('.*.partial')]; "
         "print(json.dumps({'removed': done, 'there': path.exists(), 'partial': left}))"
     )
@@ -177,7 +179,7 @@ import os, sys, time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from resources.artifacts import Artifacts
-from resources.retention import inventory, remove, unreferenced
+from resources.store.retention import inventory, remove, unreferenced
 from tests.resources.store.test_retention import Store
 root = Path(sys.argv[1])
 stop = root / "stop"

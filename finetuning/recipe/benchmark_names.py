@@ -1,0 +1,94 @@
+"""Whether the benchmarks that a recipe names exist: lm-eval tasks, and groups of them, without loading any."""
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetuning.errors import FinetuningError
+from finetuning.recipe.evaluation import EvaluationSpec
+from finetuning.recipe.mistakes import nearest
+
+if TYPE_CHECKING:
+    from lm_eval.tasks import TaskManager
+
+
+PACKAGE = "lm_eval"
+
+SHOWN = 12  # names in a message
+
+
+def require_names(spec: EvaluationSpec, where: str) -> None:
+    """Nothing, when lm-eval is installed and knows each of `spec.benchmarks`; no data set is fetched.
+
+    Raises:
+        FinetuningError: it is not, or a name is that of no task.
+    """
+    if spec.benchmarks:
+        _manager(spec, where)
+
+
+def _folders(spec: EvaluationSpec) -> list[Path]:
+    return [Path(spec.benchmark_folder).expanduser().resolve()] if spec.benchmark_folder else []
+
+
+def _manager(spec: EvaluationSpec, where: str) -> "TaskManager":
+    """lm-eval's index of tasks, which has all of the recipe's."""
+    if find_spec(PACKAGE) is None:
+        raise FinetuningError(
+            f"{where}: evaluation.benchmarks: {', '.join(spec.benchmarks)}: lm-eval is not installed. Install it into "
+            "the environment that runs the pipeline: pip install -c constraints.txt lm-eval"
+        )
+    from lm_eval.tasks import TaskManager
+
+    folders = _folders(spec)
+    for folder in folders:
+        if not folder.is_dir():
+            raise FinetuningError(f"{where}: evaluation.benchmark_folder: {folder} is no folder (in {Path.cwd()}).")
+    paths: list[str | Path] = [*folders]
+    # To index lm-eval's own tasks takes seconds.
+    manager = TaskManager(include_path=paths, include_defaults=False)
+    if not set(spec.benchmarks) <= set(manager.all_tasks):
+        manager = TaskManager(include_path=paths)
+    unknown = [name for name in spec.benchmarks if name not in manager.task_index]
+    if unknown:
+        named = ", ".join(f"{name!r}{nearest(name, manager.all_tasks)}" for name in unknown)
+        raise FinetuningError(f"{where}: evaluation.benchmarks: no task of {_places(folders)}: {named}.")
+    for folder in folders:
+        _find_data_files(manager, folder)
+    return manager
+
+
+def _places(folders: list[Path]) -> str:
+    """Where tasks were looked for, in words, with what is in a folder of the user's."""
+    from lm_eval.tasks import TaskManager
+
+    known = f"lm-eval {version(PACKAGE)} (`lm-eval ls tasks` has them all)"
+    for folder in folders:
+        there = TaskManager(include_path=str(folder), include_defaults=False).all_tasks
+        known += f", nor of {folder} (which has {', '.join(there[:SHOWN]) or 'no YAML file that is a task'})"
+    return known
+
+
+def _find_data_files(manager: "TaskManager", folder: Path) -> None:
+    """Nothing; data files that tasks of `folder` name are those in it, whatever folder the command runs in."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    for entry in manager.task_index.values():
+        if entry.yaml_path is None or not entry.yaml_path.resolve().is_relative_to(folder):
+            continue
+        files = ((entry.cfg or {}).get("dataset_kwargs") or {}).get("data_files")
+        if files:
+            entry.cfg = load_yaml(entry.yaml_path)
+            entry.cfg["dataset_kwargs"]["data_files"] = _inside(folder, files)
+            entry.yaml_path = None  # lm-eval would read the file again
+
+
+def _inside(folder: Path, files: Any) -> Any:
+    """The names of data files, those that are in `folder` with the whole path."""
+    if isinstance(files, Mapping):
+        return {split: _inside(folder, names) for split, names in files.items()}
+    if isinstance(files, list):
+        return [_inside(folder, name) for name in files]
+    return str(folder / files) if (folder / files).is_file() else files

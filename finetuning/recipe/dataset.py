@@ -1,0 +1,178 @@
+"""The section `dataset`: where the rows come from, and which of them are for the exam."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Field,
+    ValidationInfo,
+    field_validator,
+)
+
+from finetuning.recipe.mistakes import nearest, section_mistake
+from finetuning.recipe.spec import Count, Spec, Text, listed
+
+# What a row of each format holds, by the names that `columns` translates from.
+FORMAT_COLUMNS = {
+    "messages": ("messages",),
+    "sharegpt": ("conversations",),
+    "alpaca": ("instruction", "input", "output"),
+    "prompt-completion": ("prompt", "completion"),
+    "question-answer": ("question", "answer"),
+    "ultrafeedback": ("instruction", "completions"),
+    "preference": ("prompt", "chosen", "rejected"),
+}
+
+Format = Literal[
+    "messages", "sharegpt", "alpaca", "prompt-completion", "question-answer", "ultrafeedback", "preference"
+]
+
+
+class SourceSpec(Spec):
+    """One data set: exactly one of `hub`, `files` and `generator` says where its rows come from."""
+
+    hub: Text | None = Field(default=None, description="Data set on the Hub (`openai/gsm8k`).")
+    files: Annotated[tuple[Text, ...], Field(strict=False, min_length=1)] | None = Field(
+        default=None,
+        description="Files, or patterns of them (`data/*.jsonl`, `s3://bucket/chats/*.parquet`): jsonl, json, csv or "
+        "parquet, compressed or not, here or at any address that fsspec reads.",
+    )
+    generator: Literal["linear-equations"] | None = Field(
+        default=None, description="Rows that this project makes up, seeded."
+    )
+    config: Text | None = Field(default=None, description="Configuration of a Hub data set.")
+    split: Text = Field(default="train", description="Split of a Hub data set.")
+    revision: Text = Field(
+        default="main", description="Branch, tag or commit of a Hub data set; a run records the commit."
+    )
+    format: Format | None = Field(
+        default=None, description="What a row looks like; `null` recognises it from the columns."
+    )
+    columns: dict[str, Text] = Field(
+        default={}, description="The format's column names, to the data set's, where the two differ."
+    )
+    system: Text | None = Field(default=None, description="System prompt that opens every conversation of this source.")
+    rows: Count | None = Field(
+        default=None, description="How many rows to take, drawn with `dataset.seed`; `null` takes all."
+    )
+    at_most: bool = Field(
+        default=False, description="Whether fewer than `rows` will do where there are no more; an error otherwise."
+    )
+    streaming: bool = Field(
+        default=False,
+        description="Fetch no more of a Hub data set than `rows` asks for. They are drawn from shuffled files through "
+        "a buffer, so that a data set in a certain order is not drawn from evenly.",
+    )
+    model: Text | None = Field(
+        default=None, description="Whose answer to take (`gpt-4`); `ultrafeedback` rows have several."
+    )
+
+    @field_validator("generator")
+    @classmethod
+    def _one_origin(cls, value: str | None, info: ValidationInfo) -> str | None:
+        origins = {**{key: info.data[key] for key in ("hub", "files") if key in info.data}, "generator": value}
+        given = tuple(key for key, origin in origins.items() if origin is not None)
+        if len(origins) == 3 and len(given) != 1:
+            found = f"has {' and '.join(given)}" if given else "has no hub, files or generator"
+            raise section_mistake(f"{found}; write exactly one of hub, files, generator")
+        return value
+
+    @field_validator("config", "split", "revision")
+    @classmethod
+    def _only_of_a_hub_source(cls, value: str | None, info: ValidationInfo) -> str | None:
+        default = cls.model_fields[info.field_name or ""].default
+        elsewhere = info.data.get("files") or info.data.get("generator")
+        if value != default and elsewhere and not info.data.get("hub"):
+            raise ValueError(f"{value!r} would be ignored: only a hub source has a {info.field_name}; leave it out")
+        return value
+
+    @field_validator("columns")
+    @classmethod
+    def _columns_of_the_format(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        if "format" not in info.data:
+            return value
+        format = info.data["format"]
+        own = (
+            FORMAT_COLUMNS[format] if format else sorted({name for names in FORMAT_COLUMNS.values() for name in names})
+        )
+        strangers = [column for column in value if column not in own]
+        if strangers:
+            named = ", ".join(f"{column!r}{nearest(column, own)}" for column in strangers)
+            raise ValueError(f"no column of {format or 'any format'} (which has {listed(own)}): {named}")
+        return value
+
+    @field_validator("rows")
+    @classmethod
+    def _a_generator_needs_rows(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is None and info.data.get("generator"):
+            raise ValueError("missing; a generator has no end, so write how many rows it makes")
+        return value
+
+    @field_validator("at_most")
+    @classmethod
+    def _most_of_what(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("generator"):
+            raise ValueError("true would be ignored: a generator has no end; leave it out")
+        if value and "rows" in info.data and info.data["rows"] is None:
+            raise ValueError("true without rows, of which all are taken; write rows too, or leave it out")
+        return value
+
+    @field_validator("streaming")
+    @classmethod
+    def _a_stream_needs_rows(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and (info.data.get("files") or info.data.get("generator")):
+            raise ValueError("true would be ignored: only a hub source is streamed; leave it out")
+        if value and "rows" in info.data and info.data["rows"] is None:
+            raise ValueError("true without rows, which would fetch everything; write how many rows to take")
+        return value
+
+    @field_validator("model")
+    @classmethod
+    def _whose_answer(cls, value: str | None, info: ValidationInfo) -> str | None:
+        format = info.data.get("format")
+        if format == "ultrafeedback" and value is None:
+            raise ValueError("missing; an ultrafeedback row has an answer of each of several models: write whose")
+        if format not in ("ultrafeedback", None) and value is not None:
+            raise ValueError(f"{value!r} would be ignored: only ultrafeedback has answers of several models")
+        return value
+
+
+class EvalSpec(Spec):
+    """The rows that are kept out of training: exactly one of `fraction` and `sources`."""
+
+    fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="Share of the rows of `dataset.sources`, drawn with `dataset.seed`."
+    )
+    sources: Annotated[tuple[SourceSpec, ...], Field(strict=False, min_length=1)] | None = Field(
+        default=None, description="Data sets of their own, such as a test split."
+    )
+
+    @field_validator("sources")
+    @classmethod
+    def _one_way(cls, value: Any, info: ValidationInfo) -> Any:
+        if "fraction" in info.data and (info.data["fraction"] is None) == (value is None):
+            found = "neither fraction nor sources" if value is None else "both fraction and sources"
+            raise section_mistake(f"has {found}; write exactly one of them")
+        return value
+
+
+class DatasetSpec(Spec):
+    """The rows that are trained and evaluated on."""
+
+    sources: Annotated[tuple[SourceSpec, ...], Field(strict=False, min_length=1)] = Field(
+        description="One or more data sets, mixed in proportion to their rows."
+    )
+    eval: EvalSpec = Field(default=EvalSpec(fraction=0.05), description="The rows that are kept out of training.")
+    dedup: Literal["none", "exact", "near"] = Field(
+        default="none",
+        description="Which repeated conversations are dropped: none of them, those that are word for word the same, or "
+        "also those whose question and answer are nearly the same (see `similarity`). Only the first is kept.",
+    )
+    similarity: float = Field(
+        default=0.85,
+        ge=0.5,
+        le=1,
+        description="Share of three-token sequences that two texts have in common from which they are nearly the same: "
+        "for `dedup: near`, and to keep questions of eval out of train. Raise it where all questions begin with the "
+        "same long instruction; 1 means the same sequences.",
+    )
+    seed: int = Field(default=42, ge=0, description="Seed of every draw of rows: `rows`, the split, the order.")

@@ -1,0 +1,141 @@
+"""The section `evaluation`: the exam, and what its verdict requires."""
+
+from collections.abc import Iterable
+from typing import Annotated, Literal, get_args
+
+from pydantic import (
+    Field,
+    ValidationInfo,
+    field_validator,
+)
+
+from finetuning.recipe.mistakes import nearest
+from finetuning.recipe.spec import Count, Spec, Text, listed, no_twins
+
+# Metrics of which less is better, and those that are no shares between 0 and 1.
+LESS_IS_BETTER = ("unclear", "loss", "perplexity")
+
+UNBOUNDED = ("loss", "perplexity")
+
+Metric = Literal[
+    "final-answer", "unclear", "exact-match", "stop-rate", "rouge-l", "chrf", "python-tests", "loss", "perplexity"
+]
+
+METRICS = get_args(Metric)
+
+
+def with_implied(metrics: Iterable[str]) -> tuple[str, ...]:
+    """The metrics, and those that are always reported with them: `unclear` with `final-answer`, and `stop-rate`."""
+    named = tuple(metrics)
+    implied = ("unclear", "stop-rate") if "final-answer" in named else ("stop-rate",)
+    return tuple(dict.fromkeys((*named, *implied)))
+
+
+class GateSpec(Spec):
+    """What the verdict requires of one metric."""
+
+    min_gain: float = Field(
+        default=0.0,
+        description="Least by which the tuned model must be better than the base model: by a higher score or, of "
+        "`unclear`, `loss` and `perplexity`, by a lower one. Below 0 it may be worse by as much.",
+    )
+    min_score: float | None = Field(
+        default=None, description="Least that the tuned model must score; `null` asks for nothing."
+    )
+    max_score: float | None = Field(
+        default=None,
+        description="Most that the tuned model may score, of a metric of which less is better; `null` asks for "
+        "nothing.",
+    )
+
+
+class EvaluationSpec(Spec):
+    """How base and tuned model are compared, and what publishing requires."""
+
+    metrics: Annotated[tuple[Metric, ...], Field(strict=False, min_length=1)] = Field(
+        default=("final-answer",),
+        description="The first one is the main metric. `final-answer`: share of answers whose final answer (after "
+        "`####`, or after words such as `The answer is`) is right, numbers compared as numbers; `unclear`, the share "
+        "of those that state none, is reported with it. `exact-match`: share of answers that equal the reference word "
+        "for word. `rouge-l` (English words) and `chrf` (characters of any language): how much of the reference an "
+        "answer has. `python-tests`: share of answers whose Python code runs to its end, in a confined process, and "
+        "keeps the asserts of the reference's code. `loss` (nats) and `perplexity`: of the supervised tokens of the "
+        "same rows, less is better. "
+        "`stop-rate`, the share of answers that end before `max_new_tokens`, is always reported.",
+    )
+    rows: Count = Field(default=200, description="Most eval rows that are answered.")
+    max_new_tokens: Count = Field(default=256, description="Most tokens of one answer.")
+    batch_size: Count = Field(default=32, description="Prompts that are answered together.")
+    samples: int = Field(
+        default=3,
+        ge=0,
+        description="Most eval rows of each kind (better, worse, still wrong) that the report shows, with both "
+        "answers. The report is published: with 0 no text of the data leaves this machine.",
+    )
+    benchmarks: Annotated[tuple[Text, ...], Field(strict=False)] = Field(
+        default=(),
+        description="lm-eval's names of tasks, groups or tags (`arc_easy`, `mmlu`), run for base and tuned alike.",
+    )
+    benchmark_folder: Text | None = Field(
+        default=None,
+        description="Folder with lm-eval tasks of your own (YAML); data files that they name may lie in it.",
+    )
+    benchmark_rows: Count | None = Field(
+        default=None, description="Rows of each task that are asked, the first ones; `null` asks all."
+    )
+    max_benchmark_fall: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="Most by which the tuned model may be worse than the base model in any benchmark, whatever `gate` "
+        "says: 0.05 is 5 points of a share; of a figure above 1, such as a perplexity, 5 % of the base model's.",
+    )
+    gate: dict[str, GateSpec] = Field(
+        default={},
+        description="What the verdict requires, by metric. Left out, the first metric has to be better than the base "
+        "model's by more than its noise (the whole 95 % interval of the gain lies on the better side of 0), and "
+        "`stop-rate` not worse by more than its noise.",
+    )
+    no_worse_than_published: bool = Field(
+        default=True,
+        description="Whether the first metric must also not be worse, by more than its noise, than that of the version "
+        "that is published now. That version answers the same rows once more; one of another base model or chat "
+        "template can not, and is not asked.",
+    )
+
+    _metrics_once = field_validator("metrics")(no_twins)
+
+    _benchmarks_once = field_validator("benchmarks")(no_twins)
+
+    @field_validator("benchmark_folder", "benchmark_rows")
+    @classmethod
+    def _of_benchmarks(cls, value: str | int | None, info: ValidationInfo) -> str | int | None:
+        if value is not None and info.data.get("benchmarks") == ():
+            raise ValueError(f"{value!r} would be ignored: evaluation.benchmarks names none; leave it out")
+        return value
+
+    @field_validator("gate")
+    @classmethod
+    def _gates_on_metrics(cls, value: dict[str, GateSpec], info: ValidationInfo) -> dict[str, GateSpec]:
+        metrics = with_implied(info.data["metrics"]) if "metrics" in info.data else METRICS
+        strangers = [metric for metric in value if metric not in metrics]
+        if strangers:
+            named = ", ".join(f"{metric!r}{nearest(metric, metrics)}" for metric in strangers)
+            raise ValueError(f"not in evaluation.metrics (which has {listed(metrics)}): {named}")
+        wrong = [mistake for metric, gate in value.items() for mistake in _gate_mistakes(metric, gate)]
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return value
+
+
+def _gate_mistakes(metric: str, gate: GateSpec) -> Iterable[str]:
+    less = metric in LESS_IS_BETTER
+    if (gate.min_score if less else gate.max_score) is not None:
+        wrong, right = ("min_score", "max_score") if less else ("max_score", "min_score")
+        yield f"{metric}.{wrong}: {'less' if less else 'more'} of it is better; write {right}"
+    if metric in UNBOUNDED:
+        return
+    for key, least in (("min_gain", -1), ("min_score", 0), ("max_score", 0)):
+        value = getattr(gate, key)
+        if value is not None and not least <= value <= 1:
+            yield f"{metric}.{key}: {value:g} is not between {least} and 1, as shares are"

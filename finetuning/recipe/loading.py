@@ -1,0 +1,64 @@
+"""Finds recipes in their folders, and loads them by name or by file."""
+
+import os
+from pathlib import Path
+
+from pydantic import (
+    ValidationError,
+)
+
+from finetuning.recipe.mistakes import RecipeError, mistakes, nearest, shown
+from finetuning.recipe.recipe import Recipe
+from finetuning.recipe.rules import contradictions
+from finetuning.recipe.spec import listed
+from finetuning.recipe.strict_yaml import read_yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def folders() -> list[Path]:
+    """The folders that recipes are read from: `recipes/` of the checkout, then those of `FINETUNING_RECIPES`."""
+    named = os.environ.get("FINETUNING_RECIPES", "").split(":")
+    paths = [ROOT / "recipes", *(Path(name).expanduser() for name in named if name)]
+    return list({path.resolve(): path for path in paths}.values())
+
+
+def _files() -> dict[str, list[Path]]:
+    files: dict[str, list[Path]] = {}
+    for folder in folders():
+        for path in sorted([*folder.glob("[!.]*.yaml"), *folder.glob("[!.]*.yml")]):
+            files.setdefault(path.stem, []).append(path)
+    return dict(sorted(files.items()))
+
+
+def find() -> dict[str, Path]:
+    """Every recipe's name and file, sorted by name. Opens no file, so a wrong recipe is found like a right one."""
+    return {name: paths[0] for name, paths in _files().items()}
+
+
+def load(name: str) -> Recipe:
+    """The recipe of that name. Raises RecipeError if there is none, if two files have the name, or if it is wrong."""
+    files = _files()
+    if name not in files:
+        where = ", ".join(shown(folder) + ("" if folder.is_dir() else " (no such folder)") for folder in folders())
+        there = f"there are: {listed(files)}{nearest(name, files)}" if files else "there is none at all"
+        raise RecipeError(f"{name}: no such recipe in {where}; {there}")
+    if len(files[name]) > 1:
+        raise RecipeError(f"{name}: more than one file has this name: {listed(map(shown, files[name]))}; rename one")
+    return load_file(files[name][0])
+
+
+def load_file(path: Path) -> Recipe:
+    """The recipe in that file, named after it. Raises RecipeError with all of the file's mistakes, a line each."""
+    document = read_yaml(path)
+    found = [*document.mistakes, *(document.mistake(key, message) for key, message in contradictions(document.data))]
+    if "name" in document.data:
+        found.append(document.mistake(("name",), "unknown key; a recipe is named after its file"))
+    try:
+        recipe = Recipe.model_validate({**document.data, "name": path.stem})
+    except ValidationError as error:
+        found += [document.mistake(key, message) for key, message in mistakes(error, Recipe)]
+    else:
+        if not found:
+            return recipe.at(path)
+    raise RecipeError("\n".join(mistake.text(path) for mistake in sorted(found, key=lambda mistake: mistake.line)))

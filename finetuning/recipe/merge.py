@@ -1,0 +1,49 @@
+"""The section `merge`: base model and adapter as one model, for recipes that ask for it."""
+
+from typing import Any, Literal
+
+from pydantic import (
+    Field,
+)
+
+from finetuning.recipe.spec import DType, Spec
+
+GgufType = Literal["f16", "bf16", "q8_0"]
+
+
+class MergeSpec(Spec):
+    """The model with the adapter merged into its weights."""
+
+    dtype: DType = Field(default="bfloat16", description="Number format of the merged weights.")
+    gguf: GgufType | None = Field(
+        default=None,
+        description="Also write the model as one GGUF file, for llama.cpp and programs that are built on it: `f16`, "
+        "`bf16`, or `q8_0` for 8 bits a weight. Llama, Mistral, Qwen 2 and 3, Gemma 2 and 3 can be.",
+    )
+    min_agreement: float = Field(
+        default=0.95,
+        ge=0,
+        le=1,
+        description="Least share of tokens of eval rows that merged model and adapter both find likeliest.",
+    )
+    max_kl: float = Field(
+        default=0.02, gt=0, description="Most that the merged model's distribution may diverge there, in nats a token."
+    )
+
+    def faults(self, summary: dict[str, Any]) -> list[str]:
+        """What is asked of a merged model and the one with this summary does not keep; empty where all is well."""
+        found, models = [], {"merged model": summary}
+        if "gguf" in summary:
+            models[summary["gguf"]["file"]] = summary["gguf"]
+        for name, measured in models.items():
+            if measured["agreement"] < self.min_agreement:
+                found.append(
+                    f"{name} and adapter agree on {measured['agreement']:.2%} of {measured['positions']} tokens, and "
+                    f"merge.min_agreement asks for {self.min_agreement:.2%}"
+                )
+            if measured["kl"] > self.max_kl:
+                found.append(
+                    f"{name} and adapter are {measured['kl']:.4f} nats a token apart, and merge.max_kl allows "
+                    f"{self.max_kl:g}"
+                )
+        return found

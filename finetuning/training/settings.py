@@ -1,0 +1,101 @@
+"""A recipe's training section as trl's and transformers' own settings."""
+
+import os
+from typing import Any
+
+from transformers.integrations import get_available_reporting_integrations
+from trl import SFTConfig
+
+from finetuning.errors import FinetuningError
+from finetuning.training.job import BatchSize, TrainingJob
+
+# Keys of the recipe's section that are this project's own; the others are transformers'.
+OURS = {
+    "method",
+    "beta",
+    "loss_type",
+    "train_sampling_strategy",
+    "loraplus_lr_ratio",
+    "tokens_per_step",
+    "eval_steps",
+    "early_stopping_patience",
+    "report_to",
+    "on_oom",
+    "save_steps",
+    "save_minutes",
+    "save_total_limit",
+    "step_timeout_minutes",
+}
+
+
+class UnplacedConfig(SFTConfig):
+    """The settings of a trainer that leaves the model where it is."""
+
+    @property
+    def place_model_on_device(self) -> bool:
+        """False."""
+        return False
+
+
+def model_kwargs(job: TrainingJob) -> dict[str, Any]:
+    """The job's, with the GPU of this process where several train together."""
+    # What is going to be sharded need not have room on one GPU before.
+    device = "cpu" if on_cpu(job) or is_sharded(job) else int(os.environ.get("LOCAL_RANK", 0))
+    return job.model_kwargs | {"device_map": {"": device}}
+
+
+def on_cpu(job: TrainingJob) -> bool:
+    """Whether training is to take place on the CPU."""
+    return job.model_kwargs["device_map"][""] == "cpu"
+
+
+def is_sharded(job: TrainingJob) -> bool:
+    """Whether each of several processes holds a part of the base model only."""
+    return job.strategy == "fsdp" and processes() > 1
+
+
+def processes() -> int:
+    """How many processes train together, as the launcher of this one said."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def sft_config(job: TrainingJob, size: BatchSize) -> SFTConfig:
+    """The recipe's training settings, and those that are not a matter of taste."""
+    dtype = job.model_kwargs["dtype"]
+    settings = job.training.model_dump(exclude=OURS)
+    settings |= {"per_device_train_batch_size": size.rows, "gradient_accumulation_steps": size.accumulation}
+    # Where nobody decided, what needs the least memory.
+    settings |= {"activation_checkpointing": settings["activation_checkpointing"] is not False}
+    # A GPU without bfloat16 computes in float16, whatever the recipe wishes.
+    settings |= {"bf16": settings["bf16"] and dtype == "bfloat16", "fp16": dtype == "float16"}
+    return (UnplacedConfig if is_sharded(job) else SFTConfig)(
+        **settings,
+        output_dir=str(job.checkpoints),
+        # Rows come tokenized, with labels, and no longer than chat.max_length.
+        dataset_kwargs={"skip_prepare_dataset": True},
+        max_length=None,
+        save_strategy="no",
+        report_to=[name for name in trackers(job) if name != "tensorboard"],  # which `Curves` writes
+        disable_tqdm=True,
+        # The filter replaces a loss that is not a number by the mean of those before it.
+        logging_nan_inf_filter=False,
+        include_num_input_tokens_seen="non_padding",
+        use_cpu=on_cpu(job),
+        dataloader_pin_memory=not on_cpu(job),
+    )
+
+
+def trackers(job: TrainingJob) -> list[str]:
+    """The names of the recipe's trackers.
+
+    Raises:
+        FinetuningError: one of them is not installed.
+    """
+    there = get_available_reporting_integrations()
+    for name in job.training.report_to:
+        if name not in there:
+            raise FinetuningError(
+                f"{job.where}: training.report_to: {name} is not installed here; there are {', '.join(there)}. Install "
+                "its package, or take it off the list."
+            )
+    return list(job.training.report_to)

@@ -110,7 +110,7 @@ def report_in(artifact: Artifact) -> dict[str, Any]:
 def published_now(
     context: dg.AssetExecutionContext, recipe: Recipe, connection: HubConnection, adapter: Artifact
 ) -> Head | None:
-    """The version that the adapter is compared with beside its base; none while the hub can not be asked.
+    """The version that the adapter is compared with beside its base; none while the hub cannot be asked.
 
     An exam is worth having without it. Publishing asks again, and insists.
     """

@@ -127,7 +127,7 @@ class Examination:
             answers = self._plan(exam, "published_answers", head).obtain(write)
         except FinetuningError as error:
             raise type(error)(
-                f"{self.recipe.file}: the version that is published now ({head.repo_id} at {head.commit}) can not be "
+                f"{self.recipe.file}: the version that is published now ({head.repo_id} at {head.commit}) cannot be "
                 f"compared with: {error} Mend it, or write evaluation.no_worse_than_published: false."
             ) from error
         return known | {"metrics": compare_with_published(self.recipe.evaluation, answers.path, self.folder)}

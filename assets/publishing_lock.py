@@ -36,7 +36,7 @@ def version_to_beat(recipe: Recipe, connection: HubConnection, adapter: Artifact
     """What is published now, where the recipe's verdict is also about that; None if it is of this very adapter.
 
     Raises:
-        FinetuningError: the hub can not be asked.
+        FinetuningError: the hub cannot be asked.
     """
     if not recipe.evaluation.no_worse_than_published:
         return None
@@ -55,7 +55,7 @@ def require_beside(
     """The commit that is published now, beside which the verdict was given; None where that needed none.
 
     Raises:
-        FinetuningError: it was given before that one was published, or the hub can not be asked.
+        FinetuningError: it was given before that one was published, or the hub cannot be asked.
     """
     head = version_to_beat(recipe, connection, adapter)
     if head and not knows(report, head):

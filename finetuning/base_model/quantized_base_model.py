@@ -56,7 +56,7 @@ def quantize(
     Sizes are in MiB, errors relative: the norm of the difference over the norm of the weight.
 
     Args:
-        loftq: the rank of what an adapter is to give back of the difference (`finetuning/base_model/loftq.py`); None for nothing.
+        loftq: the rank of what an adapter is to give back of the difference (`loftq.py`); None for nothing.
 
     Raises:
         FinetuningError: there are no weights that may be read, or no layer of them can be quantized.

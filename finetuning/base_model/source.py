@@ -124,7 +124,7 @@ def fetch(spec: BaseModelSpec, revision: str, api: "HfApi", where: str, weights:
 
 @contextmanager
 def readable(spec: BaseModelSpec, where: str) -> Iterator[None]:
-    """Nothing; what transformers can not load within the block is a mistake in the recipe, in transformers' words.
+    """Nothing; what transformers cannot load within the block is a mistake in the recipe, in transformers' words.
 
     Raises:
         FinetuningError: a file is missing or broken, or the model needs code that its repo ships.
@@ -134,7 +134,7 @@ def readable(spec: BaseModelSpec, where: str) -> Iterator[None]:
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:400]
         raise FinetuningError(
-            f"{where}: base_model: transformers can not load {spec.repo or spec.package}: {reason}. It has to have "
+            f"{where}: base_model: transformers cannot load {spec.repo or spec.package}: {reason}. It has to have "
             "config.json, a tokenizer, and safetensors or a GGUF file; a model whose repo ships its own code needs "
             "trust_remote_code: true."
         ) from error

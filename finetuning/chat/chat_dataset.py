@@ -61,7 +61,7 @@ def write_chat(raw_folder: Path, folder: Path, recipe: Recipe, tokenizer: PreTra
         tokenizer: with its chat template set (`load_template`).
 
     Raises:
-        FinetuningError: a source's format is not recognised, the template can not be used, or a split is empty.
+        FinetuningError: a source's format is not recognised, the template cannot be used, or a split is empty.
     """
     method = recipe.training.method
     formats = recognise_all(raw_folder, recipe.dataset, recipe.file, method)

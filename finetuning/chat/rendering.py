@@ -407,5 +407,5 @@ def _unstable(before: str, after: str) -> FinetuningError:
     pieces = [text[shown].replace("\ue000", "<").replace("\ue001", ">") for text in (before, after)]
     return FinetuningError(
         f"the template is not prefix-stable: {pieces[0]!r} becomes {pieces[1]!r} when the next turn is added, "
-        "so that prompt and answer can not be told apart. Use chatml or instruction instead."
+        "so that prompt and answer cannot be told apart. Use chatml or instruction instead."
     )

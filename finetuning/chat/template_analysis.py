@@ -20,7 +20,7 @@ CALLS = ("raise_exception", "namespace", "range")
 def only_writes_contents(template: str) -> bool:
     """Whether the template makes the same of all conversations with the same roles, but for the texts of the turns.
 
-    False where that can not be told from its source.
+    False where that cannot be told from its source.
     """
     try:
         tree = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(template)

@@ -48,7 +48,7 @@ def csv_items(stream: BinaryIO, name: str, where: str, delimiter: str) -> Iterat
             fault = _fault(error)
             if fault == OPEN_QUOTE or (fault == TOO_LONG and reader.line_num > line):
                 raise FinetuningError(
-                    f"{where}.files: {name} can not be read beyond line {line}: {OPEN_QUOTE} takes in the lines after "
+                    f"{where}.files: {name} cannot be read beyond line {line}: {OPEN_QUOTE} takes in the lines after "
                     f"it: {_shown(source.first)[:80]!r}. Close it; within quotes, a quote is written twice."
                 ) from error
             yield Unreadable(name, line, fault, _shown(source.first))
@@ -71,35 +71,35 @@ def _header(reader: Iterator[list[str]], name: str, where: str, delimiter: str) 
     except StopIteration:
         return []
     except csv.Error as error:
-        raise FinetuningError(f"{where}.files: {name} can not be read: its header has {_fault(error)}.") from error
+        raise FinetuningError(f"{where}.files: {name} cannot be read: its header has {_fault(error)}.") from error
     named = [column.encode(errors="replace").decode() for column in header]
     if named != header:
         raise FinetuningError(
-            f"{where}.files: {name} can not be read: its header is not valid UTF-8: {_list(named)}. Convert the file: "
+            f"{where}.files: {name} cannot be read: its header is not valid UTF-8: {_list(named)}. Convert the file: "
             "iconv -f latin1 -t utf-8."
         )
     other = next((sign for sign in OTHER_DELIMITERS if len(header) == 1 and sign in header[0]), None)
     if other and other != delimiter:
         advice = {"\t": "name it .tsv", ",": "name it .csv"}.get(other, "write commas instead")
         raise FinetuningError(
-            f"{where}.files: {name} can not be read: the header {named[0][:80]!r} is one column, and has "
+            f"{where}.files: {name} cannot be read: the header {named[0][:80]!r} is one column, and has "
             f"{OTHER_DELIMITERS[other]} in it: {advice}."
         )
     strange = next((column for column in header if "\0" in column), None)
     if strange:
         raise FinetuningError(
-            f"{where}.files: {name} can not be read: its header has a NUL byte in {strange[:80]!r}. Rename it."
+            f"{where}.files: {name} cannot be read: its header has a NUL byte in {strange[:80]!r}. Rename it."
         )
     empty = next((number for number, column in enumerate(header, 1) if not column.strip()), None)
     if empty:
         raise FinetuningError(
-            f"{where}.files: {name} can not be read: column {empty} of its header has no name; it has {_list(named)}. "
+            f"{where}.files: {name} cannot be read: column {empty} of its header has no name; it has {_list(named)}. "
             "Name it, or take the column out."
         )
     twin = next((column for column, times in Counter(named).items() if times > 1), None)
     if twin:
         raise FinetuningError(
-            f"{where}.files: {name} can not be read: its header has {twin!r} twice; it has {_list(named)}. Rename one."
+            f"{where}.files: {name} cannot be read: its header has {twin!r} twice; it has {_list(named)}. Rename one."
         )
     return header
 

@@ -50,7 +50,7 @@ def _checked(file: SourceFile, where: str) -> Iterator[Item]:
         place = f"line {first_fault.line}" if file.kind in ("jsonl", "csv", "tsv") else f"row {first_fault.line}"
         hint = " It looks like one JSON array: name it .json." if first_fault.text.startswith("[") else ""
         raise FinetuningError(
-            f"{where}.files: {file.name} can not be read: none of its lines is a row. {place}: {first_fault.reason}: "
+            f"{where}.files: {file.name} cannot be read: none of its lines is a row. {place}: {first_fault.reason}: "
             f"{first_fault.text[:80]!r}.{hint}"
         )
     if not rows:
@@ -81,7 +81,7 @@ def _text(file: SourceFile, where: str) -> Iterator[BinaryIO]:
         encoding = _wide_encoding(first)
         if encoding:
             raise FinetuningError(
-                f"{where}.files: {file.name} can not be read: it is {encoding}, and UTF-8 is what is read. Convert it: "
+                f"{where}.files: {file.name} cannot be read: it is {encoding}, and UTF-8 is what is read. Convert it: "
                 f"`iconv -f {encoding} -t UTF-8 OLD > NEW`."
             )
         if first.startswith(codecs.BOM_UTF8):
@@ -141,13 +141,13 @@ def _next_batch(batches: Iterator[pa.RecordBatch], file: SourceFile, where: str)
 
 def _broken_table(file: SourceFile, error: Exception, where: str) -> FinetuningError:
     return FinetuningError(
-        f"{where}.files: {file.name} can not be read: it is no whole Parquet file ({said_by(error)}). Fetch or make it "
+        f"{where}.files: {file.name} cannot be read: it is no whole Parquet file ({said_by(error)}). Fetch or make it "
         "again."
     )
 
 
 def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | str]:
-    """The batch's rows; of one that Python can not hold, why not."""
+    """The batch's rows; of one that Python cannot hold, why not."""
     try:
         yield from batch.to_pylist()
     except Exception:  # one by one, each row tells whether it was the one
@@ -157,4 +157,4 @@ def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | str]:
             except UnicodeDecodeError:
                 yield "not valid UTF-8"
             except Exception as error:  # dates beyond the year 9999, unknown time zones, …: arrow has many kinds
-                yield f"a value that can not be read: {said_by(error)}"
+                yield f"a value that cannot be read: {said_by(error)}"

@@ -70,7 +70,7 @@ def matching_files(patterns: tuple[str, ...], where: str) -> list[SourceFile]:
     """The files that `patterns` match, pattern by pattern, each one once; paths are relative to the working directory.
 
     Raises:
-        FinetuningError: a pattern matches no file, or its address can not be reached.
+        FinetuningError: a pattern matches no file, or its address cannot be reached.
     """
     matched: dict[tuple[str, str], SourceFile] = {}
     for pattern in patterns:
@@ -158,7 +158,7 @@ def _unreachable(name: str, error: Exception, where: str) -> FinetuningError:
     # Of a wrong address the recipe is to blame; of the rest, the network, or whoever keeps the credentials.
     of_recipe = isinstance(error, (FileNotFoundError, ImportError, ValueError))
     mistake = FinetuningError if of_recipe else InfrastructureError
-    return mistake(f"{where}.files: {name} can not be reached: {said}. {advice}")
+    return mistake(f"{where}.files: {name} cannot be reached: {said}. {advice}")
 
 
 def said_by(error: BaseException) -> str:
@@ -186,7 +186,7 @@ def opened(file: SourceFile, where: str) -> Iterator[BinaryIO]:
     """The file's bytes as they lie there. Every error of reading them names the file.
 
     Raises:
-        FinetuningError: the file can not be opened; reading raises it too.
+        FinetuningError: the file cannot be opened; reading raises it too.
     """
     try:
         # One request for the whole file, which is read once from its beginning to its end.
@@ -203,7 +203,7 @@ def decompressed(file: SourceFile, where: str) -> Iterator[BinaryIO]:
     """The file's bytes, decompressed by what they begin with; the name only has to agree that they are compressed.
 
     Raises:
-        FinetuningError: the file can not be opened, or is no data of the kind that its name says.
+        FinetuningError: the file cannot be opened, or is no data of the kind that its name says.
     """
     with opened(file, where) as stream:
         first = cast(io.BufferedReader, stream).peek(8)[:8]
@@ -216,7 +216,7 @@ def decompressed(file: SourceFile, where: str) -> Iterator[BinaryIO]:
         # A web server may have decompressed it on the way.
         if file.compression and not found and first and file.system is None:
             raise FinetuningError(
-                f"{where}.files: {file.name} can not be read: its name says {file.compression}, and it begins with "
+                f"{where}.files: {file.name} cannot be read: its name says {file.compression}, and it begins with "
                 f"{first!r}, which is no {file.compression} data. Rename it, or fetch it again."
             )
         if found is None:
@@ -270,11 +270,11 @@ def _buffered(read: Callable[[int], bytes], mistake: Callable[[Exception], Finet
 def _unreadable(file: SourceFile, error: Exception, where: str) -> FinetuningError:
     if file.system is not None:
         return _unreachable(file.name, error, where)
-    return FinetuningError(f"{where}.files: {file.name} can not be read: {said_by(error)}.")
+    return FinetuningError(f"{where}.files: {file.name} cannot be read: {said_by(error)}.")
 
 
 def _damaged(file: SourceFile, compression: str, error: Exception, where: str) -> FinetuningError:
     return FinetuningError(
-        f"{where}.files: {file.name} can not be read: its {compression} data is damaged or cut short "
+        f"{where}.files: {file.name} cannot be read: its {compression} data is damaged or cut short "
         f"({said_by(error)}). Fetch or make it again."
     )

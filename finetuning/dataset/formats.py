@@ -54,7 +54,7 @@ BLANK = "".join(map(chr, [*range(0x21), 0x7F, 0x85, 0xA0, 0x1680, *range(0x2000,
 
 
 class RowDropped(Exception):
-    """Why a row can not be used: a few words that are the same for all rows with that fault, and the field it is in."""
+    """Why a row cannot be used: a few words that are the same for all rows with that fault, and the field it is in."""
 
     def __init__(self, reason: str, field: str = "") -> None:
         super().__init__(reason)

@@ -33,7 +33,7 @@ def read_hub(source: SourceSpec, *, revision: str, drawn: int, api: "HfApi", whe
     The number of a streamed row is that in the stream: where in the data set it was, nobody says.
 
     Raises:
-        FinetuningError: the data set can not be read, or has fewer rows than that.
+        FinetuningError: the data set cannot be read, or has fewer rows than that.
     """
     datasets.disable_progress_bars()
     name = " ".join(filter(None, [source.hub, source.config, source.split]))

@@ -47,7 +47,7 @@ def json_items(stream: BinaryIO, name: str, where: str) -> Iterator[Item]:
 
     Raises:
         FinetuningError: the file begins with neither an object nor an array, holds several lists of objects, or breaks
-            off being JSON: what follows can not be told into rows, and is too much to lose.
+            off being JSON: what follows cannot be told into rows, and is too much to lose.
     """
     if _is_lines(cast(io.BufferedReader, stream).peek()):
         yield from json_lines(stream, name)
@@ -62,7 +62,7 @@ def json_items(stream: BinaryIO, name: str, where: str) -> Iterator[Item]:
     except _Break as error:
         shown = excerpt(text.ahead().encode(errors="surrogateescape"))
         raise FinetuningError(
-            f"{where}.files: {name} can not be read beyond row {number}: {error}: {shown[:80]!r}. Mend it, or write an "
+            f"{where}.files: {name} cannot be read beyond row {number}: {error}: {shown[:80]!r}. Mend it, or write an "
             "object a line into a .jsonl file, where a fault costs one row."
         ) from error
 
@@ -87,7 +87,7 @@ def _row_texts(text: "_JsonText", name: str, where: str) -> Iterator[str]:
         yield from _rows_within(text, name, where)
     elif sign:
         raise FinetuningError(
-            f"{where}.files: {name} can not be read: it begins with {text.ahead()[:40]!r}, and a JSON file begins with "
+            f"{where}.files: {name} cannot be read: it begins with {text.ahead()[:40]!r}, and a JSON file begins with "
             "[ or {."
         )
 
@@ -110,7 +110,7 @@ def _rows_within(text: "_JsonText", name: str, where: str) -> Iterator[str]:
         if list_key:
             both = f"{list_key} and {key}".encode(errors="replace").decode()
             raise FinetuningError(
-                f"{where}.files: {name} can not be read: it holds several lists of objects, {both}. Keep the one that "
+                f"{where}.files: {name} cannot be read: it holds several lists of objects, {both}. Keep the one that "
                 "is the rows."
             )
         list_key = key

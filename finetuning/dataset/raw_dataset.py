@@ -43,7 +43,7 @@ def write_raw(
         file: the recipe's, for messages.
 
     Raises:
-        FinetuningError: a source can not be read, has too few rows, or is not in its format.
+        FinetuningError: a source cannot be read, has too few rows, or is not in its format.
     """
     folder.mkdir(parents=True, exist_ok=True)
     records, examples = [], []
@@ -89,7 +89,7 @@ def read(source: SourceSpec, *, revision: str, seed: int, api: "HfApi", where: s
         where: the source's place, such as `recipes/phi-2.yaml: dataset.sources[0]`.
 
     Raises:
-        FinetuningError: the source can not be read, or a Hub data set has fewer than `source.rows` rows.
+        FinetuningError: the source cannot be read, or a Hub data set has fewer than `source.rows` rows.
     """
     if source.files:
         return read_files(source.files, where)

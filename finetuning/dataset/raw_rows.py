@@ -81,7 +81,7 @@ def excerpt(text: bytes | str) -> str:
 
 
 def row_item(name: str, number: int, row: dict[str, Any] | str) -> Item:
-    """The row as JSON, or why it can not be; a text is the reason why there is no row."""
+    """The row as JSON, or why it cannot be; a text is the reason why there is no row."""
     try:
         if isinstance(row, str):
             return Unreadable(name, number, row, "")

@@ -41,7 +41,7 @@ def load_benchmarks(spec: EvaluationSpec, where: str) -> dict[str, Benchmark]:
     """The benchmarks of the recipe by name, with their rows, which lm-eval fetches for this.
 
     Raises:
-        FinetuningError: lm-eval is not installed, does not know a name or can not load a task; or the task runs code of
+        FinetuningError: lm-eval is not installed, does not know a name or cannot load a task; or the task runs code of
             the model's, wants pictures, or has no metric that is a mean over its rows.
     """
     if not spec.benchmarks:
@@ -79,7 +79,7 @@ def _tasks(manager: "TaskManager", name: str, where: str) -> "dict[str, Task]":
     else:
         return tasks
     # Out here, so that a client's own error, which may hold a token, is no part of the traceback.
-    raise FinetuningError(f"{where}: evaluation.benchmarks: {name}: lm-eval can not load it: {reason}")
+    raise FinetuningError(f"{where}: evaluation.benchmarks: {name}: lm-eval cannot load it: {reason}")
 
 
 def _benchmark(name: str, tasks: "dict[str, Task]", where: str) -> Benchmark:

@@ -1,11 +1,11 @@
-"""Runs a program that nobody has read: the child of `finetuning.evaluation.python_tests`, which confines itself before it does.
+"""Runs a program that nobody has read: the child of `python_tests`, which confines itself before it does.
 
 It is run by its path, without the environment's packages, and imports nothing of this project:
 
     python -S -s -P finetuning/evaluation/confined_python.py REPORT_FD < program.py
 
 What reaches the file descriptor REPORT_FD is `ended`, once the program and its threads ran to their end, or
-`unconfined: ` and why this machine can not confine it.
+`unconfined: ` and why this machine cannot confine it.
 
 Sources: https://docs.kernel.org/userspace-api/landlock.html, https://man7.org/linux/man-pages/man3/seccomp_init.3.html
 """

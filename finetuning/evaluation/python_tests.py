@@ -126,13 +126,13 @@ def require_confinement(where: str) -> None:
     """Nothing, when this machine can confine a program.
 
     Raises:
-        FinetuningError: it can not; nothing is run without.
+        FinetuningError: it cannot; nothing is run without.
     """
     report = report_of("")
     if report != "ended":
         reason = report.removeprefix("unconfined: ") or f"{CHILD.name} did not run"
         raise InfrastructureError(
-            f"{where}: evaluation.metrics: python-tests runs code that a model wrote, and this machine can not confine "
+            f"{where}: evaluation.metrics: python-tests runs code that a model wrote, and this machine cannot confine "
             f"it: {reason}. Take it out of evaluation.metrics, or run where both are there: {sys.platform} with "
             "Landlock (Linux 6.2 or newer) and libseccomp2."
         )

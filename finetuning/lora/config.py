@@ -29,7 +29,7 @@ def lora_config(spec: LoraSpec, model: Any, tokens: list[int], where: str) -> Lo
     names = {id(module): name for name, module in model.named_modules()}
     if names[id(head)].rsplit(".")[-1] in settings["target_modules"]:
         raise FinetuningError(
-            f"{where}: lora.target_modules: {names[id(head)]} can not be a target: trl's loss would pass its adapter "
+            f"{where}: lora.target_modules: {names[id(head)]} cannot be a target: trl's loss would pass its adapter "
             f"by. Take it off the list; modules_to_save: [{names[id(head)]}] trains it whole."
         )
     if not tokens:

@@ -37,7 +37,7 @@ def give_rows(
         raise FinetuningError(
             f"{where}: base_model.chat_template: it needs tokens that are new to {type(model).__name__}, whose head "
             f"has a bias and {'no row to spare' if len(tokenizer) > before else 'the weights of its embeddings'}: such "
-            "rows can not be trained. Write `chat_template: instruction`, which needs no new token."
+            "rows cannot be trained. Write `chat_template: instruction`, which needs no new token."
         )
     means = [_mean(layer, before) for layer in (embeddings, head)]
     if len(tokenizer) > before:

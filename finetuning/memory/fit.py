@@ -95,7 +95,7 @@ def in_yaml(value: Any) -> str:
 
 
 def predicted(log: Any, gpu: Any, recipe: Recipe, chat: Path, base: Path, processes: int) -> Fit | None:
-    """What training will need of the memory that is free, which the log then says; None where that can not be told."""
+    """What training will need of the memory that is free, which the log then says; None where that cannot be told."""
     try:
         from finetuning.memory.data import training_data
 

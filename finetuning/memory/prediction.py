@@ -43,7 +43,7 @@ CUDA_CONTEXT = 512 * MIB
 # What malloc leaves free between tensors when a forward pass ends, as a share of those that passed: of SmolLM2-135M and
 # rows of 128 tokens 0.13 (173 of 1,333 MiB) at 4 rows, 0.13 (690 of 5,329) at 16, and 0.11 (399 of 3,477) at 8 with
 # checkpointing (fordblks of mallinfo2, glibc 2.36). Before glibc 2.38 posix_memalign, from which torch has its memory
-# on a CPU, can not put a tensor where one of its size was (https://sourceware.org/bugzilla/show_bug.cgi?id=14581), so
+# on a CPU, cannot put a tensor where one of its size was (https://sourceware.org/bugzilla/show_bug.cgi?id=14581), so
 # that holes stay between those that are kept. On a GPU torch keeps freed blocks by size itself.
 FRAGMENTATION = 0.12
 # The same while the eval loss is measured, where no activations are kept and chance decides: six trainings of

@@ -71,7 +71,7 @@ def savings(recipe: Recipe) -> list[list[Settings]]:
     processes, weights in 4 bits.
     """
     quantization = recipe.base_model.quantization
-    # PiSSA and OLoRA take a part out of the weights, which can not be done to quantized ones.
+    # PiSSA and OLoRA take a part out of the weights, which cannot be done to quantized ones.
     quantizable = recipe.lora.init_lora_weights not in ("pissa", "olora")
     return [
         [] if recipe.training.activation_checkpointing else [{"training.activation_checkpointing": True}],

@@ -95,7 +95,7 @@ def write_gguf(folder: Path, file: Path, type: GgufType) -> None:
     """Nothing; `file` holds the model and the tokenizer of `folder`. One weight at a time is in memory.
 
     Raises:
-        FinetuningError: a GGUF file can not hold this model; `require_exportable` tells that beforehand.
+        FinetuningError: a GGUF file cannot hold this model; `require_exportable` tells that beforehand.
     """
     config, tokenizer = AutoConfig.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     tensors = list(tensors_of(folder, config, TYPES[type][0]))
@@ -144,7 +144,7 @@ def _require_read_back(base_model: Path, tokenizer_folder: Path, file: Path) -> 
     model_type = json.loads((base_model / "config.json").read_text())["model_type"]
     if model_type not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
-        raise FinetuningError(f"models of type {model_type} can not be exported; those that can: {known}")
+        raise FinetuningError(f"models of type {model_type} cannot be exported; those that can: {known}")
     config, tokenizer = AutoConfig.from_pretrained(base_model), AutoTokenizer.from_pretrained(tokenizer_folder)
     config.vocab_size = max(config.vocab_size, len(tokenizer))  # the embeddings will have grown by then
     write(described(config, tokenizer, file), [], config)
@@ -156,7 +156,7 @@ def described(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, file
     """A writer of `file` that knows the model's settings and its tokenizer, and no weights yet.
 
     Raises:
-        FinetuningError: a GGUF file can not hold the tokenizer.
+        FinetuningError: a GGUF file cannot hold the tokenizer.
     """
     writer = GGUFWriter(file, MODEL_ARCH_NAMES[FAMILIES[config.model_type]])
     writer.add_type("model")
@@ -203,7 +203,7 @@ def positions_of(config: Any) -> int:
 def tensors_of(folder: Path, config: PreTrainedConfig, type: GGMLQuantizationType) -> Iterator[Tensor]:
     """Every weight of the model in `folder`.
 
-    Norms and biases stay in float32, as all readers expect; so do, in float16, rows that can not be cut into blocks.
+    Norms and biases stay in float32, as all readers expect; so do, in float16, rows that cannot be cut into blocks.
 
     Raises:
         FinetuningError: a weight has no place in the family's files.

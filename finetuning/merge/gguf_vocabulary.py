@@ -4,7 +4,7 @@ SmolLM2   byte-level BPE       -> model "gpt2", pre "gpt-2" (the rule that split
 Zephyr    sentencepiece's BPE  -> model "llama", a score for each token in place of the merges
 
 A file has no rules of its own for splitting text, only names of those that its readers know: a tokenizer with another
-rule can not be exported. Source: llama.cpp's convert_hf_to_gguf.py, and transformers' gguf_tokenizer_mapping.py, whose
+rule cannot be exported. Source: llama.cpp's convert_hf_to_gguf.py, and transformers' gguf_tokenizer_mapping.py, whose
 readings of a file decide here.
 """
 

@@ -52,7 +52,7 @@ def merge(
         name: of the recipe, and of that file.
 
     Raises:
-        FinetuningError: the adapter is not whole, changes nothing, or can not be merged; a GGUF file can not hold it.
+        FinetuningError: the adapter is not whole, changes nothing, or cannot be merged; a GGUF file cannot hold it.
     """
     progress.update("merging")
     trust = model_kwargs["trust_remote_code"]
@@ -104,7 +104,7 @@ def merged_model(
     try:
         return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)  # pyright: ignore[reportCallIssue]
     except ValueError as error:
-        raise FinetuningError(f"{adapter}: the adapter can not be merged: {error}") from error
+        raise FinetuningError(f"{adapter}: the adapter cannot be merged: {error}") from error
 
 
 def load_gguf(file: Path, **kwargs: Any) -> Any:

@@ -100,7 +100,7 @@ class EvaluationSpec(Spec):
         default=True,
         description="Whether the first metric must also not be worse, by more than its noise, than that of the version "
         "that is published now. That version answers the same rows once more; one of another base model or chat "
-        "template can not, and is not asked.",
+        "template cannot, and is not asked.",
     )
 
     _metrics_once = field_validator("metrics")(no_twins)

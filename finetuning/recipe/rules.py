@@ -23,7 +23,7 @@ def contradictions(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     if is_fsdp and in_8_bits:
         yield (
             ("resources", "strategy"),
-            "fsdp, and base_model.quantization has 8 bits, whose layers can not be divided; write bits: 4, or "
+            "fsdp, and base_model.quantization has 8 bits, whose layers cannot be divided; write bits: 4, or "
             "strategy: ddp",
         )
     start = _section(data, "lora").get("init_lora_weights")
@@ -36,7 +36,7 @@ def contradictions(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     if start in ("pissa", "olora") and is_fsdp and _section(data, "lora").get("use_dora") is True:
         yield (
             ("lora", "use_dora"),
-            f"true with init_lora_weights: {start} and resources.strategy: fsdp: such a start can not be taken off an "
+            f"true with init_lora_weights: {start} and resources.strategy: fsdp: such a start cannot be taken off an "
             "adapter of a divided model; write use_dora: false, or strategy: ddp",
         )
     if start == "loftq" and base_model.get("quantization", {}) is None:

@@ -153,7 +153,7 @@ class TrainingSpec(Spec):
         if info.data.get("method") == "sft" and value is not None:
             raise ValueError(f"{value} would be ignored: training.method is sft; leave it out, or write method: dpo")
         if info.data.get("method") == "dpo" and value is None:
-            raise ValueError("null, which dpo can not do without; leave it out for its default")
+            raise ValueError("null, which dpo cannot do without; leave it out for its default")
         return value
 
     @field_validator("max_steps")

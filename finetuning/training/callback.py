@@ -101,7 +101,7 @@ class TrainingProgress(TrainerCallback):
         self._saved = time.monotonic()
 
     def save_interrupted(self) -> None:
-        """Nothing; the last complete step is in a checkpoint, unless the work was such that it can not be told."""
+        """Nothing; the last complete step is in a checkpoint, unless the work was such that it cannot be told."""
         if self.moment:
             self.trainer.go_back(self.moment)
             self._save()

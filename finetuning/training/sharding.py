@@ -5,7 +5,7 @@
 What stands outside the layers (embeddings, the last norm, the head) is needed at both ends of a step, so that it would
 be gathered most of the time; each process keeps it whole. So it does with what is trained: a process has the gradients
 of its own rows, and transformers takes their mean over all processes, as it does for adapters of models that it has
-sharded itself while it loaded them, which it can not do with quantized ones.
+sharded itself while it loaded them, which it cannot do with quantized ones.
 """
 
 from typing import TYPE_CHECKING, Any

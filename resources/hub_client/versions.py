@@ -43,7 +43,7 @@ def head_of(connection: HubConnection, repo_id: str) -> Head | None:
     """The head of the main branch; None where there is no such repo, or none that this account sees.
 
     Raises:
-        FinetuningError: the hub can not be reached, or refuses the token.
+        FinetuningError: the hub cannot be reached, or refuses the token.
     """
     from huggingface_hub.errors import RepositoryNotFoundError
 
@@ -77,7 +77,7 @@ def tags_of(connection: HubConnection, repo_id: str) -> dict[str, str] | None:
     """The commit of each tag; None where there is no such repo, or none that this account sees.
 
     Raises:
-        FinetuningError: the hub can not be reached, or refuses the token.
+        FinetuningError: the hub cannot be reached, or refuses the token.
     """
     from huggingface_hub.errors import RepositoryNotFoundError
 
@@ -94,7 +94,7 @@ def download(connection: HubConnection, head: Head, folder: Path) -> None:
     """Nothing; `folder` holds the files of the repo's head, those of its evaluation left out.
 
     Raises:
-        FinetuningError: the hub can not be reached, or refuses the token.
+        FinetuningError: the hub cannot be reached, or refuses the token.
     """
 
     def fetch() -> None:

@@ -35,7 +35,7 @@ def parse_account(text: str) -> tuple[str, Account]:
         raise ValueError("a token is given as TOKEN=user[:read][,organization…]")
     for namespace in (name, *organizations):
         if not is_name(namespace) or namespace in (*KINDS, "api"):
-            raise ValueError(f"{namespace!r} can not be the name of a user or an organization")
+            raise ValueError(f"{namespace!r} cannot be the name of a user or an organization")
     if colon and role not in ("read", "write"):
         raise ValueError(f"the role of {name} is {role!r}; it can be read or write")
     return token, Account(name, "read" if role == "read" else "write", tuple(organizations))

@@ -18,7 +18,7 @@ RELATIONS = ("adapter", "merge", "quantized", "finetune")
 
 
 def card_of(store: Store, tree: Tree) -> dict[str, Any]:
-    """The README's metadata as JSON can hold it; empty where there is none or it can not be read."""
+    """The README's metadata as JSON can hold it; empty where there is none or it cannot be read."""
     if "README.md" not in tree:
         return {}
     try:

@@ -83,7 +83,7 @@ def _parsed(body: bytes) -> tuple[dict[str, Any], list[Operation]]:
         if len(headers) != 1 or not headers[0].get("summary"):
             raise HubError(400, "missing commit header")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise HubError(400, f"The commit can not be read: {error!r}") from error
+        raise HubError(400, f"The commit cannot be read: {error!r}") from error
     return headers[0], [item for item in items if item[0] != "header"]
 
 
@@ -99,7 +99,7 @@ def _changed(store: Store, tree: Tree, operations: list[Operation]) -> Tree:
     """`tree` after the operations.
 
     Raises:
-        HubError: 400 or 404, an operation can not be carried out; nothing is changed then.
+        HubError: 400 or 404, an operation cannot be carried out; nothing is changed then.
     """
     tree = dict(tree)
     for key, value in operations:
@@ -136,7 +136,7 @@ def _decoded(path: str, value: dict[str, Any]) -> bytes:
         content = value.get("content", "")
         decoded = base64.b64decode(content) if value.get("encoding") == "base64" else content.encode()
     except (binascii.Error, AttributeError) as error:
-        raise HubError(400, f"The content of {path} can not be decoded") from error
+        raise HubError(400, f"The content of {path} cannot be decoded") from error
     if len(decoded) > REGULAR_MAX:
         raise HubError(400, f"Your push was rejected: {path} is larger than 10 MiB, use LFS")
     return decoded

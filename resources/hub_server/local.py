@@ -47,7 +47,7 @@ def local_hub(state: Path, grace: float = GRACE_SECONDS) -> Iterator[LocalHub]:
     used it for `grace` seconds, however the last one ended.
 
     Raises:
-        FinetuningError: the server does not start, or the folder can not be used.
+        FinetuningError: the server does not start, or the folder cannot be used.
     """
     state = prepared(state)
     with shared(state / "lease"):

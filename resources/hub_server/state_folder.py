@@ -46,7 +46,7 @@ def prepared(state: Path) -> Path:
     """The state folder's absolute path; a folder that is made here is open to its owner alone.
 
     Raises:
-        FinetuningError: it can not be made or written to.
+        FinetuningError: it cannot be made or written to.
     """
     try:
         state = state.expanduser().resolve()
@@ -54,7 +54,7 @@ def prepared(state: Path) -> Path:
         (state / "lease").touch()
     except OSError as error:
         raise InfrastructureError(
-            f"{state} can not be the state folder of the local Hub: {error.strerror}. Name one that you may write to."
+            f"{state} cannot be the state folder of the local Hub: {error.strerror}. Name one that you may write to."
         ) from error
     return state
 

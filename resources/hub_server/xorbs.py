@@ -44,7 +44,7 @@ def chunks(xorb: Path, first: int, end: int) -> Iterator[bytes]:
     """The chunks `first` to `end` (not included) of a xorb, unpacked.
 
     Raises:
-        ValueError: it has fewer chunks, or one can not be unpacked.
+        ValueError: it has fewer chunks, or one cannot be unpacked.
     """
     with xorb.open("rb") as file:
         for number in range(end):

@@ -64,7 +64,7 @@ def asked_for(resources: ResourcesSpec, trains: bool, uses_gpu: bool, gpus: bool
     """What a step asks a cluster for that has GPUs, or has none.
 
     The processes that train together do so in one step, on one node; unless they are Ray's own workers, which ask for
-    themselves: the step that waits for them holds nothing, so that steps can not keep each other's workers waiting.
+    themselves: the step that waits for them holds nothing, so that steps cannot keep each other's workers waiting.
     """
     if trains and os.environ.get("FINETUNING_LAUNCHER") == "ray":
         return Amounts(0, 0, 0)

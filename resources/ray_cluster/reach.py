@@ -1,4 +1,4 @@
-"""Whether a run's steps are jobs of a Ray cluster, as the environment says, and what such a cluster can not work with.
+"""Whether a run's steps are jobs of a Ray cluster, as the environment says, and what such a cluster cannot work with.
 
 >>> steps_are_ray_jobs()  # FINETUNING_EXECUTOR=ray
 True

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import dagster as dg
 
 from finetuning.errors import FinetuningError, InfrastructureError
+from finetuning.record import Record
 
 if TYPE_CHECKING:
     pass
@@ -38,6 +39,9 @@ PACKAGES = (
     "transformers",
     "trl",
 )
+
+
+Summary = TypeVar("Summary", bound=Record)
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,14 @@ class Artifact:
             "path": dg.MetadataValue.path(self.address or str(self.path)),
             **({"smoke": True} if self.smoke else {}),
         }
+
+    def read(self, kind: type[Summary]) -> Summary:
+        """Return the summary as the record that the step before wrote.
+
+        Raises:
+            FinetuningError: another release wrote it, or it was changed.
+        """
+        return kind.of(self.summary, str(self.path / MANIFEST))
 
     def require_inputs(self, *inputs: "Artifact") -> None:
         """Nothing, when this artifact was made from these very ones.

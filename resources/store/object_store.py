@@ -88,7 +88,7 @@ class ObjectStore:
         """What the artifact's manifest says; None where there is none.
 
         Raises:
-            DamagedArtifact: it can not be read.
+            DamagedArtifact: it cannot be read.
         """
         name = self._name(folder / MANIFEST)
         content = self.objects.read(name)
@@ -100,7 +100,7 @@ class ObjectStore:
             if any(PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts for file in files):
                 raise ValueError("it names files outside its folder")
         except (ValueError, TypeError, AttributeError) as error:
-            raise damaged(self.address_of(folder), f"artifact.json can not be read: {error}", folder) from error
+            raise damaged(self.address_of(folder), f"artifact.json cannot be read: {error}", folder) from error
         return manifest
 
     def obtainable(self, folder: Path) -> Artifact | None:
@@ -182,7 +182,7 @@ class ObjectStore:
         It is this one, or that of another machine which was first. Files that have arrived are not sent again.
 
         Raises:
-            FinetuningError: it can not be stored, now or at all; it lies in the cache, and the next call goes on.
+            FinetuningError: it cannot be stored, now or at all; it lies in the cache, and the next call goes on.
         """
         folder, content = artifact.path, f"{self._name(artifact.path)}/{fingerprint_of(artifact.files)}"
         if folder in self.damaged:

@@ -93,7 +93,7 @@ class Objects:
         """Nothing, when objects can be written here.
 
         Raises:
-            FinetuningError: they can not; it says why.
+            FinetuningError: they cannot; it says why.
         """
         self.write(PROBE, b"")
 
@@ -195,7 +195,7 @@ def explained(address: str, error: Exception) -> Exception:
     said = said_by(error)
     if is_passing(error):
         return PassingError(
-            f"{address} can not be reached or fails ({said}). Nothing that was made is lost: it lies on this machine, "
+            f"{address} cannot be reached or fails ({said}). Nothing that was made is lost: it lies on this machine, "
             "and the next run sends what is missing. Run it again later."
         )
     if code_of(error) == "NoSuchBucket":

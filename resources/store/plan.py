@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from resources.store.object_store import ObjectStore
 from finetuning.durable import sync, write_json
+from finetuning.record import Record
 from resources.store.artifact import (
     CURRENT,
     MANIFEST,
@@ -28,6 +29,9 @@ from resources.store.locks import hold, locked
 DRAFT, CHECKPOINTS, RECORD = "artifact", "checkpoints", "plan.json"
 
 
+Write = Callable[[Path], Record | dict[str, Any]]
+
+
 @dataclass(frozen=True)
 class Plan:
     """An artifact that is there already or is about to be written."""
@@ -40,12 +44,12 @@ class Plan:
 
     def obtain(
         self,
-        write: Callable[[Path], dict[str, Any]],
+        write: Write,
         still_valid: Callable[[Artifact], bool] = lambda artifact: True,
     ) -> Artifact:
         """The complete artifact of this fingerprint, or the one that `write` makes, in force from now on.
 
-        `write` fills an empty folder and returns the summary (JSON) that the manifest keeps; when it raises, nothing of
+        `write` fills an empty folder and returns the summary that the manifest keeps; when it raises, nothing of
         the folder remains, and `checkpoints_of` it remains for the next attempt at this very fingerprint. `still_valid`
         can turn down a complete artifact whose effect outside the store has gone.
         """
@@ -70,7 +74,7 @@ class Plan:
             self.remote.trim()
         return replace(artifact, reused=reused, seconds=time.monotonic() - started)
 
-    def _made(self, record: dict[str, Any], write: Callable[[Path], dict[str, Any]], instead: bool = False) -> Artifact:
+    def _made(self, record: dict[str, Any], write: Write, instead: bool = False) -> Artifact:
         """The artifact that `write` made, here; what it was made instead of no longer counts as stored."""
         if self.remote:
             self.remote.objects.require_writable()  # a training is not to end with nowhere to go
@@ -89,7 +93,7 @@ class Plan:
         return artifact
 
 
-def build(home: Path, record: dict[str, Any], write: Callable[[Path], dict[str, Any]]) -> Artifact:
+def build(home: Path, record: dict[str, Any], write: Write) -> Artifact:
     """The artifact that `write` made, renamed into its place once all of it is on the disk."""
     workshop, final = home / f".{record['fingerprint']}.partial", home / record["fingerprint"]
     partial = workshop / DRAFT
@@ -97,7 +101,8 @@ def build(home: Path, record: dict[str, Any], write: Callable[[Path], dict[str, 
     write_json(workshop / RECORD, record)
     started = time.monotonic()
     try:
-        summary = write(partial)
+        made = write(partial)
+        summary = made.as_json() if isinstance(made, Record) else made
         files = {name: sha256(partial / name) for name in content_of(partial)}
         artifact = Artifact(
             **record,

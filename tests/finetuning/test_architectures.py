@@ -80,7 +80,7 @@ IN_4_BITS = ["falcon-7b in 4 bits", "llama-3 in 4 bits"]
 NF4 = {"bits": 4, "type": "nf4", "double": True}
 # transformers makes Falcon's mask without the positions that tell packed rows apart.
 MIXES_PACKED_ROWS = "falcon-7b"
-# Gemma 2 caps its attention scores, which sdpa can not.
+# Gemma 2 caps its attention scores, which sdpa cannot.
 WITHOUT_SDPA = "gemma-2"
 
 # Tokens and supervised tokens of each row: beyond every sliding window, and such that a mean of the rows' means is far

@@ -1,4 +1,4 @@
-"""What starts the steps of a run, where it can not start any."""
+"""What starts the steps of a run, where it cannot start any."""
 
 import sys
 from types import SimpleNamespace

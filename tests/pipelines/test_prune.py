@@ -66,7 +66,7 @@ def test_without_the_hub_nothing_goes(world):
     before = versions(world)
     world.environment |= {"FINETUNING_HUB": "http://127.0.0.1:9", "HF_TOKEN": "hf_x", "FINETUNING_HUB_DEADLINE": "1"}
     out = prune(world, dry_run=False)
-    assert out.returncode != 0 and "can not be reached" in out.stdout
+    assert out.returncode != 0 and "cannot be reached" in out.stdout
     assert versions(world) == before
 
 

@@ -27,7 +27,7 @@ def test_a_hub_that_is_out_is_asked_again_and_then_named(world):
     run = world.materialize("out", select="raw_dataset", **out, **SHORT)
     assert run.returncode == 1
     assert run.stdout.count("STEP_UP_FOR_RETRY") == 3
-    assert "The hub http://127.0.0.1:9 can not be reached" in run.stdout
+    assert "The hub http://127.0.0.1:9 cannot be reached" in run.stdout
     told = world.results("out")
     assert told.returncode == 5 and "raw_dataset: out.yaml: " in told.stdout.replace(f"{world.root}/recipes/", "")
 

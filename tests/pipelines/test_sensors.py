@@ -152,7 +152,7 @@ def test_a_new_commit_on_the_hub_starts_a_run_of_those_who_read_it_through_outag
                 assert first["runs"] == {} and set(first["seen"]) == {"one", "two"}
                 oid = commit("two", kind, b"2")
                 outage = cut_off.tick(sensor, first["cursor"])
-                assert outage["runs"] == {} and "can not be reached" in outage["said"]
+                assert outage["runs"] == {} and "cannot be reached" in outage["said"]
                 after = daemon.tick(sensor, outage["cursor"])
                 assert set(after["runs"]) == {"two"} and after["seen"] == {"two": f"local/two@{oid[:12]}"}
                 assert daemon.tick(sensor, after["cursor"])["runs"] == {}

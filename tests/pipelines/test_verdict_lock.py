@@ -58,7 +58,7 @@ def test_a_gguf_file_that_can_not_be_made_is_known_before_anything_is_trained(wo
     world.write_recipe("phi", recipe | {"base_model": {"repo": str(phi)}, "merge": {"gguf": "q8_0"}})
     run = world.materialize("phi", select="raw_dataset,chat_dataset,quantized_base_model,lora_adapter")
     assert run.returncode == 1
-    assert re.search(r"phi\.yaml: merge\.gguf: models of type phi can not be exported; .* llama", run.stdout)
+    assert re.search(r"phi\.yaml: merge\.gguf: models of type phi cannot be exported; .* llama", run.stdout)
     assert "quantized_base_model" in world.artifacts("phi") and "lora_adapter" not in world.artifacts("phi")
 
 

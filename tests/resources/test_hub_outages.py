@@ -131,7 +131,7 @@ def test_a_hub_that_stays_out_is_a_clear_error_in_time_and_the_next_run_mends_it
             assert acted or re.search("/chunks/|/_lfs-verify", path), (path, failed)
             line.published(repo_id, seed)
         else:
-            assert re.search(r"answered 503|can not be reached", failed["mistake"]), (path, failed)
+            assert re.search(r"answered 503|cannot be reached", failed["mistake"]), (path, failed)
             assert "the deadline is 0.2 s (FINETUNING_HUB_DEADLINE)" in failed["mistake"]
             assert all(re.search(r"; trying again in \d+\.\d s", said) for said in failed["log"])
             assert "hf_alice" not in failed["mistake"] + "".join(failed["log"])

@@ -220,7 +220,7 @@ def test_a_server_that_can_not_start_is_explained_with_its_log(tmp_path: Path):
 
 def test_a_state_folder_that_is_a_file_is_explained(tmp_path: Path):
     (tmp_path / "file").touch()
-    with pytest.raises(FinetuningError, match=r"file can not be the state folder"), local_hub(tmp_path / "file", GRACE):
+    with pytest.raises(FinetuningError, match=r"file cannot be the state folder"), local_hub(tmp_path / "file", GRACE):
         pass
 
 

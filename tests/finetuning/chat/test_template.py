@@ -1,4 +1,4 @@
-"""Chat templates: the tokenizer's own, a shipped one, a file; what they need, and what can not be learned from."""
+"""Chat templates: the tokenizer's own, a shipped one, a file; what they need, and what cannot be learned from."""
 
 import pytest
 

@@ -157,7 +157,7 @@ def test_what_is_laid_out_is_what_the_template_makes(tokenizer, template, conten
         renderer = Renderer(tokenizer)
         found = [renderer.lay_out([Conversation(messages)])[0] for messages in conversations]
     except FinetuningError:
-        reject()  # prompt and answer can not be told apart, and it says so
+        reject()  # prompt and answer cannot be told apart, and it says so
     for messages, laid_out in zip(conversations, found, strict=True):
         if not isinstance(laid_out, RowDropped):
             assert laid_out.text == tokenizer.apply_chat_template(messages, tokenize=False)

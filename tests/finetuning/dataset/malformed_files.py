@@ -94,7 +94,7 @@ def _element(bad: bytes, reason: str) -> Case:
 
 
 def _broken(content: bytes, reason: str, row: int = 12) -> Case:
-    return Case("a.json", content, refused=f"can not be read beyond row {row}: {reason}: ")
+    return Case("a.json", content, refused=f"cannot be read beyond row {row}: {reason}: ")
 
 
 def _array(third: bytes) -> bytes:
@@ -254,7 +254,7 @@ CSV = {
     "too many fields": _csv_line(b"1,2,3", "3 fields, the header has 2"),
     "too few fields": _csv_line(b"1", "1 field, the header has 2"),
     "a quote that is never closed": _whole(
-        "a.csv", in_csv(b'"x,y\nz,'), "can not be read beyond line 14: a quote that is never closed"
+        "a.csv", in_csv(b'"x,y\nz,'), "cannot be read beyond line 14: a quote that is never closed"
     ),
     "text after a closing quote": _csv_line(b'"x"y,z', "text after a closing quote"),
     "quotes escaped by backslashes": _csv_line(b'"x \\"y\\" z",1', "text after a closing quote"),
@@ -358,7 +358,7 @@ FILES = {
     "a link to nothing": _whole("a.jsonl", lambda path: path.symlink_to("nowhere.jsonl"), "link"),
     "a link to itself": _whole("a.jsonl", lambda path: path.symlink_to(path.name), "link"),
     "a file that breaks off while it is read": _whole(
-        "a.jsonl", lambda path: path.symlink_to("/proc/self/mem"), "a.jsonl can not be read: [Errno 5] Input/output er"
+        "a.jsonl", lambda path: path.symlink_to("/proc/self/mem"), "a.jsonl cannot be read: [Errno 5] Input/output er"
     ),
     "a name that is no UTF-8": _whole("\udcff.jsonl", ALL, "UTF-8"),
     "a name with a line break": _read("a\nb.jsonl", ALL),
@@ -420,26 +420,26 @@ TABLES = {
         "a.parquet",
         in_parquet(_with(pa.array([0] * 11 + [2**62], pa.timestamp("us")))),
         kept=11,
-        unreadable={12: "a value that can not be read: "},
+        unreadable={12: "a value that cannot be read: "},
     ),
     "a day beyond the calendar": Case(
         "a.parquet",
         in_parquet(_with(pa.array([0] * 11 + [2**31 - 1], pa.date32()))),
         kept=11,
-        unreadable={12: "a value that can not be read: "},
+        unreadable={12: "a value that cannot be read: "},
     ),
     "a duration beyond all bounds": Case(
         "a.parquet",
         in_parquet(_with(pa.array([0] * 11 + [2**62], pa.duration("s")))),
         kept=11,
-        unreadable={12: "a value that can not be read: "},
+        unreadable={12: "a value that cannot be read: "},
     ),
     "a time in nanoseconds": _read(
         "a.parquet",
         in_parquet(_with(pa.array([1] * GOOD, pa.timestamp("ns")))),
     ),
     "a time zone that nobody knows": _whole(
-        "a.parquet", in_parquet(_with(pa.array([1] * GOOD, pa.timestamp("us", "Mars/X")))), "a.parquet can not be read"
+        "a.parquet", in_parquet(_with(pa.array([1] * GOOD, pa.timestamp("us", "Mars/X")))), "a.parquet cannot be read"
     ),
     "a time of day in nanoseconds": _read(
         "a.parquet",

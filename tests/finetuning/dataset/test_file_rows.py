@@ -169,7 +169,7 @@ BREAKS = {
 @pytest.mark.parametrize("content,reason", BREAKS.values(), ids=BREAKS.keys())
 def test_a_break_in_a_json_file_is_an_error_that_tells_after_which_row(tmp_path, content, reason):
     (tmp_path / "a.json").write_bytes(content)
-    assert f"a.json can not be read beyond row 1: {reason}: " in mistake(tmp_path / "a.json")
+    assert f"a.json cannot be read beyond row 1: {reason}: " in mistake(tmp_path / "a.json")
 
 
 def test_an_object_with_turns_is_one_row_and_one_with_rows_is_all_of_them(tmp_path):
@@ -220,9 +220,9 @@ def test_a_value_that_is_too_long_and_would_take_the_rest_of_the_file_with_it_is
         monkeypatch.setattr(module, "MOST_BYTES", 1000)
     monkeypatch.setattr(json_rows, "CHUNK_BYTES", 10)
     (tmp_path / "a.json").write_text('[{"a": 1}, {"a": "' + "x" * 5000 + '"}]')
-    assert "can not be read beyond row 1: longer than 64 MiB" in mistake(tmp_path / "a.json")
+    assert "cannot be read beyond row 1: longer than 64 MiB" in mistake(tmp_path / "a.json")
     (tmp_path / "a.csv").write_text('a,b\n3,1\n4,"' + "y\n" * 800 + '"\n5,1\n')
-    assert "can not be read beyond line 3: a quote that is never closed" in mistake(tmp_path / "a.csv")
+    assert "cannot be read beyond line 3: a quote that is never closed" in mistake(tmp_path / "a.csv")
 
 
 CSV_LINES = {
@@ -374,9 +374,9 @@ def test_a_file_that_can_not_be_read_at_all_is_an_error_with_its_name(tmp_path, 
 def test_a_damaged_table_is_an_error_with_its_name(kinds):
     content = (kinds / "a.parquet").read_bytes()
     (kinds / "a.parquet").write_bytes(content[:-20])
-    assert "a.parquet can not be read: it is no whole Parquet file" in mistake(kinds / "a.parquet")
+    assert "a.parquet cannot be read: it is no whole Parquet file" in mistake(kinds / "a.parquet")
     (kinds / "a.parquet").write_bytes(content[:4] + bytes(len(content) - 600) + content[-596:])
-    assert "a.parquet can not be read: it is no whole Parquet file" in mistake(kinds / "a.parquet")
+    assert "a.parquet cannot be read: it is no whole Parquet file" in mistake(kinds / "a.parquet")
 
 
 def test_a_file_that_is_compressed_without_its_name_saying_so_is_read(tmp_path):
@@ -388,4 +388,4 @@ def test_a_file_that_is_compressed_without_its_name_saying_so_is_read(tmp_path):
 
 def test_among_many_files_the_one_without_a_row_is_named(kinds):
     (kinds / "b.jsonl").write_text('{"question": "1"\n')
-    assert mistake(kinds / "a.jsonl", kinds / "b.jsonl").startswith(f"{WHERE}.files: {kinds}/b.jsonl can not be read")
+    assert mistake(kinds / "a.jsonl", kinds / "b.jsonl").startswith(f"{WHERE}.files: {kinds}/b.jsonl cannot be read")

@@ -142,12 +142,12 @@ def test_files_of_a_web_server_are_read_with_a_query_and_without_one(website, tm
 
 def test_nothing_at_a_web_address_is_an_error_with_what_the_server_says(website):
     _, address = website
-    assert f"{address}/a.jsonl can not be reached: 404" in mistake(f"{address}/a.jsonl?key=s3cret")
+    assert f"{address}/a.jsonl cannot be reached: 404" in mistake(f"{address}/a.jsonl?key=s3cret")
     assert "s3cret" not in mistake(f"{address}/a.jsonl?key=s3cret")
     assert f"no file matches '{address}/*.jsonl'" in mistake(f"{address}/*.jsonl")
     nobody = "http://127.0.0.1:9/a.jsonl"
-    assert mistake(nobody).startswith(f"{nobody} can not be reached: ")
-    assert mistake("http://ann:s3cret@127.0.0.1:9/a.jsonl").startswith(f"{nobody} can not be reached: ")
+    assert mistake(nobody).startswith(f"{nobody} cannot be reached: ")
+    assert mistake("http://ann:s3cret@127.0.0.1:9/a.jsonl").startswith(f"{nobody} cannot be reached: ")
     assert "s3cret" not in mistake("http://ann:s3cret@127.0.0.1:9/*.jsonl")
 
 
@@ -155,7 +155,7 @@ def test_an_address_without_a_file_is_an_error(memory):
     fsspec.filesystem("memory").pipe({f"{memory}/folder/a.jsonl": b"{}"})
     assert mistake(f"{memory}/*.json").startswith(f"no file matches '{memory}/*.json'")
     assert f"a folder's files are `{memory}/folder/*.jsonl`" in mistake(f"{memory}/folder")
-    assert mistake(f"{memory}/b.jsonl").startswith(f"{memory}/b.jsonl can not be reached: ")
+    assert mistake(f"{memory}/b.jsonl").startswith(f"{memory}/b.jsonl cannot be reached: ")
 
 
 def test_an_address_that_needs_a_package_or_is_of_no_known_kind_says_so(tmp_path):

@@ -207,4 +207,4 @@ def test_the_corpus_is_large_and_names_each_case_once():
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
 def test_a_file_that_may_not_be_read_is_refused_by_its_name(tmp_path):
     case = Case("a.jsonl", lambda path: (path.write_bytes(ALL), path.chmod(0)))
-    assert "a.jsonl can not be read: [Errno 13] Permission denied" in outcome_of(case, tmp_path).message
+    assert "a.jsonl cannot be read: [Errno 13] Permission denied" in outcome_of(case, tmp_path).message

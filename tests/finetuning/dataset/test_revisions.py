@@ -106,7 +106,7 @@ def test_the_revision_of_a_remote_file_is_what_its_file_system_knows_of_it(monke
 def test_a_remote_file_that_can_not_be_reached_is_an_error():
     with pytest.raises(FinetuningError) as error:
         revision("http://127.0.0.1:9/a.jsonl")
-    assert str(error.value).startswith(f"{WHERE}.files: http://127.0.0.1:9/a.jsonl can not be reached: ")
+    assert str(error.value).startswith(f"{WHERE}.files: http://127.0.0.1:9/a.jsonl cannot be reached: ")
 
 
 def test_what_decides_the_raw_rows_is_no_more_than_what_is_read(tmp_path):
@@ -136,7 +136,7 @@ def test_a_hub_that_can_not_be_reached_is_an_error_that_names_place_data_set_and
     source = SourceSpec(hub="openai/gsm8k", format="question-answer")
     with pytest.raises(FinetuningError) as error:
         resolve(source, api=NO_HUB, where=WHERE)
-    assert str(error.value).startswith(f"{WHERE}: The hub http://127.0.0.1:9 can not be reached")
+    assert str(error.value).startswith(f"{WHERE}: The hub http://127.0.0.1:9 cannot be reached")
     assert "openai/gsm8k" in str(error.value)
 
 
@@ -144,7 +144,7 @@ def test_no_token_is_in_the_error_or_in_anything_that_it_was_raised_from():
     api = HfApi(endpoint="http://127.0.0.1:9", token="hf_s\u00e4cret")
     with pytest.raises(FinetuningError) as error:
         resolve(SourceSpec(hub="openai/gsm8k", format="question-answer"), api=api, where=WHERE)
-    assert "HF_TOKEN can not be sent" in str(error.value)
+    assert "HF_TOKEN cannot be sent" in str(error.value)
     assert error.value.__cause__ is None and error.value.__context__ is None
 
 

@@ -227,7 +227,7 @@ REFUSED = {
     "a group without one metric": (("both",), r"both: its tasks have not one metric but acc, exact_match"),
     "code of the model's": (("humaneval_own",), r"humaneval_own runs code that the model wrote"),
     "no mean over rows": (("median",), r"none of its metrics \(acc\) is a mean over rows"),
-    "no rows": (("lost",), r"lost: lm-eval can not load it: FileNotFoundError: .*nowhere\.jsonl"),
+    "no rows": (("lost",), r"lost: lm-eval cannot load it: FileNotFoundError: .*nowhere\.jsonl"),
 }
 
 

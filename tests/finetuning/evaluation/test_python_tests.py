@@ -221,7 +221,7 @@ def test_a_machine_that_can_not_confine_runs_nothing(monkeypatch, tmp_path):
     text = CHILD.read_text().replace("OLDEST = 3", "OLDEST = 99")
     (tmp_path / "confined_python.py").write_text(text)
     monkeypatch.setattr(python_tests, "CHILD", tmp_path / "confined_python.py")
-    with pytest.raises(FinetuningError, match=r"recipes/tiny\.yaml: .*can not confine it: Landlock 99 is missing"):
+    with pytest.raises(FinetuningError, match=r"recipes/tiny\.yaml: .*cannot confine it: Landlock 99 is missing"):
         require_confinement("recipes/tiny.yaml")
     assert report_of(f"open({str(ran)!r}, 'w')").startswith("unconfined: Landlock")
     assert not ran.exists()

@@ -7,7 +7,7 @@ from finetuning.freshness.changes import Cursor, look_again
 
 
 class World:
-    """Versions by name, some of which can not be looked at."""
+    """Versions by name, some of which cannot be looked at."""
 
     def __init__(self, **versions):
         self.versions, self.cursor = versions, Cursor()
@@ -24,7 +24,7 @@ class World:
         return [(change.name, change.version) for change in changed], troubles
 
 
-DOWN = FinetuningError("the hub can not be reached")
+DOWN = FinetuningError("the hub cannot be reached")
 
 
 def test_what_is_seen_first_is_no_change():
@@ -45,7 +45,7 @@ def test_a_change_during_an_outage_is_told_after_it():
     world = World(phi="1", gemma="1")
     world.again()
     world.versions |= {"phi": DOWN, "gemma": "2"}
-    assert world.again() == ([("gemma", "2")], ["phi: the hub can not be reached"])
+    assert world.again() == ([("gemma", "2")], ["phi: the hub cannot be reached"])
     world.versions["phi"] = "2"
     assert world.again() == ([("phi", "2")], [])
 

@@ -250,7 +250,7 @@ def test_a_head_with_a_bias_and_no_row_to_spare_is_refused(tmp_path):
 def test_the_head_can_not_be_a_target(tmp_path, with_new_rows):
     model, tokenizer = chatml(save_base("mistral-7b-fennec", tmp_path, 0, 0))
     new = give_rows(model, tokenizer, tmp_path, "x") if with_new_rows else []
-    with pytest.raises(FinetuningError, match=r"tiny\.yaml: lora\.target_modules: lm_head can not be a target"):
+    with pytest.raises(FinetuningError, match=r"tiny\.yaml: lora\.target_modules: lm_head cannot be a target"):
         lora_config(LoraSpec(target_modules=("q_proj", "lm_head")), model, new, "tiny.yaml")
 
 

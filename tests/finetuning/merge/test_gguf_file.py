@@ -1,4 +1,4 @@
-"""GGUF files: read back by transformers they are the model that was written, and what they can not hold is refused."""
+"""GGUF files: read back by transformers they are the model that was written, and what they cannot hold is refused."""
 
 import json
 
@@ -89,9 +89,7 @@ def test_a_model_in_several_files_is_exported_whole(tmp_path):
 @pytest.mark.parametrize("name", ["phi-2", "falcon-7b", "gemma-2b"])
 def test_a_model_of_another_family_is_refused_beside_those_that_can_be_exported(tmp_path, name):
     folder = saved(name, tmp_path)
-    with pytest.raises(
-        FinetuningError, match=r"tiny\.yaml: merge\.gguf: models of type \w+ can not .* gemma2, .*llama"
-    ):
+    with pytest.raises(FinetuningError, match=r"tiny\.yaml: merge\.gguf: models of type \w+ cannot .* gemma2, .*llama"):
         require_exportable(folder, folder, "tiny.yaml")
 
 

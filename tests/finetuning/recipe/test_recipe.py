@@ -143,9 +143,9 @@ WRONG = {
     "8 bits doubly": ("base_model: {repo: a/b, quantization: {bits: 8, double: true}}", ["true is for 4-bit weights"]),
     "8 bits divided": (
         "base_model: {repo: a/b, quantization: {bits: 8}}\nresources: {workers: 2, strategy: fsdp}",
-        ["resources.strategy: fsdp, and base_model.quantization has 8 bits, whose layers can not be divided"],
+        ["resources.strategy: fsdp, and base_model.quantization has 8 bits, whose layers cannot be divided"],
     ),
-    "a start that can not be taken off again": (
+    "a start that cannot be taken off again": (
         "base_model: {repo: a/b, quantization: null}\nlora: {init_lora_weights: pissa, use_dora: true}\n"
         "resources: {strategy: fsdp}",
         ["lora.use_dora: true with init_lora_weights: pissa and resources.strategy: fsdp"],
@@ -232,8 +232,8 @@ WRONG = {
     "packing with default kernels": ("training: {packing: true}", ["base_model.attention allows sdpa"]),
     "beta of sft": ("training: {beta: 0.1}", ["training.beta: 0.1 would be ignored: training.method is sft"]),
     "loss of sft": ("training: {loss_type: ipo}", ["training.loss_type: ipo would be ignored: training.method is sft"]),
-    "dpo without beta": (PAIRS + "training: {method: dpo, beta: null}", ["training.beta: null, which dpo can not do"]),
-    "dpo that can not change": (PAIRS + "training: {method: dpo, beta: 0.0}", ["training.beta: 0.0 is not"]),
+    "dpo without beta": (PAIRS + "training: {method: dpo, beta: null}", ["training.beta: null, which dpo cannot do"]),
+    "dpo that cannot change": (PAIRS + "training: {method: dpo, beta: 0.0}", ["training.beta: 0.0 is not"]),
     "another loss": (PAIRS + "training: {method: dpo, loss_type: robust}", ["'robust' is not allowed; write"]),
     "dpo without preferences": (
         "training: {method: dpo}",

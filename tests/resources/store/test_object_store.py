@@ -300,7 +300,7 @@ def test_a_damaged_artifact_is_never_taken_for_whole_and_is_made_again(here, the
         delete(here, name)
     else:
         put(here, name, b"HELLO")
-    what = {"changed": "data.txt has other contents", "missing": "data.txt is missing", "manifest": "can not be read"}
+    what = {"changed": "data.txt has other contents", "missing": "data.txt is missing", "manifest": "cannot be read"}
     with pytest.raises(FinetuningError, match=rf"{what[damage]}.*Materialize thing for tiny again"):
         current(there)
     assert not there.plan().obtain(write_files).reused
@@ -383,7 +383,7 @@ def test_what_was_made_while_the_server_went_out_is_kept_and_stored_by_the_next_
 
     try:
         with pytest.raises(
-            PassingError, match=f"{here.address} can not be reached or fails .*Nothing that was made is lost"
+            PassingError, match=f"{here.address} cannot be reached or fails .*Nothing that was made is lost"
         ):
             here.plan().obtain(write)
         with pytest.raises(PassingError):
@@ -402,7 +402,7 @@ def test_an_input_that_can_not_be_fetched_for_a_moment_is_worth_another_try(serv
     assert not none.value.allow_retries
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     server.stop()
-    with pytest.raises(dg.Failure, match="can not be reached") as out:
+    with pytest.raises(dg.Failure, match="cannot be reached") as out:
         loader.load_input(context)
     server.start()
     assert out.value.allow_retries

@@ -5,6 +5,7 @@ import json
 import dagster as dg
 
 from assets.failures import explained
+from assets.materialized import materialized
 from assets.partitions import BASE_MODELS, OWNERS
 from finetuning.checks.judgement import judge, require
 from finetuning.evaluation.benchmark_tasks import load_benchmarks
@@ -99,9 +100,7 @@ def lora_adapter(
         resolved={"processes": processes},
         inputs=[chat_dataset, quantized_base_model],
     ).obtain(write)
-    return dg.MaterializeResult(
-        value=artifact, data_version=dg.DataVersion(artifact.fingerprint), metadata=metadata_of(artifact)
-    )
+    return materialized(artifact, metadata_of(artifact))
 
 
 def metadata_of(artifact: Artifact) -> dict:
@@ -120,5 +119,4 @@ def metadata_of(artifact: Artifact) -> dict:
         **{key: summary[key] for key in (*shown, *MEMORY, "attention", "device", *HOW_IT_RAN)},
         "attention_passed_over": dg.MetadataValue.json(summary["passed_over"]),
         "loss_curve": dg.MetadataValue.md(as_markdown(picture, "Loss curve")),
-        **artifact.metadata(),
     }

@@ -542,7 +542,7 @@ def test_an_unknown_command_is_a_usage_error():
 
 def test_the_module_imports_no_heavy_library_and_runs_as_a_command():
     heavy = "{'torch', 'transformers', 'trl', 'peft', 'datasets', 'bitsandbytes', 'huggingface_hub', 'dagster'}"
-    code = f"import sys, finetuning.recipe as r; r.main(['validate']); assert not {heavy} & set(sys.modules)"
+    code = f"import sys, finetuning.recipe.__main__ as r; r.main(['validate']); assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
     command = [sys.executable, "-m", "finetuning.recipe", "validate", "falcon-7b"]
     environment = {key: value for key, value in os.environ.items() if key != "FINETUNING_RECIPES"}

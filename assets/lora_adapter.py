@@ -16,7 +16,6 @@ from resources.artifacts import Artifacts
 from resources.gpu import Gpu
 from resources.launcher import Launcher, on_this_machine
 from resources.ray_cluster.reach import steps_are_ray_jobs
-from resources.ray_cluster.training import on_cluster
 from resources.store.artifact import Artifact
 
 HOW_IT_RUNS = {
@@ -83,6 +82,8 @@ def lora_adapter(
         }
         inputs = {"chat_dataset": chat_dataset, "base_model": quantized_base_model}
         if launcher.is_ray():
+            from resources.ray_cluster.training import on_cluster  # Ray takes seconds to import
+
             on_cluster(context, artifacts, gpu, recipe, job, inputs, folder, processes)
             return json.loads((folder / "summary.json").read_text())
         known = on_this_machine(context, gpu, launcher, recipe, job, inputs, folder)

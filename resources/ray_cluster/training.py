@@ -182,9 +182,8 @@ def amounts(resources: dict[str, float]) -> str:
 
 
 def place_of(artifacts: Artifacts, folder: Path) -> str:
-    """Where in the store the checkpoints are of the artifact that is made in `folder`: a folder, or an address."""
-    remote = artifacts.remote()
-    return remote.address_of(checkpoints_of(folder)) if remote else str(checkpoints_of(folder))
+    """Return where in the store the checkpoints are of the artifact that is made in `folder`: a path or an address."""
+    return artifacts.store().address_of(checkpoints_of(folder))
 
 
 class WholeFile(io.BytesIO):

@@ -31,10 +31,10 @@ from finetuning.recipe.recipe import Recipe
 from finetuning.training.checkpoints import complete, step_of
 from finetuning.training.interruption import Interrupted, Interruption
 from finetuning.training.job import TooLarge
-from resources.artifacts import Artifacts
+from resources.artifacts import Artifacts, Settings
 from resources.gpu import MIB, Gpu
 from resources.ray_cluster.board import LOGS
-from resources.store.artifact import Artifact, read_artifact
+from resources.store.artifact import Artifact
 from resources.store.locks import hold
 from resources.store.objects import is_passing, said_by
 
@@ -56,7 +56,7 @@ class RayTraining:
     inputs: dict[str, Artifact]
     """By the job's name for it; on each node it lies where that node's store has it."""
     workers: int
-    artifacts: dict[str, Any]
+    artifacts: Settings
     """The settings of `Artifacts` that are the same everywhere."""
     require: str
     """The setting of `Gpu`."""
@@ -178,14 +178,13 @@ def lies_at(training: RayTraining, artifact: Artifact, log: Log) -> Path:
         InfrastructureError: this node does not see the artifact.
     """
     cache = os.environ.get("FINETUNING_ARTIFACTS_CACHE") or str(ROOT / ".cache" / "artifacts")
-    store = Artifacts(**training.artifacts, cache=cache)
-    remote = store.remote(log.info)
+    store = Artifacts(**training.artifacts, cache=cache).store(log.info)
     folder = store.home(artifact.asset, artifact.partition) / artifact.fingerprint
-    found = remote.fetch(folder) if remote else read_artifact(folder)
+    found = store.fetch(folder)
     if found and hold(found.path):
         return found.path
     raise InfrastructureError(
-        f"{socket.gethostname()}: {remote.address_of(folder) if remote else folder}: {artifact.asset} is not there. "
+        f"{socket.gethostname()}: {store.address_of(folder)}: {artifact.asset} is not there. "
         "FINETUNING_ARTIFACTS has to be a folder that all nodes of the cluster share, or an address such as "
         "s3://bucket/name."
     )

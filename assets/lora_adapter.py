@@ -15,7 +15,6 @@ from resources.artifacts import Artifacts
 from resources.gpu import Gpu
 from resources.launcher import Launcher, on_this_machine
 from resources.ray_cluster.reach import steps_are_ray_jobs
-from resources.ray_cluster.training import on_cluster
 from resources.store.artifact import Artifact
 
 HOW_IT_RUNS = {
@@ -82,7 +81,11 @@ def lora_adapter(
         }
         inputs = {"chat_dataset": chat_dataset, "base_model": quantized_base_model}
         if launcher.is_ray():
-            on_cluster(context, artifacts, gpu, recipe, job, inputs, folder, processes)
+            from resources.ray_cluster.training import RayTraining, place_of, train_on_cluster  # which import Ray
+
+            place = place_of(artifacts, folder)
+            training = RayTraining(recipe, job, inputs, processes, gpu.require, place)
+            train_on_cluster(context, training, folder)
             return json.loads((folder / "summary.json").read_text())
         known = on_this_machine(context, gpu, launcher, recipe, job, inputs, folder)
         return json.loads((folder / "summary.json").read_text()) | known

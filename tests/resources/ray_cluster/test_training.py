@@ -89,10 +89,8 @@ class OnCluster:
             job=job,
             inputs=made,
             workers=workers,
-            artifacts=self.artifacts.everywhere(),
             require="any",
             place=place_of(self.artifacts, self.output),
-            fingerprint=self.plan.fingerprint,
         )
 
     def planned(self, asset, record):
@@ -449,7 +447,7 @@ def test_workers_that_die_again_and_again_at_one_step_are_not_started_for_ever()
     assert all(board.begin(step) for step in (-1, 4, 4, 8, 8, 8))
     assert not board.begin(8) and not board.may_go_on()
     lines, failure, _ = board.news()
-    assert len(lines) == 6 and "died 3 times after step 8" in failure["text"] and failure["kind"] == "infrastructure"
+    assert len(lines) == 6 and "died 3 times after step 8" in failure.text and failure.kind == "infrastructure"
 
 
 def workers():

@@ -82,9 +82,11 @@ def lora_adapter(
         }
         inputs = {"chat_dataset": chat_dataset, "base_model": quantized_base_model}
         if launcher.is_ray():
-            from resources.ray_cluster.training import on_cluster  # Ray takes seconds to import
+            from resources.ray_cluster.training import RayTraining, place_of, train_on_cluster  # which import Ray
 
-            on_cluster(context, artifacts, gpu, recipe, job, inputs, folder, processes)
+            place = place_of(artifacts, folder)
+            training = RayTraining(recipe, job, inputs, processes, gpu.require, place)
+            train_on_cluster(context, training, folder)
             return json.loads((folder / "summary.json").read_text())
         known = on_this_machine(context, gpu, launcher, recipe, job, inputs, folder)
         return json.loads((folder / "summary.json").read_text()) | known

@@ -7,8 +7,7 @@ dg launch --job prune --config-json '{"ops": {"prune_artifacts": {"config": {"dr
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TypedDict, TypeVar
 
 import dagster as dg
 import pandas as pd
@@ -20,15 +19,22 @@ from resources.hub import Hub
 from resources.hub_client.connection import HubConnection
 from resources.hub_client.versions import tags_of
 from resources.store.artifact import Artifact
-from resources.store.disk import inventory, remove, remove_unfinished, unfinished
 from resources.store.retention import unreferenced
 from resources.store.store import Unfinished
 
-if TYPE_CHECKING:
-    from resources.store.object_store import ObjectStore
-
 MB = 1e6
 Prunable = TypeVar("Prunable", Artifact, Unfinished)
+
+
+class Row(TypedDict):
+    """What became of one artifact."""
+
+    asset: str
+    partition: str
+    fingerprint: str
+    created: str
+    MB: float
+    what: str
 
 
 class Pruning(dg.Config):
@@ -40,14 +46,13 @@ class Pruning(dg.Config):
 
 @dg.op
 def prune_artifacts(context: dg.OpExecutionContext, config: Pruning, artifacts: Artifacts, hub: Hub) -> None:
-    """Nothing; the step's metadata has each artifact that went, or that would have gone."""
+    """Remove the artifacts that nobody refers to; the step's metadata has each that went, or would have gone."""
     with explained():
-        remote = artifacts.remote(context.log.info)
+        store, older_than = artifacts.store(context.log.info), timedelta(days=config.older_than_days)
         with hub.connect(log=context.log.warning, api_only=True) as connection:
-            there = remote.inventory() if remote else inventory(Path(artifacts.root).absolute())
-            found = unreferenced(*there, Published(connection), timedelta(days=config.older_than_days))
-        rows = list(pruned(found, remote.remove if remote else remove, config.dry_run))
-        rows += abandoned(artifacts, remote, timedelta(days=config.older_than_days), config.dry_run)
+            found = unreferenced(store, Published(connection), older_than)
+        rows = list(pruned(found, store.remove, config.dry_run))
+        rows += pruned(store.unfinished(older_than), store.remove_unfinished, config.dry_run)
     for row in rows:
         context.log.info("{asset} {partition} {fingerprint} ({MB} MB, {created}): {what}".format(**row))
     gone = sum(row["MB"] for row in rows if row["what"] != "in use")
@@ -56,23 +61,8 @@ def prune_artifacts(context: dg.OpExecutionContext, config: Pruning, artifacts: 
     context.add_output_metadata({"artifacts": dg.MetadataValue.md(table), "mb": gone, "dry_run": config.dry_run})
 
 
-def abandoned(
-    artifacts: Artifacts, remote: "ObjectStore | None", older_than: timedelta, dry_run: bool
-) -> Iterator[dict[str, Any]]:
-    """A row for what each training left that was never gone on with, on this machine and on object storage."""
-    here = remote.cache if remote else Path(artifacts.root).absolute()
-    yield from pruned(unfinished(here, older_than), remove_unfinished, dry_run)
-    if remote:
-
-        def take_away(left: Unfinished) -> bool:
-            remote.remove_unfinished(left.path)
-            return True
-
-        yield from pruned(remote.unfinished(older_than), take_away, dry_run)
-
-
-def pruned(found: Sequence[Prunable], take_away: Callable[[Prunable], bool], dry_run: bool) -> Iterator[dict[str, Any]]:
-    """A row of the table for each artifact, once it is gone or is seen to be in use."""
+def pruned(found: Sequence[Prunable], take_away: Callable[[Prunable], bool], dry_run: bool) -> Iterator[Row]:
+    """Take each artifact away; yield a row of the table once it is gone, or is seen to be in use."""
     for artifact in found:
         yield {
             "asset": artifact.asset,
@@ -85,14 +75,14 @@ def pruned(found: Sequence[Prunable], take_away: Callable[[Prunable], bool], dry
 
 
 class Published:
-    """Whether the hub has a publication still; each repo is asked about once."""
+    """Tells whether the hub has a publication still; each repo is asked about once."""
 
     def __init__(self, connection: HubConnection) -> None:
         self.connection = connection
         self.tags: dict[str, dict[str, str] | None] = {}
 
     def __call__(self, artifact: Artifact) -> bool:
-        """Whether its tag is there. A repo that is not seen may be hidden from this account: nothing of it goes."""
+        """Return whether its tag is there. A repo that is not seen may be hidden from this account: its all stay."""
         repo_id = artifact.summary["repo_id"]
         if repo_id not in self.tags:
             self.tags[repo_id] = tags_of(self.connection, repo_id)

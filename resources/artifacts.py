@@ -2,17 +2,24 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypedDict
 
 import dagster as dg
 
 from finetuning.errors import KIND, FinetuningError, PassingError
-
-if TYPE_CHECKING:
-    from resources.store.object_store import ObjectStore
-from resources.store.artifact import LOG, Artifact, Log, fingerprint_of, named_in, read_artifact
+from resources.store.artifact import LOG, Artifact, Log, Origin, fingerprint_of
+from resources.store.disk import DiskStore
 from resources.store.locks import hold
 from resources.store.plan import Plan
+from resources.store.store import Store
+
+
+class Settings(TypedDict):
+    """The settings with which another machine finds the same artifacts; its cache is its own."""
+
+    root: str
+    cache_gb: str
+    smoke: bool
 
 
 class Artifacts(dg.ConfigurableResource):
@@ -28,42 +35,40 @@ class Artifacts(dg.ConfigurableResource):
     smoke: bool = False
     """Whether these are the artifacts of smoke runs, which have a root of their own."""
 
-    def remote(self, log: Log = LOG) -> "ObjectStore | None":
-        """The artifacts on object storage; None where they are on this machine's disk.
+    def store(self, log: Log = LOG) -> Store:
+        """Return the store that `root` names: a folder, or an address on object storage.
 
         Raises:
-            FinetuningError: the address, or the limit of the cache, is none.
+            FinetuningError: the address, or the limit of the cache, is not valid.
         """
         if "://" not in self.root:
-            return None
+            return DiskStore(Path(self.root).absolute())
         from resources.store.object_store import object_store
 
         return object_store(self.root, self.cache, self.cache_gb, log)
 
-    def everywhere(self) -> dict[str, Any]:
-        """The settings with which another machine finds the same artifacts; its cache is its own."""
-        root = self.root if "://" in self.root else str(Path(self.root).absolute())
-        return {"root": root, "cache_gb": self.cache_gb, "smoke": self.smoke}
+    def everywhere(self) -> Settings:
+        """Return the settings with which another machine finds the same artifacts; its cache is its own."""
+        return {"root": self.store().address, "cache_gb": self.cache_gb, "smoke": self.smoke}
 
     def home(self, asset: str, partition: str) -> Path:
-        """The folder of one asset's artifacts for one partition, on this machine."""
-        remote = self.remote()
-        return (remote.cache if remote else Path(self.root).absolute()) / asset / partition
+        """Return the folder of one asset's artifacts for one partition, on this machine."""
+        return self.store().home(asset, partition)
 
     def current(self, asset: str, partition: str, log: Log = LOG) -> Artifact:
-        """The artifact in force.
+        """Return the artifact in force.
 
         Raises:
             FinetuningError: none is there yet, what `current.json` names is not complete, or a smoke run made it and
                 this is none, or the other way round.
         """
-        home, remote = self.home(asset, partition), self.remote(log)
-        fingerprint = remote.named_in(home) if remote else named_in(home)
-        read = remote.fetch if remote else read_artifact
-        artifact = read(home / fingerprint) if fingerprint else None
+        store = self.store(log)
+        home = store.home(asset, partition)
+        fingerprint = store.in_force(home)
+        artifact = store.fetch(home / fingerprint) if fingerprint else None
         if artifact is None:
             raise FinetuningError(
-                f"{remote.address_of(home) if remote else home}: no complete artifact of {asset} for {partition}. "
+                f"{store.address_of(home)}: no complete artifact of {asset} for {partition}. "
                 f"Materialize it first: "
                 f"dagster asset materialize --select {asset} --partition {partition} -m pipelines.definitions"
             )
@@ -76,15 +81,15 @@ class Artifacts(dg.ConfigurableResource):
         return artifact
 
     def held(self, asset: str, partition: str, log: Log = LOG) -> Artifact:
-        """The artifact in force, which nobody removes before this process ends.
+        """Return the artifact in force, which nobody removes before this process ends.
 
         Raises:
             FinetuningError: none is there.
         """
         while True:
             artifact = self.current(asset, partition, log)
-            # It may have been removed before it was held. One that is stored elsewhere too may go out of force there.
-            if hold(artifact.path) and (artifact.address or named_in(artifact.path.parent) == artifact.fingerprint):
+            # It may have been removed, or have gone out of force, before it was held.
+            if hold(artifact.path) and self.store(log).in_force(artifact.path.parent) == artifact.fingerprint:
                 return artifact
 
     def lineage(self, artifact: Artifact, log: Log = LOG) -> dict[str, Artifact]:
@@ -113,31 +118,29 @@ class Artifacts(dg.ConfigurableResource):
         inputs: Sequence[Artifact] = (),
         beside: tuple[str, str] | None = None,
     ) -> "Plan":
-        """The artifact-to-be of the asset and partition that `context` materializes, with its fingerprint.
+        """Return the artifact-to-be of the asset and partition that `context` materializes, with its fingerprint.
 
-        It is that of the asset, its code version, the recipe `sections` that it reads, what they `resolved` to, and the
-        fingerprints of its `inputs`.
+        The fingerprint is made of the asset, its code version, the recipe `sections` that it reads, what they
+        `resolved` to, and the fingerprints of its `inputs`.
 
         Args:
             beside: of an artifact that the asset makes beside its own, for other recipes to use too: its name, and
                 what stands in the place of the partition.
         """
         asset, partition = beside or (context.asset_key.path[-1], context.partition_key)
-        record = {
-            "asset": asset,
-            "inputs": {artifact.asset: artifact.fingerprint for artifact in inputs},
-            "sections": dict(sections),
-            "resolved": dict(resolved),
-            **({"smoke": True} if self.smoke else {}),
-        }
-        code_version = context.assets_def.code_versions_by_key[context.asset_key]
-        return Plan(
-            home=self.home(asset, partition),
-            fingerprint=fingerprint_of({**record, "code_version": code_version}),
-            record={**record, "partition": partition},
-            log=context.log.info,
-            remote=self.remote(context.log.info),
+        origin = Origin(
+            asset=asset,
+            partition=partition,
+            inputs={artifact.asset: artifact.fingerprint for artifact in inputs},
+            sections=dict(sections),
+            resolved=dict(resolved),
+            smoke=self.smoke,
         )
+        # Equal for all partitions, so that one's artifact proves to be what another's would be.
+        content = {key: value for key, value in origin.as_json().items() if key != "partition"}
+        code_version = context.assets_def.code_versions_by_key[context.asset_key]
+        fingerprint = fingerprint_of({**content, "code_version": code_version})
+        return Plan(self.store(context.log.info), origin, fingerprint, context.log.info)
 
 
 class ArtifactIOManager(dg.ConfigurableIOManager):
@@ -146,10 +149,10 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
     artifacts: Artifacts
 
     def handle_output(self, context: dg.OutputContext, obj: Artifact) -> None:
-        """Nothing: the artifact is in force since `Plan.obtain` returned."""
+        """Return at once: the artifact is in force since `Plan.obtain` returned."""
 
     def load_input(self, context: dg.InputContext) -> Artifact:
-        """The artifact in force of the asset upstream, for the partition that runs.
+        """Return the artifact in force of the asset upstream, for the partition that runs.
 
         Raises:
             dagster.Failure: there is none.

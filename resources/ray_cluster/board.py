@@ -2,16 +2,50 @@
 
 >>> board = ray.remote(Board).remote()  # an actor, on the step's node
 
-A module of its own, so that the actor's process is there at once.
+A module of its own that imports little, so that the actor's process is there at once.
 """
 
 import time
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from pydantic import JsonValue
 
 from finetuning.errors import INFRASTRUCTURE
 
+if TYPE_CHECKING:
+    from finetuning.training.job import BatchSize
+
 TRIES = 3  # of workers that die again and again at the same step
 LOGS = "in this step's stderr, in the run's compute logs"
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What the first worker found out, and all go by: settings of the job, and what its summary says of them."""
+
+    job: Mapping[str, JsonValue]
+    summary: Mapping[str, JsonValue]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why the workers ended: an error, by its kind and text, or memory that would do with smaller passes."""
+
+    kind: str
+    text: str
+    smaller: "BatchSize | None" = None
+
+
+class News(NamedTuple):
+    """What the step had not heard yet."""
+
+    lines: list[tuple[str, str]]
+    """Level and text."""
+    failure: Failure | None
+    silent: float
+    """For how many seconds nobody was at work."""
 
 
 class Board:
@@ -19,14 +53,14 @@ class Board:
 
     def __init__(self) -> None:
         self._lines: list[tuple[str, str]] = []
-        self._failure: dict[str, Any] | None = None
+        self._failure: Failure | None = None
         self._ending = self._training = False
         self._heard = time.monotonic()
         self._begun: dict[int, int] = {}
-        self._settled: dict[str, Any] | None = None
+        self._settled: Settled | None = None
 
     def begin(self, step: int) -> bool:
-        """Whether the first worker may go on from the checkpoint of that step, or from the start where it is -1."""
+        """Return whether the first worker may go on from the checkpoint of that step, or from the start if it is -1."""
         self._heard, self._training = time.monotonic(), False
         if self._begun:
             self.say("warning", "the workers were started again, as one of them died, or its node")
@@ -41,39 +75,39 @@ class Board:
         return self.may_go_on()
 
     def may_go_on(self) -> bool:
-        """Whether nothing happened that a further try would meet as well."""
+        """Return whether nothing happened that a further try would meet as well."""
         return self._failure is None
 
-    def settle(self, settings: dict[str, Any]) -> None:
-        """Nothing; workers that are started again take these."""
+    def settle(self, settings: Settled) -> None:
+        """Keep the settings for the other workers, and for those that are started again."""
         self._settled = settings
 
-    def settled(self) -> dict[str, Any] | None:
-        """What was settled by workers before."""
+    def settled(self) -> Settled | None:
+        """Return what was settled; None as long as nothing was."""
         return self._settled
 
     def say(self, level: str, line: str) -> None:
-        """Nothing; the step's log has the line."""
+        """Add a line to the step's log."""
         self._lines.append((level, line))
 
-    def fail(self, kind: str, text: str, smaller: dict[str, int] | None = None) -> None:
-        """Nothing; the step fails with this error, or begins again with `smaller` passes."""
-        self._failure = self._failure or {"kind": kind, "text": text, "smaller": smaller}
+    def fail(self, kind: str, text: str, smaller: "BatchSize | None" = None) -> None:
+        """Let the step fail with this error, or begin again with `smaller` passes; only the first failure counts."""
+        self._failure = self._failure or Failure(kind, text, smaller)
 
-    def news(self) -> tuple[list[tuple[str, str]], dict[str, Any] | None, float]:
-        """Level and text of the lines since the last time, the failure, and for how long nobody was at work."""
+    def news(self) -> News:
+        """Return the lines since the last time, the failure, and for how long nobody was at work."""
         lines, self._lines = self._lines, []
-        return lines, self._failure, time.monotonic() - self._heard
+        return News(lines, self._failure, time.monotonic() - self._heard)
 
     def end(self) -> None:
-        """Nothing; the workers are told to end."""
+        """Tell the workers to end."""
         self._ending = True
 
     def is_ending(self, training: bool) -> bool:
-        """Whether the worker that asks, and so is at work, is to end; it says whether it has come to its steps."""
+        """Return whether the worker that asks is to end; note that it is at work, and if it is at its steps."""
         self._heard, self._training = time.monotonic(), training
         return self._ending
 
     def is_training(self) -> bool:
-        """Whether the workers have come to their steps, so that there is something to save."""
+        """Return whether the workers have come to their steps, so that there is something to save."""
         return self._training

@@ -61,7 +61,7 @@ class Node(NamedTuple):
 
 
 def asked_for(resources: ResourcesSpec, trains: bool, uses_gpu: bool, gpus: bool) -> Amounts:
-    """What a step asks a cluster for that has GPUs, or has none.
+    """Return what a step asks a cluster for that has GPUs, or has none.
 
     The processes that train together do so in one step, on one node; unless they are Ray's own workers, which ask for
     themselves: the step that waits for them holds nothing, so that steps cannot keep each other's workers waiting.
@@ -75,7 +75,7 @@ def asked_for(resources: ResourcesSpec, trains: bool, uses_gpu: bool, gpus: bool
 
 
 def connected() -> JobSubmissionClient:
-    """The cluster's job API.
+    """Return the cluster's job API.
 
     Raises:
         InfrastructureError: none answers, or not to this token.
@@ -91,7 +91,7 @@ def connected() -> JobSubmissionClient:
 
 
 def nodes_of(client: JobSubmissionClient) -> list[Node]:
-    """The cluster's nodes that are up."""
+    """Return the cluster's nodes that are up."""
     # Those that died count as missing from the answer.
     found = list_nodes(
         address=client.get_address(), filters=[("state", "=", "ALIVE")], limit=10_000, raise_on_missing_output=False
@@ -107,7 +107,7 @@ def nodes_of(client: JobSubmissionClient) -> list[Node]:
 
 
 def stop_lost_jobs(client: JobSubmissionClient, instance: dg.DagsterInstance, partition: str | None) -> None:
-    """Nothing; what is at work still for runs that have ended was told to end, and has if it is of this partition.
+    """Stop jobs that work for runs which have ended, and wait for those of this partition.
 
     Jobs outlive a run that was killed.
     """
@@ -126,7 +126,7 @@ def stop_lost_jobs(client: JobSubmissionClient, instance: dg.DagsterInstance, pa
 
 
 def job_environment(threads: int) -> dict[str, str]:
-    """The variables of a step's job, which are no secrets; `dagster` is the one beside this Python."""
+    """Return the variables of a step's job, which are no secrets; `dagster` is the one beside this Python."""
     return {
         **{name: from_anywhere(name, value) for name in TOLD if (value := os.environ.get(name))},
         "PATH": f"{Path(sys.executable).parent}:${{PATH}}",
@@ -138,7 +138,7 @@ def job_environment(threads: int) -> dict[str, str]:
 
 
 def from_anywhere(name: str, value: str) -> str:
-    """The variable's value, whose folders are not relative to the one that this process is in."""
+    """Return the variable's value with its folders absolute, so that they mean the same in every process."""
     if name not in PATHS or "://" in value:
         return value
     return ":".join(str(Path(folder).absolute()) for folder in value.split(":"))

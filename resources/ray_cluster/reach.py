@@ -17,7 +17,7 @@ from resources.hub import LOCAL
 
 
 def steps_are_ray_jobs() -> bool:
-    """Whether they are; else each is a process of this machine.
+    """Return whether they are; else each is a process of this machine.
 
     Raises:
         InfrastructureError: FINETUNING_EXECUTOR is neither.
@@ -29,7 +29,7 @@ def steps_are_ray_jobs() -> bool:
 
 
 def require_reachable(instance: dg.DagsterInstance, nodes: Collection[str]) -> None:
-    """Nothing, when whatever the steps share can be reached from all nodes, of which these are the addresses.
+    """Check that what the steps share can be reached from all nodes, of which these are the addresses.
 
     A folder of artifacts that was named is taken for one that all nodes see.
 

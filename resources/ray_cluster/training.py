@@ -3,6 +3,7 @@
 The step's process asks a Ray cluster for the workers, hands on what they say, and ends them when it ends. What they
 read, and what they leave to those that take their place, is in the artifact store.
 
+>>> training = RayTraining(recipe, job, inputs, workers=2, require="any", place=place_of(artifacts, folder))
 >>> train_on_cluster(context, training, folder)  # `folder` holds the adapter then, and summary.json
 """
 
@@ -15,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,11 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
 
 from finetuning.errors import CrashError, InfrastructureError, of_kind
-from finetuning.recipe.recipe import Recipe
 from finetuning.recipe.resources import ResourcesSpec
-from finetuning.training.job import SECONDS_TO_END
+from finetuning.training.job import SECONDS_TO_END, BatchSize
 from resources.artifacts import Artifacts
-from resources.gpu import Gpu
-from resources.ray_cluster.board import LOGS, Board
-from resources.ray_cluster.worker import FINISHED, LISTEN_EVERY, RayTraining, work
-from resources.store.artifact import Artifact
+from resources.ray_cluster.board import LOGS, Board, News
+from resources.ray_cluster.worker import FINISHED, LISTEN_EVERY, Place, RayTraining, work
 from resources.store.plan import checkpoints_of
 from resources.store.store import fingerprint_in
 
@@ -60,18 +58,18 @@ ENVIRONMENT = {
 
 
 def train_on_cluster(context: dg.AssetExecutionContext, training: RayTraining, folder: Path) -> None:
-    """Nothing; the workers have trained together, and `folder` holds the adapter.
+    """Train in workers of the cluster that RAY_ADDRESS names, and leave the adapter in `folder`.
 
     Raises:
         FinetuningError: there is no cluster, it is too small, or a worker said what was wrong.
     """
     while smaller := train_once(context, training, folder):
-        context.log.warning(f"out of memory: going on with {smaller['rows']} rows a pass")
-        training = replace(training, job={**training.job, "batch_size": smaller})
+        context.log.warning(f"out of memory: going on with {smaller.rows} rows a pass")
+        training = replace(training, job={**training.job, "batch_size": asdict(smaller)})
 
 
-def train_once(context: dg.AssetExecutionContext, training: RayTraining, folder: Path) -> dict[str, int] | None:
-    """None once the adapter is there; the `batch_size` to go on with where memory ran out."""
+def train_once(context: dg.AssetExecutionContext, training: RayTraining, folder: Path) -> BatchSize | None:
+    """Return None once the adapter is there; the size to go on with where memory ran out."""
     with cluster():
         need = needed(training.recipe.resources)
         require_room(need, training.workers)
@@ -81,7 +79,7 @@ def train_once(context: dg.AssetExecutionContext, training: RayTraining, folder:
         # In a process of Ray's, so that this one keeps its signals and can be ended at any moment.
         run = ray.remote(fit).options(num_cpus=0, max_retries=0, label_selector=here)
         adapter = follow(context, board, run.remote(training, board, need), need, training.workers)
-        if isinstance(adapter, dict):
+        if isinstance(adapter, BatchSize):
             return adapter
         adapter.to_directory(str(folder))
     return None
@@ -89,7 +87,7 @@ def train_once(context: dg.AssetExecutionContext, training: RayTraining, folder:
 
 @contextmanager
 def cluster() -> Iterator[None]:
-    """Nothing; this process is connected to the cluster that RAY_ADDRESS names, and all it starts ends with the block.
+    """Connect this process to the cluster that RAY_ADDRESS names; all that it starts there ends with the block.
 
     Raises:
         InfrastructureError: there is none.
@@ -115,7 +113,7 @@ def cluster() -> Iterator[None]:
 
 
 def require_listener(address: str) -> None:
-    """Nothing, when something listens at an address of host and port; Ray itself would look for it for minutes.
+    """Check that something listens at an address of host and port; Ray itself would look for it for minutes.
 
     Raises:
         OSError: nothing does.
@@ -126,20 +124,20 @@ def require_listener(address: str) -> None:
 
 
 def needed(resources: ResourcesSpec) -> dict[str, float]:
-    """What one worker asks of its node, by Ray's names."""
+    """Return what one worker asks of its node, by Ray's names."""
     gpus = resources.gpus if resources.gpus is not None else int(at_most("GPU") > 0)
     memory = {"memory": resources.memory_gb * GB} if resources.memory_gb else {}
     return {"CPU": resources.cpus, **({"GPU": gpus} if gpus else {}), **memory}
 
 
 def at_most(name: str) -> float:
-    """How much of a resource the cluster's nodes have, or will have once it has grown as far as it may."""
+    """Return how much of a resource the cluster's nodes have, or will have once it has grown as far as it may."""
     limits = state.get_max_resources_from_cluster_config() or {}
     return max(ray.cluster_resources().get(name, 0), limits.get(name, 0))
 
 
 def require_room(need: dict[str, float], workers: int) -> None:
-    """Nothing, when the cluster can hold the workers, now or once others have ended, or it has grown.
+    """Check that the cluster can hold the workers, now, once others have ended, or once it has grown.
 
     Raises:
         InfrastructureError: it never can.
@@ -155,36 +153,36 @@ def require_room(need: dict[str, float], workers: int) -> None:
 
 
 def nodes() -> list[dict[str, float]]:
-    """What each node that is there has."""
+    """Return what each node that is there has."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def room(need: dict[str, float]) -> int:
-    """How many such workers the nodes would hold with nothing else on them."""
+    """Return how many such workers the nodes would hold with nothing else on them."""
     return sum(min(int(node.get(name, 0) // amount) for name, amount in need.items()) for node in nodes())
 
 
 def asked(need: dict[str, float], workers: int) -> str:
-    """What is asked for, in words."""
+    """Return what is asked for, in words."""
     return f"{workers} worker{'s' * (workers > 1)} of {amounts(need)}"
 
 
 def present() -> str:
-    """What there is, in words."""
+    """Return what there is, in words."""
     found = nodes()
     return f"{len(found)} node{'s' * (len(found) != 1)} of {'; '.join(map(amounts, found))}"
 
 
 def amounts(resources: dict[str, float]) -> str:
-    """`2 CPU, 1 GPU, 16 GB`."""
+    """Return resources in words: `2 CPU, 1 GPU, 16 GB`."""
     memory = [f"{resources['memory'] / GB:.0f} GB"] if "memory" in resources else []
     return ", ".join([*(f"{resources.get(name, 0):g} {name}" for name in ("CPU", "GPU")), *memory])
 
 
-def place_of(artifacts: Artifacts, folder: Path) -> str:
-    """Where in the store the checkpoints are of the artifact that is made in `folder`: a folder, or an address."""
-    remote = artifacts.remote()
-    return remote.address_of(checkpoints_of(folder)) if remote else str(checkpoints_of(folder))
+def place_of(artifacts: Artifacts, folder: Path) -> Place:
+    """Return where the workers find the store, and in it the checkpoints of the artifact that is made in `folder`."""
+    checkpoints = artifacts.store().address_of(checkpoints_of(folder))
+    return Place(artifacts.everywhere(), checkpoints, fingerprint_in(folder.parent.name))
 
 
 class WholeFile(io.BytesIO):
@@ -195,7 +193,7 @@ class WholeFile(io.BytesIO):
         super().__init__()
 
     def close(self) -> None:
-        """Nothing; whoever opens the path from now on reads all that was written."""
+        """Put what was written at the path, so that whoever opens it from now on reads all of it."""
         if self.closed:
             return
         content, draft = self.getvalue(), self._path.with_name(f"{self._path.name}.writing")
@@ -220,7 +218,7 @@ class Folder(LocalFileSystem):
 
 
 def files_at(place: str) -> tuple[pyarrow.fs.FileSystem, str]:
-    """The file system of a place, and what it knows the place by."""
+    """Return the file system of a folder or an address, and the path that it knows it by."""
     files, path = Folder(), place
     if "://" in place:
         files, path = fsspec.core.url_to_fs(place, use_listings_cache=False)
@@ -228,8 +226,8 @@ def files_at(place: str) -> tuple[pyarrow.fs.FileSystem, str]:
 
 
 def fit(training: RayTraining, board: Any, need: dict[str, float]) -> ray.train.Checkpoint | None:
-    """The adapter, where it lies in the artifact store; None where the workers ended before it was there."""
-    files, path = files_at(training.place)
+    """Start the workers; return the adapter, where it lies in the store, or None if they ended before it was there."""
+    files, path = files_at(training.place.checkpoints)
     result = TorchTrainer(
         work,
         train_loop_config={"training": training, "board": board},
@@ -238,7 +236,7 @@ def fit(training: RayTraining, board: Any, need: dict[str, float]) -> ray.train.
             num_workers=training.workers, use_gpu="GPU" in need, resources_per_worker=need
         ),
         run_config=ray.train.RunConfig(
-            name=training.fingerprint,
+            name=training.place.fingerprint,
             storage_path=path,
             storage_filesystem=files,
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=training.recipe.training.save_total_limit),
@@ -253,8 +251,8 @@ def fit(training: RayTraining, board: Any, need: dict[str, float]) -> ray.train.
 
 def follow(
     context: dg.AssetExecutionContext, board: Any, run: ray.ObjectRef, need: dict[str, float], workers: int
-) -> ray.train.Checkpoint | dict[str, int]:
-    """The adapter, once the workers have ended well; the `batch_size` to go on with where memory ran out.
+) -> ray.train.Checkpoint | BatchSize:
+    """Return the adapter, once the workers have ended well; the size to go on with where memory ran out.
 
     Raises:
         FinetuningError: a worker said what was wrong.
@@ -264,7 +262,7 @@ def follow(
         while True:
             done, _ = ray.wait([run], timeout=LISTEN_EVERY)
             silent = hear(context, board)
-            if isinstance(silent, dict):
+            if isinstance(silent, BatchSize):
                 return silent
             if done:
                 return adapter_of(run)
@@ -276,20 +274,25 @@ def follow(
         raise
 
 
-def hear(context: dg.AssetExecutionContext, board: Any) -> float | dict[str, int]:
-    """For how many seconds nobody was at work; the `batch_size` to go on with where memory ran out."""
-    lines, failure, silent = ray.get(board.news.remote())
-    for level, line in lines:
+def hear(context: dg.AssetExecutionContext, board: Any) -> float | BatchSize:
+    """Log what the workers said; return for how many seconds nobody was at work, or the size to go on with.
+
+    Raises:
+        FinetuningError: a worker said what was wrong.
+    """
+    news: News = ray.get(board.news.remote())
+    for level, line in news.lines:
         getattr(context.log, level)(line)
-    if failure and failure["smaller"]:
-        return failure["smaller"]
+    failure = news.failure
+    if failure and failure.smaller:
+        return failure.smaller
     if failure:
-        raise of_kind(failure["kind"], failure["text"])
-    return silent
+        raise of_kind(failure.kind, failure.text)
+    return news.silent
 
 
 def adapter_of(run: ray.ObjectRef) -> ray.train.Checkpoint:
-    """The adapter of a run that has ended, in the artifact store."""
+    """Return the adapter of a run that has ended, in the artifact store."""
     try:
         adapter = ray.get(run)
     except RayError as error:
@@ -303,36 +306,10 @@ def adapter_of(run: ray.ObjectRef) -> ray.train.Checkpoint:
 
 
 def end(context: dg.AssetExecutionContext, board: Any, run: ray.ObjectRef) -> None:
-    """Nothing; the workers have saved what they did, if they are at work and have done anything."""
+    """Tell the workers to end, and wait while they save what they did, if they are at work and have done anything."""
     training: Any = ray.get(board.is_training.remote())
     board.end.remote()
     deadline, done, silent = time.monotonic() + SECONDS_TO_END, [], 0.0
     while training and not done and time.monotonic() < deadline and isinstance(silent, float) and silent < SILENT:
         done, _ = ray.wait([run], timeout=LISTEN_EVERY)
         silent = hear(context, board)
-
-
-def on_cluster(
-    context: dg.AssetExecutionContext,
-    artifacts: Artifacts,
-    gpu: Gpu,
-    recipe: Recipe,
-    job: dict[str, Any],
-    inputs: dict[str, Artifact],
-    folder: Path,
-    workers: int,
-) -> None:
-    """Nothing; `folder` holds the adapter. What depends on a machine, each worker finds out on its own."""
-    from resources.ray_cluster.worker import RayTraining
-
-    training = RayTraining(
-        recipe=recipe,
-        job=job,
-        inputs=inputs,
-        workers=workers,
-        artifacts=artifacts.everywhere(),
-        require=gpu.require,
-        place=place_of(artifacts, folder),
-        fingerprint=fingerprint_in(folder.parent.name),
-    )
-    train_on_cluster(context, training, folder)

@@ -13,14 +13,15 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 import ray.train
+from pydantic import JsonValue
 from ray.exceptions import RayError
 
 from finetuning.errors import FAULT, FinetuningError, InfrastructureError
@@ -31,10 +32,10 @@ from finetuning.recipe.recipe import Recipe
 from finetuning.training.checkpoints import complete, step_of
 from finetuning.training.interruption import Interrupted, Interruption
 from finetuning.training.job import TooLarge
-from resources.artifacts import Artifacts
+from resources.artifacts import Artifacts, Settings
 from resources.gpu import MIB, Gpu
-from resources.ray_cluster.board import LOGS
-from resources.store.artifact import Artifact, read_artifact
+from resources.ray_cluster.board import LOGS, Settled
+from resources.store.artifact import Artifact
 from resources.store.locks import hold
 from resources.store.objects import is_passing, said_by
 
@@ -47,44 +48,51 @@ LISTEN_EVERY = 1.0  # seconds
 
 
 @dataclass(frozen=True)
-class RayTraining:
-    """What each worker is told."""
+class Place:
+    """Where workers find what they read, and keep what those need that take their place."""
 
-    recipe: Recipe
-    job: dict[str, Any]
-    """A `TrainingJob` less what depends on the machine."""
-    inputs: dict[str, Artifact]
-    """By the job's name for it; on each node it lies where that node's store has it."""
-    workers: int
-    artifacts: dict[str, Any]
+    artifacts: Settings
     """The settings of `Artifacts` that are the same everywhere."""
-    require: str
-    """The setting of `Gpu`."""
-    place: str
-    """Where in the artifact store checkpoints are kept: a folder, or an address."""
+    checkpoints: str
+    """A folder, or an address, in the artifact store."""
     fingerprint: str
     """Of the artifact; whoever trains for the same one goes on from its checkpoints."""
 
 
+@dataclass(frozen=True)
+class RayTraining:
+    """What each worker is told."""
+
+    recipe: Recipe
+    job: Mapping[str, JsonValue]
+    """A `TrainingJob` less what depends on the machine."""
+    inputs: dict[str, Artifact]
+    """By the job's name for it; on each node it lies where that node's store has it."""
+    workers: int
+    require: str
+    """The setting of `Gpu`."""
+    place: Place
+
+
 class Log:
-    """A worker's part of the step's log; nobody hears the others than the first."""
+    """A worker's part of the step's log; only the first one's is heard."""
 
     def __init__(self, board: Any, first: bool) -> None:
         self._board, self._first = board, first
 
     def info(self, line: str) -> None:
-        """Nothing; the line is in the step's log."""
+        """Add a line to the step's log."""
         if self._first:
             self._board.say.remote("info", line)
 
     def warning(self, line: str) -> None:
-        """Nothing; the line is in the step's log, as a warning."""
+        """Add a line to the step's log, as a warning."""
         if self._first:
             self._board.say.remote("warning", line)
 
 
 def work(config: dict[str, Any]) -> None:
-    """Nothing; this worker has trained with the others, of which the first has handed the adapter to Ray."""
+    """Train with the other workers, of which the first hands the adapter to Ray."""
     training, board, last = config["training"], config["board"], ray.train.get_checkpoint()
     if last and Path(last.path).name == ADAPTER:  # all is done, and only whoever was to take it had died
         return
@@ -104,13 +112,13 @@ def work(config: dict[str, Any]) -> None:
 
 @contextmanager
 def failures_told(board: Any, log: Log) -> Iterator[None]:
-    """Nothing; what a further try would meet as well is on the board. A failure goes on, and ends the other workers."""
+    """Put on the board what a further try would meet as well. A failure goes on, and ends the other workers."""
     try:
         yield
     except Interrupted:
         log.info("interrupted; the next run goes on from the last checkpoint")
     except TooLarge as error:
-        ray.get(board.fail.remote(error.kind, str(error), asdict(error.size)))
+        ray.get(board.fail.remote(error.kind, str(error), error.size))
         raise
     except FinetuningError as error:
         ray.get(board.fail.remote(error.kind, str(error)))
@@ -125,7 +133,7 @@ def failures_told(board: Any, log: Log) -> Iterator[None]:
 
 
 def is_of_another(error: Exception) -> bool:
-    """Whether it is no fault of this worker, who only waited for one that is gone."""
+    """Return whether this worker only waited for one that is gone."""
     import torch.distributed
 
     return isinstance(error, torch.distributed.DistError) or any(
@@ -134,7 +142,7 @@ def is_of_another(error: Exception) -> bool:
 
 
 def train_here(training: RayTraining, board: Any, folder: Path, step: int) -> None:
-    """Nothing; the adapter is handed to Ray.
+    """Train; the first worker hands the adapter to Ray.
 
     Args:
         folder: this worker's, in which `checkpoints` has what training goes on from.
@@ -158,7 +166,7 @@ def train_here(training: RayTraining, board: Any, folder: Path, step: int) -> No
             "output": str(folder / ADAPTER),
             "checkpoints": str(folder / "checkpoints"),
         }
-        job = TrainingJob.model_validate_json(json.dumps(training.job | settings["job"] | own))
+        job = TrainingJob.model_validate_json(json.dumps({**training.job, **settings.job, **own}))
         hang = Path.cwd() / f"hang-{context.get_world_rank()}.txt"
         if hang.exists() and (doing := hang.read_text()):
             board.say.remote(
@@ -166,33 +174,32 @@ def train_here(training: RayTraining, board: Any, folder: Path, step: int) -> No
             )
         summary = train(job, progress, hang, interruption, reports)
     if first:
-        (job.output / "summary.json").write_text(json.dumps(summary | settings["summary"]))
+        (job.output / "summary.json").write_text(json.dumps(summary | dict(settings.summary)))
     adapter = ray.train.Checkpoint.from_directory(job.output) if first else None
     ray.train.report({FINISHED: True}, checkpoint=adapter, checkpoint_dir_name=ADAPTER)
 
 
 def lies_at(training: RayTraining, artifact: Artifact, log: Log) -> Path:
-    """Where this node has the artifact; what is on object storage is fetched once for all workers of a node.
+    """Return where this node has the artifact; what is on object storage is fetched once for all workers of a node.
 
     Raises:
         InfrastructureError: this node does not see the artifact.
     """
     cache = os.environ.get("FINETUNING_ARTIFACTS_CACHE") or str(ROOT / ".cache" / "artifacts")
-    store = Artifacts(**training.artifacts, cache=cache)
-    remote = store.remote(log.info)
+    store = Artifacts(**training.place.artifacts, cache=cache).store(log.info)
     folder = store.home(artifact.asset, artifact.partition) / artifact.fingerprint
-    found = remote.fetch(folder) if remote else read_artifact(folder)
+    found = store.fetch(folder)
     if found and hold(found.path):
         return found.path
     raise InfrastructureError(
-        f"{socket.gethostname()}: {remote.address_of(folder) if remote else folder}: {artifact.asset} is not there. "
+        f"{socket.gethostname()}: {store.address_of(folder)}: {artifact.asset} is not there. "
         "FINETUNING_ARTIFACTS has to be a folder that all nodes of the cluster share, or an address such as "
         "s3://bucket/name."
     )
 
 
 def settle(training: RayTraining, board: Any, log: Log, gpu: Gpu, chat: Path, base: Path) -> None:
-    """Nothing; all workers are told settings of the `job`, and what its `summary` says of them."""
+    """Find out what depends on the machine and must be the same for all workers, and put it on the board."""
     if ray.get(board.settled.remote()):  # by those in whose place these are
         return
     recipe = with_settings(training.recipe, {"resources.workers": training.workers})
@@ -201,12 +208,12 @@ def settle(training: RayTraining, board: Any, log: Log, gpu: Gpu, chat: Path, ba
         "passed_over": gpu.attention(training.recipe.base_model).passed_over,
         "predicted_memory_mb": fit and fit.prediction.total // MIB,
     }
-    ray.get(board.settle.remote({"job": told(training.recipe, fit), "summary": summary}))
+    ray.get(board.settle.remote(Settled(told(training.recipe, fit), summary)))
 
 
-def settled(board: Any) -> dict[str, Any]:
-    """What the first worker settled, once it has."""
-    found: Any = None
+def settled(board: Any) -> Settled:
+    """Wait for what the first worker settles, and return it."""
+    found: Settled | None = None
     while not found:
         time.sleep(LISTEN_EVERY / 5)
         found = ray.get(board.settled.remote())
@@ -215,7 +222,7 @@ def settled(board: Any) -> dict[str, Any]:
 
 @contextmanager
 def listening(board: Any, interruption: Interruption, reports: "Reports") -> Iterator[None]:
-    """Nothing; as long as the block lasts, the first worker shows that it lives, and asks for the end when told to."""
+    """Within the block, let the first worker show that it lives, and ask for the end when it is told to."""
     ended = threading.Event()
 
     def listen() -> None:

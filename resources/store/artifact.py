@@ -7,24 +7,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import dagster as dg
+from pydantic import JsonValue
 
 from finetuning.errors import FinetuningError, InfrastructureError
 from finetuning.record import Record
-
-if TYPE_CHECKING:
-    pass
-
 
 Log = Callable[[str], None]
 
 LOG = logging.getLogger(__name__).info
 
 MANIFEST = "artifact.json"
-
-CURRENT = "current.json"
 
 PACKAGES = (
     "accelerate",
@@ -44,30 +39,46 @@ PACKAGES = (
 Summary = TypeVar("Summary", bound=Record)
 
 
-@dataclass(frozen=True)
-class Artifact:
-    """One complete output of one asset for one partition, as its `artifact.json` tells it."""
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What an artifact is, and what it is made of."""
 
     asset: str
     partition: str
+    inputs: dict[str, str]
+    """Fingerprints of the artifacts that it is made from, by their asset."""
+    sections: dict[str, Any]
+    """What the asset reads of the recipe."""
+    resolved: dict[str, Any]
+    """What that stands for today: commits, the content of files."""
+    smoke: bool = False
+    """Whether a smoke run makes it, so that it proves nothing."""
+
+    def as_json(self) -> dict[str, JsonValue]:
+        """Return it as the JSON that a fingerprint is made of."""
+        content = {name: getattr(self, name) for name in ("asset", "partition", "inputs", "sections", "resolved")}
+        return content | ({"smoke": True} if self.smoke else {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact(Origin):
+    """One complete output of one asset for one partition, as its `artifact.json` tells it."""
+
     fingerprint: str
     path: Path
-    inputs: dict[str, str]
-    sections: dict[str, Any]
-    resolved: dict[str, Any]
+    """Its folder on this machine."""
     summary: dict[str, Any]
     files: dict[str, str]
+    """The sha256 of each file, by its name relative to `path`."""
     versions: dict[str, str]
     bytes: int
     seconds: float
     created: str
-    smoke: bool = False
-    """Whether a smoke run made it, so that it proves nothing."""
     reused: bool = field(default=False, compare=False)
     address: str = field(default="", compare=False)
     """Where it is stored, if that is not `path`."""
 
-    def metadata(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, dg.MetadataValue | str | bool | float]:
         """What every materialization shows: `fingerprint`, `reused`, `seconds` (spent this time), `path`."""
         return {
             "fingerprint": self.fingerprint,
@@ -76,6 +87,10 @@ class Artifact:
             "path": dg.MetadataValue.path(self.address or str(self.path)),
             **({"smoke": True} if self.smoke else {}),
         }
+
+    def place(self) -> str:
+        """Return where it is stored, and its folder on this machine where that is another place."""
+        return f"{self.address} (here: {self.path})" if self.address else str(self.path)
 
     def read(self, kind: type[Summary]) -> Summary:
         """Return the summary as the record that the step before wrote.
@@ -86,7 +101,7 @@ class Artifact:
         return kind.of(self.summary, str(self.path / MANIFEST))
 
     def require_inputs(self, *inputs: "Artifact") -> None:
-        """Nothing, when this artifact was made from these very ones.
+        """Check that this artifact was made from these very ones.
 
         Raises:
             FinetuningError: it was made from others; what it says is not about these.
@@ -101,7 +116,7 @@ class Artifact:
                 )
 
     def verify(self) -> None:
-        """Nothing, when every file is what was written.
+        """Check that every file is what was written.
 
         Raises:
             FinetuningError: a file is missing, was added, or has other contents than its recorded sha256.
@@ -116,7 +131,7 @@ class Artifact:
 
 
 def fingerprint_of(content: Mapping[str, Any]) -> str:
-    """Sixteen hexadecimal digits that are the same for equal content, on every machine.
+    """Return sixteen hexadecimal digits, which are the same for equal content on every machine.
 
     Source: sha256 of the JSON with sorted keys and no spaces.
     """
@@ -124,43 +139,46 @@ def fingerprint_of(content: Mapping[str, Any]) -> str:
 
 
 def sha256(path: Path) -> str:
-    """The file's sha256 in hexadecimal digits."""
+    """Return the file's sha256 in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def content_of(folder: Path) -> list[str]:
-    """Names of all files below `folder` but its manifest, relative to it, sorted."""
+    """Return the names of all files below `folder` but its manifest, relative to it, sorted."""
     names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return sorted(name for name in names if name != MANIFEST)
 
 
+def artifact_of(manifest: str | bytes, folder: Path) -> Artifact:
+    """Return the artifact that a manifest describes.
+
+    Args:
+        folder: where the artifact lies, or will lie, on this machine.
+
+    Raises:
+        ValueError, TypeError: it is not a manifest.
+    """
+    return Artifact(**{**json.loads(manifest), "path": folder})
+
+
 def read_artifact(folder: Path) -> Artifact | None:
-    """The artifact in `folder`, or None where there is none, or one with a file missing or cut short."""
+    """Return the artifact in `folder`; None where there is none, or one with a file missing or cut short."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        artifact = Artifact(**{**manifest, "path": folder})
+        artifact = artifact_of((folder / MANIFEST).read_text(), folder)
         size = sum((folder / name).stat().st_size for name in artifact.files)
     except (OSError, ValueError, TypeError):
         return None
     return artifact if size == artifact.bytes else None
 
 
-def manifest_of(artifact: Artifact) -> dict[str, Any]:
-    """What `artifact.json` says: all but where it lies and how it was come by."""
+def manifest_of(artifact: Artifact) -> dict[str, JsonValue]:
+    """Return the content of `artifact.json`: all but where the artifact lies and whether it was reused."""
     return {key: value for key, value in asdict(artifact).items() if key not in ("path", "reused", "address")}
 
 
-def named_in(home: Path) -> str | None:
-    """The fingerprint of the artifact in force in `home`, if there is one."""
-    try:
-        return json.loads((home / CURRENT).read_text())["fingerprint"]
-    except (OSError, ValueError, KeyError):
-        return None
-
-
 def installed_versions() -> dict[str, str]:
-    """Version by package name, for those of `PACKAGES` that are installed."""
+    """Return the version by package name, for those of `PACKAGES` that are installed."""
     found = {}
     for name in PACKAGES:
         try:

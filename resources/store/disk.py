@@ -1,31 +1,103 @@
-"""Artifacts in a folder of this machine."""
+"""Artifacts in a folder: of this machine, or one that several machines share."""
 
 import fcntl
 import shutil
-from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from stat import S_ISREG
 
-from resources.store.artifact import MANIFEST, Artifact, named_in, read_artifact
+from finetuning.durable import write_json
+from resources.store.artifact import MANIFEST, Artifact, read_artifact
 from resources.store.locks import idle_home
-from resources.store.store import Key, Unfinished, fingerprint_in
+from resources.store.store import CURRENT, Inventory, Unfinished, fingerprint_in, named_in
 
 
-def inventory(root: Path) -> tuple[list[Artifact], list[Key]]:
-    """All complete artifacts below `root`, and what the `current.json` of each home names."""
-    return list(complete(root)), in_force(root)
+@dataclass(frozen=True)
+class DiskStore:
+    """The artifacts below a folder. They are made in their place, so that storing one is no further step."""
 
+    root: Path
 
-def unfinished(root: Path, older_than: timedelta, now: datetime | None = None) -> list[Unfinished]:
-    """What attempts left below `root` that nobody has gone on with for so long."""
-    before = (now or datetime.now(UTC)) - older_than
-    found = [left_in(folder) for folder in sorted(root.glob("*/*/.*.partial"))]
-    return [left for left in found if datetime.fromisoformat(left.created) < before]
+    @property
+    def address(self) -> str:
+        """The folder."""
+        return str(self.root)
+
+    def home(self, asset: str, partition: str) -> Path:
+        """Return the folder of one asset's artifacts for one partition."""
+        return self.root / asset / partition
+
+    def address_of(self, path: Path) -> str:
+        """Return the path itself."""
+        return str(path)
+
+    def in_force(self, home: Path) -> str | None:
+        """Return the fingerprint of the artifact in force in a home; None where there is none."""
+        with suppress(OSError):
+            return named_in((home / CURRENT).read_text())
+        return None
+
+    def put_in_force(self, artifact: Artifact) -> None:
+        """Make the artifact the one in force of its home."""
+        write_json(artifact.path.parent / CURRENT, {"fingerprint": artifact.fingerprint})
+
+    def fetch(self, folder: Path) -> Artifact | None:
+        """Return the complete artifact in the folder; None where there is none."""
+        return read_artifact(folder)
+
+    def obtainable(self, folder: Path) -> Artifact | None:
+        """Return the complete artifact in the folder; None where there is none."""
+        return read_artifact(folder)
+
+    def require_writable(self) -> None:
+        """Return at once: who asks has the lock of a home, which is a file that was just written there."""
+
+    def store(self, artifact: Artifact, instead: bool = False) -> Artifact:
+        """Return the artifact, whose folder took the place of an earlier one when it was renamed."""
+        return artifact
+
+    def inventory(self) -> Inventory:
+        """Return all complete artifacts, and what the `current.json` of each home names."""
+        homes = (path.parent for path in sorted(self.root.glob(f"*/*/{CURRENT}")))
+        named = ((home.parent.name, self.in_force(home)) for home in homes)
+        return Inventory(self.complete(), [(asset, fingerprint) for asset, fingerprint in named if fingerprint])
+
+    def complete(self) -> list[Artifact]:
+        """Return every complete artifact of every asset and partition."""
+        found = (read_artifact(path.parent) for path in sorted(self.root.glob(f"*/*/*/{MANIFEST}")))
+        return [artifact for artifact in found if artifact]
+
+    def remove(self, artifact: Artifact) -> bool:
+        """Remove the artifact, unless it is in force, or a process uses it or makes one beside it.
+
+        Return whether it is gone. A process that dies here leaves nothing that could be taken for an artifact.
+        """
+        home = artifact.path.parent
+        with idle_home(home) as mine:
+            # It may have come into force a moment ago.
+            return mine and self.in_force(home) != artifact.fingerprint and bury(artifact.path)
+
+    def unfinished(self, older_than: timedelta, now: datetime | None = None) -> list[Unfinished]:
+        """Return what attempts left that nobody has gone on with for so long."""
+        before = (now or datetime.now(UTC)) - older_than
+        found = [left_in(folder) for folder in sorted(self.root.glob("*/*/.*.partial"))]
+        return [left for left in found if datetime.fromisoformat(left.created) < before]
+
+    def remove_unfinished(self, left: Unfinished) -> bool:
+        """Remove what an attempt left, unless an artifact is made beside it now; return whether it is gone."""
+        with idle_home(left.path.parent) as mine:
+            if mine:
+                shutil.rmtree(left.path, ignore_errors=True)
+            return mine
+
+    def trim(self) -> None:
+        """Return at once: what is here is nowhere else."""
 
 
 def left_in(folder: Path) -> Unfinished:
-    """What lies in the folder of an attempt."""
+    """Return what lies in the folder of an attempt."""
     stats = [path.stat() for path in (folder, *folder.rglob("*"))]
     last = datetime.fromtimestamp(max(stat.st_mtime for stat in stats), UTC).isoformat(timespec="seconds")
     asset, partition, name = folder.parts[-3:]
@@ -33,40 +105,11 @@ def left_in(folder: Path) -> Unfinished:
     return Unfinished(asset, partition, fingerprint_in(name), last, size, folder)
 
 
-def remove_unfinished(left: Unfinished) -> bool:
-    """Whether it is gone now: not while somebody makes an artifact beside it."""
-    with idle_home(left.path.parent) as mine:
-        if mine:
-            shutil.rmtree(left.path, ignore_errors=True)
-        return mine
-
-
-def complete(root: Path) -> Iterable[Artifact]:
-    """Every complete artifact of every asset and partition."""
-    found = (read_artifact(path.parent) for path in sorted(root.glob(f"*/*/*/{MANIFEST}")))
-    return [artifact for artifact in found if artifact]
-
-
-def in_force(root: Path) -> list[Key]:
-    """What each `current.json` names."""
-    homes = (path.parent for path in sorted(root.glob("*/*/current.json")))
-    found = ((home.parent.name, named_in(home)) for home in homes)
-    return [(asset, fingerprint) for asset, fingerprint in found if fingerprint]
-
-
-def remove(artifact: Artifact) -> bool:
-    """Whether the artifact is gone now: it is not touched while a process uses it, or makes one beside it.
-
-    A process that dies here leaves nothing that could be taken for an artifact.
-    """
-    home = artifact.path.parent
-    with idle_home(home) as mine:
-        # It may have come into force a moment ago.
-        return mine and named_in(home) != artifact.fingerprint and bury(artifact.path)
-
-
 def bury(folder: Path) -> bool:
-    """Whether the artifact's folder is gone now, which no process uses; the caller holds the lock of its home."""
+    """Remove an artifact's folder unless a process uses it; return whether it is gone.
+
+    The caller holds the lock of its home.
+    """
     grave = folder.with_name(f".{folder.name}.removed.partial")  # the next run clears it away if this one dies
     try:
         with (folder / MANIFEST).open("rb") as manifest:

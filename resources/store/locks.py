@@ -5,12 +5,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fcntl import LOCK_SH, flock
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 from filelock import FileLock, Timeout
 
-if TYPE_CHECKING:
-    pass
 from resources.store.artifact import MANIFEST
 
 # Manifests, by inode, of the artifacts that this process uses; the system drops the locks on them when it ends.
@@ -19,7 +17,7 @@ LEASES: dict[int, IO] = {}
 
 @contextmanager
 def locked(path: Path, log: Callable[[str], None]) -> Iterator[None]:
-    """Nothing; holds the lock of `path`, after saying so if another process has it. A killed process holds none."""
+    """Hold the lock of `path` for the block, and log it where that means waiting. A killed process holds none."""
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
@@ -33,7 +31,7 @@ def locked(path: Path, log: Callable[[str], None]) -> Iterator[None]:
 
 
 def hold(folder: Path) -> bool:
-    """Whether the artifact in that folder is there; nobody removes it before this process ends then."""
+    """Keep others from removing the artifact in that folder before this process ends; return whether it is there."""
     try:
         manifest = (folder / MANIFEST).open("rb")
     except FileNotFoundError:
@@ -45,7 +43,7 @@ def hold(folder: Path) -> bool:
 
 @contextmanager
 def idle_home(home: Path) -> Iterator[bool]:
-    """Whether nobody makes an artifact in `home`; nobody does before the block ends then."""
+    """Yield whether nobody makes an artifact in `home`; if so, nobody does before the block ends."""
     lock = FileLock(home / ".lock")
     try:
         lock.acquire(timeout=0)

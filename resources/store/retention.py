@@ -1,15 +1,14 @@
 """Which artifacts nobody refers to any more, and what nobody goes on with, and their removal, beside runs that go on.
 
->>> there = inventory(Path("artifacts"))
->>> found = unreferenced(*there, is_published=lambda artifact: False, older_than=timedelta(days=7))
->>> gone = [artifact for artifact in found if remove(artifact)]
+>>> found = unreferenced(store, is_published=lambda artifact: False, older_than=timedelta(days=7))
+>>> gone = [artifact for artifact in found if store.remove(artifact)]
 """
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
 from resources.store.artifact import Artifact
-from resources.store.store import Key
+from resources.store.store import Key, Store
 
 # Kept with what they are about: the model whose answers they are gives its fingerprint to the folder above.
 ANSWERS = {
@@ -22,17 +21,17 @@ PUBLISHED = {"published_repo", "published_merged_repo"}
 
 
 def unreferenced(
-    found: Iterable[Artifact],
-    named: Iterable[Key],
+    store: Store,
     is_published: Callable[[Artifact], bool],
     older_than: timedelta,
     now: datetime | None = None,
 ) -> list[Artifact]:
-    """The artifacts that may go of those that were `found`, the oldest first.
+    """Return the artifacts of the store that may go, the oldest first.
 
-    Those stay that are `named` as in force, but for answers, which are kept for what they are about; those that were
+    Those stay that are in force, but for answers, which are kept for what they are about; those that were
     published and still are, all that these were made from, and those that are younger.
     """
+    found, named = store.inventory()
     there = {(artifact.asset, artifact.fingerprint): artifact for artifact in found}
     published = [key for key, artifact in there.items() if key[0] in PUBLISHED and is_published(artifact)]
     kept = lineage(there, [*(key for key in named if key[0] not in ANSWERS), *published])
@@ -46,7 +45,7 @@ def unreferenced(
 
 
 def lineage(there: dict[Key, Artifact], roots: Iterable[Key]) -> set[Key]:
-    """The roots, and whatever they were made from, as far as it is there."""
+    """Return the roots, and whatever they were made from, as far as it is there."""
     kept, waiting = set(), list(roots)
     while waiting:
         key = waiting.pop()
@@ -57,5 +56,5 @@ def lineage(there: dict[Key, Artifact], roots: Iterable[Key]) -> set[Key]:
 
 
 def answers_of_kept(artifact: Artifact, kept: set[Key]) -> bool:
-    """Whether these are answers of a model that stays."""
+    """Return whether these are answers of a model that stays."""
     return (ANSWERS.get(artifact.asset, ""), artifact.partition) in kept

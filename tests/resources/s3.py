@@ -13,7 +13,7 @@ from threading import Lock
 from typing import Any, cast
 
 from resources.store import multipart
-from resources.store.artifact import fingerprint_of
+from resources.store.artifact import Origin, fingerprint_of
 from resources.store.object_store import ObjectStore, object_store
 from resources.store.plan import Plan
 
@@ -106,9 +106,9 @@ class Machine:
         return replace(store, objects=replace(store.objects, pauses=self.pauses))
 
     def plan(self, asset: str = "thing", **changes) -> Plan:
-        record = {"asset": asset, "partition": "tiny", "inputs": {}, "sections": {}, "resolved": {}, **changes}
-        store, fingerprint = self.store, fingerprint_of(record)
-        return Plan(store.cache / asset / "tiny", fingerprint, record, self.said.append, store)
+        empty = {"inputs": {}, "sections": {}, "resolved": {}}
+        origin = Origin(**{"asset": asset, "partition": "tiny", **empty, **changes})
+        return Plan(self.store, origin, fingerprint_of(origin.as_json()), self.said.append)
 
     def uploads(self) -> list[str]:
         return [line for line in self.said if line.startswith("uploading")]

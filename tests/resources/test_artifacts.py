@@ -11,13 +11,14 @@ import pytest
 
 from finetuning.errors import FinetuningError
 from resources.artifacts import Artifacts
-from resources.store.artifact import MANIFEST, fingerprint_of, read_artifact
+from resources.store.artifact import MANIFEST, Origin, fingerprint_of, read_artifact
+from resources.store.disk import DiskStore
 from resources.store.plan import DRAFT, Plan, checkpoints_of
 
 
 def plan(home, **changes) -> Plan:
     record = {"asset": "thing", "partition": "tiny", "inputs": {}, "sections": {}, "resolved": {}, **changes}
-    return Plan(home / "thing" / "tiny", fingerprint_of(record), record, log=lambda text: None)
+    return Plan(DiskStore(home), Origin(**record), fingerprint_of(record), log=lambda text: None)
 
 
 def write_one_file(folder):

@@ -28,7 +28,7 @@ from resources.launcher import Launcher
 from resources.ray_cluster.board import Board
 from resources.ray_cluster.training import place_of, train_on_cluster
 from resources.ray_cluster.worker import RayTraining
-from resources.store.artifact import fingerprint_of
+from resources.store.artifact import Origin, fingerprint_of
 from resources.store.plan import Plan
 from tests.finetuning.training.test_lost_training import ADAPTER, TRAINING, Training, make_inputs
 from tests.ray_cluster import ray_cluster
@@ -89,16 +89,13 @@ class OnCluster:
             job=job,
             inputs=made,
             workers=workers,
-            artifacts=self.artifacts.everywhere(),
             require="any",
             place=place_of(self.artifacts, self.output),
-            fingerprint=self.plan.fingerprint,
         )
 
     def planned(self, asset, record):
         record = {"asset": asset, "partition": "tiny", "inputs": {}, "sections": record, "resolved": {}}
-        home = self.artifacts.home(asset, "tiny")
-        return Plan(home, fingerprint_of(record), record, print, self.artifacts.remote(print))
+        return Plan(self.artifacts.store(print), Origin(**record), fingerprint_of(record), print)
 
     def stored(self, asset, source, names=None):
         def write(folder):
@@ -340,7 +337,7 @@ def test_artifacts_and_checkpoints_travel_through_object_storage(tmp_path, input
         caches = [{"FINETUNING_ARTIFACTS_CACHE": str(tmp_path / name)} for name in ("first", "second")]
         with ray_cluster(environments=tuple(caches)) as cluster:
             training = OnCluster(tmp_path / "ray", inputs, root=f"s3://{BUCKET}/artifacts", **SHORT)
-            objects = training.artifacts.remote(print).objects
+            objects = training.artifacts.store(print).objects
             with while_it_trains(training):
                 until(lambda: any("step-8/" in name for name in objects.sizes()))
                 cluster.nodes[-1].kill()
@@ -450,7 +447,7 @@ def test_workers_that_die_again_and_again_at_one_step_are_not_started_for_ever()
     assert all(board.begin(step) for step in (-1, 4, 4, 8, 8, 8))
     assert not board.begin(8) and not board.may_go_on()
     lines, failure, _ = board.news()
-    assert len(lines) == 6 and "died 3 times after step 8" in failure["text"] and failure["kind"] == "infrastructure"
+    assert len(lines) == 6 and "died 3 times after step 8" in failure.text and failure.kind == "infrastructure"
 
 
 def workers():

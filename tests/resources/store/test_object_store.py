@@ -16,7 +16,7 @@ from finetuning.errors import FinetuningError, PassingError
 from resources.artifacts import ArtifactIOManager, Artifacts
 from resources.store import multipart
 from resources.store.artifact import MANIFEST, manifest_of, read_artifact
-from resources.store.disk import complete
+from resources.store.disk import DiskStore
 from resources.store.locks import LEASES
 from resources.store.plan import checkpoints_of
 from resources.store.retention import unreferenced
@@ -136,7 +136,7 @@ def test_what_is_reused_is_neither_sent_nor_fetched_again(here, there):
 
 
 def test_what_is_recorded_and_shown_is_as_on_a_disk(here, tmp_path):
-    disk = replace(here.plan(), home=tmp_path / "disk" / "thing" / "tiny", remote=None).obtain(write_files)
+    disk = replace(here.plan(), store=DiskStore(tmp_path / "disk")).obtain(write_files)
     stored = here.plan().obtain(write_files)
     differing = {"created", "seconds"}
     assert {k: v for k, v in manifest_of(disk).items() if k not in differing} == {
@@ -255,7 +255,7 @@ def test_a_download_that_was_cut_off_is_no_artifact_and_the_next_one_goes_on(her
     home = there.plan().home
     with pytest.raises(FinetuningError, match="no more"):
         current(there)
-    assert not (home / made.fingerprint).exists() and complete(there.store.cache) == []
+    assert not (home / made.fingerprint).exists() and there.store.here.complete() == []
     (home / ".0123456789abcdef.download").mkdir()
     current(there).verify()
     assert fetched == ["data.txt", "empty", "empty", "weights.bin"]
@@ -457,7 +457,7 @@ def test_settings_that_are_none_are_named(root, gigabytes, said, tmp_path):
 
 
 def versions(machine) -> set[int]:
-    return {artifact.sections["v"] for artifact in complete(machine.store.cache) if artifact.sections}
+    return {artifact.sections["v"] for artifact in machine.store.here.complete() if artifact.sections}
 
 
 @pytest.mark.parametrize("order", [(2, 0, 3, 1), (1, 3, 0, 2)])
@@ -502,7 +502,7 @@ def test_what_is_not_stored_and_what_a_training_left_stays_in_the_cache(here):
 
 def loose(machine) -> dict:
     """What may be removed, by version."""
-    found = unreferenced(*machine.store.inventory(), lambda artifact: False, timedelta(days=7), LATER)
+    found = unreferenced(machine.store, lambda artifact: False, timedelta(days=7), LATER)
     return {artifact.sections["v"]: artifact for artifact in found}
 
 
@@ -560,5 +560,5 @@ def test_checkpoints_in_the_store_go_with_the_artifact_or_once_nobody_has_gone_o
     assert here.store.unfinished(timedelta(0)) == []
     (found,) = here.store.unfinished(timedelta(days=7), LATER)
     assert (found.asset, found.partition, found.fingerprint, found.bytes) == ("thing", "tiny", "0123456789abcdef", 4)
-    here.store.remove_unfinished(found.path)
+    assert here.store.remove_unfinished(found)
     assert here.store.unfinished(timedelta(days=7), LATER) == []

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from filelock import FileLock
 
-from resources.store.artifact import fingerprint_of
-from resources.store.disk import inventory, remove, remove_unfinished, unfinished
+from resources.store.artifact import Origin, fingerprint_of
+from resources.store.disk import DiskStore
 from resources.store.plan import Plan
 from resources.store.retention import unreferenced
 
@@ -22,12 +22,13 @@ class Store:
 
     def __init__(self, root):
         self.root = root
+        self.disk = DiskStore(root)
 
     def make(self, asset, version, inputs=(), partition="tiny", summary=None):
         made_from = {artifact.asset: artifact.fingerprint for artifact in inputs}
         record = {"asset": asset, "partition": partition, "inputs": made_from, "sections": {"v": version}}
         record |= {"resolved": {}}
-        plan = Plan(self.root / asset / partition, fingerprint_of(record), record, log=lambda text: None)
+        plan = Plan(self.disk, Origin(**record), fingerprint_of(record), log=lambda text: None)
 
         def write(folder):
             (folder / "data.txt").write_text(str(version))
@@ -45,9 +46,7 @@ class Store:
         return {artifact.asset: artifact for artifact in (raw, base, adapter, repo)}
 
     def loose(self, *published, older_than=timedelta(days=7), now=LATER):
-        found = unreferenced(
-            *inventory(self.root), lambda artifact: artifact.summary["tag"] in published, older_than, now
-        )
+        found = unreferenced(self.disk, lambda artifact: artifact.summary["tag"] in published, older_than, now)
         return {(artifact.asset, artifact.sections["v"]) for artifact in found}
 
 
@@ -102,7 +101,7 @@ def made(asset, version, store):
     store.make(asset, 2)
     (found,) = [
         a
-        for a in unreferenced(*inventory(store.root), lambda artifact: False, timedelta(0), LATER)
+        for a in unreferenced(store.disk, lambda artifact: False, timedelta(0), LATER)
         if str(a.path) == path.stdout.strip()
     ]
     return found
@@ -112,7 +111,8 @@ def in_another_process(store, path):
     """What removing the artifact at `path` came to."""
     code = (
         "import json, sys; from pathlib import Path; from resources.store.artifact import read_artifact; "
-        "from resources.store.disk import remove; path = Path(sys.argv[1]); done = remove(read_artifact(path)); "
+        "from resources.store.disk import DiskStore; path = Path(sys.argv[1]); "
+        "done = DiskStore(path.parents[2]).remove(read_artifact(path)); "
         "left = [p.name for p in path.parent.glob('.*.partial')]; "
         "print(json.dumps({'removed': done, 'there': path.exists(), 'partial': left}))"
     )
@@ -123,7 +123,7 @@ def in_another_process(store, path):
 def test_what_came_into_force_again_meanwhile_stays(store):
     old = made("raw_dataset", 1, store)
     store.make("raw_dataset", 1)
-    assert not remove(old) and old.path.exists()
+    assert not store.disk.remove(old) and old.path.exists()
 
 
 def test_nothing_is_removed_beside_an_artifact_in_the_making(store):
@@ -136,7 +136,7 @@ def test_nothing_is_removed_beside_an_artifact_in_the_making(store):
         return {}
 
     record = {"asset": "raw_dataset", "partition": "tiny", "inputs": {}, "sections": {"v": 3}, "resolved": {}}
-    plan = Plan(old.path.parent, fingerprint_of(record), record, log=lambda text: None)
+    plan = Plan(store.disk, Origin(**record), fingerprint_of(record), log=lambda text: None)
     making = threading.Thread(target=plan.obtain, args=(write,))
     making.start()
     assert started.wait(20)
@@ -157,10 +157,10 @@ while not stop.exists():
 print(len({artifact.fingerprint for artifact in held}))
 """,
     "remover": """
-gone = 0
+gone, disk = 0, DiskStore(root)
 while not stop.exists():
     now = datetime.now(UTC) + timedelta(days=1)
-    gone += sum(remove(found) for found in unreferenced(*inventory(root), lambda artifact: False, timedelta(0), now))
+    gone += sum(disk.remove(found) for found in unreferenced(disk, lambda artifact: False, timedelta(0), now))
 print(gone)
 """,
     "maker": """
@@ -179,7 +179,7 @@ import os, sys, time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from resources.artifacts import Artifacts
-from resources.store.disk import inventory, remove
+from resources.store.disk import DiskStore
 from resources.store.retention import unreferenced
 from tests.resources.store.test_retention import Store
 root = Path(sys.argv[1])
@@ -205,10 +205,10 @@ def test_what_a_training_left_goes_once_nobody_has_gone_on_with_it(store):
     left = artifact.path.with_name(".0123456789abcdef.partial")
     (left / "checkpoints" / "step-4").mkdir(parents=True)
     (left / "checkpoints" / "step-4" / "weights").write_bytes(b"1234")
-    assert unfinished(store.root, timedelta(days=7)) == []
-    (found,) = unfinished(store.root, timedelta(days=7), LATER)
+    assert store.disk.unfinished(timedelta(days=7)) == []
+    (found,) = store.disk.unfinished(timedelta(days=7), LATER)
     assert (found.asset, found.partition, found.fingerprint) == ("lora_adapter", "tiny", "0123456789abcdef")
     assert found.bytes == 4
     with FileLock(artifact.path.parent / ".lock"):
-        assert not remove_unfinished(found) and left.exists()
-    assert remove_unfinished(found) and not left.exists() and artifact.path.exists()
+        assert not store.disk.remove_unfinished(found) and left.exists()
+    assert store.disk.remove_unfinished(found) and not left.exists() and artifact.path.exists()

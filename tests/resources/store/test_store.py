@@ -1,0 +1,144 @@
+"""What every store promises, of a folder and of object storage alike."""
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from finetuning.errors import FinetuningError
+from resources.artifacts import Artifacts
+from resources.store.artifact import Origin, fingerprint_of, read_artifact
+from resources.store.locks import LEASES
+from resources.store.plan import DRAFT, Plan, checkpoints_of
+from resources.store.retention import unreferenced
+from resources.store.store import Store
+
+LATER = datetime.now(UTC) + timedelta(days=30)
+
+
+@pytest.fixture(params=["disk", "objects"])
+def artifacts(request, tmp_path):
+    root = str(tmp_path / "artifacts") if request.param == "disk" else f"memory://{uuid.uuid4().hex}"
+    return Artifacts(root=root, cache=str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def store(artifacts) -> Store:
+    return artifacts.store()
+
+
+def plan(store: Store, version: int = 1, asset: str = "thing") -> Plan:
+    origin = Origin(asset=asset, partition="tiny", inputs={}, sections={"v": version}, resolved={})
+    return Plan(store, origin, fingerprint_of(origin.as_json()), log=lambda text: None)
+
+
+def write(folder: Path) -> dict:
+    (folder / "data.txt").write_text("hello")
+    return {"rows": 1}
+
+
+def must_not_write(folder: Path) -> dict:
+    raise AssertionError("a complete artifact was written again")
+
+
+def let_go():
+    """This process no longer uses anything."""
+    while LEASES:
+        LEASES.popitem()[1].close()
+
+
+def folder_of(plan: Plan) -> Path:
+    return plan.home / plan.fingerprint
+
+
+def test_an_artifact_that_was_made_is_fetched_whole_from_its_folder(store):
+    assert store.fetch(folder_of(plan(store))) is None and store.obtainable(folder_of(plan(store))) is None
+    made = plan(store).obtain(write)
+    found = store.fetch(folder_of(plan(store)))
+    assert found and (found.path, found.files, found.summary) == (folder_of(plan(store)), made.files, {"rows": 1})
+    found.verify()
+    assert plan(store).obtain(must_not_write).reused
+
+
+def test_the_last_one_that_was_obtained_is_in_force(store, artifacts):
+    home = plan(store).home
+    assert store.in_force(home) is None
+    first, second = (plan(store, version).obtain(write) for version in (1, 2))
+    assert store.in_force(home) == second.fingerprint
+    plan(store, 1).obtain(must_not_write)
+    assert store.in_force(home) == first.fingerprint == artifacts.held("thing", "tiny").fingerprint
+    store.put_in_force(second)
+    assert store.in_force(home) == second.fingerprint
+
+
+def test_an_artifact_that_is_stored_instead_of_another_takes_its_place(store):
+    plan(store).obtain(write)
+    again = plan(store).obtain(lambda folder: write(folder) | {"again": True}, still_valid=lambda artifact: False)
+    assert not again.reused and again.summary == {"rows": 1, "again": True}
+    found = store.fetch(again.path)
+    assert found and found.summary == again.summary
+
+
+def test_places_are_those_that_other_machines_find(store, artifacts):
+    home = artifacts.home("thing", "tiny")
+    assert home == store.home("thing", "tiny") and home.parts[-2:] == ("thing", "tiny")
+    assert store.address_of(home) == f"{store.address}/thing/tiny"
+    elsewhere = Artifacts(**artifacts.everywhere(), cache=f"{artifacts.cache}-2")
+    assert elsewhere.store().address == store.address
+    with pytest.raises(FinetuningError, match=f"{store.address}/thing/tiny: no complete artifact of thing for tiny"):
+        elsewhere.current("thing", "tiny")
+    made = plan(store).obtain(write)
+    assert elsewhere.current("thing", "tiny").files == made.files
+
+
+def test_what_can_be_written_to_is_writable(store):
+    store.require_writable()
+
+
+def test_the_inventory_has_all_that_is_complete_and_what_is_in_force(store):
+    assert store.inventory() == ([], [])
+    made = [plan(store, version).obtain(write) for version in (1, 2)] + [plan(store, asset="other").obtain(write)]
+    found = store.inventory()
+    assert {artifact.fingerprint for artifact in found.artifacts} == {artifact.fingerprint for artifact in made}
+    assert sorted(found.in_force) == [("other", made[2].fingerprint), ("thing", made[1].fingerprint)]
+    assert [a.fingerprint for a in unreferenced(store, lambda artifact: False, timedelta(0), LATER)] == [
+        made[0].fingerprint
+    ]
+
+
+def test_only_what_is_neither_used_nor_in_force_is_removed(store):
+    old, new = (plan(store, version).obtain(write) for version in (1, 2))
+    assert not store.remove(old), "this process made it, and may still read it"
+    let_go()
+    assert not store.remove(new), "it is in force"
+    assert store.remove(old)
+    assert store.fetch(old.path) is None and read_artifact(old.path) is None
+    assert [artifact.fingerprint for artifact in store.inventory().artifacts] == [new.fingerprint]
+    assert not plan(store, 1).obtain(write).reused
+
+
+def test_what_an_attempt_left_is_found_once_it_is_old_and_removed(store):
+    def fail(folder):
+        checkpoints_of(folder).mkdir()
+        (checkpoints_of(folder) / "weights").write_bytes(b"1234")
+        raise KeyboardInterrupt
+
+    made = plan(store)
+    with pytest.raises(KeyboardInterrupt):
+        made.obtain(fail)
+    assert store.unfinished(timedelta(days=7)) == []
+    (left,) = store.unfinished(timedelta(days=7), LATER)
+    assert (left.asset, left.partition, left.fingerprint) == ("thing", "tiny", made.fingerprint)
+    assert left.bytes >= 4 and left.path == made.home / f".{made.fingerprint}.partial"
+    assert checkpoints_of(left.path / DRAFT).exists()
+    assert store.remove_unfinished(left) and not left.path.exists()
+    assert store.unfinished(timedelta(days=7), LATER) == []
+
+
+def test_trimming_takes_no_artifact_away(store):
+    made = plan(store).obtain(write)
+    let_go()
+    store.trim()
+    found = store.fetch(made.path)
+    assert found and found.files == made.files

@@ -56,6 +56,7 @@ def quantized_base_model(
                 **({"lora": {"r": loftq}} if loftq else {}),
             },
             resolved={"base_model": resolved},
+            shared=True,
         ).obtain(write)
     summary = artifact.summary
     layers = pd.DataFrame(summary["layers"], columns=["layer", "shape", "error"])

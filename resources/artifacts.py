@@ -1,6 +1,7 @@
 """Where every asset's output lives: a folder named by its fingerprint, written whole or not at all."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -65,7 +66,10 @@ class Artifacts(dg.ConfigurableResource):
         store = self.store(log)
         home = store.home(asset, partition)
         fingerprint = store.in_force(home)
-        artifact = store.fetch(home / fingerprint) if fingerprint else None
+        artifact = None
+        if fingerprint:
+            # In its own home where partitions share it.
+            artifact = store.fetch(home / fingerprint) or store.fetch(store.home(asset, fingerprint) / fingerprint)
         if artifact is None:
             raise FinetuningError(
                 f"{store.address_of(home)}: no complete artifact of {asset} for {partition}. "
@@ -89,7 +93,8 @@ class Artifacts(dg.ConfigurableResource):
         while True:
             artifact = self.current(asset, partition, log)
             # It may have been removed, or have gone out of force, before it was held.
-            if hold(artifact.path) and self.store(log).in_force(artifact.path.parent) == artifact.fingerprint:
+            store = self.store(log)
+            if hold(artifact.path) and store.in_force(store.home(asset, partition)) == artifact.fingerprint:
                 return artifact
 
     def lineage(self, artifact: Artifact, log: Log = LOG) -> dict[str, Artifact]:
@@ -117,6 +122,7 @@ class Artifacts(dg.ConfigurableResource):
         resolved: Mapping[str, Any],
         inputs: Sequence[Artifact] = (),
         beside: tuple[str, str] | None = None,
+        shared: bool = False,
     ) -> "Plan":
         """Return the artifact-to-be of the asset and partition that `context` materializes, with its fingerprint.
 
@@ -126,6 +132,7 @@ class Artifacts(dg.ConfigurableResource):
         Args:
             beside: of an artifact that the asset makes beside its own, for other recipes to use too: its name, and
                 what stands in the place of the partition.
+            shared: whether all partitions whose artifact has this fingerprint share it.
         """
         asset, partition = beside or (context.asset_key.path[-1], context.partition_key)
         origin = Origin(
@@ -140,7 +147,8 @@ class Artifacts(dg.ConfigurableResource):
         content = {key: value for key, value in origin.as_json().items() if key != "partition"}
         code_version = context.assets_def.code_versions_by_key[context.asset_key]
         fingerprint = fingerprint_of({**content, "code_version": code_version})
-        return Plan(self.store(context.log.info), origin, fingerprint, context.log.info)
+        plan = Plan(self.store(context.log.info), origin, fingerprint, context.log.info)
+        return replace(plan, origin=replace(origin, partition=fingerprint), partition=partition) if shared else plan
 
 
 class ArtifactIOManager(dg.ConfigurableIOManager):

@@ -78,6 +78,11 @@ class Artifact(Origin):
     address: str = field(default="", compare=False)
     """Where it is stored, if that is not `path`."""
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether all partitions share it that have the same: its home is named by its fingerprint."""
+        return self.partition == self.fingerprint
+
     def metadata(self) -> dict[str, dg.MetadataValue | str | bool | float]:
         """What every materialization shows: `fingerprint`, `reused`, `seconds` (spent this time), `path`."""
         return {
@@ -124,9 +129,10 @@ class Artifact(Origin):
         found = {name: sha256(self.path / name) for name in content_of(self.path)}
         changed = sorted(name for name in found.keys() | self.files.keys() if found.get(name) != self.files.get(name))
         if changed:
+            whose = "a recipe that uses it" if self.is_shared else self.partition
             raise InfrastructureError(
                 f"{self.path}: changed after it was written: {', '.join(changed)}. What was evaluated is no longer "
-                f"what lies there; delete the folder and materialize {self.asset} for {self.partition} again."
+                f"what lies there; delete the folder and materialize {self.asset} for {whose} again."
             )
 
 

@@ -39,9 +39,17 @@ class DiskStore:
             return named_in((home / CURRENT).read_text())
         return None
 
-    def put_in_force(self, artifact: Artifact) -> None:
-        """Make the artifact the one in force of its home."""
-        write_json(artifact.path.parent / CURRENT, {"fingerprint": artifact.fingerprint})
+    def put_in_force(self, artifact: Artifact, home: Path) -> None:
+        """Make the artifact the one in force of a home; one that is shared is linked to from there."""
+        home.mkdir(parents=True, exist_ok=True)
+        write_json(home / CURRENT, {"fingerprint": artifact.fingerprint})
+        if home != artifact.path.parent:
+            link = home / artifact.fingerprint
+            for other in home.iterdir():
+                if other.is_symlink() and other != link:
+                    other.unlink(missing_ok=True)
+            with suppress(FileExistsError):
+                link.symlink_to(Path("..", *artifact.path.parts[-2:]))
 
     def fetch(self, folder: Path) -> Artifact | None:
         """Return the complete artifact in the folder; None where there is none."""
@@ -66,7 +74,8 @@ class DiskStore:
 
     def complete(self) -> list[Artifact]:
         """Return every complete artifact of every asset and partition."""
-        found = (read_artifact(path.parent) for path in sorted(self.root.glob(f"*/*/*/{MANIFEST}")))
+        folders = (path.parent for path in sorted(self.root.glob(f"*/*/*/{MANIFEST}")))
+        found = (read_artifact(folder) for folder in folders if not folder.is_symlink())
         return [artifact for artifact in found if artifact]
 
     def remove(self, artifact: Artifact) -> bool:
@@ -77,7 +86,18 @@ class DiskStore:
         home = artifact.path.parent
         with idle_home(home) as mine:
             # It may have come into force a moment ago.
-            return mine and self.in_force(home) != artifact.fingerprint and bury(artifact.path)
+            if not mine or self._is_in_force(artifact) or not bury(artifact.path):
+                return False
+        for link in home.parent.glob(f"*/{artifact.fingerprint}"):
+            if link.is_symlink():
+                link.unlink(missing_ok=True)
+        return True
+
+    def _is_in_force(self, artifact: Artifact) -> bool:
+        """Whether it is in force in its home, or in any that shares it."""
+        home = artifact.path.parent
+        homes = home.parent.iterdir() if artifact.is_shared else [home]
+        return artifact.fingerprint in map(self.in_force, homes)
 
     def unfinished(self, older_than: timedelta, now: datetime | None = None) -> list[Unfinished]:
         """Return what attempts left that nobody has gone on with for so long."""

@@ -70,9 +70,8 @@ class ObjectStore:
         """Return the fingerprint of the artifact in force in a home; None where there is none."""
         return named_in(self.objects.read(self._name(home / CURRENT)))
 
-    def put_in_force(self, artifact: Artifact) -> None:
-        """Make the artifact the one in force of its home, on all machines, and remove its checkpoints there."""
-        home = artifact.path.parent
+    def put_in_force(self, artifact: Artifact, home: Path) -> None:
+        """Make the artifact the one in force of a home, on all machines, and remove its checkpoints there."""
         if self.in_force(home) != artifact.fingerprint:
             content = json.dumps({"fingerprint": artifact.fingerprint}).encode()
             self.objects.write(self._name(home / CURRENT), content)
@@ -248,11 +247,17 @@ class ObjectStore:
         folder, home = artifact.path, artifact.path.parent
         home.mkdir(parents=True, exist_ok=True)
         with idle_home(home) as mine:
-            if not mine or self.in_force(home) == artifact.fingerprint or (folder.exists() and not bury(folder)):
+            if not mine or self._is_in_force(artifact) or (folder.exists() and not bury(folder)):
                 return False
             self._withdraw(folder)
             self._remove_all(folder)
         return True
+
+    def _is_in_force(self, artifact: Artifact) -> bool:
+        """Whether it is in force in its home, or in any that shares it."""
+        if not artifact.is_shared:
+            return self.in_force(artifact.path.parent) == artifact.fingerprint
+        return (artifact.asset, artifact.fingerprint) in self._named(self.objects.sizes())
 
     def unfinished(self, older_than: timedelta, now: datetime | None = None) -> list[Unfinished]:
         """Return what attempts left, here and on the storage, that nobody has gone on with for so long.

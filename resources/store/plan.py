@@ -40,6 +40,8 @@ class Plan:
     origin: Origin
     fingerprint: str
     log: Log
+    partition: str | None = None
+    """Where partitions share the artifact: in whose home it is to be in force."""
 
     @property
     def home(self) -> Path:
@@ -65,7 +67,9 @@ class Plan:
             for line in clear(self.home, self._record(), finished=reused is not None):
                 self.log(line)
             artifact = self.store.store(reused or self._made(write), instead=there is not None and not reused)
-            self.store.put_in_force(artifact)
+            self.store.put_in_force(
+                artifact, self.store.home(self.origin.asset, self.partition or self.origin.partition)
+            )
             hold(artifact.path)
         done = "reused" if reused else "written"
         self.log(f"{artifact.asset} {self.fingerprint}: {done}, {artifact.place()}")

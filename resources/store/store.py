@@ -4,6 +4,12 @@
 <root>/lora_adapter/phi-2/current.json           names the artifact in force
 <root>/lora_adapter/phi-2/0a1b…/artifact.json    an artifact, in a folder named by its fingerprint
 
+What partitions share, a base model above all, has a home of its own, named by its fingerprint as well, and is in force
+in the homes of the partitions:
+
+<root>/quantized_base_model/phi-2/current.json         names 2c3d…
+<root>/quantized_base_model/2c3d…/2c3d…/artifact.json  the artifact that all partitions share
+
 Paths are those of this machine: where a store is elsewhere they are in its cache, and stand for what is stored.
 """
 
@@ -64,8 +70,8 @@ class Store(Protocol):
         """Return the fingerprint of the artifact in force in a home; None where there is none."""
         ...
 
-    def put_in_force(self, artifact: Artifact) -> None:
-        """Make a stored artifact the one in force of its home, for all who use the store."""
+    def put_in_force(self, artifact: Artifact, home: Path) -> None:
+        """Make a stored artifact the one in force of a home: its own, or that of a partition that shares it."""
         ...
 
     def fetch(self, folder: Path) -> Artifact | None:

@@ -1,6 +1,7 @@
 """What every store promises, of a folder and of object storage alike."""
 
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def test_the_last_one_that_was_obtained_is_in_force(store, artifacts):
     assert store.in_force(home) == second.fingerprint
     plan(store, 1).obtain(must_not_write)
     assert store.in_force(home) == first.fingerprint == artifacts.held("thing", "tiny").fingerprint
-    store.put_in_force(second)
+    store.put_in_force(second, second.path.parent)
     assert store.in_force(home) == second.fingerprint
 
 
@@ -142,3 +143,46 @@ def test_trimming_takes_no_artifact_away(store):
     store.trim()
     found = store.fetch(made.path)
     assert found and found.files == made.files
+
+
+def shared(store: Store, partition: str, version: int = 1) -> Plan:
+    """The plan of an artifact that all partitions share which want the same."""
+    own = plan(store, version)
+    return replace(own, origin=replace(own.origin, partition=own.fingerprint), partition=partition)
+
+
+def test_partitions_that_want_the_same_share_one_artifact(store, artifacts):
+    first = shared(store, "tiny").obtain(write)
+    second = shared(store, "other").obtain(must_not_write)
+    assert second.reused and second.is_shared and second.path == first.path
+    assert len(store.inventory().artifacts) == 1
+    for partition in ("tiny", "other"):
+        found = artifacts.held("thing", partition)
+        assert found.fingerprint == first.fingerprint
+        assert (found.path / "data.txt").read_text() == "hello"
+        found.verify()
+
+
+def test_what_is_shared_stays_until_no_partition_has_it_in_force(store, artifacts):
+    first = shared(store, "tiny").obtain(write)
+    shared(store, "other").obtain(must_not_write)
+    shared(store, "tiny", version=2).obtain(write)
+    let_go()
+    assert unreferenced(store, lambda artifact: False, timedelta(0), LATER) == []
+    assert not store.remove(first)
+    assert artifacts.current("thing", "other").fingerprint == first.fingerprint
+    shared(store, "other", version=2).obtain(must_not_write)
+    let_go()
+    (found,) = unreferenced(store, lambda artifact: False, timedelta(0), LATER)
+    assert found.fingerprint == first.fingerprint and store.remove(found)
+    assert [artifact.fingerprint for artifact in store.inventory().artifacts] != [first.fingerprint]
+    assert store.fetch(first.path) is None
+
+
+def test_on_a_disk_what_is_shared_is_found_in_the_folder_of_each_partition(tmp_path):
+    artifacts = Artifacts(root=str(tmp_path))
+    made = shared(artifacts.store(), "tiny").obtain(write)
+    assert (tmp_path / "thing" / "tiny" / made.fingerprint / "data.txt").read_text() == "hello"
+    other = shared(artifacts.store(), "tiny", version=2).obtain(write)
+    names = {path.name for path in (tmp_path / "thing" / "tiny").iterdir()}
+    assert names == {"current.json", other.fingerprint}

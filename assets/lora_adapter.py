@@ -5,6 +5,7 @@ import json
 import dagster as dg
 
 from assets.failures import explained
+from assets.materialized import materialized
 from assets.partitions import BASE_MODELS, OWNERS
 from finetuning.checks.judgement import judge, require
 from finetuning.evaluation.benchmark_tasks import load_benchmarks
@@ -81,7 +82,7 @@ def lora_adapter(
         }
         inputs = {"chat_dataset": chat_dataset, "base_model": quantized_base_model}
         if launcher.is_ray():
-            from resources.ray_cluster.training import RayTraining, place_of, train_on_cluster  # which import Ray
+            from resources.ray_cluster.training import RayTraining, place_of, train_on_cluster  # Ray takes seconds
 
             place = place_of(artifacts, folder)
             training = RayTraining(recipe, job, inputs, processes, gpu.require, place)
@@ -102,9 +103,7 @@ def lora_adapter(
         resolved={"processes": processes},
         inputs=[chat_dataset, quantized_base_model],
     ).obtain(write)
-    return dg.MaterializeResult(
-        value=artifact, data_version=dg.DataVersion(artifact.fingerprint), metadata=metadata_of(artifact)
-    )
+    return materialized(artifact, metadata_of(artifact))
 
 
 def metadata_of(artifact: Artifact) -> dict:
@@ -123,5 +122,4 @@ def metadata_of(artifact: Artifact) -> dict:
         **{key: summary[key] for key in (*shown, *MEMORY, "attention", "device", *HOW_IT_RAN)},
         "attention_passed_over": dg.MetadataValue.json(summary["passed_over"]),
         "loss_curve": dg.MetadataValue.md(as_markdown(picture, "Loss curve")),
-        **artifact.metadata(),
     }

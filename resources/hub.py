@@ -41,7 +41,9 @@ class Hub(dg.ConfigurableResource):
         except ValueError:
             seconds = math.nan
         if not 0 < seconds < math.inf:
-            raise InfrastructureError(f"FINETUNING_HUB_DEADLINE: {self.deadline!r} is no number of seconds; write 600.")
+            raise InfrastructureError(
+                f"FINETUNING_HUB_DEADLINE: {self.deadline!r} is not a number of seconds; write 600."
+            )
         return seconds
 
     @contextmanager

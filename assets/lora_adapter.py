@@ -82,7 +82,7 @@ def lora_adapter(
         }
         inputs = {"chat_dataset": chat_dataset, "base_model": quantized_base_model}
         if launcher.is_ray():
-            from resources.ray_cluster.training import RayTraining, place_of, train_on_cluster  # which import Ray
+            from resources.ray_cluster.training import RayTraining, place_of, train_on_cluster  # Ray takes seconds
 
             place = place_of(artifacts, folder)
             training = RayTraining(recipe, job, inputs, processes, gpu.require, place)

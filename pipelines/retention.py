@@ -82,7 +82,7 @@ class Published:
         self.tags: dict[str, dict[str, str] | None] = {}
 
     def __call__(self, artifact: Artifact) -> bool:
-        """Return whether its tag is there. A repo that is not seen may be hidden from this account: its all stay."""
+        """Return whether its tag is there. A repo that is not seen may be hidden from this account: all of it stays."""
         repo_id = artifact.summary["repo_id"]
         if repo_id not in self.tags:
             self.tags[repo_id] = tags_of(self.connection, repo_id)

@@ -4,16 +4,17 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from finetuning.errors import InfrastructureError
+from resources.hub_client.connection import HubConnection
 
 if TYPE_CHECKING:
-    pass
-from resources.hub_client.connection import HubConnection
+    from huggingface_hub import HfApi
 
 LOCAL = "local"
 
@@ -30,22 +31,24 @@ class Hub(dg.ConfigurableResource):
     deadline: str = "600"
 
     def seconds(self) -> float:
-        """How long an outage of the hub may last before a publication fails.
+        """Return how long an outage of the hub may last before a publication fails.
 
         Raises:
-            FinetuningError: `deadline` is no such number.
+            FinetuningError: `deadline` is not a number of seconds.
         """
         try:
             seconds = float(self.deadline)
         except ValueError:
             seconds = math.nan
         if not 0 < seconds < math.inf:
-            raise InfrastructureError(f"FINETUNING_HUB_DEADLINE: {self.deadline!r} is no number of seconds; write 600.")
+            raise InfrastructureError(
+                f"FINETUNING_HUB_DEADLINE: {self.deadline!r} is not a number of seconds; write 600."
+            )
         return seconds
 
     @contextmanager
     def connect(self, log: Callable[[str], None] | None = None, api_only: bool = False) -> Iterator[HubConnection]:
-        """A connection that is good for as long as the block lasts; starts the local hub when it is not running.
+        """Yield a connection that is good for as long as the block lasts; start the local hub when it is not running.
 
         Args:
             log: is told of every try that is made again.
@@ -53,14 +56,17 @@ class Hub(dg.ConfigurableResource):
                 than this process began with, which `datasets` and `transformers` do not allow.
 
         Raises:
-            FinetuningError: the deadline is no number, the local hub does not start, or this process began with
+            FinetuningError: the deadline is not a number, the local hub does not start, or this process began with
                 another hub.
         """
-        patience = {"deadline": self.seconds(), **({"log": log} if log else {})}
+        deadline = self.seconds()
+
+        def connected(name: str, endpoint: str, token: str | None) -> HubConnection:
+            connection = HubConnection(name, endpoint, client_of(endpoint, token, api_only), deadline)
+            return replace(connection, log=log) if log else connection
+
         if self.address != LOCAL:
-            yield self._connection(
-                self.address, self.address.rstrip("/"), os.environ.get("HF_TOKEN"), api_only, patience
-            )
+            yield connected(self.address, self.address.rstrip("/"), os.environ.get("HF_TOKEN"))
             return
         # A proxy that the user needs for other addresses never sees loopback.
         excepted = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
@@ -70,19 +76,23 @@ class Hub(dg.ConfigurableResource):
 
         with local_hub(Path(self.state).absolute()) as server:
             stay(Path(self.state).absolute())  # other steps of this process, and libraries, keep its address
-            yield self._connection(LOCAL, server.endpoint, server.token, api_only, patience)
+            yield connected(LOCAL, server.endpoint, server.token)
 
-    def _connection(
-        self, name: str, endpoint: str, token: str | None, api_only: bool, patience: dict[str, Any]
-    ) -> HubConnection:
-        # The client and `datasets` read the address once, when they are first imported.
-        os.environ["HF_ENDPOINT"] = endpoint
-        from huggingface_hub import HfApi, constants
 
-        if endpoint != constants.ENDPOINT and not api_only:
-            raise InfrastructureError(
-                f"This process began with the hub {constants.ENDPOINT} and cannot change to {endpoint}. Run the step "
-                "in a process of its own (the default executor does)."
-            )
-        # False, unlike None, keeps the client from a token that lies in the user's home.
-        return HubConnection(name, endpoint, HfApi(endpoint=endpoint, token=token or False), **patience)
+def client_of(endpoint: str, token: str | None, api_only: bool) -> "HfApi":
+    """Return the hub's own client for an address, which this process then reads everything from.
+
+    Raises:
+        InfrastructureError: this process began with another hub.
+    """
+    # The client and `datasets` read the address once, when they are first imported.
+    os.environ["HF_ENDPOINT"] = endpoint
+    from huggingface_hub import HfApi, constants
+
+    if endpoint != constants.ENDPOINT and not api_only:
+        raise InfrastructureError(
+            f"This process began with the hub {constants.ENDPOINT} and cannot change to {endpoint}. Run the step "
+            "in a process of its own (the default executor does)."
+        )
+    # False, unlike None, keeps the client from a token that lies in the user's home.
+    return HfApi(endpoint=endpoint, token=token or False)

@@ -55,7 +55,7 @@ class HubConnection:
     log: Callable[[str], None] = logging.getLogger(__name__).warning
 
     def owner(self) -> str:
-        """Name of the account that the token belongs to.
+        """Return the name of the account that the token belongs to.
 
         Raises:
             FinetuningError: there is no token, or the hub does not know it.
@@ -68,11 +68,11 @@ class HubConnection:
         return self.patiently(lambda ask: ask(self.api.whoami)["name"], "the account")
 
     def repo_id(self, repo: str) -> str:
-        """`repo` with the owner's namespace, where it names none."""
+        """Return `repo` with the owner's namespace, where it names none."""
         return repo if "/" in repo else f"{self.owner()}/{repo}"
 
     def has(self, publication: Mapping[str, Any]) -> bool:
-        """Whether this hub has the publication still, and none of this pipeline's after it.
+        """Return whether this hub has the publication still, and none of this pipeline's after it.
 
         Raises:
             FinetuningError: the hub does not answer, or not to this token.
@@ -80,7 +80,7 @@ class HubConnection:
         return self.patiently(lambda ask: ask(lambda: self._has(publication)), publication["repo_id"])
 
     def is_public(self, repo_id: str) -> bool:
-        """Whether the repo is there and everybody may see it.
+        """Return whether the repo is there and everybody may see it.
 
         Raises:
             FinetuningError: the hub does not answer, or not to this token.
@@ -90,7 +90,7 @@ class HubConnection:
     def publish(
         self, repo_id: str, files: Files, *, tag: str, title: str, private: bool, onto: str | None = None
     ) -> Publication:
-        """The repo `repo_id` holding exactly `files` (path in the repo -> local file), as one commit with one tag.
+        """Make `repo_id` hold exactly `files` (path in the repo -> local file), by one commit with one tag.
 
         What is there already under this tag is left as it is. To the deadline come two seconds for each megabyte.
 
@@ -119,7 +119,7 @@ class HubConnection:
         return self.patiently(publish, repo_id, self.deadline + _seconds_to_send(files))
 
     def patiently(self, act: Callable[["Patience"], T], repo_id: str, deadline: float | None = None) -> T:
-        """What `act` returns; it is handed the patience with which it is to ask."""
+        """Return what `act` returns; it is handed the patience with which it is to ask."""
         from resources.hub_client.retries import Patience, single_tries
 
         deadline = deadline or self.deadline
@@ -159,13 +159,13 @@ class HubConnection:
             self.api.update_repo_settings(repo_id, private=private)
 
     def _is_settled(self, repo_id: str, files: Files, tagged: str, head: str) -> bool:
-        """Whether the tagged commit stays as it is: as head it holds the files, or somebody went back from it."""
+        """Return whether the tagged commit stays: as head it holds the files, or somebody went back from it."""
         if tagged == head:
             return not self._differences(repo_id, head, files)
         return self.api.list_repo_commits(repo_id, revision=head)[0].message.startswith(ROLLED_BACK)
 
     def _made(self, repo_id: str, files: Files, tag: str, title: str, base: str) -> str:
-        """The commit that holds exactly `files`: the head, or a new one on `base`, which was the head at the start."""
+        """Return the commit that holds exactly `files`: the head, or a new one on `base`, the head at the start."""
         head = self._refs(repo_id)[1]
         history = self.api.list_repo_commits(repo_id, revision=head)
         # A head that is made: a process died, or an answer was lost, between the commit and its tag.
@@ -228,7 +228,7 @@ class HubConnection:
         return head.title == message and not self._differences(repo_id, head.commit_id, files)
 
     def _differences(self, repo_id: str, commit: str, files: Files) -> str:
-        """Names of the files, if any, that are not the same in the commit and in `files`."""
+        """Return the names of the files, if any, that are not the same in the commit and in `files`."""
         from huggingface_hub.hf_api import RepoFile
 
         tree = self.api.list_repo_tree(repo_id, recursive=True, revision=commit)
@@ -237,7 +237,7 @@ class HubConnection:
         return ", ".join(sorted((there.keys() | files.keys()) - same))
 
     def _refs(self, repo_id: str) -> tuple[dict[str, str], str]:
-        """The commit of each tag, and that of the main branch."""
+        """Return the commit of each tag, and that of the main branch."""
         refs = self.api.list_repo_refs(repo_id)
         (head,) = [branch.target_commit for branch in refs.branches if branch.name == "main"]
         return {tag.name: tag.target_commit for tag in refs.tags}, head
@@ -248,7 +248,7 @@ class HubConnection:
         return explain(error, repo_id, self.endpoint, has_token=bool(self.api.token))
 
     def refuse_foreign_head(self, repo_id: str, history: list["GitCommitInfo"], title: str) -> None:
-        """Nothing, when the newest commit is one of the pipeline's with that title, or the repo is as good as empty.
+        """Check that the newest commit is one of the pipeline's with that title, or the repo is as good as empty.
 
         Raises:
             FinetuningError: it is somebody's own, which a new version would overwrite.
@@ -275,7 +275,7 @@ def _named(commit: "GitCommitInfo") -> str:
 
 
 def _is_same(there: "RepoFile", local: Path) -> bool:
-    """Whether a file on the hub has the content of a local one, by the hash that the hub keeps of it."""
+    """Return whether a file on the hub has the content of a local one, by the hash that the hub keeps of it."""
     from huggingface_hub.utils.sha import git_hash
 
     if there.size != local.stat().st_size:

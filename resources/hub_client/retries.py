@@ -97,7 +97,7 @@ class SingleTryClient(httpx2.Client):
 
 @contextmanager
 def single_tries(seconds: float) -> Iterator[None]:
-    """Nothing; within the block the hub's client sends each request once, and waits that long for its answer."""
+    """Within the block, let the hub's client send each request once, and wait that long for its answer."""
     set_client_factory(lambda: SingleTryClient(seconds))
     try:
         yield
@@ -107,7 +107,7 @@ def single_tries(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def stopped_after(seconds: float) -> Iterator[None]:
-    """Nothing; an upload over Xet that takes longer than that is ended, since some of its requests would wait for ever.
+    """End an upload over Xet that takes longer than that, since some of its requests would wait for ever.
 
     Raises:
         TimeoutError: it took longer.
@@ -131,14 +131,14 @@ def stopped_after(seconds: float) -> Iterator[None]:
 
 
 def seconds_to_wait(error: Exception, tried: int, pause: float) -> float:
-    """Seconds until the next try after `tried` ones: as long as the hub asks for, and a drawn time that grows."""
+    """Return the seconds until the next try after `tried` ones: what the hub asks for, or a drawn time that grows."""
     # Drawn, so that many who failed at the same moment do not come back at the same moment.
     backoff = pause * 2 ** min(tried - 1, DOUBLINGS) * random.uniform(0.5, 1.0)
     return max(backoff, _asked_for(error.response.headers) if isinstance(error, HfHubHTTPError) else 0.0)
 
 
 def _asked_for(headers: httpx2.Headers) -> float:
-    """Seconds that the hub asks to wait: a number or a date (RFC 9110, 10.2.3), or the end of a rate limit's window."""
+    """Return the seconds that the hub asks to wait: a number, a date (RFC 9110, 10.2.3), or a rate limit's window."""
     asked = headers.get("retry-after", "").strip()
     if asked.isdecimal():
         return float(asked)
@@ -150,7 +150,7 @@ def _asked_for(headers: httpx2.Headers) -> float:
 
 
 def _read(response: httpx2.Response, seconds: float) -> None:
-    """Nothing; the body is read, which the client's own timeout would let come byte by byte for ever."""
+    """Read the body in that time: the client's own timeout would let it come byte by byte for ever."""
     response.stream = _TimelyStream(response.stream, time.monotonic() + seconds)
     try:
         response.read()

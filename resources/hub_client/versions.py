@@ -40,7 +40,7 @@ class Head:
 
 
 def head_of(connection: HubConnection, repo_id: str) -> Head | None:
-    """The head of the main branch; None where there is no such repo, or none that this account sees.
+    """Return the head of the main branch; None where there is no such repo, or none that this account sees.
 
     Raises:
         FinetuningError: the hub cannot be reached, or refuses the token.
@@ -61,7 +61,7 @@ def head_of(connection: HubConnection, repo_id: str) -> Head | None:
 
 
 def report_at(connection: HubConnection, repo_id: str, commit: str) -> dict[str, Any] | None:
-    """The report that the repo holds at that commit; None where there is none, or another file of that name."""
+    """Return the report that the repo holds at that commit; None where there is none, or another file of that name."""
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
     with TemporaryDirectory() as folder:
@@ -74,7 +74,7 @@ def report_at(connection: HubConnection, repo_id: str, commit: str) -> dict[str,
 
 
 def tags_of(connection: HubConnection, repo_id: str) -> dict[str, str] | None:
-    """The commit of each tag; None where there is no such repo, or none that this account sees.
+    """Return the commit of each tag; None where there is no such repo, or none that this account sees.
 
     Raises:
         FinetuningError: the hub cannot be reached, or refuses the token.
@@ -91,7 +91,7 @@ def tags_of(connection: HubConnection, repo_id: str) -> dict[str, str] | None:
 
 
 def download(connection: HubConnection, head: Head, folder: Path) -> None:
-    """Nothing; `folder` holds the files of the repo's head, those of its evaluation left out.
+    """Download the files of the repo's head to `folder`, those of its evaluation left out.
 
     Raises:
         FinetuningError: the hub cannot be reached, or refuses the token.
@@ -106,7 +106,7 @@ def download(connection: HubConnection, head: Head, folder: Path) -> None:
 
 
 def roll_back(connection: HubConnection, repo_id: str, tag: str, title: str) -> Publication:
-    """The version `tag` as the head again: a new commit that holds exactly its files; `created` is False if it is that.
+    """Make the version `tag` the head again, by a new commit that holds exactly its files, unless it is the head.
 
     Args:
         title: what the pipeline calls its commits in this repo, `Publish phi-2`.
@@ -131,7 +131,7 @@ def roll_back(connection: HubConnection, repo_id: str, tag: str, title: str) -> 
 
 
 def require_version(connection: HubConnection, repo_id: str, tag: str, title: str, versions: dict[str, str]) -> None:
-    """Nothing, when `tag` is a version that the pipeline published and that passed its own exam.
+    """Check that `tag` is a version that the pipeline published and that passed its own exam.
 
     Raises:
         FinetuningError: it is not.
@@ -161,7 +161,7 @@ def require_version(connection: HubConnection, repo_id: str, tag: str, title: st
 
 
 def adapter_of(connection: HubConnection, repo_id: str, tag: str) -> str | None:
-    """The fingerprint of the adapter that the version's report is about; None where there is none."""
+    """Return the fingerprint of the adapter that the version's report is about; None where there is none."""
     from huggingface_hub.errors import RevisionNotFoundError
 
     def look() -> str | None:
@@ -175,14 +175,14 @@ def adapter_of(connection: HubConnection, repo_id: str, tag: str) -> str | None:
 
 
 def version_about(connection: HubConnection, repo_id: str, adapter: str | None) -> str | None:
-    """The newest version of the repo whose report is about this adapter; None where there is none."""
+    """Return the newest version of the repo whose report is about this adapter; None where there is none."""
     history = connection.patiently(lambda ask: ask(lambda: connection.api.list_repo_commits(repo_id)), repo_id)
     tags = [made["tag"] for made in (TITLE.fullmatch(commit.title) for commit in history) if made]
     return next((tag for tag in tags if adapter and adapter_of(connection, repo_id, tag) == adapter), None)
 
 
 def sha256_at(connection: HubConnection, repo_id: str, commit: str) -> str | None:
-    """The sha256 of the adapter's weights in the repo at that commit; None where it holds no adapter."""
+    """Return the sha256 of the adapter's weights in the repo at that commit; None where it holds no adapter."""
     from huggingface_hub import RepoFile
 
     found = connection.api.get_paths_info(repo_id, [WEIGHTS], revision=commit)
@@ -190,7 +190,7 @@ def sha256_at(connection: HubConnection, repo_id: str, commit: str) -> str | Non
 
 
 def copy_version(connection: HubConnection, repo_id: str, commit: str, parent: str, title: str) -> str:
-    """The new head of the repo, with exactly the files of `commit`."""
+    """Commit exactly the files of `commit` to the repo; return the new head."""
     from huggingface_hub import CommitOperationCopy, CommitOperationDelete, RepoFile
 
     then, now = (

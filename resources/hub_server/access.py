@@ -3,15 +3,18 @@
 import json
 import secrets
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import unquote
 
+from pydantic import JsonValue
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from resources.hub_server.accounts import Account
 from resources.hub_server.errors import HubError, repo_not_found
 from resources.hub_server.store import KINDS, Repo, Store, sha1
+
+Json = dict[str, JsonValue]
+"""A JSON object of the API: what a client sent, of which nothing is known yet, or a reply."""
 
 
 @dataclass
@@ -111,8 +114,8 @@ def writable_repo(request: Request) -> tuple[Repo, Account]:
     return repo, account
 
 
-async def json_object(request: Request) -> dict[str, Any]:
-    """The request's body.
+async def json_object(request: Request) -> Json:
+    """Return the request's body.
 
     Raises:
         HubError: 400, it is not a JSON object.
@@ -124,6 +127,17 @@ async def json_object(request: Request) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise HubError(400, "The body is not a JSON object")
     return body
+
+
+def objects_in(value: JsonValue) -> list[Json]:
+    """Return the objects of a list that a client sent.
+
+    Raises:
+        HubError: 400, it is not a list of objects.
+    """
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise HubError(400, "The body holds no list of JSON objects where there has to be one")
+    return [item for item in value if isinstance(item, dict)]
 
 
 async def whoami(request: Request) -> Response:

@@ -3,22 +3,21 @@
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import yaml
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from finetuning.recipe.licenses import LICENSES
-from resources.hub_server.access import json_object
+from resources.hub_server.access import Json, json_object
 from resources.hub_server.store import Store, Tree, is_repo_id
 
 BLOCK = re.compile(r"---\r?\n(.*?)\r?\n---", re.DOTALL)
 RELATIONS = ("adapter", "merge", "quantized", "finetune")
 
 
-def card_of(store: Store, tree: Tree) -> dict[str, Any]:
-    """The README's metadata as JSON can hold it; empty where there is none or it cannot be read."""
+def card_of(store: Store, tree: Tree) -> Json:
+    """Return the README's metadata as JSON can hold it; empty where there is none or it cannot be read."""
     if "README.md" not in tree:
         return {}
     try:
@@ -31,7 +30,7 @@ def card_of(store: Store, tree: Tree) -> dict[str, Any]:
 async def validate_yaml(request: Request) -> Response:
     body = await json_object(request)
     try:
-        card = _metadata(body["content"])
+        card = _metadata(str(body["content"]))
         faults = [] if card is None else list(faults_of(card))
     except yaml.YAMLError as error:
         card, faults = {}, [f"YAML Metadata Error: {error}"]
@@ -43,7 +42,7 @@ async def validate_yaml(request: Request) -> Response:
 
 
 def faults_of(card: object) -> Iterator[str]:
-    """What is wrong with a card's metadata, in words like the Hub's.
+    """Yield what is wrong with a card's metadata, in words like the Hub's.
 
     It looks at less than the Hub does: at licence, base model, data sets, tags and results.
 
@@ -68,7 +67,7 @@ def faults_of(card: object) -> Iterator[str]:
     yield from _wrong_results(card.get("model-index", []))
 
 
-def _wrong_ids(card: dict[str, Any], key: str, kind: str) -> Iterator[str]:
+def _wrong_ids(card: dict[str, object], key: str, kind: str) -> Iterator[str]:
     value = card.get(key, [])
     for name in value if isinstance(value, list) else [value]:
         # Some old repos have no namespace.
@@ -77,7 +76,7 @@ def _wrong_ids(card: dict[str, Any], key: str, kind: str) -> Iterator[str]:
 
 
 def _wrong_results(index: object) -> Iterator[str]:
-    """What the results of a card have not: each of them has a task, a data set, and metrics with a value."""
+    """Yield what is missing from the results of a card: a task, a data set, or metrics with a value."""
     if not isinstance(index, list):
         yield '"model-index" must be an array'
         return
@@ -93,7 +92,7 @@ def _wrong_results(index: object) -> Iterator[str]:
                 yield from _missing(metric, ("type", "value"), f"{place}.metrics[{k}]")
 
 
-def _items(record: object, key: str) -> list[Any]:
+def _items(record: object, key: str) -> list[object]:
     value = record.get(key) if isinstance(record, dict) else None
     return value if isinstance(value, list) else []
 

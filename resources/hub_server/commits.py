@@ -4,19 +4,25 @@ import base64
 import binascii
 import fnmatch
 import json
-from typing import Any
+from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from resources.hub_server.access import hub_of, json_object, param, writable_repo
+from resources.hub_server.access import Json, hub_of, json_object, objects_in, param, writable_repo
 from resources.hub_server.errors import HubError, entry_not_found, revision_not_found
 from resources.hub_server.repos import repo_url
-from resources.hub_server.store import Store, Tree
+from resources.hub_server.store import Commit, Store, Tree
 
 REGULAR_MAX = 10 * 1024 * 1024  # bytes; what is larger must be uploaded as a large file
 
-Operation = tuple[str, dict[str, Any]]
+
+@dataclass(frozen=True)
+class Operation:
+    """One change of a commit: its kind, such as `file` or `deletedFolder`, and what the client sent with it."""
+
+    key: str
+    value: Json
 
 
 async def preupload(request: Request) -> Response:
@@ -25,7 +31,7 @@ async def preupload(request: Request) -> Response:
     head = repo.resolve(param(request, "rev"))
     tree = repo.commits[head].tree
     patterns = _large_patterns(hub_of(request).store, tree)
-    files = [_upload_mode(tree, patterns, file) for file in body.get("files", [])]
+    files = [_upload_mode(tree, patterns, file) for file in objects_in(body.get("files", []))]
     return JSONResponse({"files": files, "commitOid": head})
 
 
@@ -39,17 +45,16 @@ async def commit(request: Request) -> Response:
     repo, account = writable_repo(request)
     ref = _branch(repo.refs, param(request, "rev"))
     head, parent, store = repo.refs[ref], header.get("parentCommit"), hub_of(request).store
-    if parent and not head.startswith(parent):
+    if parent and not head.startswith(str(parent)):
         raise HubError(412, "A commit has happened since. Please refresh and try again.")
-    oid = store.commit(
-        repo,
-        ref,
+    made = Commit(
         _changed(store, repo.commits[head].tree, operations),
         author=account.name,
-        title=header["summary"],
-        message=header.get("description") or "",
+        title=str(header["summary"]),
+        message=str(header.get("description") or ""),
         parent=head,
     )
+    oid = store.commit(repo, ref, made)
     url = f"{repo_url(request, repo.kind, repo.id)}/commit/{oid}"
     return JSONResponse({"success": True, "commitOid": oid, "commitUrl": url, "hookOutput": ""})
 
@@ -61,21 +66,22 @@ def _large_patterns(store: Store, tree: Tree) -> list[str]:
     return [line.split()[0] for line in lines if "filter=lfs" in line.split()[1:]]
 
 
-def _upload_mode(tree: Tree, patterns: list[str], file: dict[str, Any]) -> dict[str, Any]:
-    path, known = file["path"], tree.get(file["path"])
+def _upload_mode(tree: Tree, patterns: list[str], file: Json) -> Json:
+    path = str(file["path"])
+    known = tree.get(path)
     names = (path, path.rsplit("/", maxsplit=1)[-1])
     large = (
-        file["size"] > REGULAR_MAX
-        or b"\0" in base64.b64decode(file.get("sample", ""))
+        int(str(file["size"])) > REGULAR_MAX
+        or b"\0" in base64.b64decode(str(file.get("sample", "")))
         or any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in patterns)
     )
     # The hash of what lies there already lets the client leave out files that have not changed.
-    unchanged = {"oid": known.lfs or known.oid} if known else {}
+    unchanged: Json = {"oid": known.lfs or known.oid} if known else {}
     return {"path": path, "uploadMode": "lfs" if large else "regular", "shouldIgnore": False, **unchanged}
 
 
-def _parsed(body: bytes) -> tuple[dict[str, Any], list[Operation]]:
-    """The header and the operations of a commit, which is sent as one JSON object a line."""
+def _parsed(body: bytes) -> tuple[Json, list[Operation]]:
+    """Return the header and the operations of a commit, which is sent as one JSON object a line."""
     try:
         lines = [json.loads(line) for line in body.splitlines() if line.strip()]
         items = [(line["key"], line["value"]) for line in lines]
@@ -84,11 +90,11 @@ def _parsed(body: bytes) -> tuple[dict[str, Any], list[Operation]]:
             raise HubError(400, "missing commit header")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise HubError(400, f"The commit cannot be read: {error!r}") from error
-    return headers[0], [item for item in items if item[0] != "header"]
+    return headers[0], [Operation(key, value) for key, value in items if key != "header"]
 
 
 def _branch(refs: dict[str, str], revision: str) -> str:
-    """The full name of a branch; tags are no place to commit to."""
+    """Return the full name of a branch; nothing is committed to a tag."""
     ref = revision if revision.startswith("refs/heads/") else f"refs/heads/{revision}"
     if ref not in refs:
         raise revision_not_found(revision)
@@ -96,13 +102,14 @@ def _branch(refs: dict[str, str], revision: str) -> str:
 
 
 def _changed(store: Store, tree: Tree, operations: list[Operation]) -> Tree:
-    """`tree` after the operations.
+    """Return `tree` after the operations.
 
     Raises:
         HubError: 400 or 404, an operation cannot be carried out; nothing is changed then.
     """
     tree = dict(tree)
-    for key, value in operations:
+    for operation in operations:
+        key, value = operation.key, operation.value
         path = _safe_path(value.get("path"), folder=key == "deletedFolder")
         match key:
             case "file":
@@ -124,16 +131,18 @@ def _changed(store: Store, tree: Tree, operations: list[Operation]) -> Tree:
 
 
 def _safe_path(path: object, folder: bool) -> str:
-    """`path`, which must name something inside the repo."""
+    """Return `path`, which must name something inside the repo."""
     parts = str(path).removesuffix("/" if folder else "").split("/")
     if any(part in ("", ".", "..", ".git") for part in parts) or "\0" in str(path):
         raise HubError(400, f"Invalid path: {path}")
     return "/".join(parts)
 
 
-def _decoded(path: str, value: dict[str, Any]) -> bytes:
+def _decoded(path: str, value: Json) -> bytes:
+    content = value.get("content", "")
     try:
-        content = value.get("content", "")
+        if not isinstance(content, str):
+            raise AttributeError("it is not text")
         decoded = base64.b64decode(content) if value.get("encoding") == "base64" else content.encode()
     except (binascii.Error, AttributeError) as error:
         raise HubError(400, f"The content of {path} cannot be decoded") from error

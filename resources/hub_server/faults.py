@@ -13,13 +13,29 @@ import asyncio
 import re
 import socket
 import struct
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Literal
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-Fault = dict[str, Any]
+
+@dataclass
+class Fault:
+    """What comes in place of the answer to some requests, as the head of this module tells it."""
+
+    times: int
+    """How often, from now on."""
+    method: str | None = None
+    path: str = ""
+    number: int | None = None
+    acted: bool = False
+    kind: Literal["status", "reset", "silence", "slow"] = "status"
+    status: int = 503
+    headers: dict[str, str] = field(default_factory=dict)
+    pause: float = 0.0
+    """Seconds."""
 
 
 class Faults:
@@ -37,7 +53,8 @@ class Faults:
         elif scope["path"] == "/_test/log":
             await JSONResponse(self.log)(scope, receive, send)
         elif scope["path"] == "/_test/faults":
-            self.faults, self.first = await Request(scope, receive).json(), len(self.log)
+            self.faults = [Fault(**fault) for fault in await Request(scope, receive).json()]
+            self.first = len(self.log)
             await JSONResponse({})(scope, receive, send)
         else:
             self.log.append((scope["method"], scope["path"]))
@@ -45,15 +62,15 @@ class Faults:
             if fault is None:
                 await self.app(scope, receive, send)
             else:
-                answer = await self._answer(scope, receive) if fault.get("acted") else await _unread(scope, receive)
+                answer = await self._answer(scope, receive) if fault.acted else await _unread(scope, receive)
                 await _disturbed(answer, fault, receive, send)
 
     def _fault(self, method: str, path: str) -> Fault | None:
         number = len(self.log) - 1 - self.first
         for fault in self.faults:
-            meant = fault.get("number", number) == number and fault.get("method", method) == method
-            if meant and fault["times"] > 0 and re.search(fault.get("path", ""), path):
-                fault["times"] -= 1
+            meant = fault.number in (None, number) and fault.method in (None, method)
+            if meant and fault.times > 0 and re.search(fault.path, path):
+                fault.times -= 1
                 return fault
         return None
 
@@ -69,23 +86,23 @@ class Faults:
 
 
 async def _unread(scope: Scope, receive: Receive) -> list[Message]:
-    """An answer that is no answer, to a request that the application never sees."""
+    """Read a request that the application never sees; return an answer that is never sent."""
     await Request(scope, receive).body()
     start = {"type": "http.response.start", "status": 503, "headers": [(b"content-length", b"2")]}
     return [start, {"type": "http.response.body", "body": b"{}"}]
 
 
 async def _disturbed(answer: list[Message], fault: Fault, receive: Receive, send: Send) -> None:
-    match fault.get("kind", "status"):
+    match fault.kind:
         case "reset":
             _reset(receive)
             await _gone(receive)
         case "silence":
             await _gone(receive)
         case "slow":
-            await _trickle(answer, fault["pause"], receive, send)
+            await _trickle(answer, fault.pause, receive, send)
         case _:
-            refusal = JSONResponse({"error": "injected"}, fault["status"], headers=fault.get("headers"))
+            refusal = JSONResponse({"error": "injected"}, fault.status, headers=fault.headers)
             await refusal({"type": "http"}, receive, send)
 
 
@@ -100,7 +117,7 @@ async def _trickle(answer: list[Message], pause: float, receive: Receive, send: 
 
 
 async def _gone(receive: Receive, seconds: float | None = None) -> bool:
-    """Whether the client has left, within that time."""
+    """Return whether the client has left, within that time."""
     try:
         async with asyncio.timeout(seconds):
             while (await receive())["type"] != "http.disconnect":

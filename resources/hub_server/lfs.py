@@ -2,12 +2,11 @@
 
 import hashlib
 import secrets
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
-from resources.hub_server.access import Hub, hub_of, json_object, writable_repo
+from resources.hub_server.access import Hub, Json, hub_of, json_object, objects_in, writable_repo
 from resources.hub_server.errors import HubError, entry_not_found
 from resources.hub_server.store import SHA256
 
@@ -15,7 +14,8 @@ from resources.hub_server.store import SHA256
 async def batch(request: Request) -> Response:
     body = await json_object(request)
     writable_repo(request)
-    objects = [_upload_offer(hub_of(request), str(request.base_url), wanted) for wanted in body.get("objects", [])]
+    wanted = objects_in(body.get("objects", []))
+    objects = [_upload_offer(hub_of(request), str(request.base_url), each) for each in wanted]
     return JSONResponse({"transfer": "basic", "objects": objects}, media_type="application/vnd.git-lfs+json")
 
 
@@ -55,15 +55,17 @@ async def download(request: Request) -> Response:
     return FileResponse(path)
 
 
-def _upload_offer(hub: Hub, base_url: str, wanted: dict[str, Any]) -> dict[str, Any]:
+def _upload_offer(hub: Hub, base_url: str, wanted: Json) -> Json:
     sha256, size = str(wanted.get("oid")), wanted.get("size")
     if not SHA256.fullmatch(sha256) or not isinstance(size, int):
         return {**wanted, "error": {"code": 422, "message": "bad oid or size"}}
-    offer = {"oid": sha256, "size": size}
+    offer: Json = {"oid": sha256, "size": size}
     if hub.store.lfs_path(sha256).exists():
         return offer
     key = secrets.token_urlsafe(16)
     hub.upload_links[key] = (sha256, size)
-    actions = {"upload": {"href": f"{base_url}_lfs/{key}", "header": {}}}
-    actions["verify"] = {"href": f"{base_url}_lfs-verify", "header": {}}
+    actions: Json = {
+        "upload": {"href": f"{base_url}_lfs/{key}", "header": {}},
+        "verify": {"href": f"{base_url}_lfs-verify", "header": {}},
+    }
     return {**offer, "authenticated": True, "actions": actions}

@@ -41,7 +41,7 @@ class LocalHub:
 
 @contextmanager
 def local_hub(state: Path, grace: float = GRACE_SECONDS) -> Iterator[LocalHub]:
-    """The Hub that keeps its state in the folder `state`; good for as long as the block lasts.
+    """Yield the Hub that keeps its state in the folder `state`; good for as long as the block lasts.
 
     Any number of processes may use one folder at once. The first starts the server, which ends by itself when none has
     used it for `grace` seconds, however the last one ended.
@@ -56,7 +56,7 @@ def local_hub(state: Path, grace: float = GRACE_SECONDS) -> Iterator[LocalHub]:
 
 
 def stay(state: Path) -> None:
-    """Nothing; the Hub of that folder, which runs, does so as long as this process: its address stays what it is."""
+    """Keep the Hub of that folder, which runs, until this process ends, so that its address stays what it is."""
     if state not in STAYING:
         STAYING[state] = (state / "lease").open("a")
         flock(STAYING[state], LOCK_SH)

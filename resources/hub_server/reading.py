@@ -1,12 +1,11 @@
 """Reading a repo: its description, its folders, its history, and the contents of its files."""
 
-from typing import Any
 from urllib.parse import parse_qs, quote
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
-from resources.hub_server.access import hub_of, json_object, param, readable_repo, visible_repo
+from resources.hub_server.access import Json, hub_of, json_object, param, readable_repo, visible_repo
 from resources.hub_server.cards import card_of
 from resources.hub_server.errors import HubError, entry_not_found
 from resources.hub_server.repos import repo_key
@@ -35,7 +34,7 @@ async def list_tree(request: Request) -> Response:
     if prefix and not found:
         raise entry_not_found(f'{prefix} does not exist on "{revision}"')
     if _flag(request, "expand"):
-        last = {"id": oid, "title": repo.commits[oid].title, "date": repo.commits[oid].date}
+        last: Json = {"id": oid, "title": repo.commits[oid].title, "date": repo.commits[oid].date}
         found = [{**entry, "lastCommit": last} for entry in found]
     cursor = request.query_params.get("cursor", "0")
     if not cursor.isdecimal():
@@ -47,13 +46,13 @@ async def list_tree(request: Request) -> Response:
 
 async def paths_info(request: Request) -> Response:
     if "json" in request.headers.get("content-type", ""):
-        paths = (await json_object(request)).get("paths", [])
+        named = (await json_object(request)).get("paths", [])
+        paths = [str(path) for path in named] if isinstance(named, list) else [str(named)]
     else:
         paths = parse_qs((await request.body()).decode()).get("paths", [])
     repo = visible_repo(request)
     tree = repo.commits[repo.resolve(param(request, "rev"))].tree
-    asked = [path.strip("/") for path in ([paths] if isinstance(paths, str) else paths)]
-    found = [_entry_at(tree, path) for path in asked]
+    found = [_entry_at(tree, path.strip("/")) for path in paths]
     return JSONResponse([entry for entry in found if entry])
 
 
@@ -64,7 +63,7 @@ async def list_commits(request: Request) -> Response:
 
 
 async def read_file(request: Request) -> Response:
-    """The content of one file, with ranges; the client learns commit, hash and size from the headers."""
+    """Send the content of one file, with ranges; the client learns commit, hash and size from the headers."""
     repo, path, hub = readable_repo(request), param(request, "path"), hub_of(request)
     oid = repo.resolve(param(request, "rev"))
     file = repo.commits[oid].tree.get(path)
@@ -77,9 +76,10 @@ async def read_file(request: Request) -> Response:
     return FileResponse(hub.store.content(file), headers=headers, media_type="application/octet-stream")
 
 
-def _description(repo: Repo, oid: str, card: dict[str, Any]) -> dict[str, Any]:
+def _description(repo: Repo, oid: str, card: Json) -> Json:
     commit = repo.commits[oid]
-    description = {
+    tags = card.get("tags")
+    description: Json = {
         "_id": repo_key(repo.id),
         "id": repo.id,
         "author": repo.id.split("/")[0],
@@ -92,7 +92,7 @@ def _description(repo: Repo, oid: str, card: dict[str, Any]) -> dict[str, Any]:
         "downloads": 0,
         "likes": 0,
         "cardData": card,
-        "tags": list(card.get("tags") or []),
+        "tags": tags if isinstance(tags, list) else [],
         "usedStorage": sum(file.size for file in commit.tree.values()),
     }
     if repo.kind == "models":
@@ -101,16 +101,16 @@ def _description(repo: Repo, oid: str, card: dict[str, Any]) -> dict[str, Any]:
     return description
 
 
-def _sibling(path: str, file: File, with_blobs: bool) -> dict[str, Any]:
+def _sibling(path: str, file: File, with_blobs: bool) -> Json:
     if not with_blobs:
         return {"rfilename": path}
     return {"rfilename": path, "blobId": file.oid, "size": file.size, **_lfs_part(file, "sha256")}
 
 
-def _entries(tree: Tree, prefix: str, recursive: bool) -> list[dict[str, Any]]:
-    """Files and folders below `prefix` ('' is the root), sorted by path."""
+def _entries(tree: Tree, prefix: str, recursive: bool) -> list[Json]:
+    """Return files and folders below `prefix` ('' is the root), sorted by path."""
     base = f"{prefix}/" if prefix else ""
-    found: list[dict[str, Any]] = []
+    found: list[Json] = []
     folders: dict[str, list[str]] = {}
     for path, file in tree.items():
         if not path.startswith(base):
@@ -121,32 +121,32 @@ def _entries(tree: Tree, prefix: str, recursive: bool) -> list[dict[str, Any]]:
         if recursive or len(parts) == 1:
             found.append(_file_entry(path, file))
     found += [_folder_entry(path, "".join(oids)) for path, oids in folders.items()]
-    return sorted(found, key=lambda entry: entry["path"])
+    return sorted(found, key=lambda entry: str(entry["path"]))
 
 
-def _entry_at(tree: Tree, path: str) -> dict[str, Any] | None:
+def _entry_at(tree: Tree, path: str) -> Json | None:
     if path in tree:
         return _file_entry(path, tree[path])
     inside = "".join(file.oid for other, file in tree.items() if other.startswith(f"{path}/"))
     return _folder_entry(path, inside) if inside else None
 
 
-def _file_entry(path: str, file: File) -> dict[str, Any]:
+def _file_entry(path: str, file: File) -> Json:
     return {"type": "file", "oid": file.oid, "size": file.size, "path": path, **_lfs_part(file, "oid")}
 
 
-def _folder_entry(path: str, content: str) -> dict[str, Any]:
+def _folder_entry(path: str, content: str) -> Json:
     return {"type": "directory", "oid": sha1(content.encode()), "size": 0, "path": path}
 
 
-def _lfs_part(file: File, key: str) -> dict[str, Any]:
-    """What the API adds for a large file; one of its two places names the hash `oid`, the other `sha256`."""
+def _lfs_part(file: File, key: str) -> Json:
+    """Return what the API adds for a large file; one of its two places names the hash `oid`, the other `sha256`."""
     if not file.lfs:
         return {}
     return {"lfs": {key: file.lfs, "size": file.size, "pointerSize": file.pointer_size}}
 
 
-def _listed_commit(oid: str, commit: Commit) -> dict[str, Any]:
+def _listed_commit(oid: str, commit: Commit) -> Json:
     return {
         "id": oid,
         "title": commit.title,

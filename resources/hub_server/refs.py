@@ -33,7 +33,7 @@ async def delete_tag(request: Request) -> Response:
 async def create_branch(request: Request) -> Response:
     body = await json_object(request)
     repo, _ = writable_repo(request)
-    start = repo.resolve(body.get("startingPoint") or "main")
+    start = repo.resolve(str(body.get("startingPoint") or "main"))
     return _create(request, repo, "refs/heads/", param(request, "rev"), start)
 
 

@@ -1,11 +1,10 @@
 """Repos as a whole: create, list, settings, access to gated ones, delete."""
 
-from typing import Any
-
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from resources.hub_server.access import (
+    Json,
     account_of,
     hub_of,
     json_object,
@@ -16,7 +15,7 @@ from resources.hub_server.access import (
 )
 from resources.hub_server.accounts import Account
 from resources.hub_server.errors import HubError, repo_not_found
-from resources.hub_server.store import Repo, is_repo_id, now, sha1
+from resources.hub_server.store import GATED, Commit, Gated, Repo, is_repo_id, now, sha1
 
 # What the Hub itself writes into a new repo; these names are uploaded as large files whatever their size.
 LARGE_FILES = (
@@ -40,7 +39,7 @@ async def create_repo(request: Request) -> Response:
     private = body.get("visibility") == "private" or bool(body.get("private"))
     tree = {".gitattributes": store.put_blob(GITATTRIBUTES.encode())}
     repo = Repo(kind, repo_id, private, created=now())
-    store.commit(repo, "refs/heads/main", tree, author=account.name, title="initial commit")
+    store.commit(repo, "refs/heads/main", Commit(tree, author=account.name, title="initial commit"))
     return JSONResponse({"url": url, "name": repo_id, "id": repo_key(repo_id)})
 
 
@@ -72,9 +71,10 @@ async def change_settings(request: Request) -> Response:
     if "visibility" in body:
         repo.private = body["visibility"] == "private"
     if "gated" in body:
-        if body["gated"] not in (False, "auto", "manual"):
+        known: list[Gated] = [word for word in GATED if word == body["gated"]]
+        if not known:
             raise HubError(400, f"gated is false, auto or manual, not {body['gated']!r}")
-        repo.gated = body["gated"]
+        repo.gated = known[0]
     hub_of(request).store.save(repo)
     return JSONResponse({"private": repo.private, "gated": repo.gated})
 
@@ -97,11 +97,11 @@ def repo_key(repo_id: str) -> str:
     return sha1(repo_id.encode())[:24]
 
 
-def _named(body: dict[str, Any], account: Account) -> tuple[str, str]:
+def _named(body: Json, account: Account) -> tuple[str, str]:
     return f"{body.get('type') or 'model'}s", f"{body.get('organization') or account.name}/{body.get('name') or ''}"
 
 
-def _listed(repo: Repo) -> dict[str, Any]:
+def _listed(repo: Repo) -> Json:
     return {
         "id": repo.id,
         "private": repo.private,

@@ -25,6 +25,8 @@ from resources.hub_server.errors import HubError, revision_not_found
 
 KINDS = ("models", "datasets", "spaces")
 PART = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?")
+Gated = Literal[False, "auto", "manual"]
+GATED: tuple[Gated, ...] = (False, "auto", "manual")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -46,11 +48,11 @@ class Commit:
     """All files at one moment, and who made it so, after which commit."""
 
     tree: Tree
-    parent: str | None
     author: str
     title: str
-    message: str
-    date: str
+    message: str = ""
+    parent: str | None = None
+    date: str = field(default_factory=lambda: now())
 
 
 @dataclass
@@ -61,13 +63,13 @@ class Repo:
     id: str
     private: bool
     created: str
-    gated: Literal[False, "auto", "manual"] = False
+    gated: Gated = False
     granted: list[str] = field(default_factory=list)
     refs: dict[str, str] = field(default_factory=dict)
     commits: dict[str, Commit] = field(default_factory=dict)
 
     def resolve(self, revision: str) -> str:
-        """Id of the commit that a branch, a tag, a full ref or (the beginning of) a commit id names.
+        """Return the id of the commit that a branch, a tag, a full ref or (the beginning of) a commit id names.
 
         Raises:
             HubError: 404, where nothing has that name.
@@ -82,7 +84,7 @@ class Repo:
         raise revision_not_found(revision)
 
     def history(self, oid: str | None) -> Iterator[tuple[str, Commit]]:
-        """Commits with their ids, from `oid` back to the first."""
+        """Yield commits with their ids, from `oid` back to the first."""
         while oid:
             yield oid, self.commits[oid]
             oid = self.commits[oid].parent
@@ -101,7 +103,7 @@ class Store:
         shutil.rmtree(self.root / "tmp", ignore_errors=True)
 
     def repo(self, kind: str, repo_id: str) -> Repo | None:
-        """The repo as it is now; None where there is none, or where no repo can have that name."""
+        """Return the repo as it is now; None where there is none, or where no repo can have that name."""
         if not is_repo_id(kind, repo_id):
             return None
         try:
@@ -110,7 +112,7 @@ class Store:
             return None
 
     def repos(self, kind: str) -> list[Repo]:
-        """All repos of a kind, sorted by name."""
+        """Return all repos of a kind, sorted by name."""
         paths = sorted((self.root / "repos" / kind).glob("*/*.json"))
         return [_repo_from_json(path.read_text()) for path in paths]
 
@@ -122,11 +124,8 @@ class Store:
     def delete(self, repo: Repo) -> None:
         self._repo_path(repo.kind, repo.id).unlink()
 
-    def commit(
-        self, repo: Repo, ref: str, tree: Tree, *, author: str, title: str, message: str = "", parent: str | None = None
-    ) -> str:
-        """Id of the commit that now heads `ref`."""
-        commit = Commit(tree, parent, author, title, message, now())
+    def commit(self, repo: Repo, ref: str, commit: Commit) -> str:
+        """Make a commit the head of `ref`; return its id."""
         identity = {**asdict(commit), "repo": repo.id, "number": len(repo.commits)}
         oid = sha1(json.dumps(identity, sort_keys=True).encode())
         repo.commits[oid] = commit
@@ -135,34 +134,34 @@ class Store:
         return oid
 
     def put_blob(self, content: bytes) -> File:
-        """The small file that holds `content`, kept."""
+        """Keep a small file that holds `content`, and return it."""
         file = File(git_blob_id(content), len(content))
         if not self.content(file).exists():
             self._write(self.content(file), content)
         return file
 
     def lfs_path(self, sha256: str) -> Path:
-        """Where the large file with that SHA-256 lies, or will.
+        """Return where the large file with that SHA-256 lies, or will.
 
         Raises:
-            HubError: 400, where it is no SHA-256; clients choose the text, and it becomes a path.
+            HubError: 400, where it is not a SHA-256; clients choose the text, and it becomes a path.
         """
         if not SHA256.fullmatch(sha256):
             raise HubError(400, f"Not a SHA-256: {sha256}")
         return self.root / "lfs" / sha256
 
     def xorb_path(self, name: str) -> Path:
-        """Where the chunks that a Xet client sent under that hash lie; they go when the server ends.
+        """Return where the chunks that a Xet client sent under that hash lie; they go when the server ends.
 
         Raises:
-            HubError: 400, where it is no hash.
+            HubError: 400, where it is not a hash.
         """
         if not SHA256.fullmatch(name):
             raise HubError(400, f"Not a hash: {name}")
         return self.root / "tmp" / "xorbs" / name
 
     def lfs_file(self, sha256: str) -> File:
-        """The large file of that SHA-256, which must have been uploaded."""
+        """Return the large file of that SHA-256, which must have been uploaded."""
         size = self.lfs_path(sha256).stat().st_size
         pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode()
         return File(git_blob_id(pointer), size, sha256, len(pointer))
@@ -172,7 +171,7 @@ class Store:
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A path for a file in the making; what has not been moved away by the end is removed."""
+        """Yield a path for a file in the making; what has not been moved away by the end is removed."""
         path = self.root / "tmp" / secrets.token_hex(8)
         try:
             yield path
@@ -191,12 +190,12 @@ class Store:
 
 
 def is_name(part: str) -> bool:
-    """Whether a user, an organization or a repo may be called that, by the Hub's own rule."""
+    """Return whether a user, an organization or a repo may be called that, by the Hub's own rule."""
     return bool(PART.fullmatch(part)) and "--" not in part and ".." not in part and not part.endswith(".git")
 
 
 def is_repo_id(kind: str, repo_id: str) -> bool:
-    """Whether `repo_id` (`owner/name`) can name a repo; what passes is safe as a path."""
+    """Return whether `repo_id` (`owner/name`) can name a repo; what passes is safe as a path."""
     parts = repo_id.split("/")
     return kind in KINDS and len(parts) == 2 and all(map(is_name, parts))
 
@@ -210,15 +209,13 @@ def git_blob_id(content: bytes) -> str:
 
 
 def now() -> str:
-    """The time in UTC, to the millisecond, as the Hub writes it."""
+    """Return the time in UTC, to the millisecond, as the Hub writes it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _repo_from_json(text: str) -> Repo:
     raw = json.loads(text)
-    raw["commits"] = {oid: _commit_from_json(commit) for oid, commit in raw["commits"].items()}
+    for oid, commit in raw["commits"].items():
+        tree = {path: File(**file) for path, file in commit["tree"].items()}
+        raw["commits"][oid] = Commit(**{**commit, "tree": tree})
     return Repo(**raw)
-
-
-def _commit_from_json(raw: dict) -> Commit:
-    return Commit(**{**raw, "tree": {path: File(**file) for path, file in raw["tree"].items()}})

@@ -25,7 +25,7 @@ def shard_files(shard: bytes) -> list[list[Term]]:
     """The terms of each file in a shard.
 
     Raises:
-        ValueError: it is no shard.
+        ValueError: it is not a shard.
         struct.error: it ends too early.
     """
     if not shard.startswith(MAGIC):

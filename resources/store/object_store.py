@@ -304,7 +304,7 @@ def object_store(address: str, cache: str, cache_gb: str, log: Callable[[str], N
     """Return the store at an address.
 
     Raises:
-        FinetuningError: the address or the limit of the cache is none.
+        FinetuningError: the address or the limit of the cache is not valid.
     """
     scheme, _, rest = address.rstrip("/").partition("://")
     if scheme in ("file", "local"):
@@ -315,6 +315,6 @@ def object_store(address: str, cache: str, cache_gb: str, log: Callable[[str], N
             "shown in the UI. Credentials are taken from where the storage's library looks for them."
         )
     if not re.fullmatch(r"\d{1,6}(\.\d+)?", cache_gb):
-        raise FinetuningError(f"FINETUNING_ARTIFACTS_CACHE_GB: {cache_gb!r} is no number of gigabytes; write 50.")
+        raise FinetuningError(f"FINETUNING_ARTIFACTS_CACHE_GB: {cache_gb!r} is not a number of gigabytes; write 50.")
     place = Path(cache).absolute() / scheme / rest
     return ObjectStore(Objects(f"{scheme}://{rest}", log), place, float(cache_gb) * GB, log)

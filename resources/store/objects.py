@@ -6,7 +6,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -50,10 +50,10 @@ class Objects:
 
     @cached_property
     def _place(self) -> tuple[Any, str]:
-        """The file system, and what it knows the address by.
+        """Return the file system, and the path that it knows the address by.
 
         Raises:
-            FinetuningError: there is none for such addresses, or it needs a package.
+            FinetuningError: no file system is known for such addresses, or it needs a package.
         """
         try:
             return fsspec.core.url_to_fs(self.address)
@@ -71,18 +71,18 @@ class Objects:
         return f"{self._place[1]}/{name}".rstrip("/")
 
     def read(self, name: str) -> bytes | None:
-        """What the object holds; None where there is none."""
+        """Return what the object holds; None where there is none."""
         try:
             return self._ask(lambda files: files.cat_file(self._path(name)))
         except FileNotFoundError:
             return None
 
     def write(self, name: str, content: bytes) -> None:
-        """Nothing; the object holds `content`."""
+        """Let the object hold `content`."""
         self._ask(lambda files: files.pipe_file(self._path(name), content))
 
     def create(self, name: str, content: bytes) -> bool:
-        """Whether the object holds `content` now that was not there before; one that was is left as it is."""
+        """Write an object that is not there yet; return whether it was not. One that is there is left as it is."""
         try:
             self._ask(lambda files: files.pipe_file(self._path(name), content, mode="create"))
         except FileExistsError:
@@ -90,7 +90,7 @@ class Objects:
         return True
 
     def require_writable(self) -> None:
-        """Nothing, when objects can be written here.
+        """Check that objects can be written here.
 
         Raises:
             FinetuningError: they cannot; it says why.
@@ -98,24 +98,24 @@ class Objects:
         self.write(PROBE, b"")
 
     def sizes(self, folder: str = "") -> dict[str, int]:
-        """Bytes by name, relative to `folder`, of all objects below it."""
+        """Return the bytes by name, relative to `folder`, of all objects below it."""
         top = self._path(folder)
 
-        def find(files: Any) -> dict[str, Any]:
+        def find(files: Any) -> Mapping[str, Mapping[str, Any]]:
             files.invalidate_cache()
             return files.find(top, detail=True)
 
         return {path[len(top) + 1 :]: found["size"] for path, found in self._ask(find).items()}
 
     def modified(self, name: str) -> datetime | None:
-        """When the object was written; None where there is none."""
+        """Return when the object was written; None where there is none."""
         try:
             return self._ask(lambda files: files.modified(self._path(name)))
         except FileNotFoundError:
             return None
 
     def send(self, path: Path, name: str) -> None:
-        """Nothing; the object holds the file. Large ones go to S3 in parts, of which those that arrived are kept."""
+        """Send the file as an object. Large ones go to S3 in parts, of which those that arrived are kept."""
 
         def send(files: Any) -> None:
             if wants_parts(files, path):
@@ -129,7 +129,7 @@ class Objects:
             raise PassingError(f"{self.address}/{name}: its upload was ended from elsewhere. Run it again.") from error
 
     def fetch(self, name: str, path: Path) -> bool:
-        """Whether the object is there; `path` holds it then."""
+        """Copy the object to `path`; return whether there is one."""
         try:
             self._ask(lambda files: files.get_file(self._path(name), str(path)))
         except FileNotFoundError:
@@ -137,13 +137,13 @@ class Objects:
         return True
 
     def remove(self, *names: str) -> None:
-        """Nothing; the objects are gone, in this order."""
+        """Remove the objects, in this order."""
         for name in names:
             with suppress(FileNotFoundError):
                 self._ask(lambda files, name=name: files.rm_file(self._path(name)))
 
     def _ask(self, act: Callable[[Any], T]) -> T:
-        """What `act` returns, tried again while what fails may be over a moment later.
+        """Return what `act` returns, tried again while what fails may be over a moment later.
 
         Raises:
             FileNotFoundError, FileExistsError: the object, not the bucket, is missing, or is there already.
@@ -163,35 +163,35 @@ class Objects:
         raise AssertionError("the last try returns or raises")
 
 
-def response_to(error: BaseException) -> dict[str, Any]:
-    """What the server answered, as botocore has it; nothing where it did not, or is no S3."""
+def response_to(error: BaseException) -> Mapping[str, Any]:
+    """Return what the server answered, as botocore has it; empty where it did not, or is not an S3."""
     return getattr(error, "response", None) or getattr(error.__cause__, "response", None) or {}
 
 
 def code_of(error: BaseException) -> str:
-    """The server's own name of what is wrong, such as `NoSuchBucket`."""
+    """Return the server's own name of what is wrong, such as `NoSuchBucket`."""
     return response_to(error).get("Error", {}).get("Code", "")
 
 
 def is_answer(error: Exception) -> bool:
-    """Whether this is about one object, which is missing or is there."""
+    """Return whether this is about one object, which is missing or is there."""
     return isinstance(error, FileExistsError | FileNotFoundError) and code_of(error) != "NoSuchBucket"
 
 
 def is_passing(error: Exception) -> bool:
-    """Whether it may be over a moment later."""
+    """Return whether it may be over a moment later."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
     status = response_to(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
     return status in PASSING_STATUS or (bool(kinds & PASSING_ERRORS) and "SSLError" not in kinds)
 
 
 def said_by(error: BaseException) -> str:
-    """The error's kind and words on one line."""
+    """Return the error's kind and words on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".rstrip(": ")
 
 
 def explained(address: str, error: Exception) -> Exception:
-    """The error as a user is meant to read it; what is nobody's mistake stays as it is."""
+    """Return the error as a user is meant to read it; what nobody foresaw stays as it is."""
     said = said_by(error)
     if is_passing(error):
         return PassingError(

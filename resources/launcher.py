@@ -10,13 +10,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import dagster as dg
-from dagster._core.errors import DagsterPipesExecutionError
 
 from finetuning.errors import CrashError, FinetuningError, InfrastructureError, of_kind
 from finetuning.memory.fit import predicted, told
 from finetuning.recipe.recipe import Recipe
 from finetuning.settings import Settings
 from finetuning.training.job import FAILURE, FAILURE_KIND, HANG, INTERRUPTED, SECONDS_TO_END, SMALLER
+from resources.dagster_internals import DagsterPipesExecutionError
 from resources.gpu import MIB, Gpu
 from resources.store.artifact import Artifact
 from resources.store.plan import checkpoints_of

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import dagster as dg
-from dagster._core.storage.tags import PARTITION_NAME_TAG
 from ray.exceptions import RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
 from ray.util.state import list_nodes
@@ -20,6 +19,7 @@ from finetuning.errors import InfrastructureError
 from finetuning.recipe.resources import ResourcesSpec
 from finetuning.settings import Kind, names_of, text_of, variable
 from finetuning.training.job import SECONDS_TO_END
+from resources.dagster_internals import PARTITION_NAME_TAG
 
 GB = 1e9
 SECONDS_TO_STOP = SECONDS_TO_END + 15

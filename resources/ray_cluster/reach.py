@@ -9,10 +9,10 @@ from ipaddress import ip_address
 
 import dagster as dg
 import psutil
-from dagster._core.storage.runs import SqliteRunStorage
 
 from finetuning.errors import InfrastructureError
 from finetuning.settings import Settings, is_set, text_of
+from resources.dagster_internals import SqliteRunStorage
 from resources.hub import LOCAL
 
 

@@ -18,16 +18,16 @@ FORKSERVER = {"start_method": {"forkserver": {}}}
 
 
 def create(context: dg.InitExecutorContext) -> dg.Executor:
-    """Dagster's default executor; before it, runs that were killed give up what they held of the pools."""
+    """Free what killed runs held of the pools, and return Dagster's default executor."""
     end_lost_runs(context.instance)
-    config = cast(dict[str, dict[str, Any]], context.executor_config)
+    config = cast(dict[str, dict[str, object]], context.executor_config)
     if "multiprocess" in config:
         config = {"multiprocess": FORKSERVER | config["multiprocess"]}
     return cast(Any, DAGSTERS_OWN).executor_creation_fn(context._replace(executor_config=config))
 
 
 def create_on_cluster(context: dg.InitExecutorContext) -> dg.Executor:
-    """The executor whose steps are jobs of a Ray cluster; before it, runs that were killed are marked as failed.
+    """Mark killed runs as failed, and return the executor whose steps are jobs of a Ray cluster.
 
     Raises:
         InfrastructureError: there is no cluster, or no Ray.

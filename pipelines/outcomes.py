@@ -1,4 +1,4 @@
-"""What became of a run: whether it went well and, if it did not, what kind of trouble that was, and the reasons.
+"""Tell whether a run went well and, if it did not, what kind of trouble it met, and the reasons.
 
 >>> outcome_of(instance, run)
 Outcome(kind="gate", reasons=["verdict: gain in final-answer is 0.021, which misses by 0.279 the 0.300 …"])
@@ -44,14 +44,14 @@ EVENTS = (
 
 
 class Outcome(NamedTuple):
-    """Of one run: its kind, and a reason for each thing that went wrong."""
+    """How a run ended: its kind, and a reason for each thing that went wrong."""
 
     kind: str
     reasons: list[str]
 
 
 def outcome_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Outcome:
-    """What became of the run, as far as the instance knows."""
+    """Return how the run ended, as far as the instance knows."""
     if run.status == dg.DagsterRunStatus.SUCCESS:
         return Outcome(WELL, [])
     if run.status != dg.DagsterRunStatus.FAILURE:
@@ -63,7 +63,7 @@ def outcome_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Outcome:
 
 
 def troubles(instance: dg.DagsterInstance, run_id: str) -> list[tuple[str, str]]:
-    """Kind and reason of each check that ended the run and each step that failed; of the run itself if none did."""
+    """Return kind and reason of each check that ended the run and each failed step; of the run itself if none did."""
     check, step, whole = (events_of(instance, run_id, kind) for kind in EVENTS)
     found = [trouble for event in check if (trouble := failed_check(event))]
     found += [trouble for event in step if (trouble := failed_step(event))]
@@ -71,13 +71,13 @@ def troubles(instance: dg.DagsterInstance, run_id: str) -> list[tuple[str, str]]
 
 
 def events_of(instance: dg.DagsterInstance, run_id: str, kind: dg.DagsterEventType) -> list[dg.DagsterEvent]:
-    """The run's events of that kind, the first one first."""
+    """Return the run's events of that kind, the first one first."""
     records = instance.get_records_for_run(run_id, of_type=kind).records
     return [event for record in records if (event := record.event_log_entry.dagster_event)]
 
 
 def failed_check(event: dg.DagsterEvent) -> tuple[str, str] | None:
-    """Of a check that ends its run."""
+    """Return kind and reason, where the check failed and ends its run."""
     check = event.asset_check_evaluation_data
     if check.passed or not check.blocking or check.severity != dg.AssetCheckSeverity.ERROR:
         return None
@@ -85,7 +85,7 @@ def failed_check(event: dg.DagsterEvent) -> tuple[str, str] | None:
 
 
 def failed_step(event: dg.DagsterEvent) -> tuple[str, str] | None:
-    """Of a step that failed by itself, and not by a check, which speaks for itself."""
+    """Return kind and reason, where the step failed by itself and not by one of its checks."""
     data: StepFailureData = event.step_failure_data
     own, error = data.user_failure_data, data.error
     if DagsterAssetCheckFailedError.__name__ in names_of(error):
@@ -97,7 +97,7 @@ def failed_step(event: dg.DagsterEvent) -> tuple[str, str] | None:
 
 
 def failed_run(event: dg.DagsterEvent) -> tuple[str, str]:
-    """Of a run none of whose steps failed: its process was lost, or Dagster could not carry it out."""
+    """Return kind and reason of a run without a failed step: it was lost, or Dagster could not carry it out."""
     data = event.event_specific_data  # none of a run that the daemon gave up
     known = data if isinstance(data, JobFailureData) else None
     error = known.error if known else None
@@ -107,10 +107,10 @@ def failed_run(event: dg.DagsterEvent) -> tuple[str, str]:
 
 
 def names_of(error: SerializableErrorInfo | None) -> set[str]:
-    """The classes of an error that an event keeps, and of its causes: a retry policy wraps what it gives up on."""
+    """Return the class names of an error and of its causes: a retry policy wraps what it gives up on."""
     return {str(error.cls_name)} | names_of(error.cause) if error else set()
 
 
 def shortened(text: str) -> str:
-    """`text`, or the beginning of a long one."""
+    """Return `text`, or the beginning of a long one."""
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"

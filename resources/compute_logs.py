@@ -1,4 +1,4 @@
-"""Keeps all that steps and the libraries in them print in the compute logs, and shows a terminal the steps' own lines.
+"""Keep all that steps and their libraries print in the compute logs, and show a terminal the steps' own lines.
 
 Of the libraries' warnings, `2026-11-23 09:43:46 +0000 - dagster - INFO - … - step 2/6 · 266 tokens/s` is what is left.
 dagster.yaml names the class.
@@ -32,12 +32,12 @@ class FoldedComputeLogs(LocalComputeLogManager):
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> "FoldedComputeLogs":
-        """The compute logs that the section of dagster.yaml describes."""
+        """Return the compute logs that the section of dagster.yaml describes."""
         return cls(inst_data=inst_data, **config_value)
 
     @contextmanager
     def capture_logs(self, log_key: Sequence[str]) -> Generator[CapturedLogContext, None, None]:
-        """For as long as the block lasts, what this process and its children print goes to the files of `log_key`."""
+        """Write what this process and its children print during the block to the files of `log_key`."""
         kinds = (ComputeIOType.STDOUT, ComputeIOType.STDERR)
         out, err = (self.get_captured_local_path(log_key, IO_TYPE_EXTENSION[kind]) for kind in kinds)
         for file in (out, err):
@@ -59,7 +59,7 @@ class StepLines:
         self.log, self.terminal = log, terminal
 
     def write(self, text: str) -> int:
-        """The number of characters written."""
+        """Write the text to the log, and a step's line to the terminal too; return the number of characters."""
         if STEP_LINE.match(text):
             self.terminal.write(text)
             self.terminal.flush()

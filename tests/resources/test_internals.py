@@ -36,7 +36,7 @@ def test_private_names_are_told_from_public_ones():
     lines = [
         "import {} as dg, ray.train",
         "def late():",
-        "    from {}._core.events import DagsterEvent",
+        "    from {}._core.events import Event",
         "    import {}._serdes",
     ]
     source = "\n".join(lines).replace("{}", "dagster")

@@ -1,4 +1,4 @@
-"""Starts a code location, and has the runs started again that were lost with the one before it.
+"""Start a code location, and restart the runs that were lost with the one before it.
 
     python -m pipelines.code_location dagster code-server start -p 4000 -m pipelines.definitions
 
@@ -13,8 +13,8 @@ import sys
 import time
 
 import dagster as dg
-from dagster._cli.utils import get_possibly_temporary_instance_for_cli
-from dagster._core.storage.tags import GRPC_INFO_TAG
+
+from resources.dagster_internals import GRPC_INFO_TAG, instance_of_the_command_line
 
 IN_PROGRESS = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 TIMEOUT = 5
@@ -24,30 +24,30 @@ LONGEST = 600
 
 
 def main(command: list[str]) -> None:
-    """Nothing; this process becomes that command, and one beside it marks lost runs as failed when it is up."""
-    with get_possibly_temporary_instance_for_cli("code_location") as instance:
+    """Become that command; a process beside it marks lost runs as failed once the code location answers."""
+    with instance_of_the_command_line("code_location") as instance:
         lost = [run.run_id for run in in_progress(instance) if not answers(address_of(run))]
     if lost and os.fork() == 0:
-        with get_possibly_temporary_instance_for_cli("code_location") as instance:
+        with instance_of_the_command_line("code_location") as instance:
             fail(instance, lost)
         return
     os.execvp(command[0], command)
 
 
 def in_progress(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
-    """The runs at work that a code location with a port has started; no other outlives its machine in a database."""
+    """Return the runs at work that a code location with a port started; others are not kept in a database."""
     runs = instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS))
     return [run for run in runs if "port" in json.loads(run.tags.get(GRPC_INFO_TAG, "{}"))]
 
 
 def address_of(run: dg.DagsterRun) -> tuple[str, int]:
-    """Host and port of the code location that started the run."""
+    """Return host and port of the code location that started the run."""
     told = json.loads(run.tags[GRPC_INFO_TAG])
     return told["host"], told["port"]
 
 
 def answers(address: tuple[str, int]) -> bool:
-    """Whether somebody listens there."""
+    """Return whether somebody listens there."""
     try:
         socket.create_connection(address, TIMEOUT).close()
     except OSError:
@@ -56,7 +56,7 @@ def answers(address: tuple[str, int]) -> bool:
 
 
 def fail(instance: dg.DagsterInstance, lost: list[str], pause: float = PAUSE, longest: float = LONGEST) -> None:
-    """Nothing; the runs are marked as failed, which starts them again, or as cancelled.
+    """Mark the runs as failed, which starts them again, or as cancelled.
 
     Args:
         lost: ids of the runs.

@@ -1,4 +1,4 @@
-"""Links from each asset to its code: on GitHub or GitLab where the checkout was cloned from there, else to the file.
+"""Link each asset to its code: on GitHub or GitLab where the checkout was cloned from there, else to the file.
 
 assets/raw_dataset.py -> https://github.com/OWNER/REPO/blob/COMMIT/assets/raw_dataset.py#L36
 """
@@ -13,8 +13,8 @@ from pathlib import Path
 import dagster as dg
 
 from finetuning.recipe.loading import find
+from finetuning.settings import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 # Whatever stands before the host, a token of an address that was cloned with one included, is left out.
 REMOTE = re.compile(r"(?:\w+://)?(?:[^@/]*@)?([\w.-]+)(?::\d+)?[:/]/?([\w./~-]+?)(?:\.git)?/?")
 PLACES = {"github": "blob", "gitlab": "-/blob"}
@@ -23,7 +23,7 @@ warnings.filterwarnings("ignore", "Class `(CodeReferences|LocalFile|UrlCode)", c
 
 
 def linked(spec: dg.AssetSpec) -> dg.AssetSpec:
-    """The asset with links to its code; a recipe's parent has one to each recipe."""
+    """Return the asset with links to its code; the asset `recipe` gets one to each recipe."""
     name = spec.key.to_user_string()
     if name == "recipe":
         references = [reference(path, label=partition) for partition, path in find().items()]
@@ -37,7 +37,7 @@ def linked(spec: dg.AssetSpec) -> dg.AssetSpec:
 
 
 def line_of(name: str, file: Path) -> int:
-    """The line, from 1, on which the file first says how the asset is made or named."""
+    """Return the line, from 1, on which the file first says how the asset is made or named."""
     lines = file.read_text().splitlines()
     return next(number for number, line in enumerate(lines, 1) if re.search(rf'^def {name}\(|"{name}"', line))
 
@@ -45,7 +45,7 @@ def line_of(name: str, file: Path) -> int:
 def reference(
     file: Path, line: int | None = None, label: str | None = None
 ) -> dg.UrlCodeReference | dg.LocalFileCodeReference:
-    """The link to one file."""
+    """Return the link to one file."""
     address = address_of_root()
     if address and file.resolve().is_relative_to(ROOT):
         place = f"{address}/{file.resolve().relative_to(ROOT)}" + (f"#L{line}" if line else "")
@@ -55,21 +55,21 @@ def reference(
 
 @cache
 def address_of_root() -> str | None:
-    """Where the commit of this checkout is shown; None where it was not cloned, or holds a commit that is only here."""
+    """Return where the commit of this checkout is shown; None where no remote is known to have it."""
     if not (ROOT / ".git").exists() or not git("branch", "-r", "--contains", "HEAD"):
         return None
     return address(git("remote", "get-url", "origin"), git("rev-parse", "HEAD"))
 
 
 def address(remote: str, commit: str) -> str | None:
-    """The page that shows a repo's files, by what git calls the remote; None for hosts whose pages are not known."""
+    """Return the page that shows a repo's files, from the remote's address; None for a host that is not known."""
     found = REMOTE.fullmatch(remote)
     host = next((host for host in PLACES if found and host in found[1]), None)
     return f"https://{found[1]}/{found[2]}/{PLACES[host]}/{commit}" if found and host else None
 
 
 def git(*arguments: str) -> str:
-    """What git says of this checkout; nothing where there is no git, or it refuses."""
+    """Return what git says of this checkout; an empty text where there is no git, or it refuses."""
     if not shutil.which("git"):
         return ""
     said = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)

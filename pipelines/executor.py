@@ -6,10 +6,9 @@ FINETUNING_EXECUTOR=ray is the cluster. Without it, a run's config may ask for o
 from typing import Any, cast
 
 import dagster as dg
-from dagster._core.definitions.executor_definition import multiple_process_executor_requirements
-from dagster._core.execution.retries import get_retries_config
 
 from finetuning.errors import InfrastructureError
+from resources.dagster_internals import get_retries_config
 from resources.lost_runs import end_lost_runs
 from resources.ray_cluster.reach import steps_are_ray_jobs
 
@@ -19,16 +18,16 @@ FORKSERVER = {"start_method": {"forkserver": {}}}
 
 
 def create(context: dg.InitExecutorContext) -> dg.Executor:
-    """Dagster's default executor; before it, runs that were killed give up what they held of the pools."""
+    """Free what killed runs held of the pools, and return Dagster's default executor."""
     end_lost_runs(context.instance)
-    config = cast(dict[str, dict[str, Any]], context.executor_config)
+    config = cast(dict[str, dict[str, object]], context.executor_config)
     if "multiprocess" in config:
         config = {"multiprocess": FORKSERVER | config["multiprocess"]}
     return cast(Any, DAGSTERS_OWN).executor_creation_fn(context._replace(executor_config=config))
 
 
 def create_on_cluster(context: dg.InitExecutorContext) -> dg.Executor:
-    """The executor whose steps are jobs of a Ray cluster; before it, runs that were killed are marked as failed.
+    """Mark killed runs as failed, and return the executor whose steps are jobs of a Ray cluster.
 
     Raises:
         InfrastructureError: there is no cluster, or no Ray.
@@ -59,7 +58,7 @@ on_cluster = dg.ExecutorDefinition(
             dg.Noneable(int), default_value=None, description="Steps of a run at once; none: as many as are ready."
         ),
     },
-    requirements=multiple_process_executor_requirements(),
+    requirements=dg.multiple_process_executor_requirements(),
     executor_creation_fn=create_on_cluster,
     description="Each step as a job of the Ray cluster, with the `resources` that its recipe asks for.",
 )

@@ -1,8 +1,7 @@
-"""Tells somebody of runs that failed, and of models that failed their gate: JSON as Slack takes it, to a webhook."""
+"""Post failed runs, and models that failed their gate, to a webhook, as JSON that Slack reads."""
 
 import html
 import json
-import os
 import time
 import urllib.error
 import urllib.request
@@ -11,16 +10,16 @@ from urllib.parse import urlsplit
 import dagster as dg
 
 from finetuning.errors import GATE
+from finetuning.settings import Settings, variable
 from pipelines.outcomes import Outcome, outcome_of
 
-WEBHOOK = "FINETUNING_WEBHOOK"
-UI = "FINETUNING_UI"
+WEBHOOK = variable("webhook")
 TRIES, TIMEOUT = 3, 10.0  # seconds
 PAUSE = 1.0  # seconds after the first try; twice as long after each other
 
 
 class NotSent(Exception):
-    """The webhook did not take the notice; the text names its host alone, as its address is a secret."""
+    """The webhook refused the notice or was out; the text names its host alone, as its address is a secret."""
 
 
 @dg.run_failure_sensor(
@@ -29,8 +28,8 @@ class NotSent(Exception):
     "the same JSON).",
 )
 def failure_notice(context: dg.RunFailureSensorContext) -> dg.SkipReason | None:
-    """One message a failed run."""
-    address = os.environ.get(WEBHOOK)
+    """Post one message for each failed run, where a webhook is set."""
+    address = Settings.read("webhook").webhook
     if not address:
         return dg.SkipReason(f"{WEBHOOK} is not set: nobody is told of run {context.dagster_run.run_id}")
     send(address, notice(context.dagster_run, outcome_of(context.instance, context.dagster_run)))
@@ -38,18 +37,19 @@ def failure_notice(context: dg.RunFailureSensorContext) -> dg.SkipReason | None:
 
 
 def notice(run: dg.DagsterRun, outcome: Outcome) -> str:
-    """What is posted of a run: the model, what happened to it, and where to look."""
+    """Return the text for a run: the model, what happened to it, and where to look."""
     partition = run.tags.get("dagster/partition", "no partition")
     what = "failed its gate: nothing was published" if outcome.kind == GATE else f"failed ({run.job_name})"
-    where = f"{os.environ[UI].rstrip('/')}/runs/{run.run_id}" if os.environ.get(UI) else f"run {run.run_id}"
+    ui = Settings.read("ui").ui.rstrip("/")
+    where = f"{ui}/runs/{run.run_id}" if ui else f"run {run.run_id}"
     return "\n".join([f"{partition} {what}.", *outcome.reasons, where])
 
 
 def send(address: str, text: str) -> None:
-    """Nothing; the webhook took the message.
+    """Post the text to the webhook, in up to three tries.
 
     Raises:
-        NotSent: it did not, in three tries.
+        NotSent: the webhook took none of them.
     """
     # In Slack's text these three begin links and other markup, which models' tokens look like.
     body = json.dumps({"text": html.escape(text, quote=False)}).encode()

@@ -1,4 +1,4 @@
-"""What became of a run: whether it went well and, if it did not, what kind of trouble that was, and the reasons.
+"""Tell whether a run went well and, if it did not, what kind of trouble it met, and the reasons.
 
 >>> outcome_of(instance, run)
 Outcome(kind="gate", reasons=["verdict: gain in final-answer is 0.021, which misses by 0.279 the 0.300 …"])
@@ -7,12 +7,16 @@ Outcome(kind="gate", reasons=["verdict: gain in final-answer is 0.021, which mis
 from typing import NamedTuple
 
 import dagster as dg
-from dagster._core.errors import DagsterAssetCheckFailedError, DagsterExecutionInterruptedError
-from dagster._core.events import JobFailureData, RunFailureReason, StepFailureData
-from dagster._core.executor.child_process_executor import ChildProcessCrashException
-from dagster._utils.error import SerializableErrorInfo
 
 from finetuning.errors import FAULT, GATE, INFRASTRUCTURE, INPUT, KIND, InfrastructureError
+from resources.dagster_internals import (
+    ChildProcessCrashException,
+    DagsterAssetCheckFailedError,
+    JobFailureData,
+    RunFailureReason,
+    SerializableErrorInfo,
+    StepFailureData,
+)
 
 WELL = "well"
 # The worst first: what a gate says counts for nothing where something else broke.
@@ -24,7 +28,12 @@ LONGEST = 1500  # characters of a reason
 # keep.
 ENDED_FROM_OUTSIDE = {
     error.__name__
-    for error in (DagsterExecutionInterruptedError, ChildProcessCrashException, KeyboardInterrupt, InfrastructureError)
+    for error in (
+        dg.DagsterExecutionInterruptedError,
+        ChildProcessCrashException,
+        KeyboardInterrupt,
+        InfrastructureError,
+    )
 }
 OWN_FAULT = (RunFailureReason.RUN_EXCEPTION, RunFailureReason.JOB_INITIALIZATION_FAILURE)
 EVENTS = (
@@ -35,14 +44,14 @@ EVENTS = (
 
 
 class Outcome(NamedTuple):
-    """Of one run: its kind, and a reason for each thing that went wrong."""
+    """How a run ended: its kind, and a reason for each thing that went wrong."""
 
     kind: str
     reasons: list[str]
 
 
 def outcome_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Outcome:
-    """What became of the run, as far as the instance knows."""
+    """Return how the run ended, as far as the instance knows."""
     if run.status == dg.DagsterRunStatus.SUCCESS:
         return Outcome(WELL, [])
     if run.status != dg.DagsterRunStatus.FAILURE:
@@ -54,7 +63,7 @@ def outcome_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Outcome:
 
 
 def troubles(instance: dg.DagsterInstance, run_id: str) -> list[tuple[str, str]]:
-    """Kind and reason of each check that ended the run and each step that failed; of the run itself if none did."""
+    """Return kind and reason of each check that ended the run and each failed step; of the run itself if none did."""
     check, step, whole = (events_of(instance, run_id, kind) for kind in EVENTS)
     found = [trouble for event in check if (trouble := failed_check(event))]
     found += [trouble for event in step if (trouble := failed_step(event))]
@@ -62,13 +71,13 @@ def troubles(instance: dg.DagsterInstance, run_id: str) -> list[tuple[str, str]]
 
 
 def events_of(instance: dg.DagsterInstance, run_id: str, kind: dg.DagsterEventType) -> list[dg.DagsterEvent]:
-    """The run's events of that kind, the first one first."""
+    """Return the run's events of that kind, the first one first."""
     records = instance.get_records_for_run(run_id, of_type=kind).records
     return [event for record in records if (event := record.event_log_entry.dagster_event)]
 
 
 def failed_check(event: dg.DagsterEvent) -> tuple[str, str] | None:
-    """Of a check that ends its run."""
+    """Return kind and reason, where the check failed and ends its run."""
     check = event.asset_check_evaluation_data
     if check.passed or not check.blocking or check.severity != dg.AssetCheckSeverity.ERROR:
         return None
@@ -76,7 +85,7 @@ def failed_check(event: dg.DagsterEvent) -> tuple[str, str] | None:
 
 
 def failed_step(event: dg.DagsterEvent) -> tuple[str, str] | None:
-    """Of a step that failed by itself, and not by a check, which speaks for itself."""
+    """Return kind and reason, where the step failed by itself and not by one of its checks."""
     data: StepFailureData = event.step_failure_data
     own, error = data.user_failure_data, data.error
     if DagsterAssetCheckFailedError.__name__ in names_of(error):
@@ -88,7 +97,7 @@ def failed_step(event: dg.DagsterEvent) -> tuple[str, str] | None:
 
 
 def failed_run(event: dg.DagsterEvent) -> tuple[str, str]:
-    """Of a run none of whose steps failed: its process was lost, or Dagster could not carry it out."""
+    """Return kind and reason of a run without a failed step: it was lost, or Dagster could not carry it out."""
     data = event.event_specific_data  # none of a run that the daemon gave up
     known = data if isinstance(data, JobFailureData) else None
     error = known.error if known else None
@@ -98,10 +107,10 @@ def failed_run(event: dg.DagsterEvent) -> tuple[str, str]:
 
 
 def names_of(error: SerializableErrorInfo | None) -> set[str]:
-    """The classes of an error that an event keeps, and of its causes: a retry policy wraps what it gives up on."""
+    """Return the class names of an error and of its causes: a retry policy wraps what it gives up on."""
     return {str(error.cls_name)} | names_of(error.cause) if error else set()
 
 
 def shortened(text: str) -> str:
-    """`text`, or the beginning of a long one."""
+    """Return `text`, or the beginning of a long one."""
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"

@@ -7,20 +7,10 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any, cast
 
 import dagster as dg
-from dagster._core.events import DagsterEvent, EngineEventData
-from dagster._core.execution.context.system import IStepContext, PlanOrchestrationContext
-from dagster._core.execution.plan.objects import StepFailureData, StepRetryData, UserFailureData
-from dagster._core.execution.plan.plan import ExecutionPlan
-from dagster._core.execution.plan.state import KnownExecutionState
-from dagster._core.execution.plan.step import ExecutionStep
-from dagster._core.execution.retries import RetryMode
-from dagster._core.executor.step_delegating import CheckStepHealthResult, StepDelegatingExecutor, StepHandlerContext
-from dagster._core.storage.tags import PARTITION_NAME_TAG
-from dagster._utils.error import SerializableErrorInfo
 from dagster_ray.core.executor import RayStepHandler
 from ray.job_submission import JobErrorType, JobStatus, JobSubmissionClient
 
@@ -28,6 +18,23 @@ from finetuning.errors import INFRASTRUCTURE, KIND, FinetuningError, Infrastruct
 from finetuning.recipe.resources import ResourcesSpec
 from finetuning.recipe.smoke import load_for_run
 from pipelines.outcomes import failed_check, failed_step
+from resources.dagster_internals import (
+    PARTITION_NAME_TAG,
+    CheckStepHealthResult,
+    EngineEventData,
+    ExecutionPlan,
+    ExecutionStep,
+    IStepContext,
+    KnownExecutionState,
+    PlanOrchestrationContext,
+    RetryMode,
+    SerializableErrorInfo,
+    StepDelegatingExecutor,
+    StepFailureData,
+    StepHandlerContext,
+    StepRetryData,
+    UserFailureData,
+)
 from resources.ray_cluster.jobs import Amounts, asked_for, connected, job_environment, nodes_of, stop_lost_jobs
 from resources.ray_cluster.reach import require_reachable
 
@@ -39,7 +46,7 @@ SHOWN = 1500  # characters, the last ones, of what Ray says of a job
 
 
 def resources_of(step: IStepContext) -> ResourcesSpec:
-    """What the recipe of the step's partition says; the default where it cannot be read, which the step will say."""
+    """Return what the partition's recipe asks for; the default where the recipe is wrong, which the step will say."""
     try:
         return load_for_run(step.run_tags[PARTITION_NAME_TAG]).resources
     except (KeyError, FinetuningError):
@@ -47,7 +54,7 @@ def resources_of(step: IStepContext) -> ResourcesSpec:
 
 
 class RecipeStepHandler(RayStepHandler):
-    """dagster-ray's own, which asks for what the recipe says, and tells a job that waits from one that died."""
+    """dagster-ray's handler of steps, which asks for what the recipe says and tells a waiting job from a dead one."""
 
     def __init__(self, client: JobSubmissionClient) -> None:
         super().__init__(client, None, None, None, None, None, None)
@@ -59,25 +66,25 @@ class RecipeStepHandler(RayStepHandler):
         self.silent: dict[str, float] = {}
 
     def asked(self, step: IStepContext) -> Amounts:
-        """What the step asks for."""
+        """Return what the step asks the cluster for."""
         made = step.job.get_definition().asset_layer.get_assets_def_for_node(step.node_handle)
         uses_gpu = bool(made) and any(tags.get("gpu") == "used" for tags in made.tags_by_key.values())
         gpus = any(node.has.gpus for node in self.nodes)
         return asked_for(resources_of(step), step.step.key == TRAINS, uses_gpu, gpus)
 
     def has_room(self, asked: Amounts) -> bool:
-        """Whether a node is there that the step fits on when nothing else is."""
+        """Return whether the step fits on one of the nodes with nothing else on it."""
         return any(all(amount <= has for amount, has in zip(asked, node.has, strict=True)) for node in self.nodes)
 
     def _get_ray_job_submission_id(self, step_handler_context: StepHandlerContext) -> str:
-        """The job's name in Ray: dagster-ray's own is a hash of 32 bits, which jobs of a cluster may come to share."""
+        """Return the job's name in Ray: dagster-ray's is a hash of 32 bits, which two jobs of a cluster may share."""
         given, step = step_handler_context.execute_step_args, self._get_step_key(step_handler_context)
         attempt = given.known_state.get_retry_state().get_attempt_count(step) if given.known_state else 0
         job = f"{step}-{given.run_id}-{attempt}"
         return f"{job}-{self.requeued[job]}"
 
-    def launch_step(self, step_handler_context: StepHandlerContext) -> Iterator[DagsterEvent]:
-        """The event that the step's job was handed to the cluster, or will be when that answers."""
+    def launch_step(self, step_handler_context: StepHandlerContext) -> Iterator[dg.DagsterEvent]:
+        """Hand the step's job to the cluster; where that does not answer, `check_step_health` tries it again."""
         step = step_handler_context.get_step_context(self._get_step_key(step_handler_context))
         self.num_cpus, self.num_gpus, self.memory = asked = self.asked(step)
         self.runtime_env = {"env_vars": job_environment(resources_of(step).cpus)}
@@ -90,7 +97,7 @@ class RecipeStepHandler(RayStepHandler):
             self.unsent.add(job)
 
     def check_step_health(self, step_handler_context: StepHandlerContext) -> CheckStepHealthResult:
-        """Whether the step's job waits, runs, or has ended as its last events say."""
+        """Return whether the step's job waits, runs, or has ended as its last events say."""
         job = self._get_ray_job_submission_id(step_handler_context)
         try:
             found = self.client.get_job_info(job)
@@ -126,8 +133,8 @@ class RecipeStepHandler(RayStepHandler):
         return CheckStepHealthResult.healthy()
 
 
-def trouble_in(event: DagsterEvent) -> str | None:
-    """What went wrong with a step or a check, where the event is about that."""
+def trouble_in(event: dg.DagsterEvent) -> str | None:
+    """Return what went wrong with a step or a check, where the event is about that."""
     found = None
     if event.is_step_failure:
         found = failed_step(event)
@@ -137,7 +144,7 @@ def trouble_in(event: DagsterEvent) -> str | None:
 
 
 class RayExecutor(StepDelegatingExecutor):
-    """Dagster's own for steps that run elsewhere, which runs a step again whose job died."""
+    """Dagster's executor of steps that run elsewhere, which also restarts a step whose job died."""
 
     def __init__(self, handler: RecipeStepHandler, **settings: Any) -> None:
         super().__init__(handler, check_step_health_interval_seconds=SECONDS_BETWEEN_LOOKS, **settings)
@@ -145,15 +152,15 @@ class RayExecutor(StepDelegatingExecutor):
 
     def execute(
         self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
-    ) -> Generator[DagsterEvent, Any, None]:
-        """The events of the run, whose steps are jobs of the cluster.
+    ) -> Generator[dg.DagsterEvent, Any, None]:
+        """Run the steps as jobs of the cluster, and yield their events.
 
         Raises:
             InfrastructureError: steps cannot reach what they share, or one fits on no node.
         """
         address = self.handler.client.get_address()
         # The process by which a run is found to be lost.
-        DagsterEvent.engine_event(
+        dg.DagsterEvent.engine_event(
             plan_context, f"Steps are jobs of the Ray cluster at {address}", EngineEventData.in_process(os.getpid())
         )
         require_reachable(plan_context.instance, [node.address for node in self.handler.nodes])
@@ -167,10 +174,10 @@ class RayExecutor(StepDelegatingExecutor):
             yield event
 
     def require_room(self, step: IStepContext) -> None:
-        """Nothing, when a node is large enough for the step, or may come that is.
+        """Refuse a step that is too large for every node that is there or may be added.
 
         Raises:
-            InfrastructureError: none is, and nobody adds nodes to this cluster.
+            InfrastructureError: no node is large enough, and nobody adds nodes to this cluster.
         """
         asked, nodes = self.handler.asked(step), self.handler.nodes
         if any(node.grows for node in nodes) or self.handler.has_room(asked):
@@ -184,25 +191,25 @@ class RayExecutor(StepDelegatingExecutor):
 
     def log_failure_or_retry_event_after_error(
         self, step_context: IStepContext, err_info: SerializableErrorInfo, known_state: KnownExecutionState
-    ) -> DagsterEvent:
-        """The event that the step is tried again, or has failed: by its own error, or since its job died too often."""
+    ) -> dg.DagsterEvent:
+        """Return the event that the step is tried again, or has failed: by an error, or as its job died too often."""
         if err_info.cls_name:
             return super().log_failure_or_retry_event_after_error(step_context, err_info, known_state)
         lost = known_state.get_retry_state().get_attempt_count(step_context.step.key)
         if self.retries.enabled and lost < MOST_RETRIES:
             step_context.log.warning(f"{err_info.message}. It is started again ({lost + 1} of {MOST_RETRIES}).")
-            return DagsterEvent.step_retry_event(step_context, StepRetryData(error=err_info))
+            return dg.DagsterEvent.step_retry_event(step_context, StepRetryData(error=err_info))
         why = UserFailureData("lost", err_info.message, {KIND: INFRASTRUCTURE})
-        return DagsterEvent.step_failure_event(step_context, StepFailureData(err_info, why))
+        return dg.DagsterEvent.step_failure_event(step_context, StepFailureData(err_info, why))
 
 
 def ray_executor(context: dg.InitExecutorContext) -> dg.Executor:
-    """The executor of a run on the cluster that RAY_ADDRESS names.
+    """Return the executor of a run on the cluster that RAY_ADDRESS names.
 
     Raises:
         InfrastructureError: there is none.
     """
-    config = cast(dict[str, Any], context.executor_config)
+    config = cast(Mapping[str, Any], context.executor_config)
     return RayExecutor(
         RecipeStepHandler(connected()),
         retries=RetryMode.from_config(config["retries"]),

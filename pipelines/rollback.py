@@ -24,7 +24,7 @@ class Rollback(dg.Config):
 
 @dg.op(name="roll_back")
 def roll_back_repos(context: dg.OpExecutionContext, config: Rollback, hub: Hub) -> None:
-    """Nothing; the adapter's repo holds that version, and so does the merged model's, where there is one of it."""
+    """Make that version the head of the adapter's repo, and of the merged model's, where it has one of this adapter."""
     with explained(), hub.connect(log=context.log.warning, api_only=True) as connection:
         recipe = load_for_run(context.partition_key)
         repo_id, title = connection.repo_id(recipe.hub.repo), title_of(recipe)
@@ -40,7 +40,7 @@ def roll_back_repos(context: dg.OpExecutionContext, config: Rollback, hub: Hub) 
 
 
 def tell(context: dg.OpExecutionContext, made: Publication) -> None:
-    """Nothing; the log says what the repo holds now."""
+    """Log what the repo holds now."""
     done = "holds it again" if made.created else "held it already"
     context.log.info(f"{made.repo_id}: version {made.tag}: {done}, commit {made.commit}")
 

@@ -18,7 +18,7 @@ RETRAIN_CRON = "0 3 * * 0"  # Sundays at three
     "with nothing new costs seconds and publishes nothing.",
 )
 def retrain(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
-    """A run for each partition."""
+    """Ask for a run of each partition."""
     for name in BASE_MODELS.get_partition_keys():
         yield dg.RunRequest(run_key=f"{context.scheduled_execution_time:%Y-%m-%dT%H:%M}/{name}", partition_key=name)
 

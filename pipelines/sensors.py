@@ -22,7 +22,7 @@ def result(
     settle: bool = False,
     new_is_change: bool = False,
 ) -> dg.SensorResult:
-    """A run for each partition whose `parent` changed, and the observation of what it is now.
+    """Ask for a run of each partition whose `parent` changed, and record what it is now.
 
     A run's key has the number of the change in it: a tick that is repeated after a crash starts no second run, and a
     version that comes back starts one.
@@ -51,10 +51,10 @@ def result(
 @dg.sensor(
     job=main_line,
     minimum_interval_seconds=MINUTE // 2,
-    description="Starts a run for each recipe that means something else than before, and for each new one.",
+    description="Starts a run for each recipe whose content changed, and for each new one.",
 )
 def recipe_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """Recipes, as validated: one that is wrong is left alone until it is right."""
+    """Look at the recipes as validated: a wrong one is left alone until it is right."""
     from finetuning.freshness.versions import recipe_version
 
     return result(context, RECIPE, recipe_version, new_is_change=True)
@@ -66,7 +66,7 @@ def recipe_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     description="Starts a run for each recipe whose data sets on the hub have a new commit.",
 )
 def new_data_on_hub(context: dg.SensorEvaluationContext, hub: Hub) -> dg.SensorResult:
-    """Commits of data sets on the hub."""
+    """Look at the commits of data sets on the hub."""
     from finetuning.freshness.versions import hub_data_version
 
     return on_hub(context, hub, DATASET_SOURCES, hub_data_version)
@@ -78,7 +78,7 @@ def new_data_on_hub(context: dg.SensorEvaluationContext, hub: Hub) -> dg.SensorR
     description="Starts a run for each recipe whose base model on the hub has a new commit.",
 )
 def new_base_model_on_hub(context: dg.SensorEvaluationContext, hub: Hub) -> dg.SensorResult:
-    """Commits of base models on the hub."""
+    """Look at the commits of base models on the hub."""
     from finetuning.freshness.versions import hub_model_version
 
     return on_hub(context, hub, BASE_MODEL_SOURCE, hub_model_version)
@@ -90,7 +90,7 @@ def new_base_model_on_hub(context: dg.SensorEvaluationContext, hub: Hub) -> dg.S
     description="Starts a run for each recipe whose local source files changed, once they have come to rest.",
 )
 def local_files_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """Names, sizes and times of local files."""
+    """Look at names, sizes and times of local files."""
     from finetuning.freshness.versions import local_files_version
 
     return result(context, DATASET_SOURCES, local_files_version, settle=True)
@@ -99,7 +99,7 @@ def local_files_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult:
 def on_hub(
     context: dg.SensorEvaluationContext, hub: Hub, parent: str, look: Callable[..., str | None]
 ) -> dg.SensorResult:
-    """The result of asking the hub."""
+    """Ask the hub about every partition, and return what `result` makes of the answers."""
     with hub.connect(api_only=True) as connection:
         return result(context, parent, lambda name: look(name, connection.api))
 

@@ -1,4 +1,4 @@
-"""Keeps all that steps and the libraries in them print in the compute logs, and shows a terminal the steps' own lines.
+"""Keep all that steps and their libraries print in the compute logs, and show a terminal the steps' own lines.
 
 Of the libraries' warnings, `2026-11-23 09:43:46 +0000 - dagster - INFO - … - step 2/6 · 266 tokens/s` is what is left.
 dagster.yaml names the class.
@@ -11,11 +11,16 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from typing import IO, Any, cast
 
-from dagster._core.execution.compute_logs import redirect_to_file
-from dagster._core.storage.compute_log_manager import CapturedLogContext, ComputeIOType
-from dagster._core.storage.local_compute_log_manager import IO_TYPE_EXTENSION, LocalComputeLogManager
-from dagster._serdes import ConfigurableClassData
-from dagster._utils import ensure_file, touch_file
+from resources.dagster_internals import (
+    IO_TYPE_EXTENSION,
+    CapturedLogContext,
+    ComputeIOType,
+    ConfigurableClassData,
+    LocalComputeLogManager,
+    ensure_file,
+    redirect_to_file,
+    touch_file,
+)
 
 COLOUR = r"(?:\x1b\[[\d;]*m)?"
 # How Dagster's logger begins what it writes, which is a whole message at a time, however many lines it has.
@@ -27,12 +32,12 @@ class FoldedComputeLogs(LocalComputeLogManager):
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> "FoldedComputeLogs":
-        """The compute logs that the section of dagster.yaml describes."""
+        """Return the compute logs that the section of dagster.yaml describes."""
         return cls(inst_data=inst_data, **config_value)
 
     @contextmanager
     def capture_logs(self, log_key: Sequence[str]) -> Generator[CapturedLogContext, None, None]:
-        """For as long as the block lasts, what this process and its children print goes to the files of `log_key`."""
+        """Write what this process and its children print during the block to the files of `log_key`."""
         kinds = (ComputeIOType.STDOUT, ComputeIOType.STDERR)
         out, err = (self.get_captured_local_path(log_key, IO_TYPE_EXTENSION[kind]) for kind in kinds)
         for file in (out, err):
@@ -54,7 +59,7 @@ class StepLines:
         self.log, self.terminal = log, terminal
 
     def write(self, text: str) -> int:
-        """The number of characters written."""
+        """Write the text to the log, and a step's line to the terminal too; return the number of characters."""
         if STEP_LINE.match(text):
             self.terminal.write(text)
             self.terminal.flush()

@@ -1,6 +1,5 @@
 """The model hub: the one place that knows its address and token, and the only one that publishes."""
 
-import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from finetuning.errors import InfrastructureError
+from finetuning.settings import Settings
 from resources.hub_client.connection import HubConnection
 
 if TYPE_CHECKING:
@@ -36,15 +36,7 @@ class Hub(dg.ConfigurableResource):
         Raises:
             FinetuningError: `deadline` is not a number of seconds.
         """
-        try:
-            seconds = float(self.deadline)
-        except ValueError:
-            seconds = math.nan
-        if not 0 < seconds < math.inf:
-            raise InfrastructureError(
-                f"FINETUNING_HUB_DEADLINE: {self.deadline!r} is not a number of seconds; write 600."
-            )
-        return seconds
+        return Settings.of(hub_deadline=self.deadline).hub_deadline
 
     @contextmanager
     def connect(self, log: Callable[[str], None] | None = None, api_only: bool = False) -> Iterator[HubConnection]:

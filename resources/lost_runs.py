@@ -1,16 +1,16 @@
-"""Finds runs whose process is gone, killed or with its machine: their status still says that they are at work."""
+"""Find runs that still count as being at work, and whose process was killed or went down with its machine."""
 
 import dagster as dg
 import psutil
-from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, WorkerStatus
-from dagster._core.storage.runs import SqliteRunStorage
+
+from resources.dagster_internals import CheckRunHealthResult, SqliteRunStorage, WorkerStatus
 
 GONE = "The run's process is gone: it was killed, or its machine went down."
 # A process begins before its first event; the clock may have been set in between, by which its beginning moves.
 SECONDS_APART = 600.0
 
 
-class WatchedRunLauncher(DefaultRunLauncher):
+class WatchedRunLauncher(dg.DefaultRunLauncher):
     """Dagster's own launcher, which run monitoring can ask whether a run's process is still there.
 
     Without it, a run that went down together with its code server is at work for ever.
@@ -18,22 +18,22 @@ class WatchedRunLauncher(DefaultRunLauncher):
 
     @property
     def supports_check_run_worker_health(self) -> bool:
-        """Whether `check_run_worker_health` can be asked."""
+        """Return that `check_run_worker_health` can be asked."""
         return True
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
-        """Whether the run's process is there; one that nobody can look at counts as being there."""
+        """Return whether the run's process is there; one that cannot be looked at counts as being there."""
         if is_lost(self._instance, run):
             return CheckRunHealthResult(WorkerStatus.FAILED, GONE)
         return CheckRunHealthResult(WorkerStatus.RUNNING)
 
     def get_run_worker_debug_info(self, run: dg.DagsterRun, include_container_logs: bool | None = True) -> str | None:
-        """What the run's failure says of its process."""
+        """Return what the run's failure says of its process."""
         return GONE if is_lost(self._instance, run) else None
 
 
 def end_lost_runs(instance: dg.DagsterInstance) -> None:
-    """Nothing; the lost runs are marked as failed, or as cancelled, and what they held of the pools is free for others.
+    """Mark lost runs as failed, or as cancelled, and free what they held of the pools.
 
     With a daemon its run monitoring does the same; the command line has to do without.
     """
@@ -47,7 +47,7 @@ def end_lost_runs(instance: dg.DagsterInstance) -> None:
 
 
 def is_lost(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
-    """Whether the run's process is certain to be gone.
+    """Return whether the run's process is certain to be gone.
 
     Everything that uses an SQLite instance is on this machine, where processes can be seen; of the runs of another
     instance nothing is certain.
@@ -56,7 +56,7 @@ def is_lost(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
 
 
 def process_is_gone(instance: dg.DagsterInstance, run_id: str) -> bool:
-    """Whether the process that the run's events name has ended; False where none is named yet."""
+    """Return whether the process that the run's events name has ended; False where none is named yet."""
     entries = instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
     named = [
         (entry.timestamp, int(str(event.engine_event_data.metadata["pid"].value)))
@@ -67,7 +67,7 @@ def process_is_gone(instance: dg.DagsterInstance, run_id: str) -> bool:
 
 
 def is_running(pid: int, since: float) -> bool:
-    """Whether the process with this id is the one that was there at `since` (seconds since 1970), and runs still."""
+    """Return whether the process that had this id at `since` (seconds since 1970) still runs."""
     try:
         process = psutil.Process(pid)
         # Of a process that has ended, and that nobody waited for yet, there is no command any more.

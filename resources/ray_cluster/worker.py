@@ -29,6 +29,7 @@ from finetuning.memory.fit import predicted, told
 from finetuning.memory.savings import with_settings
 from finetuning.progress import Progress
 from finetuning.recipe.recipe import Recipe
+from finetuning.settings import text_of
 from finetuning.training.checkpoints import complete, step_of
 from finetuning.training.interruption import Interrupted, Interruption
 from finetuning.training.job import TooLarge
@@ -39,7 +40,6 @@ from resources.store.artifact import Artifact
 from resources.store.locks import hold
 from resources.store.objects import is_passing, said_by
 
-ROOT = Path(__file__).resolve().parents[2]
 # What is handed to Ray in the end, and the mark of it.
 ADAPTER, FINISHED = "adapter", "finished"
 # What a checkpoint needs that is older than it: the best weights so far, and the curves.
@@ -185,8 +185,7 @@ def lies_at(training: RayTraining, artifact: Artifact, log: Log) -> Path:
     Raises:
         InfrastructureError: this node does not see the artifact.
     """
-    cache = os.environ.get("FINETUNING_ARTIFACTS_CACHE") or str(ROOT / ".cache" / "artifacts")
-    store = Artifacts(**training.place.artifacts, cache=cache).store(log.info)
+    store = Artifacts(**training.place.artifacts, cache=text_of("artifacts_cache")).store(log.info)
     folder = store.home(artifact.asset, artifact.partition) / artifact.fingerprint
     found = store.fetch(folder)
     if found and hold(found.path):

@@ -10,7 +10,6 @@ to folders of their own, and the first one's manifest says which of them counts.
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -20,6 +19,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from finetuning.errors import FinetuningError, InfrastructureError
+from finetuning.settings import Settings
 from resources.store.artifact import MANIFEST, Artifact, artifact_of, fingerprint_of, read_artifact, sha256
 from resources.store.disk import DiskStore, bury
 from resources.store.download import DamagedArtifact, download, draft_of
@@ -314,7 +314,6 @@ def object_store(address: str, cache: str, cache_gb: str, log: Callable[[str], N
             "FINETUNING_ARTIFACTS: write an address such as s3://bucket/name, without a password or a query: it is "
             "shown in the UI. Credentials are taken from where the storage's library looks for them."
         )
-    if not re.fullmatch(r"\d{1,6}(\.\d+)?", cache_gb):
-        raise FinetuningError(f"FINETUNING_ARTIFACTS_CACHE_GB: {cache_gb!r} is not a number of gigabytes; write 50.")
+    limit = Settings.of(artifacts_cache_gb=cache_gb).artifacts_cache_gb * GB
     place = Path(cache).absolute() / scheme / rest
-    return ObjectStore(Objects(f"{scheme}://{rest}", log), place, float(cache_gb) * GB, log)
+    return ObjectStore(Objects(f"{scheme}://{rest}", log), place, limit, log)

@@ -25,7 +25,7 @@ from torch.nn.functional import layer_norm, scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
-from transformers import AttentionInterface, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedConfig
+from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedConfig
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 from transformers.modeling_utils import local_torch_dtype
 from transformers.models.falcon import modeling_falcon
@@ -33,7 +33,7 @@ from transformers.quantizers.base import get_keys_to_not_convert
 
 from finetuning.base_model.loading import keep_trainable_on_cpu
 from finetuning.lora.config import lora_config
-from finetuning.recipe.base_model import QuantizationSpec
+from finetuning.quantization import bitsandbytes_config
 from finetuning.recipe.recipe import Recipe
 
 # bitsandbytes: weights that share a scale, and scales that share a scale of theirs.
@@ -115,7 +115,8 @@ def adapted_model(recipe: Recipe, config: PreTrainedConfig, kernel: str, new_tok
             trust_remote_code=spec.trust_remote_code,
         )
         if spec.quantization:
-            settings = bitsandbytes_config(spec.quantization, spec.dtype)
+            # How many outliers a matrix has is no matter of shapes.
+            settings = bitsandbytes_config(spec.quantization, spec.dtype, outliers=False)
             # The new layers' biases are in torch's default format until they are loaded.
             with local_torch_dtype(getattr(torch, spec.dtype)):
                 replace_with_bnb_linear(model, get_keys_to_not_convert(model), settings)
@@ -146,18 +147,6 @@ class _FalconFlash(modeling_falcon.FalconAttention):
         query, key = modeling_falcon.apply_rotary_pos_emb(query, key, *position_embeddings)
         found, _ = _flash(self, query, key, value)
         return self.dense(found.flatten(2)), None
-
-
-def bitsandbytes_config(spec: QuantizationSpec, dtype: str) -> BitsAndBytesConfig:
-    """The recipe's quantization, as transformers has it; how many outliers a matrix has is no matter of shapes."""
-    if spec.bits == 8:
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type=spec.type or "nf4",
-        bnb_4bit_use_double_quant=spec.double,
-        bnb_4bit_compute_dtype=dtype,
-    )
 
 
 def leave_meta(model: torch.nn.Module) -> None:

@@ -47,7 +47,7 @@ class Launcher(dg.ConfigurableResource):
         """Return whether a Ray cluster trains.
 
         Raises:
-            FinetuningError: `kind` is no word that is known, or what Ray needs is not installed.
+            FinetuningError: `kind` is not a word that is known, or what Ray needs is not installed.
         """
         if self.kind not in ("local", "ray"):
             raise InfrastructureError(
@@ -67,7 +67,7 @@ class Launcher(dg.ConfigurableResource):
         """Return how many processes train together: the recipe's `workers`, or what this instance has for all recipes.
 
         Raises:
-            FinetuningError: `num_workers` is no such number.
+            FinetuningError: `num_workers` is not such a number.
         """
         if workers:
             return workers

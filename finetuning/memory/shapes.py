@@ -73,7 +73,7 @@ class Allocations(TorchDispatchMode):
         return result
 
     def hold(self, tensors: Any) -> None:
-        """Nothing; the tensors in this tree count from now on, each memory once."""
+        """Count the tensors in this tree from now on, each memory once."""
         for tensor in tree_leaves(tensors):
             storage = tensor.untyped_storage() if isinstance(tensor, torch.Tensor) else None
             if storage is not None and storage not in self._known:
@@ -150,8 +150,9 @@ class _FalconFlash(modeling_falcon.FalconAttention):
 
 
 def leave_meta(model: torch.nn.Module) -> None:
-    """Nothing; the model's tensors are on the CPU, where FakeTensorMode gives them shapes alone, and what is trained is
-    in float32. A tensor that several modules share stays one.
+    """Put the model's tensors on the CPU, where FakeTensorMode gives them shapes alone, and what is trained in float32.
+
+    A tensor that several modules share stays one.
     """
     made: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
     for module in model.modules():
@@ -281,7 +282,7 @@ def one_pass(model: Any, rows: int, length: int, masked: bool = True, gradients:
 
 @contextmanager
 def mixed_precision(dtype: str) -> Iterator[None]:
-    """Nothing; what is computed meanwhile is in that format, and peft converts nothing of what an adapter gets."""
+    """Compute in that format within the block; peft converts nothing of what an adapter gets."""
     # peft asks for a GPU's autocast alone; on a CPU training tells it (leave_casts_to_autocast).
     before = torch.is_autocast_enabled("cuda")
     torch.set_autocast_enabled("cuda", True)
@@ -293,7 +294,7 @@ def mixed_precision(dtype: str) -> Iterator[None]:
 
 
 def normalize_in_float32(model: torch.nn.Module) -> None:
-    """Nothing; layer norms compute in float32, as in a GPU's mixed precision, and not in a CPU's."""
+    """Let layer norms compute in float32, as in a GPU's mixed precision, and not in a CPU's."""
     for module in model.modules():
         if isinstance(module, LayerNorm):
             module.forward = partial(_in_float32, module)  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,6 +1,7 @@
 """The asset `lora_adapter`: what training adds to the base model."""
 
 import json
+from typing import Literal
 
 import dagster as dg
 
@@ -12,6 +13,7 @@ from finetuning.evaluation.benchmark_tasks import load_benchmarks
 from finetuning.evaluation.python_tests import require_confinement
 from finetuning.progress import Progress
 from finetuning.recipe.smoke import load_for_run
+from finetuning.training.job import TrainingTask
 from resources.artifacts import Artifacts
 from resources.gpu import Gpu
 from resources.launcher import Launcher, on_this_machine
@@ -73,22 +75,18 @@ def lora_adapter(
                 load_benchmarks(recipe.evaluation, recipe.file)
         if "python-tests" in recipe.evaluation.metrics:
             require_confinement(recipe.file)
-        job = {
-            "where": recipe.file,
-            "lora": recipe.lora.model_dump(mode="json"),
-            "training": recipe.training.model_dump(mode="json"),
-            "max_length": recipe.chat.max_length,
-            "strategy": recipe.resources.strategy,
+        inputs: dict[Literal["chat_dataset", "base_model"], Artifact] = {
+            "chat_dataset": chat_dataset,
+            "base_model": quantized_base_model,
         }
-        inputs = {"chat_dataset": chat_dataset, "base_model": quantized_base_model}
         if launcher.is_ray():
             from resources.ray_cluster.training import RayTraining, place_of, train_on_cluster  # Ray takes seconds
 
             place = place_of(artifacts, folder)
-            training = RayTraining(recipe, job, inputs, processes, gpu.require, place)
+            training = RayTraining(recipe, TrainingTask.of(recipe), inputs, processes, gpu.require, place)
             train_on_cluster(context, training, folder)
             return json.loads((folder / "summary.json").read_text())
-        known = on_this_machine(context, gpu, launcher, recipe, job, inputs, folder)
+        known = on_this_machine(context, gpu, launcher, recipe, inputs, folder)
         return json.loads((folder / "summary.json").read_text()) | known
 
     artifact = artifacts.plan(

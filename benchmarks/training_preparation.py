@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from huggingface_hub import HfApi
 from safetensors import safe_open
-from transformers import BitsAndBytesConfig
 
 from benchmarks.training_jobs import MAX_LENGTH, MODEL_KWARGS, NOT_SUPERVISED, SPARE, Preparation, read
 from finetuning.base_model.quantized_base_model import quantize
@@ -22,7 +21,8 @@ from finetuning.chat.chat_dataset import write_chat
 from finetuning.chat.tokenizer import load_tokenizer
 from finetuning.dataset.raw_dataset import write_raw
 from finetuning.dataset.revisions import resolve_all
-from finetuning.recipe.base_model import BaseModelSpec
+from finetuning.quantization import bitsandbytes_config
+from finetuning.recipe.base_model import BaseModelSpec, QuantizationSpec
 from finetuning.recipe.chat import ChatSpec
 from finetuning.recipe.dataset import DatasetSpec, EvalSpec, SourceSpec
 from finetuning.recipe.hub import HubSpec
@@ -43,7 +43,8 @@ def main(job: Preparation) -> None:
         file.writelines(json.dumps(row) + "\n" for row in conversations(train))
     quantize(spec.base_model, source, work / "bf16", None, MODEL_KWARGS, spec.file)
     if job.nf4:
-        quantize(spec.base_model, source, work / "nf4", nf4(), MODEL_KWARGS, spec.file)
+        nf4 = bitsandbytes_config(QuantizationSpec(bits=4), MODEL_KWARGS["dtype"])
+        quantize(spec.base_model, source, work / "nf4", nf4, MODEL_KWARGS, spec.file)
     Path(job.record).write_text(json.dumps(sizes(train) | parameters(work / "bf16")))
 
 
@@ -78,16 +79,6 @@ def conversations(train: pa.Table) -> list[dict[str, Any]]:
         {"messages": [{key: message[key] for key in ("role", "content")} for message in messages]}
         for messages in train["messages"].to_pylist()
     ]
-
-
-def nf4() -> BitsAndBytesConfig:
-    """The quantization of the default recipe."""
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=MODEL_KWARGS["dtype"],
-    )
 
 
 def sizes(train: pa.Table) -> dict[str, int]:

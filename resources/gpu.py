@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 
-from finetuning.errors import FinetuningError, InfrastructureError
+from finetuning.errors import InfrastructureError
+from finetuning.memory.fit import Fit, fit_of
+from finetuning.memory.rows import TrainingData
 from finetuning.memory.savings import with_settings
 from finetuning.recipe.base_model import BaseModelSpec
 from finetuning.recipe.recipe import Recipe
@@ -18,9 +20,6 @@ from resources.store.locks import locked
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig
-
-    from finetuning.memory.prediction import Prediction
-from finetuning.memory.fit import Fit, fitted
 
 MIB = 2**20
 
@@ -52,7 +51,7 @@ class AttentionChoice:
 
 
 def detect() -> Machine:
-    """The machine that this process runs on."""
+    """Return what this process can use of the machine that it runs on."""
     import torch
 
     if torch.cuda.is_available():
@@ -71,7 +70,7 @@ def detect() -> Machine:
 
 
 def obstacle(kernel: str, machine: Machine) -> str | None:
-    """Why `kernel` cannot run here, or None where it can."""
+    """Return why `kernel` cannot run here, or None if it can."""
     if kernel not in FLASH_KERNELS:
         return None
     package, least = FLASH_KERNELS[kernel]
@@ -85,7 +84,7 @@ def obstacle(kernel: str, machine: Machine) -> str | None:
 
 
 def import_failure(name: str) -> str | None:
-    """Why `name` cannot be imported, or None where it can: a kernel built for another torch is found, and fails."""
+    """Return why `name` cannot be imported, or None if it can: a kernel built for another torch is found, and fails."""
     try:
         import_module(name)
     except Exception as error:
@@ -105,7 +104,7 @@ class Gpu(dg.ConfigurableResource):
 
     @contextmanager
     def exclusive(self, work: Literal["training", "inference"], log: Callable[[str], None]) -> Iterator[None]:
-        """Nothing; no other process of this instance does such work meanwhile, however it was started, or ended.
+        """Keep every other process of this instance from such work within the block, however it was started.
 
         Beside one training, or what fills a GPU like it (quantizing, merging), there may be one evaluation, which needs
         little memory and would wait for days.
@@ -119,10 +118,10 @@ class Gpu(dg.ConfigurableResource):
             yield
 
     def machine(self) -> Machine:
-        """The machine that was found.
+        """Return the machine that was found.
 
         Raises:
-            FinetuningError: a GPU is required and there is none, or `require` is no word that is known.
+            FinetuningError: a GPU is required and there is none, or `require` is not a word that is known.
         """
         require, machine = Settings.of(require=self.require).require, detect()
         if require == "cuda" and machine.device != "cuda":
@@ -137,28 +136,19 @@ class Gpu(dg.ConfigurableResource):
         return machine
 
     def quantization_config(self, base_model: BaseModelSpec) -> "BitsAndBytesConfig | None":
-        """The bitsandbytes configuration that the recipe asks for; None for full precision."""
-        from transformers import BitsAndBytesConfig
+        """Return the bitsandbytes configuration that the recipe asks for; None for full precision."""
+        from finetuning.quantization import bitsandbytes_config
 
         spec = base_model.quantization
-        if spec is None:
-            return None
-        if spec.bits == 8:
-            return BitsAndBytesConfig(load_in_8bit=True)
-        return BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type=spec.type or "nf4",
-            bnb_4bit_use_double_quant=spec.double,
-            bnb_4bit_compute_dtype=self.dtype(base_model),
-        )
+        return bitsandbytes_config(spec, self.dtype(base_model)) if spec else None
 
     def dtype(self, base_model: BaseModelSpec) -> str:
-        """Name of the torch dtype to compute in: the recipe's, or float16 on a GPU without bfloat16."""
+        """Return the name of the torch dtype to compute in: the recipe's, or float16 on a GPU without bfloat16."""
         machine = self.machine()
         return "float16" if base_model.dtype == "bfloat16" and not machine.bf16 else base_model.dtype
 
     def attention(self, base_model: BaseModelSpec) -> AttentionChoice:
-        """The first kernel that the recipe allows and this machine has.
+        """Return the first kernel that the recipe allows and this machine has.
 
         Raises:
             FinetuningError: none of them can run here; the reason for each is in the text.
@@ -176,7 +166,7 @@ class Gpu(dg.ConfigurableResource):
         )
 
     def model_kwargs(self, base_model: BaseModelSpec) -> dict[str, Any]:
-        """Keyword arguments (JSON) for `from_pretrained` of a model that lies in an artifact."""
+        """Return the keyword arguments (JSON) for `from_pretrained` of a model that lies in an artifact."""
         return {
             "dtype": self.dtype(base_model),
             "attn_implementation": self.attention(base_model).kernel,
@@ -194,7 +184,7 @@ class Gpu(dg.ConfigurableResource):
         new_tokens: Iterable[int] = (),
         processes: int = 1,
     ) -> Fit:
-        """What training the recipe will need of this machine's memory, beside what is free. Loads no weights.
+        """Predict what training the recipe needs of this machine's memory, beside what is free. Loads no weights.
 
         Args:
             model_folder: the base model's artifact, of which `config.json` is read.
@@ -206,31 +196,19 @@ class Gpu(dg.ConfigurableResource):
         Raises:
             FinetuningError: the base model runs code that its repo ships.
         """
-        # Each with a memory of its own, which is what a share of the base model would be small for.
-        sharing = (recipe.resources.workers or processes) if self.machine().device == "cuda" else 1
-        recipe = with_settings(
-            recipe, {"base_model.dtype": self.dtype(recipe.base_model), "resources.workers": sharing}
-        )
-        most = min(longest or recipe.chat.max_length, recipe.chat.max_length)
-        predicted = self.predictor(recipe, model_folder, most, supervised, list(new_tokens))
-        # After the libraries are there, which take a part of it.
         machine = self.machine()
-        free = machine.free_memory if machine.device == "cuda" else machine.free_memory // processes
-        return fitted(recipe, most, free, predicted)
+        # Each with a memory of its own, which is what a share of the base model would be small for.
+        sharing = (recipe.resources.workers or processes) if machine.device == "cuda" else 1
+        here = {
+            "base_model.dtype": self.dtype(recipe.base_model),
+            "base_model.attention": (self.attention(recipe.base_model).kernel,),
+            "resources.workers": sharing,
+        }
 
-    def predictor(
-        self, recipe: Recipe, model_folder: Path, longest: int, supervised: int | None, new_tokens: list[int]
-    ) -> "Callable[[Recipe], Prediction]":
-        """What tells the memory that a variant of the recipe needs here, with the base model in that folder."""
-        from transformers import AutoConfig
+        def free() -> int:
+            found = self.machine()
+            return found.free_memory if found.device == "cuda" else found.free_memory // processes
 
-        from finetuning.memory.prediction import predict
-
-        spec, device = recipe.base_model, self.machine().device
-        if spec.trust_remote_code:
-            raise FinetuningError("the base model runs code that its repo ships, which is made for real tensors")
-        kernel = self.attention(spec).kernel
-        config = AutoConfig.from_pretrained(model_folder)
-        return lambda changed: predict(
-            changed, config, device, kernel, min(longest, changed.chat.max_length), supervised, new_tokens
-        )
+        most = min(longest or recipe.chat.max_length, recipe.chat.max_length)
+        rows = TrainingData(most, supervised, list(new_tokens))
+        return fit_of(with_settings(recipe, here), model_folder, rows, machine.device, free)

@@ -1,4 +1,4 @@
-"""Runs training outside the step's process, and tells how it died when it did."""
+"""Runs training outside the step's process, and says how it died if it did."""
 
 import json
 import os
@@ -7,15 +7,25 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Literal
 
 import dagster as dg
+from pydantic import JsonValue
 
 from finetuning.errors import CrashError, FinetuningError, InfrastructureError, of_kind
 from finetuning.memory.fit import predicted, told
 from finetuning.recipe.recipe import Recipe
 from finetuning.settings import Settings
-from finetuning.training.job import FAILURE, FAILURE_KIND, HANG, INTERRUPTED, SECONDS_TO_END, SMALLER
+from finetuning.training.job import (
+    FAILURE,
+    FAILURE_KIND,
+    HANG,
+    INTERRUPTED,
+    SECONDS_TO_END,
+    SMALLER,
+    TrainingJob,
+    TrainingTask,
+)
 from resources.dagster_internals import DagsterPipesExecutionError
 from resources.gpu import MIB, Gpu
 from resources.store.artifact import Artifact
@@ -35,10 +45,10 @@ class Launcher(dg.ConfigurableResource):
     num_workers: str = "1"
 
     def is_ray(self) -> bool:
-        """Whether a Ray cluster trains.
+        """Return whether a Ray cluster trains.
 
         Raises:
-            FinetuningError: `kind` is no word that is known, or what Ray needs is not installed.
+            FinetuningError: `kind` is not a word that is known, or what Ray needs is not installed.
         """
         kind = Settings.of(launcher=self.kind).launcher
         if kind == "ray":
@@ -52,19 +62,19 @@ class Launcher(dg.ConfigurableResource):
         return kind == "ray"
 
     def count(self, workers: int | None = None) -> int:
-        """How many processes train together: the recipe's `workers`, or what this instance has for all recipes.
+        """Return how many processes train together: the recipe's `workers`, or what this instance has for all recipes.
 
         Raises:
-            FinetuningError: `num_workers` is no such number.
+            FinetuningError: `num_workers` is not such a number.
         """
         if workers:
             return workers
         return Settings.of(processes=self.num_workers).processes
 
     def run(
-        self, context: dg.AssetExecutionContext, module: str, job: Mapping[str, Any], workers: int | None = None
+        self, context: dg.AssetExecutionContext, module: str, job: Mapping[str, JsonValue], workers: int | None = None
     ) -> None:
-        """Nothing, once `python -m <module> JOB.json PARENT`, with `job` in that file, has ended well.
+        """Run `python -m <module> JOB.json PARENT`, with `job` in that file, until it has ended well.
 
         PARENT is this process's id, so that the children can end themselves when this process is killed.
 
@@ -89,10 +99,10 @@ class Launcher(dg.ConfigurableResource):
         context: dg.AssetExecutionContext,
         client: dg.PipesSubprocessClient,
         module: str,
-        job: Mapping[str, Any],
+        job: Mapping[str, JsonValue],
         processes: int,
-    ) -> dict[str, int] | None:
-        """None once the children have ended well; the `batch_size` to go on with where memory ran out."""
+    ) -> dict[str, JsonValue] | None:
+        """Run the children once; return None if they ended well, the `batch_size` to go on with if memory ran out."""
         context.log.info(f"starting python -m {module}, {processes} time(s)")
         with TemporaryDirectory() as folder:
             path = Path(folder) / "job.json"
@@ -102,18 +112,18 @@ class Launcher(dg.ConfigurableResource):
             except DagsterPipesExecutionError as error:
                 if (smaller := path.with_name(SMALLER)).exists():
                     return json.loads(smaller.read_text())
-                raise reason_of_death(path.parent, str(error), job.get("fit") or ADVICE) from None
+                raise reason_of_death(path.parent, str(error), str(job.get("fit") or ADVICE)) from None
         return None
 
     def start(self, processes: int) -> list[str]:
-        """The command that starts a module so many times, before the module's name."""
+        """Return the command that starts a module so many times, up to the module's name."""
         if processes == 1:
             return [sys.executable, "-m"]
         return [sys.executable, "-m", "finetuning.training.several_processes", str(processes)]
 
 
 def child_environment(processes: int = 1) -> dict[str, str]:
-    """This process's environment, with the number of threads set to the cores that each child may use.
+    """Return this process's environment, with the number of threads set to the cores that each child may use.
 
     Processes whose OpenMP threads together outnumber the cores slow each other tenfold. One process gets one GPU, of
     several the first: transformers would spread each batch over all that it sees.
@@ -124,7 +134,7 @@ def child_environment(processes: int = 1) -> dict[str, str]:
 
 
 def reason_of_death(folder: Path, message: str, advice: str = ADVICE) -> FinetuningError:
-    """The error that the child wrote beside its job before it ended, or that its exit code means.
+    """Return the error that the child wrote beside its job before it ended, or that its exit code means.
 
     Args:
         advice: what to change where memory ran out.
@@ -153,20 +163,27 @@ def on_this_machine(
     gpu: Gpu,
     launcher: Launcher,
     recipe: Recipe,
-    job: dict[str, Any],
-    inputs: dict[str, Artifact],
+    inputs: Mapping[Literal["chat_dataset", "base_model"], Artifact],
     folder: Path,
-) -> dict[str, Any]:
-    """What the summary of the adapter, which `folder` then holds, does not know."""
+) -> dict[str, JsonValue]:
+    """Train in child processes of this machine, which leave the adapter in `folder`.
+
+    Returns:
+        The kernels passed over and the predicted memory, which the summary in that folder does not know.
+    """
     attention = gpu.attention(recipe.base_model)
     for kernel, reason in attention.passed_over.items():
         context.log.info(f"attention: {kernel} passed over: {reason}")
-    paths = {name: artifact.path for name, artifact in inputs.items()}
-    job |= {name: str(path) for name, path in paths.items()}
-    job |= {"output": str(folder), "checkpoints": str(checkpoints_of(folder))}
-    job |= {"model_kwargs": gpu.model_kwargs(recipe.base_model)}
-    workers = recipe.resources.workers
+    chat, base, workers = inputs["chat_dataset"].path, inputs["base_model"].path, recipe.resources.workers
     with gpu.exclusive("training", context.log.info):
-        fit = predicted(context.log, gpu, recipe, paths["chat_dataset"], paths["base_model"], launcher.count(workers))
-        launcher.run(context, "finetuning.training.process", job | told(recipe, fit), workers)
-    return {"passed_over": attention.passed_over, "predicted_memory_mb": fit and fit.prediction.total // MIB}
+        fit = predicted(context.log, gpu, recipe, chat, base, launcher.count(workers))
+        job = TrainingJob(
+            **dict(told(TrainingTask.of(recipe), fit)),
+            chat_dataset=chat,
+            base_model=base,
+            model_kwargs=gpu.model_kwargs(recipe.base_model),
+            output=folder,
+            checkpoints=checkpoints_of(folder),
+        )
+        launcher.run(context, "finetuning.training.process", job.model_dump(mode="json"), workers)
+    return {"passed_over": {**attention.passed_over}, "predicted_memory_mb": fit and fit.prediction.total // MIB}

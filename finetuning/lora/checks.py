@@ -19,7 +19,7 @@ RAISE = "Raise training.learning_rate or the number of steps."
 
 
 def require_exact_keys(model: PeftModel, adapter: Path) -> None:
-    """Nothing, when the file has every weight that peft wants of it, and no other.
+    """Check that the file has every weight that peft wants of it, and no other.
 
     Raises:
         FinetuningError: peft would leave what is missing as it starts, and pass over what it does not know.
@@ -36,7 +36,7 @@ def require_exact_keys(model: PeftModel, adapter: Path) -> None:
 
 
 def require_learned(model: PeftModel, adapter: Path) -> None:
-    """Nothing, when every part of the adapter is another one than at its start.
+    """Check that every part of the adapter changed since its start.
 
     Raises:
         FinetuningError: one of its B matrices is zero all over, a module that is trained whole is still the base
@@ -63,10 +63,10 @@ def require_learned(model: PeftModel, adapter: Path) -> None:
 
 
 def require_effect(model: PeftModel, adapter: Path, prompt_ids: list[int]) -> None:
-    """Nothing, when the adapter changes what the model says of the next token.
+    """Check that the adapter changes what the model says of the next token.
 
     Raises:
-        FinetuningError: the logits are no numbers, or equal to those of the base model.
+        FinetuningError: the logits are not numbers, or equal to those of the base model.
     """
     prompt = torch.tensor([prompt_ids], device=model.device)
     with torch.inference_mode():

@@ -47,7 +47,7 @@ def trains_head(model: Any, spec: LoraSpec, tokens: list[int]) -> bool:
 
 
 def require_target_modules(model: torch.nn.Module, spec: LoraSpec, where: str) -> None:
-    """Nothing.
+    """Check that the model has the linear layers that the recipe targets.
 
     Raises:
         FinetuningError: the recipe targets a module that the model does not have.
@@ -63,7 +63,7 @@ def require_target_modules(model: torch.nn.Module, spec: LoraSpec, where: str) -
 
 
 def keep_master_weights(model: torch.nn.Module) -> None:
-    """Nothing; what is trained is stored in float32, and computed with in bfloat16 by the trainer's autocast.
+    """Store what is trained in float32; the trainer's autocast computes with it in bfloat16.
 
     trl stores the adapters of a quantized model in bfloat16, whose eight bits of precision lose most updates once the
     learning rate has fallen: a step smaller than 1/256 of a weight rounds to nothing.

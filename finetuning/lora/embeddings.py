@@ -58,10 +58,10 @@ def has_bias(head: Any) -> bool:
 
 
 def adapt_head(model: PeftModel, tokens: list[int]) -> None:
-    """Nothing; the head's rows for new `tokens` are trained too, where `lora_config` does not see to it.
+    """Train the head's rows for new `tokens` too, where `lora_config` does not see to it.
 
     A head with a bias gets an adapter of its own, whose rank is enough for any change of those rows. It comes after
-    trl's trainer was made, which refuses one because its own loss would pass it by; `CpuTrainer`'s does not.
+    trl's trainer was made, which refuses one because its own loss would pass it by.
     """
     head: Any = model.get_output_embeddings()
     if not tokens:
@@ -80,7 +80,7 @@ def adapt_head(model: PeftModel, tokens: list[int]) -> None:
 
 
 def _train_only(layer: Any, rows: list[int]) -> None:
-    """Nothing; what an adapted layer adds to any of its outputs but `rows` stays what it is."""
+    """Train what an adapted layer adds to its outputs `rows` alone."""
     mask = torch.zeros(layer.out_features, 1)
     mask[rows] = 1
     for name, parameter in layer.named_parameters():

@@ -5,26 +5,16 @@ TrainingData(longest=72, supervised=27, new_tokens=[])
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 from transformers import AutoTokenizer
 
 from finetuning.chat.vocabulary import new_tokens
+from finetuning.memory.rows import TrainingData
 from finetuning.recipe.recipe import Recipe
 from finetuning.tokens import NOT_SUPERVISED
-
-
-class TrainingData(NamedTuple):
-    """The most that a row of either split has, and what is new to the base model."""
-
-    longest: int
-    """Tokens."""
-    supervised: int
-    """Tokens that are learned."""
-    new_tokens: list[int]
-    """Ids."""
 
 
 def training_data(recipe: Recipe, chat_dataset: Path, base_model: Path) -> TrainingData:

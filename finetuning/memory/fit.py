@@ -5,16 +5,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetuning.errors import FinetuningError
+from finetuning.memory.rows import TrainingData
 from finetuning.memory.savings import Settings, settings_that_fit, with_settings
 from finetuning.recipe.mistakes import as_yaml
 from finetuning.recipe.recipe import Recipe
+from finetuning.training.job import TrainingTask
 
 if TYPE_CHECKING:
-    from finetuning.memory.prediction import Prediction
+    from finetuning.memory.prediction import Device, Prediction
 
 SHOWN = 300  # characters of an error
 
 MIB = 2**20
+
+
 CHECKPOINTING = "training.activation_checkpointing"
 
 
@@ -88,6 +93,31 @@ def fitted(recipe: Recipe, longest: int, free: int, predicted: "Callable[[Recipe
     return Fit(free, prediction, bool(recipe.training.activation_checkpointing), kept, alternatives, unquantized)
 
 
+def fit_of(recipe: Recipe, model_folder: Path, rows: TrainingData, device: "Device", free: Callable[[], int]) -> Fit:
+    """Predict what training on such rows needs on one device, beside what is free there.
+
+    Args:
+        recipe: with the number format and the attention kernel of the machine, and the processes that share weights.
+        model_folder: the base model's artifact, of which `config.json` is read.
+        free: gives the free bytes, and is asked once the libraries are imported, which take a part of them.
+
+    Raises:
+        FinetuningError: the base model runs code that its repo ships.
+    """
+    from transformers import AutoConfig
+
+    from finetuning.memory.prediction import predict
+
+    if recipe.base_model.trust_remote_code:
+        raise FinetuningError("the base model runs code that its repo ships, which is made for real tensors")
+    config, (longest, supervised, new_tokens) = AutoConfig.from_pretrained(model_folder), rows
+
+    def needed(changed: Recipe) -> "Prediction":
+        return predict(changed, config, device, min(longest, changed.chat.max_length), supervised, new_tokens)
+
+    return fitted(recipe, longest, free(), needed)
+
+
 def in_yaml(value: Any) -> str:
     """A setting's value as a recipe has it."""
     items = getattr(value, "model_dump", dict)().items()
@@ -108,9 +138,9 @@ def predicted(log: Any, gpu: Any, recipe: Recipe, chat: Path, base: Path, proces
     return fit
 
 
-def told(recipe: Recipe, fit: Fit | None) -> dict[str, Any]:
-    """What the training process is told of that."""
+def told(task: TrainingTask, fit: Fit | None) -> TrainingTask:
+    """Return the task with what the prediction decided, and what to say when memory runs out all the same."""
     if fit is None:
-        return {}
-    training = recipe.training.model_copy(update={"activation_checkpointing": fit.checkpointing})
-    return {"training": training.model_dump(mode="json"), "fit": fit.advice()}
+        return task
+    training = task.training.model_copy(update={"activation_checkpointing": fit.checkpointing})
+    return task.model_copy(update={"training": training, "fit": fit.advice()})

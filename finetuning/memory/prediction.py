@@ -99,15 +99,13 @@ def predict(
     recipe: Recipe,
     config: PreTrainedConfig,
     device: Device = "cpu",
-    kernel: str | None = None,
     longest: int | None = None,
     supervised: int | None = None,
     new_tokens: Iterable[int] = (),
 ) -> Prediction:
-    """What training that recipe on a model of that configuration needs.
+    """Predict what training that recipe, with the first of its kernels, on a model of that configuration needs.
 
     Args:
-        kernel: of attention; the recipe's first one unless said otherwise.
         longest: tokens of the longest row; `chat.max_length` unless said otherwise.
         supervised: how many of these are supervised; all of them unless said otherwise.
         new_tokens: ids that the chat template adds to the base model's.
@@ -115,10 +113,10 @@ def predict(
     Raises:
         FinetuningError: the recipe targets the head.
     """
-    length, kernel = longest or recipe.chat.max_length, kernel or recipe.base_model.attention[0]
+    length, kernel = longest or recipe.chat.max_length, recipe.base_model.attention[0]
     tokens = list(new_tokens)
     if recipe.lora.use_dora and recipe.base_model.quantization:
-        return quantized_dora(recipe, config, device, kernel, length, supervised, tokens)
+        return quantized_dora(recipe, config, device, length, supervised, tokens)
     model = adapted_model(recipe, config, kernel, tokens)
     with FakeTensorMode(allow_non_fake_inputs=True):
         leave_meta(model)

@@ -25,7 +25,7 @@ from torch.nn.functional import layer_norm, scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
-from transformers import AttentionInterface, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedConfig
+from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedConfig
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 from transformers.modeling_utils import local_torch_dtype
 from transformers.models.falcon import modeling_falcon
@@ -33,7 +33,7 @@ from transformers.quantizers.base import get_keys_to_not_convert
 
 from finetuning.base_model.loading import keep_trainable_on_cpu
 from finetuning.lora.config import lora_config
-from finetuning.recipe.base_model import QuantizationSpec
+from finetuning.quantization import bitsandbytes_config
 from finetuning.recipe.recipe import Recipe
 
 # bitsandbytes: weights that share a scale, and scales that share a scale of theirs.
@@ -73,7 +73,7 @@ class Allocations(TorchDispatchMode):
         return result
 
     def hold(self, tensors: Any) -> None:
-        """Nothing; the tensors in this tree count from now on, each memory once."""
+        """Count the tensors in this tree from now on, each memory once."""
         for tensor in tree_leaves(tensors):
             storage = tensor.untyped_storage() if isinstance(tensor, torch.Tensor) else None
             if storage is not None and storage not in self._known:
@@ -115,7 +115,8 @@ def adapted_model(recipe: Recipe, config: PreTrainedConfig, kernel: str, new_tok
             trust_remote_code=spec.trust_remote_code,
         )
         if spec.quantization:
-            settings = bitsandbytes_config(spec.quantization, spec.dtype)
+            # How many outliers a matrix has is no matter of shapes.
+            settings = bitsandbytes_config(spec.quantization, spec.dtype, outliers=False)
             # The new layers' biases are in torch's default format until they are loaded.
             with local_torch_dtype(getattr(torch, spec.dtype)):
                 replace_with_bnb_linear(model, get_keys_to_not_convert(model), settings)
@@ -148,21 +149,10 @@ class _FalconFlash(modeling_falcon.FalconAttention):
         return self.dense(found.flatten(2)), None
 
 
-def bitsandbytes_config(spec: QuantizationSpec, dtype: str) -> BitsAndBytesConfig:
-    """The recipe's quantization, as transformers has it; how many outliers a matrix has is no matter of shapes."""
-    if spec.bits == 8:
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type=spec.type or "nf4",
-        bnb_4bit_use_double_quant=spec.double,
-        bnb_4bit_compute_dtype=dtype,
-    )
-
-
 def leave_meta(model: torch.nn.Module) -> None:
-    """Nothing; the model's tensors are on the CPU, where FakeTensorMode gives them shapes alone, and what is trained is
-    in float32. A tensor that several modules share stays one.
+    """Put the model's tensors on the CPU, where FakeTensorMode gives them shapes alone, and what is trained in float32.
+
+    A tensor that several modules share stays one.
     """
     made: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
     for module in model.modules():
@@ -292,7 +282,7 @@ def one_pass(model: Any, rows: int, length: int, masked: bool = True, gradients:
 
 @contextmanager
 def mixed_precision(dtype: str) -> Iterator[None]:
-    """Nothing; what is computed meanwhile is in that format, and peft converts nothing of what an adapter gets."""
+    """Compute in that format within the block; peft converts nothing of what an adapter gets."""
     # peft asks for a GPU's autocast alone; on a CPU training tells it (leave_casts_to_autocast).
     before = torch.is_autocast_enabled("cuda")
     torch.set_autocast_enabled("cuda", True)
@@ -304,7 +294,7 @@ def mixed_precision(dtype: str) -> Iterator[None]:
 
 
 def normalize_in_float32(model: torch.nn.Module) -> None:
-    """Nothing; layer norms compute in float32, as in a GPU's mixed precision, and not in a CPU's."""
+    """Let layer norms compute in float32, as in a GPU's mixed precision, and not in a CPU's."""
     for module in model.modules():
         if isinstance(module, LayerNorm):
             module.forward = partial(_in_float32, module)  # pyright: ignore[reportAttributeAccessIssue]

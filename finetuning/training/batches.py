@@ -46,7 +46,7 @@ class StepBatches:
     tokens_per_step: int | None = None
 
     def set_epoch(self, epoch: int) -> None:
-        """Nothing; the next iteration is in that epoch's order."""
+        """Take that epoch's order for the next iteration."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -110,7 +110,7 @@ class EpochLoader(DataLoader[Any]):
     """A data loader whose batch sampler is told the epoch."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Nothing; the next iteration is that epoch's."""
+        """Take that epoch's batches for the next iteration."""
         batches: Any = self.batch_sampler
         batches.set_epoch(epoch)
 

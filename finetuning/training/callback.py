@@ -19,7 +19,7 @@ BEST = "best.safetensors"
 
 
 class TrainingProgress(TrainerCallback):
-    """Tells `progress` how far training is, and stops at a loss that is no number."""
+    """Tells `progress` how far training is, and stops at a loss that is not a number."""
 
     def __init__(
         self, progress: Progress, where: str, spec: TrainingSpec, interruption: Interruption, watchdog: Watchdog
@@ -101,7 +101,7 @@ class TrainingProgress(TrainerCallback):
         self._saved = time.monotonic()
 
     def save_interrupted(self) -> None:
-        """Nothing; the last complete step is in a checkpoint, unless the work was such that it cannot be told."""
+        """Save the last complete step, unless none is known."""
         if self.moment:
             self.trainer.go_back(self.moment)
             self._save()
@@ -134,7 +134,7 @@ class TrainingProgress(TrainerCallback):
         control.should_training_stop |= found.stalled >= patience
 
     def require_finite(self, loss: float, state: TrainerState) -> None:
-        """Nothing.
+        """Check that a loss is a finite number.
 
         Raises:
             FinetuningError: `loss` is infinite or not a number.

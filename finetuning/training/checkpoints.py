@@ -59,7 +59,7 @@ def write_checkpoint(folder: Path, step: int, write: Callable[[Path], None], kee
 
 
 def require_space(folder: Path, needed: int) -> None:
-    """Nothing, when the disk that holds `folder` has `needed` bytes.
+    """Check that the disk that holds `folder` has `needed` bytes free.
 
     Raises:
         FinetuningError: it has less.

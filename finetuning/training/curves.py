@@ -18,14 +18,14 @@ class Curves(TensorBoardCallback):
         self.logging_dir = str(folder)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **settings: Any) -> None:
-        """Nothing, which is not what it does in transformers."""
+        """Keep the file open: transformers would close it before the last evaluation."""
 
     def flush(self) -> None:
-        """Nothing; the points so far are in the file."""
+        """Write the points so far into the file."""
         if self.tb_writer:
             self.tb_writer.flush()
 
     def finish(self) -> None:
-        """Nothing; all points are in the file."""
+        """Write all points into the file, and close it."""
         if self.tb_writer:
             self.tb_writer.close()

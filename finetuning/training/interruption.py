@@ -31,7 +31,7 @@ class Interruption:
 
     @contextmanager
     def at_signals(self) -> Iterator[None]:
-        """Nothing; SIGINT and SIGTERM ask for the end as long as the block lasts."""
+        """Let SIGINT and SIGTERM ask for the end within the block."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -43,15 +43,15 @@ class Interruption:
                 signal.signal(number, handler)
 
     def ask(self) -> None:
-        """Nothing; the work ends before its next step. Any thread may ask."""
+        """Ask the work to end before its next step. Any thread may ask."""
         self.requested = True
 
     def hold(self) -> None:
-        """Nothing; from now on a signal only leaves word."""
+        """Hold signals: from now on one is only noted."""
         self._whole = True
 
     def release(self) -> None:
-        """Nothing; a signal ends the work from now on, and one that came in between does now."""
+        """Let signals end the work again; one that came in between does so now."""
         self._whole = False
         if self.requested:
             self._end()
@@ -77,12 +77,12 @@ class Watchdog:
         self._stream: TextIO | None = None
 
     def heard(self) -> None:
-        """Nothing; the clock starts anew."""
+        """Restart the countdown."""
         self._stream = self._stream or self._file.open("w")
         faulthandler.dump_traceback_later(self._seconds, exit=True, file=self._stream)
 
     def rest(self) -> None:
-        """Nothing; the clock stands still."""
+        """Stop the countdown."""
         faulthandler.cancel_dump_traceback_later()
         if self._stream:
             self._stream.close()
@@ -91,7 +91,7 @@ class Watchdog:
 
 
 def end_with(number: int) -> None:
-    """Nothing; this process ends within a second of the process `number`, even when that was killed.
+    """End this process within a second of the process `number`, even if that was killed.
 
     An orphan would train on beside its successor, and write into the same folder.
     """

@@ -1,4 +1,4 @@
-"""How a training step's rows are cut into forward passes, and what becomes of that when memory runs out."""
+"""What a training process is told, how it ends, and the names of the files by which it says so. Imports no torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from finetuning.errors import FinetuningError
 from finetuning.recipe.lora import LoraSpec
+from finetuning.recipe.recipe import Recipe
 from finetuning.recipe.resources import Strategy
 from finetuning.recipe.training import TrainingSpec
 
@@ -20,37 +21,55 @@ class BatchSize:
     accumulation: int
 
     def halved(self) -> "BatchSize":
-        """The same step in smaller pieces."""
+        """Return the same step in passes of half as many rows."""
         return BatchSize(-(-self.rows // 2), self.accumulation * 2)
 
 
 class TooLarge(FinetuningError):
-    """Memory ran out, and the recipe allows for smaller passes: those of `size` are the next to be tried."""
+    """Memory ran out, and the recipe allows smaller passes: those of `size` are tried next."""
 
     def __init__(self, size: BatchSize) -> None:
         super().__init__(f"out of memory: going on with {size.rows} rows a pass and {size.accumulation} passes a step")
         self.size = size
 
 
-class TrainingJob(BaseModel):
-    """All that one training reads and where it writes; paths are folders."""
+class TrainingTask(BaseModel):
+    """What is trained, and how; the same on every machine."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     where: str
+    """The recipe's file, for messages."""
     lora: LoraSpec
     training: TrainingSpec
     max_length: int
-    chat_dataset: Path
-    base_model: Path
-    model_kwargs: dict[str, Any]
-    output: Path
     strategy: Strategy = "ddp"
     """What each of several processes holds of the base model."""
     batch_size: BatchSize | None = None
     """Where memory ran out before: how a step's rows are cut, instead of as the recipe says."""
     fit: str | None = None
     """What to say and to change when memory runs out, where it was predicted."""
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "TrainingTask":
+        """Return what the recipe asks a training to do."""
+        return TrainingTask(
+            where=recipe.file,
+            lora=recipe.lora,
+            training=recipe.training,
+            max_length=recipe.chat.max_length,
+            strategy=recipe.resources.strategy,
+        )
+
+
+class TrainingJob(TrainingTask):
+    """A task on one machine: all that one training reads, and where it writes. Paths are folders."""
+
+    chat_dataset: Path
+    base_model: Path
+    model_kwargs: dict[str, Any]
+    """Keyword arguments (JSON) of `from_pretrained`, from `Gpu.model_kwargs`."""
+    output: Path
     checkpoints: Path = Field(default_factory=lambda job: job["output"].with_name(f"{job['output'].name}.checkpoints"))
     """Checkpoints of this very job, which outlive a failure."""
 
@@ -59,7 +78,8 @@ class TrainingJob(BaseModel):
 # where memory ran out, how it would go on in a new process.
 FAILURE, FAILURE_KIND, HANG, SMALLER = "failure.txt", "failure-kind.txt", "hang.txt", "batch_size.json"
 
-INTERRUPTED = 4  # the exit code of a child that was asked to end
+# Exit codes of a child: a mistake that the user can mend; asked to end; memory ran out, and smaller passes come next.
+MISTAKE, INTERRUPTED, TOO_LARGE = 3, 4, 5
 
 # A child that was told to end writes a checkpoint first.
 SECONDS_TO_END = 60

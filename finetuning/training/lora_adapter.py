@@ -50,7 +50,7 @@ def train(
     interruption: Interruption | None = None,
     saved: Saved = nothing,
 ) -> dict[str, Any]:
-    """The summary of the adapter that `job.output` then holds, with its tokenizer.
+    """Train the adapter into `job.output`, with its tokenizer, and return its summary.
 
     Goes on from the newest checkpoint in `job.checkpoints`, which is of this very job or there is none. Losses are
     means over supervised tokens, speed is in tokens per second without padding, memory in MiB.
@@ -152,7 +152,7 @@ def trainer_class(spec: TrainingSpec) -> Callable[..., AdapterTrainer]:
 
 
 def _run(job: TrainingJob, trainer: AdapterTrainer, callback: TrainingProgress) -> None:
-    """Nothing; all steps were made, of which the newest checkpoint has the first ones."""
+    """Make all steps, going on from the newest checkpoint if there is one."""
     # Of several processes, transformers makes the folder in the first one only.
     job.checkpoints.mkdir(parents=True, exist_ok=True)
     trained = sum(p.numel() * 4 for p in trainer.trainable().values())
@@ -224,7 +224,7 @@ def _out_of_memory(job: TrainingJob, size: BatchSize, error: Exception) -> str:
 
 
 def leave_casts_to_autocast(trainer: AdapterTrainer) -> None:
-    """Nothing; where the trainer computes in a format of its own, peft does not turn what an adapter gets into float32.
+    """Keep peft from turning an adapter's input into float32 where the trainer computes in mixed precision.
 
     peft knows a GPU's autocast only. On a CPU it would widen what autocast narrows again: the same numbers, with two
     copies of each layer's input.

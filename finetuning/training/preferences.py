@@ -103,7 +103,7 @@ class PreferenceTrainer(AdapterTrainer):
         return {name: value / max(pairs, 1) for name, value in zip(names, (loss, right, margin), strict=True)}
 
     def go_back(self, moment: Moment) -> None:
-        """Nothing; as for any adapter, which is then in use even if the step was ended while it was not."""
+        """Undo a step that was begun since then, and switch the adapter on, which the step may have switched off."""
         adapted: Any = self.accelerator.unwrap_model(self.model)
         adapted.base_model.enable_adapter_layers()
         super().go_back(moment)
@@ -111,7 +111,7 @@ class PreferenceTrainer(AdapterTrainer):
 
 @contextmanager
 def as_it_was(model: Any) -> Iterator[None]:
-    """Nothing; the model answers as before it was trained, without adapter and dropout, as long as the block lasts."""
+    """Let the model answer within the block as before it was trained, without adapter and dropout."""
     was_training = model.training
     model.eval()
     try:

@@ -16,19 +16,24 @@ from dagster_pipes import PipesEnvVarParamsLoader, open_dagster_pipes
 from finetuning.errors import FinetuningError
 from finetuning.progress import Progress
 from finetuning.training.interruption import Interrupted, end_with
-from finetuning.training.job import TooLarge
-
-MISTAKE, INTERRUPTED, TOO_LARGE = 3, 4, 5
-# Beside the job: what was wrong, and of which kind that is; what a training that hung was doing; and, where memory ran
-# out, the passes to go on with.
-FAILURE, FAILURE_KIND, HANG, SMALLER = "failure.txt", "failure-kind.txt", "hang.txt", "batch_size.json"
+from finetuning.training.job import (
+    FAILURE,
+    FAILURE_KIND,
+    HANG,
+    INTERRUPTED,
+    MISTAKE,
+    SMALLER,
+    TOO_LARGE,
+    TooLarge,
+    TrainingJob,
+)
 
 
 def main(path: Path) -> int:
-    """The exit code: 0, 3 for a mistake of the user, which `failure.txt` beside the job then explains, 4 for an end
-    that was asked for, 5 where the job goes on with the `batch_size` that `batch_size.json` beside it has.
+    """Train as the job in that file says, write `summary.json` into its output folder, and return the exit code.
 
-    The summary of the training goes to `summary.json` in the job's output folder.
+    It is 0; 3 for a mistake of the user, which `failure.txt` beside the job then explains; 4 for an end that was asked
+    for; 5 where the job goes on with the `batch_size` in `batch_size.json` beside it.
     """
     # Of several processes, the first one speaks for all.
     is_first = os.environ.get("RANK", "0") == "0"
@@ -38,7 +43,6 @@ def main(path: Path) -> int:
         Progress(pipes.log.info if pipes else say if is_first else lambda line: None, "loading libraries") as progress,
     ):
         try:
-            from finetuning.training.job import TrainingJob
             from finetuning.training.lora_adapter import train
 
             job = TrainingJob.model_validate_json(path.read_text())
@@ -61,7 +65,7 @@ def main(path: Path) -> int:
 
 
 def say(line: str) -> None:
-    """Nothing; the line is on the terminal."""
+    """Print the line at once."""
     print(line, flush=True)
 
 

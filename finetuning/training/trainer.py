@@ -27,7 +27,7 @@ Saved = Callable[[Path], object]
 
 
 def nothing(checkpoint: Path) -> None:
-    """Nothing; for checkpoints that nobody else wants to know of."""
+    """Do nothing with a checkpoint; for trainings that tell nobody of theirs."""
 
 
 class Moment(NamedTuple):
@@ -189,7 +189,7 @@ class AdapterTrainer(SFTTrainer):
         return Moment(_random_state(), self._tr_loss.clone(), self.state.num_input_tokens_seen)
 
     def go_back(self, moment: Moment) -> None:
-        """Nothing; a step that was begun since then has left no trace."""
+        """Undo a step that was begun since then."""
         _set_random_state(moment.random)
         self._tr_loss = moment.loss
         self.state.num_input_tokens_seen = moment.tokens
@@ -219,7 +219,7 @@ class AdapterTrainer(SFTTrainer):
         (folder / PROGRESS).write_text(json.dumps(asdict(self.progress)))
 
     def begin(self, checkpoint: Path | None) -> None:
-        """Nothing; losses, seconds and the best eval loss count on from those of the checkpoint, and the clock runs."""
+        """Start the clock, and count losses, seconds and the best eval loss on from the checkpoint's."""
         if checkpoint:
             self.progress = Progress(**json.loads((checkpoint / PROGRESS).read_text()))
             self._tr_loss += self.progress.loss
@@ -232,14 +232,14 @@ class AdapterTrainer(SFTTrainer):
         return {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
 
     def set_trainable(self, path: Path) -> None:
-        """Nothing; what is trained has the values in that file, bit for bit."""
+        """Give what is trained the values in that file, bit for bit."""
         saved = load_file(path)
         with torch.no_grad():
             for name, parameter in self.trainable().items():
                 parameter.copy_(saved[name])
 
     def hand_trainable_on(self) -> None:
-        """Nothing; what is trained has in all processes the values of the first one."""
+        """Give what is trained the first process's values in all processes."""
         for parameter in self.trainable().values() if self.args.world_size > 1 else ():
             values: Any = broadcast(parameter)
             parameter.copy_(values)

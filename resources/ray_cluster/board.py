@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from finetuning.errors import INFRASTRUCTURE
 
 if TYPE_CHECKING:
-    from finetuning.training.job import BatchSize
+    from finetuning.training.job import BatchSize, TrainingTask
 
 TRIES = 3  # of workers that die again and again at the same step
 LOGS = "in this step's stderr, in the run's compute logs"
@@ -23,9 +23,9 @@ LOGS = "in this step's stderr, in the run's compute logs"
 
 @dataclass(frozen=True)
 class Settled:
-    """What the first worker found out, and all go by: settings of the job, and what its summary says of them."""
+    """What the first worker decided for all: the task, and what the summary says of it."""
 
-    job: Mapping[str, JsonValue]
+    task: "TrainingTask"
     summary: Mapping[str, JsonValue]
 
 

@@ -3,7 +3,7 @@
 The step's process asks a Ray cluster for the workers, hands on what they say, and ends them when it ends. What they
 read, and what they leave to those that take their place, is in the artifact store.
 
->>> training = RayTraining(recipe, job, inputs, workers=2, require="any", place=place_of(artifacts, folder))
+>>> training = RayTraining(recipe, task, inputs, workers=2, require="any", place=place_of(artifacts, folder))
 >>> train_on_cluster(context, training, folder)  # `folder` holds the adapter then, and summary.json
 """
 
@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def train_on_cluster(context: dg.AssetExecutionContext, training: RayTraining, f
     """
     while smaller := train_once(context, training, folder):
         context.log.warning(f"out of memory: going on with {smaller.rows} rows a pass")
-        training = replace(training, job={**training.job, "batch_size": asdict(smaller)})
+        training = replace(training, task=training.task.model_copy(update={"batch_size": smaller}))
 
 
 def train_once(context: dg.AssetExecutionContext, training: RayTraining, folder: Path) -> BatchSize | None:

@@ -17,11 +17,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ray
 import ray.train
-from pydantic import JsonValue
 from ray.exceptions import RayError
 
 from finetuning.errors import FAULT, FinetuningError, InfrastructureError
@@ -32,7 +31,7 @@ from finetuning.recipe.recipe import Recipe
 from finetuning.settings import text_of
 from finetuning.training.checkpoints import complete, step_of
 from finetuning.training.interruption import Interrupted, Interruption
-from finetuning.training.job import TooLarge
+from finetuning.training.job import TooLarge, TrainingJob, TrainingTask
 from resources.artifacts import Artifacts, Settings
 from resources.gpu import MIB, Gpu
 from resources.ray_cluster.board import LOGS, Settled
@@ -64,9 +63,8 @@ class RayTraining:
     """What each worker is told."""
 
     recipe: Recipe
-    job: Mapping[str, JsonValue]
-    """A `TrainingJob` less what depends on the machine."""
-    inputs: dict[str, Artifact]
+    task: TrainingTask
+    inputs: Mapping[Literal["chat_dataset", "base_model"], Artifact]
     """By the job's name for it; on each node it lies where that node's store has it."""
     workers: int
     require: str
@@ -153,20 +151,20 @@ def train_here(training: RayTraining, board: Any, folder: Path, step: int) -> No
     log, gpu = Log(board, first), Gpu(require=training.require)
     interruption, reports = Interruption(), Reports(folder / "report", step, first)
     with listening(board, interruption, reports), Progress(log.info, "loading libraries") as progress:
-        from finetuning.training.job import TrainingJob
         from finetuning.training.lora_adapter import train
 
         found = {name: lies_at(training, artifact, log) for name, artifact in training.inputs.items()}
         if first:
             settle(training, board, log, gpu, found["chat_dataset"], found["base_model"])
         settings = settled(board)
-        own = {
-            **{name: str(path) for name, path in found.items()},
-            "model_kwargs": gpu.model_kwargs(training.recipe.base_model),
-            "output": str(folder / ADAPTER),
-            "checkpoints": str(folder / "checkpoints"),
-        }
-        job = TrainingJob.model_validate_json(json.dumps({**training.job, **settings.job, **own}))
+        job = TrainingJob(
+            **dict(settings.task),
+            chat_dataset=found["chat_dataset"],
+            base_model=found["base_model"],
+            model_kwargs=gpu.model_kwargs(training.recipe.base_model),
+            output=folder / ADAPTER,
+            checkpoints=folder / "checkpoints",
+        )
         hang = Path.cwd() / f"hang-{context.get_world_rank()}.txt"
         if hang.exists() and (doing := hang.read_text()):
             board.say.remote(
@@ -207,7 +205,7 @@ def settle(training: RayTraining, board: Any, log: Log, gpu: Gpu, chat: Path, ba
         "passed_over": gpu.attention(training.recipe.base_model).passed_over,
         "predicted_memory_mb": fit and fit.prediction.total // MIB,
     }
-    ray.get(board.settle.remote(Settled(told(training.recipe, fit), summary)))
+    ray.get(board.settle.remote(Settled(told(training.task, fit), summary)))
 
 
 def settled(board: Any) -> Settled:

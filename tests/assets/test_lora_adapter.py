@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from finetuning.memory.fit import predicted, told
 from finetuning.recipe.recipe import Recipe
-from finetuning.recipe.training import TrainingSpec
+from finetuning.training.job import TrainingTask
 from resources.gpu import Gpu
 from tests.tiny_models import save_tiny_model
 
@@ -42,16 +42,15 @@ def test_training_is_told_what_was_decided_and_what_would_fit(inputs):
     recipe = recipe_of()
     fit = predicted(dg.build_asset_context().log, Gpu(), recipe, *inputs, processes=1)
     assert fit and recipe.training.activation_checkpointing is None
-    job = told(recipe, fit)
-    training = recipe.training.model_dump() | {"activation_checkpointing": False}
-    assert TrainingSpec.model_validate(job["training"]).model_dump() == training
-    assert job["fit"] == fit.advice()
+    task = told(TrainingTask.of(recipe), fit)
+    assert task.training.model_dump() == recipe.training.model_dump() | {"activation_checkpointing": False}
+    assert task.fit == fit.advice()
 
 
 def test_what_the_recipe_says_of_checkpointing_is_kept(inputs):
     recipe = recipe_of(training={"activation_checkpointing": True})
     fit = predicted(dg.build_asset_context().log, Gpu(), recipe, *inputs, processes=1)
-    assert fit and told(recipe, fit)["training"]["activation_checkpointing"] is True
+    assert fit and told(TrainingTask.of(recipe), fit).training.activation_checkpointing is True
 
 
 @pytest.mark.parametrize("broken", ["code of its own", "no configuration", "no rows"])
@@ -63,4 +62,4 @@ def test_what_can_not_be_predicted_is_trained_all_the_same(inputs, broken, capfd
         (inputs[0] / "train.parquet").unlink()
     assert predicted(dg.build_asset_context().log, Gpu(), recipe, *inputs, processes=1) is None
     assert "memory: not predicted (" in capfd.readouterr().err
-    assert told(recipe, None) == {}
+    assert told(TrainingTask.of(recipe), None) == TrainingTask.of(recipe)

@@ -15,7 +15,6 @@ from finetuning.memory.shapes import (
     LARGE,
     Allocations,
     adapted_model,
-    bitsandbytes_config,
     leave_meta,
     mixed_precision,
     normalize_in_float32,
@@ -24,6 +23,7 @@ from finetuning.memory.shapes import (
     size_of,
     tensors_of,
 )
+from finetuning.quantization import bitsandbytes_config
 from finetuning.recipe.recipe import Recipe
 from tests.tiny_models import save_tiny_model
 
@@ -54,7 +54,7 @@ def on_meta(recipe: Recipe, folder: Path) -> Any:
 def real(recipe: Recipe, folder: Path) -> Any:
     """The adapted model of the weights in `folder`, made as training makes it."""
     spec = recipe.base_model
-    config = bitsandbytes_config(spec.quantization, spec.dtype) if spec.quantization else None
+    config = bitsandbytes_config(spec.quantization, spec.dtype, outliers=False) if spec.quantization else None
     kernel, place = spec.attention[0], {"": "cpu"}
     model = load_model(
         folder, dtype=spec.dtype, quantization_config=config, device_map=place, attn_implementation=kernel

@@ -22,6 +22,7 @@ import pytest
 
 from finetuning.errors import FinetuningError, InfrastructureError
 from finetuning.recipe.recipe import Recipe
+from finetuning.training.job import TrainingTask
 from resources.artifacts import Artifacts
 from resources.launcher import Launcher
 from resources.ray_cluster.board import Board
@@ -73,20 +74,14 @@ class OnCluster:
                 "hub": {"repo": "tiny", "license": "mit"},
             }
         )
-        job = {
-            "where": "tiny.yaml",
-            "lora": self.recipe.lora.model_dump(mode="json"),
-            "training": self.recipe.training.model_dump(mode="json"),
-            "max_length": 64,
-            "strategy": self.recipe.resources.strategy,
-        }
+        task = TrainingTask.of(self.recipe)
         made = {"chat_dataset": self.stored("chat_dataset", inputs, ("train.parquet", "eval.parquet", "tokenizer"))}
         made["base_model"] = self.stored("quantized_base_model", inputs / "model")
-        self.plan = self.planned("lora_adapter", job)
+        self.plan = self.planned("lora_adapter", task.model_dump(mode="json"))
         self.output = self.plan.home / f".{self.plan.fingerprint}.partial" / "artifact"
         self.training = RayTraining(
             recipe=self.recipe,
-            job=job,
+            task=task,
             inputs=made,
             workers=workers,
             require="any",

@@ -6,6 +6,7 @@ import pandas as pd
 from assets.external_assets import BASE_MODEL_SOURCE, RECIPE
 from assets.failures import RETRIES, explained
 from assets.partitions import BASE_MODELS, OWNERS
+from finetuning.base_model.quantization_summary import QuantizationSummary
 from finetuning.recipe.smoke import load_for_run
 from resources.artifacts import Artifacts
 from resources.gpu import Gpu
@@ -56,17 +57,17 @@ def quantized_base_model(
             },
             resolved={"base_model": resolved},
         ).obtain(write)
-    summary = artifact.summary
-    layers = pd.DataFrame(summary["layers"], columns=["layer", "shape", "error"])
+    summary = artifact.read(QuantizationSummary)
+    layers = pd.DataFrame(summary.layers, columns=["layer", "shape", "error"])
     return dg.MaterializeResult(
         value=artifact,
         data_version=dg.DataVersion(artifact.fingerprint),
         metadata={
             "source": f"{resolved['source']} at {resolved['revision']}",
-            "parameters": summary["parameters"],
-            "size_mb": summary["size_mb"],
-            "full_size_mb": summary["full_size_mb"],
-            "quantization_error": summary["quantization_error"],
+            "parameters": summary.parameters,
+            "size_mb": summary.size_mb,
+            "full_size_mb": summary.full_size_mb,
+            "quantization_error": summary.quantization_error,
             "layers": dg.MetadataValue.md(
                 layers.to_markdown(index=False) if len(layers) else "Not quantized: full precision."
             ),

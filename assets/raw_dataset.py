@@ -9,6 +9,7 @@ from assets.failures import RETRIES, explained
 from assets.partitions import BASE_MODELS, OWNERS
 from assets.tables import columns_of
 from finetuning.checks.judgement import RAW_CHECKS, judge
+from finetuning.dataset.raw_summary import RawSummary
 from finetuning.errors import InfrastructureError
 from finetuning.recipe.benchmark_names import require_names
 from finetuning.recipe.smoke import load_for_run
@@ -67,26 +68,26 @@ def raw_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: Hu
         value=artifact,
         data_version=dg.DataVersion(artifact.fingerprint),
         metadata=metadata_of(artifact, formats),
-        check_results=results(context, judge(artifact.summary["checks"], recipe)),
+        check_results=results(context, judge(artifact.read(RawSummary).checks, recipe)),
     )
 
 
 def metadata_of(artifact: Artifact, formats: dict[str, str]) -> dict:
     """What the UI shows of the rows: counts, sources, the first rows, and the first lines that are none."""
-    summary = artifact.summary
-    sources = pd.DataFrame(summary["sources"]).assign(format=list(formats.values()))
-    unreadable = pd.DataFrame(summary["unreadable_examples"], columns=["place", "reason", "text"])
+    summary = artifact.read(RawSummary)
+    sources = pd.DataFrame(summary.sources).assign(format=list(formats.values()))
+    unreadable = pd.DataFrame(summary.unreadable_examples, columns=["place", "reason", "text"])
     return {
-        "rows": summary["rows"],
-        "dagster/row_count": summary["rows"],
+        "rows": summary.rows,
+        "dagster/row_count": summary.rows,
         "sources": dg.MetadataValue.md(
             sources[["source", "revision", "format", "rows", "unreadable"]].to_markdown(index=False)
         ),
-        "unreadable": summary["unreadable"],
+        "unreadable": summary.unreadable,
         "unreadable_rows": dg.MetadataValue.md(
             unreadable.to_markdown(index=False) if len(unreadable) else "Every line is a row."
         ),
-        "preview": dg.MetadataValue.json(summary["preview"]),
+        "preview": dg.MetadataValue.json(summary.preview),
         "dagster/column_schema": columns_of(artifact.path / "train-00.parquet", COLUMNS),
         **artifact.metadata(),
     }

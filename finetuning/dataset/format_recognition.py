@@ -57,9 +57,9 @@ def recognise_all(raw_folder: Path, dataset: DatasetSpec, where: str, method: Me
         only = {"format": "preference"}
         named = {stem: (source.model_copy(update=only), path) for stem, (source, path) in named.items()}
     return {
-        record["stem"]: format_of(record["columns"], record["first_row"], source, f"{where}: {path}")
-        for record in read_sources(raw_folder)
-        for source, path in (named[record["stem"]],)
+        found.stem: format_of(found.columns, found.first_row, source, f"{where}: {path}")
+        for found in read_sources(raw_folder)
+        for source, path in (named[found.stem],)
     }
 
 
@@ -70,12 +70,12 @@ def unused_columns(raw_folder: Path, dataset: DatasetSpec, formats: Mapping[str,
         formats: of each source, by its stem.
     """
     named = sources(dataset)
-    found = {
-        path: unused(record["columns"], record["first_row"], source, formats[record["stem"]])
-        for record in read_sources(raw_folder)
-        for source, path in (named[record["stem"]],)
+    left = {
+        path: unused(found.columns, found.first_row, source, formats[found.stem])
+        for found in read_sources(raw_folder)
+        for source, path in (named[found.stem],)
     }
-    return {path: columns for path, columns in found.items() if columns}
+    return {path: columns for path, columns in left.items() if columns}
 
 
 def unused(columns: Sequence[str], first_row: Mapping[str, Any], source: SourceSpec, format: str) -> list[str]:

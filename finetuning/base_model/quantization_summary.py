@@ -22,4 +22,4 @@ class QuantizationSummary(Record):
     size_mb: float
     quantization_error: float
     layers: list[QuantizedLayer]
-    """None in full precision."""
+    """Empty in full precision."""

@@ -11,7 +11,8 @@ from transformers import AutoTokenizer
 
 from finetuning.base_model.quantized_base_model import quantize
 from finetuning.chat.chat_dataset import write_chat
-from finetuning.chat.rendering import Conversation, Renderer
+from finetuning.chat.rendering import Renderer
+from finetuning.chat.segments import Conversation
 from finetuning.chat.tokenizer import load_tokenizer
 from finetuning.dataset.raw_dataset import write_raw
 from finetuning.progress import Progress

@@ -15,7 +15,8 @@ from finetuning.chat import shuffling, tokenized_rows
 from finetuning.chat.chat_dataset import write_chat
 from finetuning.chat.chat_summary import ChatSummary
 from finetuning.chat.conversations import conversation_of
-from finetuning.chat.rendering import Conversation, Renderer, render
+from finetuning.chat.rendering import Renderer
+from finetuning.chat.segments import Conversation
 from finetuning.chat.template import load_template
 from finetuning.checks.judgement import CHAT_CHECKS, judge
 from finetuning.dataset.raw_dataset import write_raw
@@ -23,6 +24,7 @@ from finetuning.errors import FinetuningError
 from finetuning.recipe.recipe import Recipe
 from finetuning.tokens import NOT_SUPERVISED
 from tests.conftest import train_tiny_tokenizer
+from tests.rendered import render
 
 WHERE = "x.yaml"
 LONG = {"max_length": 4000}

@@ -11,7 +11,9 @@ from assets.failures import RETRIES, explained
 from assets.materialized import materialized
 from assets.partitions import BASE_MODELS, OWNERS
 from assets.tables import columns_of
+from finetuning.chat.chat_summary import ChatSummary, ShownToken
 from finetuning.checks.judgement import CHAT_CHECKS, judge, require
+from finetuning.dataset.raw_summary import RawSummary
 from finetuning.recipe.smoke import load_for_run
 from resources.artifacts import Artifacts
 from resources.hub import Hub
@@ -53,7 +55,8 @@ def chat_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: H
 
     recipe = load_for_run(context.partition_key)
     spec = recipe.base_model
-    require(judge(raw_dataset.summary["checks"], recipe))
+    raw_checks = raw_dataset.read(RawSummary).checks
+    require(judge(raw_checks, recipe))
     with hub.connect() as connection:
         resolved = resolve(spec, connection.api, recipe.file)
 
@@ -62,7 +65,7 @@ def chat_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: H
 
             source = fetch(spec, resolved["revision"], connection.api, recipe.file, weights=False)
             summary = write_chat(raw_dataset.path, folder, recipe, load_tokenizer(spec, source, recipe.file))
-            return summary | {"raw_checks": raw_dataset.summary["checks"]}
+            return summary.model_copy(update={"raw_checks": raw_checks})
 
         artifact = artifacts.plan(
             context,
@@ -76,7 +79,7 @@ def chat_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: H
             inputs=[raw_dataset],
         ).obtain(write)
     return materialized(
-        artifact, metadata_of(artifact, recipe), results(context, judge(artifact.summary["checks"], recipe))
+        artifact, metadata_of(artifact, recipe), results(context, judge(artifact.read(ChatSummary).checks, recipe))
     )
 
 
@@ -84,31 +87,29 @@ def metadata_of(artifact: Artifact, recipe) -> dict:
     """What the UI shows of the conversations: counts, lengths, and a preview with what is trained on marked."""
     from finetuning.plots import as_markdown, token_lengths
 
-    summary = artifact.summary
-    lengths = summary["lengths"]["train"]
-    picture = token_lengths(lengths["edges"], lengths["counts"], recipe.chat.max_length)
+    summary = artifact.read(ChatSummary)
+    lengths = summary.lengths.train
+    picture = token_lengths(lengths.edges, lengths.counts, recipe.chat.max_length)
     titles = ("Chosen:\n\n", "Rejected:\n\n") if recipe.training.method == "dpo" else ("",)
-    preview = [title + marked(tokens) for title, tokens in zip(cycle(titles), summary["preview"], strict=False)]
-    dropped = pd.DataFrame(summary["dropped"], columns=["reason", "rows", "example"])
+    preview = [title + marked(tokens) for title, tokens in zip(cycle(titles), summary.preview, strict=False)]
+    dropped = pd.DataFrame(summary.dropped, columns=["reason", "rows", "example"])
     return {
-        "train_rows": summary["train_rows"],
-        "eval_rows": summary["eval_rows"],
-        "dagster/row_count": summary["train_rows"] + summary["eval_rows"],
-        "tokens": summary["tokens"],
-        "supervised_tokens": summary["supervised_tokens"],
-        "stop_token": summary["stop_token"],
-        "given_tokens": dg.MetadataValue.json(summary["given_tokens"]),
+        "train_rows": summary.train_rows,
+        "eval_rows": summary.eval_rows,
+        "dagster/row_count": summary.train_rows + summary.eval_rows,
+        "tokens": summary.tokens,
+        "supervised_tokens": summary.supervised_tokens,
+        "stop_token": summary.stop_token,
+        "given_tokens": dg.MetadataValue.json(summary.given_tokens),
         "dropped": dg.MetadataValue.md(dropped.to_markdown(index=False) if len(dropped) else "No row was dropped."),
-        "unused_columns": dg.MetadataValue.json(summary["unused_columns"]),
+        "unused_columns": dg.MetadataValue.json(summary.unused_columns),
         "lengths": dg.MetadataValue.md(as_markdown(picture, "Token lengths")),
         "preview": dg.MetadataValue.md(PREVIEW + "\n\n---\n\n".join(preview)),
         "dagster/column_schema": columns_of(artifact.path / "train.parquet", COLUMNS),
     }
 
 
-def marked(tokens: list[dict]) -> str:
+def marked(tokens: list[ShownToken]) -> str:
     """One conversation as a table of its tokens, one a line, those that are learned marked."""
-    lines = [
-        f"{'▶' if t['supervised'] else ' '} {t['id']:>7}  {json.dumps(t['text'], ensure_ascii=False)}" for t in tokens
-    ]
+    lines = [f"{'▶' if t.supervised else ' '} {t.id:>7}  {json.dumps(t.text, ensure_ascii=False)}" for t in tokens]
     return "```text\n" + "\n".join(lines) + "\n```"

@@ -26,7 +26,7 @@ def results(context: dg.AssetExecutionContext, judgements: Iterable[Judgement]) 
 def _result(context: dg.AssetExecutionContext, judgement: Judgement) -> dg.AssetCheckResult:
     if not judgement.passed:
         (context.log.error if judgement.severity == "error" else context.log.warning)(judgement.text)
-    places = "\n".join(f"- `{e['place']}` {e['field']}: {e['detail']}" for e in judgement.examples)
+    places = "\n".join(f"- `{e.place}` {e.field}: {e.detail}" for e in judgement.examples)
     return dg.AssetCheckResult(
         check_name=judgement.name,
         passed=judgement.passed,

@@ -8,6 +8,7 @@ import dagster as dg
 from assets.failures import explained
 from assets.materialized import materialized
 from assets.partitions import BASE_MODELS, OWNERS
+from finetuning.chat.chat_summary import ChatSummary
 from finetuning.checks.judgement import judge, require
 from finetuning.evaluation.benchmark_tasks import load_benchmarks
 from finetuning.evaluation.python_tests import require_confinement
@@ -62,7 +63,8 @@ def lora_adapter(
     recipe = load_for_run(context.partition_key)
     processes = launcher.count(recipe.resources.workers)
     # However this asset was selected: no faulty data reaches a GPU.
-    require(judge(chat_dataset.summary["raw_checks"] | chat_dataset.summary["checks"], recipe))
+    chat = chat_dataset.read(ChatSummary)
+    require(judge(chat.raw_checks | chat.checks, recipe))
 
     def write(folder):
         # Training is not paid for when what follows it could only fail.

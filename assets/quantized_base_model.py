@@ -7,6 +7,7 @@ from assets.external_assets import BASE_MODEL_SOURCE, RECIPE
 from assets.failures import RETRIES, explained
 from assets.materialized import materialized
 from assets.partitions import BASE_MODELS, OWNERS
+from finetuning.base_model.quantization_summary import QuantizationSummary
 from finetuning.recipe.smoke import load_for_run
 from resources.artifacts import Artifacts
 from resources.gpu import Gpu
@@ -58,16 +59,16 @@ def quantized_base_model(
             resolved={"base_model": resolved},
             shared=True,
         ).obtain(write)
-    summary = artifact.summary
-    layers = pd.DataFrame(summary["layers"], columns=["layer", "shape", "error"])
+    summary = artifact.read(QuantizationSummary)
+    layers = pd.DataFrame(summary.layers, columns=["layer", "shape", "error"])
     return materialized(
         artifact,
         {
             "source": f"{resolved['source']} at {resolved['revision']}",
-            "parameters": summary["parameters"],
-            "size_mb": summary["size_mb"],
-            "full_size_mb": summary["full_size_mb"],
-            "quantization_error": summary["quantization_error"],
+            "parameters": summary.parameters,
+            "size_mb": summary.size_mb,
+            "full_size_mb": summary.full_size_mb,
+            "quantization_error": summary.quantization_error,
             "layers": dg.MetadataValue.md(
                 layers.to_markdown(index=False) if len(layers) else "Not quantized: full precision."
             ),

@@ -10,6 +10,7 @@ from assets.materialized import materialized
 from assets.partitions import BASE_MODELS, OWNERS
 from assets.tables import columns_of
 from finetuning.checks.judgement import RAW_CHECKS, judge
+from finetuning.dataset.raw_summary import RawSummary
 from finetuning.errors import InfrastructureError
 from finetuning.recipe.benchmark_names import require_names
 from finetuning.recipe.smoke import load_for_run
@@ -65,25 +66,25 @@ def raw_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: Hu
     # Of rows that were there already too: their format is no part of what they are, and may have been changed.
     formats = recognise_all(artifact.path, recipe.dataset, recipe.file, recipe.training.method)
     return materialized(
-        artifact, metadata_of(artifact, formats), results(context, judge(artifact.summary["checks"], recipe))
+        artifact, metadata_of(artifact, formats), results(context, judge(artifact.read(RawSummary).checks, recipe))
     )
 
 
 def metadata_of(artifact: Artifact, formats: dict[str, str]) -> dict:
     """What the UI shows of the rows: counts, sources, the first rows, and the first lines that are none."""
-    summary = artifact.summary
-    sources = pd.DataFrame(summary["sources"]).assign(format=list(formats.values()))
-    unreadable = pd.DataFrame(summary["unreadable_examples"], columns=["place", "reason", "text"])
+    summary = artifact.read(RawSummary)
+    sources = pd.DataFrame(summary.sources).assign(format=list(formats.values()))
+    unreadable = pd.DataFrame(summary.unreadable_examples, columns=["place", "reason", "text"])
     return {
-        "rows": summary["rows"],
-        "dagster/row_count": summary["rows"],
+        "rows": summary.rows,
+        "dagster/row_count": summary.rows,
         "sources": dg.MetadataValue.md(
             sources[["source", "revision", "format", "rows", "unreadable"]].to_markdown(index=False)
         ),
-        "unreadable": summary["unreadable"],
+        "unreadable": summary.unreadable,
         "unreadable_rows": dg.MetadataValue.md(
             unreadable.to_markdown(index=False) if len(unreadable) else "Every line is a row."
         ),
-        "preview": dg.MetadataValue.json(summary["preview"]),
+        "preview": dg.MetadataValue.json(summary.preview),
         "dagster/column_schema": columns_of(artifact.path / "train-00.parquet", COLUMNS),
     }

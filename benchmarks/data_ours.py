@@ -53,7 +53,7 @@ def main(job: Job) -> None:
         seconds,
         batches(work / "chat"),
         peak_mb_over_interpreter=round(resident("VmHWM") - before, 1),
-        dropped={reason["reason"]: reason["rows"] for reason in summary["dropped"]},
+        dropped={dropped.reason: dropped.rows for dropped in summary.dropped},
     )
 
 

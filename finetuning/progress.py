@@ -31,11 +31,11 @@ class Progress:
         self._thread.join()
 
     def log(self, line: str) -> None:
-        """Nothing; a line about something that happens once."""
+        """Log a line about something that happens once."""
         self._log(line)
 
     def update(self, state: str) -> None:
-        """Nothing; `state` is what the next line says."""
+        """Set what the next line says."""
         self._state = state
 
     def _run(self) -> None:
@@ -44,5 +44,5 @@ class Progress:
 
 
 def pause(elapsed: float, shortest: float = SHORTEST) -> float:
-    """Seconds until the next line of something that has taken `elapsed` seconds."""
+    """Return the seconds until the next line of something that has taken `elapsed` seconds."""
     return max(shortest, min(elapsed / 60, LONGEST))

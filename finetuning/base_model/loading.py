@@ -17,7 +17,7 @@ SPARE_MEMORY = 0.5  # share of the free memory that weights which are written ou
 
 
 def load_model(folder: Path | str, **kwargs: Any) -> Any:
-    """The causal language model in `folder`, loaded by transformers with `kwargs`, with no progress bar.
+    """Load the causal language model in `folder` by transformers with `kwargs`, with no progress bar.
 
     transformers 5.23 quantizes layers whose type is exactly `torch.nn.Linear`. Falcon's linear layers are a subclass
     that computes the same; they would stay in full precision with no error.
@@ -34,7 +34,7 @@ def load_model(folder: Path | str, **kwargs: Any) -> Any:
         if not lacks or "attn_implementation" not in kwargs:
             raise
         raise FinetuningError(
-            f"base_model.attention: {kwargs['attn_implementation']} is no kernel that {architecture} has. Write "
+            f"base_model.attention: {kwargs['attn_implementation']} is not a kernel that {architecture} has. Write "
             "another one, such as eager, which every architecture has."
         ) from error
 
@@ -45,7 +45,7 @@ def is_quantized(module: torch.nn.Module) -> bool:
 
 
 def dequantize(module: Any) -> torch.Tensor:
-    """The weight of a quantized linear layer as the forward pass sees it, (out_features, in_features)."""
+    """Return the weight of a quantized linear layer as the forward pass sees it (out_features, in_features)."""
     weight: Any = module.weight
     if isinstance(module, Linear4bit):
         if getattr(weight.quant_state, "packing_format_for_cpu", False):
@@ -55,7 +55,7 @@ def dequantize(module: Any) -> torch.Tensor:
 
 
 def compute_dtype(layer: Any) -> torch.dtype:
-    """What a 4-bit layer multiplies in: its configuration's number format, or that of its weight before."""
+    """Return the number format that a 4-bit layer multiplies in: its configuration's, or that of its weight before."""
     return layer.compute_dtype or layer.weight.quant_state.dtype
 
 
@@ -76,7 +76,7 @@ class DequantizedLinear(torch.nn.Linear):
 
 
 def answer_on_cpu(model: torch.nn.Module) -> None:
-    """Nothing; on a CPU the 4-bit layers compute with the weights that they trained with, and fast, if memory allows.
+    """Make the 4-bit layers on a CPU compute with the weights that they trained with, and fast where memory allows.
 
     By itself bitsandbytes would use the kernel that `keep_trainable_on_cpu` tells of, which rounds the scales of the
     weights to bfloat16: another model than the one that was trained, and than other machines make of the same files.
@@ -94,7 +94,7 @@ def answer_on_cpu(model: torch.nn.Module) -> None:
 
 
 def keep_trainable_on_cpu(model: torch.nn.Module) -> None:
-    """Nothing; gradients through 4-bit layers stay right on a CPU after the model was evaluated.
+    """Keep gradients through 4-bit layers right on a CPU after the model was evaluated.
 
     On a CPU with AVX512-BF16 bitsandbytes 0.50 repacks a layer's weight at the first forward pass in eval mode, for
     good, and from then on uses a kernel that has no backward pass: the loss of a training that evaluates on its way

@@ -19,7 +19,7 @@ OVERSAMPLING, ROUNDS = 2, 4
 
 
 def write_factors(differences: Iterable[tuple[str, torch.Tensor]], rank: int, folder: Path) -> None:
-    """Nothing; `folder` has a file of factors A (rank, inputs) and B (outputs, rank) of each layer's difference.
+    """Write the factors A (rank, inputs) and B (outputs, rank) of each layer's difference into a file in `folder`.
 
     Args:
         differences: layers' names, and their weights less the quantized ones (outputs, inputs).
@@ -37,10 +37,9 @@ def write_factors(differences: Iterable[tuple[str, torch.Tensor]], rank: int, fo
 
 
 def start_from_factors(model: Any, folder: Path) -> None:
-    """Nothing; the adapter of a peft model gives back what the factors beside the base model in `folder` say."""
+    """Start the adapter of a peft model with the factors beside the base model in `folder`."""
     factors = load_file(folder / FILE)
-    layers: dict[str, Any] = dict(model.get_base_model().named_modules())
-    for name, layer in layers.items():
+    for name, layer in model.get_base_model().named_modules():
         if f"{name}.A" not in factors or not hasattr(layer, "lora_A"):
             continue
         for adapter, scaling in layer.scaling.items():

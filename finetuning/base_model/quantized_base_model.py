@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, BitsAndBytesConfig, GgufConfig, PreTrain
 
 from finetuning.base_model.loading import dequantize, is_quantized, load_model
 from finetuning.base_model.loftq import write_factors
+from finetuning.base_model.quantization_summary import QuantizationSummary, QuantizedLayer
 from finetuning.base_model.source import gguf_file, readable
 from finetuning.errors import FinetuningError
 from finetuning.recipe.base_model import BaseModelSpec
@@ -50,10 +51,8 @@ def quantize(
     model_kwargs: dict[str, Any],
     where: str,
     loftq: int | None = None,
-) -> dict[str, Any]:
-    """The summary of the model that `out` then holds: quantized by `config`, or in full precision without one.
-
-    Sizes are in MiB, errors relative: the norm of the difference over the norm of the weight.
+) -> QuantizationSummary:
+    """Write the model to `out`, quantized by `config` or, without one, in full precision; return its summary.
 
     Args:
         loftq: the rank of what an adapter is to give back of the difference (`loftq.py`); None for nothing.
@@ -68,16 +67,22 @@ def quantize(
         )
     tokenizer.save_pretrained(out)
     full_size = dense.get_memory_footprint()
-    summary = {"parameters": dense.num_parameters(), "full_size_mb": round(full_size / MIB, 1)}
+    summary = QuantizationSummary(
+        parameters=dense.num_parameters(),
+        full_size_mb=round(full_size / MIB, 1),
+        size_mb=round(full_size / MIB, 1),
+        quantization_error=0.0,
+        layers=[],
+    )
     if config is None:
         dense.save_pretrained(out)
-        return {**summary, "size_mb": summary["full_size_mb"], "quantization_error": 0.0, "layers": []}
+        return summary
     with TemporaryDirectory(dir=out) as plain:
         if spec.gguf:  # transformers does not quantize a GGUF file while it reads it
             dense.save_pretrained(plain)
         source = plain if spec.gguf else folder
         model = load_model(source, quantization_config=config, **model_kwargs)
-    layers = compare_layers(dense, model)
+    layers, error = compare_layers(dense, model)
     if not layers:
         raise FinetuningError(
             f"{where}: base_model.quantization: no layer of {type(model).__name__} could be quantized. Set it to null."
@@ -85,36 +90,24 @@ def quantize(
     model.save_pretrained(out)
     if loftq:
         write_factors(((name, difference) for name, _, difference in differences(dense, model)), loftq, out)
-    return {
-        **summary,
-        "size_mb": round(model.get_memory_footprint() / MIB, 1),
-        "quantization_error": math.sqrt(
-            sum(x["squared_error"] for x in layers) / sum(x["squared_norm"] for x in layers)
-        ),
-        "layers": [{key: layer[key] for key in ("layer", "shape", "error")} for layer in layers],
-    }
+    size = round(model.get_memory_footprint() / MIB, 1)
+    return summary.model_copy(update={"size_mb": size, "quantization_error": error, "layers": layers})
 
 
-def compare_layers(dense: PreTrainedModel, quantized: PreTrainedModel) -> list[dict[str, Any]]:
-    """For each quantized layer its name, shape, relative error, and the two squared norms that make it."""
-    layers = []
+def compare_layers(dense: PreTrainedModel, quantized: PreTrainedModel) -> tuple[list[QuantizedLayer], float]:
+    """Return each quantized layer with its relative error, and the relative error of all of them together."""
+    layers, errors, norms = [], [], []
     for name, weight, difference in differences(dense, quantized):
         error = difference.square().sum().item()
         norm = max(weight.square().sum().item(), torch.finfo(torch.float32).tiny)
-        layers.append(
-            {
-                "layer": name,
-                "shape": "x".join(map(str, weight.shape)),
-                "error": round(math.sqrt(error / norm), 4),
-                "squared_error": error,
-                "squared_norm": norm,
-            }
-        )
-    return layers
+        layers.append(QuantizedLayer(name, "x".join(map(str, weight.shape)), round(math.sqrt(error / norm), 4)))
+        errors.append(error)
+        norms.append(norm)
+    return layers, math.sqrt(sum(errors) / sum(norms)) if layers else 0.0
 
 
 def differences(dense: PreTrainedModel, quantized: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
-    """For each quantized layer its name, its weight, and that less the quantized one (outputs, inputs), in float32."""
+    """Yield each quantized layer's name, its weight, and that less the quantized one (outputs, inputs), in float32."""
     exact = dict(dense.named_modules())
     for name, module in quantized.named_modules():
         if is_quantized(module):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from importlib.metadata import packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from finetuning.errors import FinetuningError
 from finetuning.recipe.base_model import BaseModelSpec
@@ -22,8 +22,18 @@ TOKENIZER_FILES = ["*.json", "*.model", "*.txt", "*.jinja", "*.py"]
 WEIGHT_FILES = ["*.safetensors"]
 
 
+class ResolvedModel(TypedDict):
+    """One version of a base model, as the fingerprints of what is made from it have it."""
+
+    source: str
+    """A repo of the Hub, a local folder, or a package with its version."""
+    revision: str
+    """A commit, or a hash of the contents."""
+    on_hub: bool
+
+
 def local_folder(spec: BaseModelSpec, where: str) -> Path | None:
-    """The folder that holds the model on this machine, or None for one on the Hub.
+    """Return the folder that holds the model on this machine, or None for one on the Hub.
 
     Raises:
         FinetuningError: the package is not installed, or the path that `repo` names does not exist.
@@ -50,8 +60,8 @@ def local_folder(spec: BaseModelSpec, where: str) -> Path | None:
     return None
 
 
-def resolve(spec: BaseModelSpec, api: "HfApi", where: str) -> dict[str, Any]:
-    """What `spec` names right now: `source` in words, `revision` (a commit, or a hash of the contents) and `on_hub`.
+def resolve(spec: BaseModelSpec, api: "HfApi", where: str) -> ResolvedModel:
+    """Ask which version of the base model `spec` names right now.
 
     Raises:
         FinetuningError: the model is not there, or may not be read.
@@ -77,7 +87,7 @@ def resolve(spec: BaseModelSpec, api: "HfApi", where: str) -> dict[str, Any]:
 
 
 def hash_of_weights(folder: Path) -> str:
-    """Sixteen hexadecimal digits over the names and contents of the model's files in `folder`."""
+    """Hash the names and contents of the model's files in `folder` to sixteen hexadecimal digits."""
     digest = hashlib.sha256()
     for pattern in (*TOKENIZER_FILES, *WEIGHT_FILES, "*.gguf"):
         for path in sorted(folder.glob(pattern)):
@@ -87,8 +97,8 @@ def hash_of_weights(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def gguf_file(spec: BaseModelSpec, folder: Path, where: str) -> dict[str, Any]:
-    """The `gguf_file` argument for `from_pretrained`, or nothing for safetensors.
+def gguf_file(spec: BaseModelSpec, folder: Path, where: str) -> dict[str, str]:
+    """Return the `gguf_file` argument for `from_pretrained`, or no argument for safetensors.
 
     Raises:
         FinetuningError: `base_model.gguf` names a file that is not in `folder`.
@@ -100,7 +110,7 @@ def gguf_file(spec: BaseModelSpec, folder: Path, where: str) -> dict[str, Any]:
 
 
 def repo_name(spec: BaseModelSpec) -> str:
-    """Name of the repo for a base model that is on no hub: its file or folder, and how it was quantized."""
+    """Name the repo of a base model that is not on a hub: its file or folder, and how it was quantized."""
     origin = Path(spec.gguf).stem if spec.gguf else Path(spec.repo or spec.package or "").resolve().name
     quantization = spec.quantization
     suffix = spec.dtype if quantization is None else quantization.type or f"int{quantization.bits}"
@@ -108,7 +118,7 @@ def repo_name(spec: BaseModelSpec) -> str:
 
 
 def fetch(spec: BaseModelSpec, revision: str, api: "HfApi", where: str, weights: bool = True) -> Path:
-    """A folder on this machine with the model's configuration and tokenizer and, where asked, its `weights`."""
+    """Fetch the model's configuration, tokenizer and, where asked, `weights`; return the folder that holds them."""
     folder = local_folder(spec, where)
     if folder is not None:
         return folder
@@ -124,7 +134,7 @@ def fetch(spec: BaseModelSpec, revision: str, api: "HfApi", where: str, weights:
 
 @contextmanager
 def readable(spec: BaseModelSpec, where: str) -> Iterator[None]:
-    """Nothing; what transformers cannot load within the block is a mistake in the recipe, in transformers' words.
+    """Report what transformers cannot load within the block as a mistake in the recipe, in transformers' words.
 
     Raises:
         FinetuningError: a file is missing or broken, or the model needs code that its repo ships.
@@ -141,7 +151,7 @@ def readable(spec: BaseModelSpec, where: str) -> Iterator[None]:
 
 
 def rows_of(folder: Path) -> int | None:
-    """Rows of the embeddings of the model in `folder`, by its configuration; None where that does not say."""
+    """Return how many rows the model's embeddings have, by the configuration in `folder`; None if it does not say."""
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return config.get("vocab_size", config.get("text_config", {}).get("vocab_size"))

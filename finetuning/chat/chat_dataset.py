@@ -12,18 +12,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from transformers import PreTrainedTokenizerBase
 
+from finetuning.chat.chat_summary import ChatSummary, Histogram, Lengths, ShownToken
 from finetuning.chat.conversations import Batch, batches
 from finetuning.chat.rendering import Renderer
 from finetuning.chat.shuffling import write_in_order
 from finetuning.chat.splits import Fate, Split, split
 from finetuning.chat.tokenized_rows import TokenizedRows
+from finetuning.checks.counted import Counted
 from finetuning.checks.findings import Count, FindingsTable
 from finetuning.checks.judgement import EXAMPLES
 from finetuning.checks.secrets import find_secret
@@ -50,12 +51,11 @@ LEFT_OUT = {
 }
 
 
-def write_chat(raw_folder: Path, folder: Path, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """What `folder` then holds, counted and shown: both splits as tokens, what was dropped and found, the tokenizer.
+def write_chat(raw_folder: Path, folder: Path, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> ChatSummary:
+    """Write both splits as tokens, what was dropped and found, and the tokenizer into `folder`; return its summary.
 
     Every row of `raw_folder` is in `train.parquet`, in `eval.parquet`, or in `dropped.parquet` with a reason;
-    `findings.parquet` lists rows that are kept and have a fault. `checks` has {"rows", "of", "examples"} for each check
-    of the recipe. `lengths` are in tokens; their `max` is that of the longest row before any was dropped.
+    `findings.parquet` lists rows that are kept and have a fault.
 
     Args:
         tokenizer: with its chat template set (`load_template`).
@@ -88,23 +88,23 @@ def write_chat(raw_folder: Path, folder: Path, recipe: Recipe, tokenizer: PreTra
     tokenizer.save_pretrained(folder / "tokenizer")
     in_train = decided.fate == Fate.TRAIN
     kept_lengths = np.concatenate(rows.kept_lengths)[in_train]
-    return {
-        "train_rows": int(in_train.sum()),
-        "eval_rows": int((decided.fate == Fate.EVAL).sum()),
-        "dropped": dropped.records(),
-        "unused_columns": unused_columns(raw_folder, recipe.dataset, formats),
-        "checks": _checks(raw_folder, rows, decided, recipe),
-        "tokens": int(np.concatenate(rows.tokens)[in_train].sum()),
-        "supervised_tokens": int(np.concatenate(rows.supervised)[in_train].sum()),
-        "stop_token": renderer.stop,
-        "given_tokens": getattr(tokenizer, "given_tokens", {}),
-        "lengths": {"train": _histogram(kept_lengths), "max": int(np.concatenate(rows.lengths).max())},
-        "preview": _preview(folder / "train.parquet", tokenizer, PREVIEWED if method == "dpo" else PREVIEWED[:1]),
-    }
+    return ChatSummary(
+        train_rows=int(in_train.sum()),
+        eval_rows=int((decided.fate == Fate.EVAL).sum()),
+        dropped=dropped.by_reason(),
+        unused_columns=unused_columns(raw_folder, recipe.dataset, formats),
+        checks=_checks(raw_folder, rows, decided),
+        tokens=int(np.concatenate(rows.tokens)[in_train].sum()),
+        supervised_tokens=int(np.concatenate(rows.supervised)[in_train].sum()),
+        stop_token=renderer.stop,
+        given_tokens=getattr(tokenizer, "given_tokens", {}),
+        lengths=Lengths(_histogram(kept_lengths), int(np.concatenate(rows.lengths).max())),
+        preview=_preview(folder / "train.parquet", tokenizer, PREVIEWED if method == "dpo" else PREVIEWED[:1]),
+    )
 
 
 def _tokenized(renderer: Renderer, found: Iterable[Batch]) -> Iterator[tuple[Batch, Tokens]]:
-    """Each batch with its tokens, which threads make while the next batches are read and the last one is looked at."""
+    """Yield each batch with its tokens, which threads make while other batches are read and checked."""
     with ThreadPoolExecutor(THREADS) as pool:
         waiting: deque[tuple[Batch, Future[Tokens]]] = deque()
         for number, batch in enumerate(found, 1):
@@ -120,7 +120,7 @@ def _tokenized(renderer: Renderer, found: Iterable[Batch]) -> Iterator[tuple[Bat
 
 @contextmanager
 def _rare_collection() -> Iterator[None]:
-    """Nothing; cycles of objects are looked for only when asked: rows make none, and millions of other objects."""
+    """Turn off the automatic search for cycles of objects: rows make none, and millions of other objects."""
     was_enabled = gc.isenabled()
     gc.disable()
     gc.freeze()
@@ -133,7 +133,7 @@ def _rare_collection() -> Iterator[None]:
 
 
 def _record(decided: Split, path: Path, dropped: FindingsTable, findings: FindingsTable) -> None:
-    """Nothing; the rows that the split left out are in `dropped`, and the repeats that it kept in `findings`."""
+    """Add the rows that the split left out to `dropped`, and the repeats that it kept to `findings`."""
     kept = decided.fate <= Fate.EVAL
     start = 0
     with pa.OSFile(str(path)) as file, pa.ipc.open_file(file) as reader:
@@ -148,9 +148,9 @@ def _record(decided: Split, path: Path, dropped: FindingsTable, findings: Findin
                     findings.add(str(batch["place"][i]), check, "repeats an earlier row")
 
 
-def _checks(raw_folder: Path, rows: TokenizedRows, decided: Split, recipe: Recipe) -> dict[str, Any]:
-    """What each check counted: how many rows, of how many, and the first ones."""
-    readable = sum(source["rows"] for source in read_sources(raw_folder))
+def _checks(raw_folder: Path, rows: TokenizedRows, decided: Split) -> dict[str, Counted]:
+    """Return what each check counted: how many rows, of how many, and the first ones."""
+    readable = sum(source.rows for source in read_sources(raw_folder))
     rendered, kept = sum(map(len, rows.lengths)), len(decided.fate)
     overlapping = (decided.fate == Fate.OVERLAP) | (decided.fate == Fate.NEAR_OVERLAP)
     of = {
@@ -166,39 +166,43 @@ def _checks(raw_folder: Path, rows: TokenizedRows, decided: Split, recipe: Recip
         "special_tokens": kept,
         "round_trip": rows.round_trips,
     }
-    counted = {}
+    lengths = np.concatenate(rows.lengths)
+    percentiles = np.percentile(lengths, range(101), method="inverted_cdf").astype(int).tolist()
+    found = {}
     for check, total in of.items():
         counts = [table.checks.get(check, Count()) for table in (rows.dropped, rows.findings)]
         examples = [example for count in counts for example in count.examples]
-        counted[check] = {"rows": sum(count.rows for count in counts), "of": total, "examples": examples[:EXAMPLES]}
-    counted["overlap"]["rows"] += decided.overlap
-    found = np.concatenate(rows.lengths)
-    counted["max_length"]["percentiles"] = np.percentile(found, range(101), method="inverted_cdf").astype(int).tolist()
-    return counted
+        found[check] = Counted(
+            rows=sum(count.rows for count in counts) + (decided.overlap if check == "overlap" else 0),
+            of=total,
+            examples=examples[:EXAMPLES],
+            percentiles=percentiles if check == "max_length" else None,
+        )
+    return found
 
 
 def _what_became(dropped: FindingsTable) -> str:
-    records = [f"{r['rows']} rows were dropped: {r['reason']} (such as {r['example']})" for r in dropped.records()]
-    if records:
-        return "; ".join(records[:5]) + "."
+    reasons = [f"{x.rows} rows were dropped: {x.reason} (such as {x.example})" for x in dropped.by_reason()]
+    if reasons:
+        return "; ".join(reasons[:5]) + "."
     return (
         "No row was dropped: the sources have too few, or so many questions are nearly the same that they could not be "
         "parted; where all begin with one long instruction, raise dataset.similarity."
     )
 
 
-def _histogram(lengths: np.ndarray) -> dict[str, list[int]]:
-    """At most HISTOGRAM_BINS counts of lengths and, one more, the edges between them; all bins equally wide."""
+def _histogram(lengths: np.ndarray) -> Histogram:
+    """Count the lengths in at most HISTOGRAM_BINS bins, all equally wide."""
     low, high = int(lengths.min()), int(lengths.max()) + 1
     width = -(-(high - low) // HISTOGRAM_BINS)
     counts, edges = np.histogram(lengths, bins=np.arange(low, high + width, width))
-    return {"edges": edges.tolist(), "counts": counts.tolist()}
+    return Histogram(edges.tolist(), counts.tolist())
 
 
 def _preview(
     path: Path, tokenizer: PreTrainedTokenizerBase, sides: tuple[tuple[str, str], ...]
-) -> list[list[dict[str, Any]]]:
-    """The first conversations of a split, token by token: its text, its id, and whether it is learned.
+) -> list[list[ShownToken]]:
+    """Return the first conversations of a split, token by token.
 
     Each one's sides follow one another. Those with text that looks like a secret are passed over.
     """
@@ -207,7 +211,7 @@ def _preview(
     shown = [row for row in rows if not any(find_secret(str(tokenizer.decode(row[ids]))) for ids, _ in sides)]
     return [
         [
-            {"text": tokenizer.decode([token]), "id": token, "supervised": label != NOT_SUPERVISED}
+            ShownToken(str(tokenizer.decode([token])), token, supervised=label != NOT_SUPERVISED)
             for token, label in islice(zip(row[ids], row[labels], strict=True), PREVIEW_TOKENS)
         ]
         for row in shown[:PREVIEW_CONVERSATIONS]

@@ -14,7 +14,8 @@ import orjson
 import pyarrow as pa
 
 from finetuning.chat.layouts import LaidOut
-from finetuning.chat.rendering import Conversation, Renderer
+from finetuning.chat.rendering import Renderer
+from finetuning.chat.segments import Conversation
 from finetuning.checks.findings import FindingsTable
 from finetuning.dataset.formats import Message, NotChosen, RowDropped, to_messages, to_pair, tools_of
 from finetuning.dataset.raw_folder import read_rows
@@ -54,7 +55,7 @@ def batches(
     dropped: FindingsTable,
     method: Method = "sft",
 ) -> Iterator[Batch]:
-    """All rows of `raw_folder`; those that hold no conversation, or that the template does not take, are `dropped`.
+    """Yield the rows of `raw_folder`; those without a conversation, or that the template refuses, go to `dropped`.
 
     Args:
         formats: of each source, by its stem.
@@ -85,7 +86,7 @@ def batches(
 def _usable(
     raw: list[tuple[str, bytes]], read: Callable[[str, dict[str, Any]], Row], dropped: FindingsTable
 ) -> tuple[list[Row], list[bytes]]:
-    """The rows that hold a conversation, and their texts."""
+    """Return the rows that hold a conversation, and their texts."""
     rows, texts = [], []
     for place, text in raw:
         try:
@@ -99,7 +100,7 @@ def _usable(
 
 
 def _faults(found: list[LaidOut | RowDropped], rows: int) -> dict[int, RowDropped]:
-    """By the numbers of rows, why the template does not take one of their conversations."""
+    """Return why the template does not take a conversation, by the number of its row."""
     faults: dict[int, RowDropped] = {}
     for i, fault in enumerate(found):
         if isinstance(fault, RowDropped):
@@ -109,7 +110,7 @@ def _faults(found: list[LaidOut | RowDropped], rows: int) -> dict[int, RowDroppe
 
 
 def digests(rows: list[Row], seed: int) -> tuple[list[int], list[int], list[tuple[int, int]]]:
-    """For each row, a number for all that is said, and one for what the user says, which depends on the seed too.
+    """Return, for each row, a digest of all that is said, and one of what the user says, which depends on the seed too.
 
     Beside them, for each answer but a row's last one, the row (from 0) and a number for what the user said until then.
     """
@@ -131,7 +132,7 @@ def digests(rows: list[Row], seed: int) -> tuple[list[int], list[int], list[tupl
 
 
 def messages_column(conversations: list[list[Message]]) -> pa.ListArray:
-    """The messages of each conversation: a list of records with the keys of MESSAGE, `tool_calls` as JSON text."""
+    """Write the messages of each conversation as records with the keys of MESSAGE, `tool_calls` as JSON text."""
     flat = [message for messages in conversations for message in messages]
     offsets = [0]
     for messages in conversations:
@@ -148,7 +149,7 @@ def messages_column(conversations: list[list[Message]]) -> pa.ListArray:
 
 
 def conversation_of(record: Mapping[str, Any]) -> Conversation:
-    """The conversation in a record of a split: its columns `messages` and `tools`."""
+    """Read the conversation in a record of a split: its columns `messages` and `tools`."""
     messages = [{key: value for key, value in message.items() if value is not None} for message in record["messages"]]
     for message in messages:
         if "tool_calls" in message:
@@ -157,7 +158,7 @@ def conversation_of(record: Mapping[str, Any]) -> Conversation:
 
 
 def _raw_rows(path: Path) -> Iterator[list[tuple[str, bytes]]]:
-    """Place and JSON text of the rows of a raw file, in lists of at most BATCH_ROWS rows and about BATCH_BYTES."""
+    """Yield place and JSON text of raw rows, in lists of at most BATCH_ROWS rows and about BATCH_BYTES."""
     part, held = [], 0
     for name, line, text in read_rows(path):
         part.append((f"{name}:{line}", text))

@@ -12,7 +12,7 @@ ROW_GROUP_ROWS = 10_000
 
 
 def write_in_order(source: Path, position: np.ndarray, target: Path) -> None:
-    """Nothing; the Parquet file `target` has the rows of the Arrow file `source` that have a position, in that order.
+    """Write the rows of the Arrow file `source` that have a position to the Parquet file `target`, in that order.
 
     Args:
         position: each row's place in `target`, from 0 without a gap, or -1 (rows,).
@@ -37,7 +37,7 @@ Part = tuple[pa.RecordBatch, np.ndarray]
 
 
 def _batches(reader: pa.RecordBatchFileReader, position: np.ndarray) -> Iterator[Part]:
-    """The wanted rows of each batch, with their positions."""
+    """Yield the wanted rows of each batch, with their positions."""
     start = 0
     for i in range(reader.num_record_batches):
         batch = reader.get_batch(i)
@@ -50,7 +50,7 @@ def _batches(reader: pa.RecordBatchFileReader, position: np.ndarray) -> Iterator
 def _from_buckets(
     parts: Iterator[Part], schema: pa.Schema, target: Path, bucket_rows: int
 ) -> Iterator[tuple[pa.Table, np.ndarray]]:
-    """A table for each bucket: the rows whose positions lie in it, and these positions."""
+    """Yield a table for each bucket: the rows whose positions lie in it, and these positions."""
     paths: dict[int, Path] = {}
     writers: dict[int, pa.RecordBatchFileWriter] = {}
     placed: dict[int, list[np.ndarray]] = {}

@@ -58,7 +58,7 @@ class Split:
 
 
 def split(index: Index, pairs: Pairs, dataset: DatasetSpec) -> Split:
-    """The conversations of the sources, parted without a question in common, each split in random order.
+    """Divide the conversations of the sources into train and eval with no question in common, each in random order.
 
     The order and the choice depend on `dataset.seed` alone. With `eval.fraction`, questions go to eval with all that
     nearly repeat them until it has that share of the rows; with `eval.sources`, a train row whose question is in eval
@@ -87,7 +87,7 @@ def split(index: Index, pairs: Pairs, dataset: DatasetSpec) -> Split:
 
 
 def _repeats(conversation: np.ndarray, is_eval: np.ndarray) -> np.ndarray:
-    """Which conversations are word for word an earlier one of the same side."""
+    """Mark the conversations that are word for word an earlier one of the same side."""
     repeats = np.ones(len(conversation), bool)
     for side in (False, True):
         rows = np.flatnonzero(is_eval == side)
@@ -96,7 +96,7 @@ def _repeats(conversation: np.ndarray, is_eval: np.ndarray) -> np.ndarray:
 
 
 def _near_repeats(pairs: Pairs, is_eval: np.ndarray, duplicate: np.ndarray) -> np.ndarray:
-    """Which conversations are nearly one that is kept, of the same side."""
+    """Mark the conversations that are nearly one of the same side that is kept."""
     near = np.zeros(len(is_eval), bool)
     chosen = np.flatnonzero(pairs.same_answer & (is_eval[pairs.first] == is_eval[pairs.second]))
     for i in chosen[np.argsort(pairs.second[chosen], kind="stable")].tolist():
@@ -106,7 +106,7 @@ def _near_repeats(pairs: Pairs, is_eval: np.ndarray, duplicate: np.ndarray) -> n
 
 
 def _with_prefixes(pairs: Pairs, question: np.ndarray, prefixes: np.ndarray, is_eval: np.ndarray) -> Pairs:
-    """The pairs, and with them each conversation in which another one's question is answered on the way."""
+    """Add to the pairs each conversation in which another one's question is answered on the way."""
     order = np.lexsort((~is_eval, question))
     place = np.searchsorted(question[order], prefixes[:, 1])
     found = place < len(order)
@@ -122,7 +122,7 @@ def _with_prefixes(pairs: Pairs, question: np.ndarray, prefixes: np.ndarray, is_
 
 
 def _drawn(fate: np.ndarray, question: np.ndarray, pairs: Pairs, fraction: float) -> np.ndarray:
-    """Numbers of the conversations that go to eval: whole groups, in the order of their digests, which the seed mixes.
+    """Draw the conversations that go to eval: whole groups, in the order of their digests, which the seed mixes.
 
     A group that is too big for what is left to draw stays in train; the smallest one goes to eval if all are.
     """
@@ -150,7 +150,7 @@ def _drawn(fate: np.ndarray, question: np.ndarray, pairs: Pairs, fraction: float
 
 
 def _leave_out_overlap(fate: np.ndarray, question: np.ndarray, pairs: Pairs) -> None:
-    """Nothing; what is in train and (nearly) in eval is in neither then."""
+    """Take rows out of train whose question is, word for word or nearly, in eval."""
     exact = (fate == Fate.TRAIN) & np.isin(question, question[fate == Fate.EVAL])
     fate[exact] = Fate.OVERLAP
     for train, evaluation in ((pairs.first, pairs.second), (pairs.second, pairs.first)):

@@ -26,7 +26,7 @@ def texts(
     add_generation_prompt: bool = False,
     tools: list[Any] | None = None,
 ) -> list[str]:
-    """Each conversation as the chat template writes it.
+    """Return each conversation as the chat template writes it.
 
     Raises:
         RowDropped: the template refuses one of them, as some do with a system message.
@@ -48,7 +48,7 @@ def texts(
 def load_template(
     tokenizer: PreTrainedTokenizerBase, chat_template: str, where: str, rows: int | None = None
 ) -> dict[str, str]:
-    """Control tokens that the tokenizer was given, and where each came from; it then has the recipe's chat template.
+    """Set the recipe's chat template; return the control tokens that the tokenizer was given, and where each came from.
 
     Args:
         chat_template: `native`, the name of a file in `finetuning/chat_templates`, or the path of a `.jinja` file.
@@ -85,7 +85,7 @@ def _require_template(tokenizer: PreTrainedTokenizerBase, where: str) -> None:
 
 
 def _begin_with_bos(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Nothing; a native template that leaves out the token that the tokenizer begins every text with then writes it.
+    """Make a native template write the token that the tokenizer begins every text with, where it leaves it out.
 
     Zephyr's is one: where the template's text is tokenized as it stands, its model never saw a conversation like that.
     """
@@ -95,13 +95,13 @@ def _begin_with_bos(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def bos_in_use(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The token that the tokenizer begins every text with, or None for one that does not."""
+    """Return the token that the tokenizer begins every text with, or None where there is none."""
     bos: Any = tokenizer.bos_token_id
     return bos if bos is not None and tokenizer("a")["input_ids"][:1] == [bos] else None
 
 
 def _lacking_tokens(tokenizer: PreTrainedTokenizerBase, chat_template: str, text: str) -> list[str]:
-    """The marks in the template's `text` that have to become tokens: ChatML's, and a file's if one ends its answers.
+    """Return the marks in the template's `text` that have to become tokens: ChatML's, and a file's if one ends answers.
 
     A file whose answers end in a token that is there may well mean its `<|user|>` as plain text, as Zephyr's does.
     """
@@ -118,7 +118,7 @@ def _lacking_tokens(tokenizer: PreTrainedTokenizerBase, chat_template: str, text
 
 
 def stop_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id of the token that ends an answer: the one that the chat template puts after it.
+    """Return the id of the token that ends an answer: the one that the chat template puts after it.
 
     Raises:
         FinetuningError: the template puts no token of the vocabulary there, or has no prompt that an answer follows.
@@ -135,7 +135,7 @@ def stop_token(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def _after_answer(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What the chat template puts after an answer, from the first character that is no space.
+    """Return what the chat template puts after an answer, from the first character that is not a space.
 
     Raises:
         FinetuningError: it refuses a question with its answer, or has no prompt that an answer follows.
@@ -155,7 +155,7 @@ def _after_answer(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def stop_text(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The text of the token that ends an answer."""
+    """Return the text of the token that ends an answer."""
     return str(tokenizer.convert_ids_to_tokens(stop_token(tokenizer)))
 
 

@@ -8,7 +8,7 @@ import orjson
 import pyarrow as pa
 
 from finetuning.chat.conversations import MESSAGE, Batch, Row, digests, messages_column
-from finetuning.chat.rendering import Renderer, Tokens
+from finetuning.chat.rendering import Renderer
 from finetuning.chat.splits import Index
 from finetuning.chat.template import bos_in_use, stop_token
 from finetuning.checks.findings import FindingsTable
@@ -26,6 +26,7 @@ from finetuning.checks.tokens import (
 )
 from finetuning.dataset.formats import Message
 from finetuning.recipe.recipe import Recipe
+from finetuning.tokens import Tokens
 
 ROUND_TRIP_ROWS = 1_000
 TOKEN_LIST = pa.list_(pa.int32())
@@ -72,7 +73,7 @@ class TokenizedRows:
         self._writer.close()
 
     def add(self, batch: Batch, tokens: Tokens) -> None:
-        """Nothing; rows of the batch that are too long are dropped or cut, the others kept, and all are looked at.
+        """Write the rows of a batch, without those that are too long or with these cut, and look for faults in all.
 
         Args:
             tokens: of all that the batch has laid out.
@@ -98,11 +99,11 @@ class TokenizedRows:
         self._writer.write_batch(_record_batch(rows, tokens))
 
     def _by_row(self, numbers: np.ndarray) -> np.ndarray:
-        """Numbers of all conversations by side and row (sides, rows)."""
+        """Arrange numbers of all conversations by side and row (sides, rows)."""
         return numbers.reshape(self.sides, -1)
 
     def _within_limit(self, batch: Batch, tokens: Tokens) -> tuple[list[Row], Tokens, np.ndarray]:
-        """Rows and tokens within `chat.max_length`, and whether a row was cut through its first answer."""
+        """Return rows and tokens within `chat.max_length`, and whether a row was cut through its first answer."""
         sizes, limit = self._by_row(lengths(tokens)).max(axis=0), self.chat.max_length
         self.lengths.append(sizes.astype(np.int32))
         long = sizes > limit
@@ -186,14 +187,14 @@ def _token_columns(tokens: Tokens) -> list[pa.ListArray]:
 
 
 def _part(tokens: Tokens, first: int, end: int) -> Tokens:
-    """The conversations from number `first` until `end`."""
+    """Return the conversations from number `first` until `end`."""
     start = int(tokens.ends[first - 1]) if first else 0
     inside = slice(start, int(tokens.ends[end - 1]))
     return Tokens(tokens.ids[inside], tokens.kinds[inside], tokens.ends[first:end] - start)
 
 
 def _first_answers(row: Row, answers: int) -> Row:
-    """The row with its turns up to that many answers."""
+    """Return the row with its turns up to that many answers."""
     turns = [i for i, message in enumerate(row.conversation.messages) if message["role"] == "assistant"]
     messages = row.conversation.messages[: turns[answers - 1] + 1]
     return row._replace(conversation=row.conversation._replace(messages=messages))

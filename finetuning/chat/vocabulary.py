@@ -31,7 +31,7 @@ def is_one_token(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:
 def add_control_tokens(
     tokenizer: PreTrainedTokenizerBase, tokens: list[str], template: str, rows: int | None = None
 ) -> dict[str, str]:
-    """Where each of `tokens` came from, in words; the tokenizer then encodes it as one special token.
+    """Make each of `tokens` one special token of the tokenizer; return where each came from, in words.
 
     Args:
         template: the chat template that needs them; what it mentions is not renamed.
@@ -60,7 +60,7 @@ def _origin(number: int, rows: int | None) -> str:
 
 
 def unused_entries(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """The vocabulary's reserved entries by id, but those that the tokenizer or its own chat template makes use of."""
+    """Return the vocabulary's reserved entries by id, without those that the tokenizer or its chat template uses."""
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         return []  # nothing that a slow tokenizer saves could hold another name
     state = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -71,18 +71,18 @@ def unused_entries(tokenizer: PreTrainedTokenizerBase) -> list[str]:
 
 
 def new_tokens(tokenizer: PreTrainedTokenizerBase, base_tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The ids, in order, that mean something else than they meant to the base model, or nothing to it."""
+    """Return the ids, in order, that stand for another token than in the base model's vocabulary, or are not in it."""
     known = base_tokenizer.get_vocab()
     return sorted(number for token, number in tokenizer.get_vocab().items() if known.get(token) != number)
 
 
 def _rename(tokenizer: Any, names: dict[str, str]) -> None:
-    """Nothing; entries of the vocabulary have other `names` (old -> new) and the same ids."""
+    """Rename entries of the vocabulary (old -> new), which keep their ids."""
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     for token in state["added_tokens"]:
         if token["content"] in names:
             token["content"] = names[token["content"]]
-    state["model"] = _renamed_model(state["model"], names)
+    _rename_in(state["model"], names)
     backend = Tokenizer.from_str(json.dumps(state))
     backend.encode_special_tokens = tokenizer.backend_tokenizer.encode_special_tokens
     tokenizer._tokenizer = backend
@@ -90,7 +90,8 @@ def _rename(tokenizer: Any, names: dict[str, str]) -> None:
     tokenizer.extra_special_tokens = [token for token in tokenizer.extra_special_tokens if token not in names]
 
 
-def _renamed_model(model: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+def _rename_in(model: Any, names: dict[str, str]) -> None:
+    """Rename entries in the `model` of a tokenizer's JSON."""
     vocabulary = model["vocab"]
     if isinstance(vocabulary, dict):
         model["vocab"] = {names.get(token, token): number for token, number in vocabulary.items()}
@@ -98,7 +99,6 @@ def _renamed_model(model: dict[str, Any], names: dict[str, str]) -> dict[str, An
         model["vocab"] = [[names.get(piece, piece), score] for piece, score in vocabulary]
     if "merges" in model:
         model["merges"] = [merge for merge in model["merges"] if _merged(merge) not in names]
-    return model
 
 
 def _merged(merge: str | list[str]) -> str:

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from finetuning.checks.counted import Dropped, Example
 from finetuning.checks.judgement import EXAMPLES
 from finetuning.checks.secrets import find_secret
 
@@ -36,13 +37,13 @@ class Count:
     """How many rows have one fault, and the first of them."""
 
     rows: int = 0
-    examples: list[dict[str, str]] = field(default_factory=list)
+    examples: list[Example] = field(default_factory=list)
 
     def add(self, place: str, detail: str, field: str) -> None:
-        """Nothing; one more row."""
+        """Count one more row."""
         self.rows += 1
         if len(self.examples) < EXAMPLES:
-            self.examples.append({"place": place, "field": field, "detail": detail})
+            self.examples.append(Example(place, field, detail))
 
 
 class FindingsTable:
@@ -62,7 +63,7 @@ class FindingsTable:
         self._writer.close()
 
     def add(self, place: str, check: str, reason: str, field: str = "", text: str = "") -> None:
-        """Nothing; one more row. A text that looks like a secret is not repeated here."""
+        """Write down one more row, without its text where that looks like a secret."""
         shown = "" if find_secret(text) else text[:SHOWN_CHARACTERS]
         self._waiting.append(Finding(place, check, reason, field, shown))
         known = reason in self.reasons or len(self.reasons) < MOST_REASONS
@@ -71,13 +72,10 @@ class FindingsTable:
         if len(self._waiting) >= WRITTEN_TOGETHER:
             self._write()
 
-    def records(self) -> list[dict[str, Any]]:
-        """A record for each reason, the most frequent first, with the place of the first row."""
-        records = [
-            {"reason": reason, "rows": count.rows, "example": count.examples[0]["place"]}
-            for reason, count in self.reasons.items()
-        ]
-        return sorted(records, key=lambda record: -record["rows"])
+    def by_reason(self) -> list[Dropped]:
+        """Return how many rows have each reason, the most frequent first, with the place of the first row."""
+        found = [Dropped(reason, count.rows, count.examples[0].place) for reason, count in self.reasons.items()]
+        return sorted(found, key=lambda dropped: -dropped.rows)
 
     def _write(self) -> None:
         columns = zip(*self._waiting, strict=True) if self._waiting else [()] * len(SCHEMA)

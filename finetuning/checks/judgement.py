@@ -3,8 +3,8 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from finetuning.checks.counted import Counted, Example
 from finetuning.errors import FinetuningError
 from finetuning.recipe.checks import CheckSpec
 from finetuning.recipe.recipe import Recipe
@@ -68,35 +68,35 @@ class Judgement:
     of: int
     limit: float
     text: str
-    examples: list[dict[str, str]]
+    examples: list[Example]
 
 
-def judge(counted: Mapping[str, Any], recipe: Recipe) -> list[Judgement]:
-    """A judgement for each check in `counted`, a record {"rows", "of", "examples"} for each name."""
-    return [_judge(name, record, recipe) for name, record in counted.items()]
+def judge(counted: Mapping[str, Counted], recipe: Recipe) -> list[Judgement]:
+    """Judge what each check counted, by the limits of the recipe."""
+    return [_judge(name, found, recipe) for name, found in counted.items()]
 
 
 def require(judgements: Iterable[Judgement]) -> None:
-    """Nothing, when no fault is worse than its recipe lets pass.
+    """Raise an error where a fault is worse than the recipe lets pass.
 
     Raises:
-        FinetuningError: some are; a line for each.
+        FinetuningError: a line for each fault that ends the run.
     """
     failed = [judgement.text for judgement in judgements if not judgement.passed and judgement.severity == "error"]
     if failed:
         raise FinetuningError("\n".join(failed))
 
 
-def _judge(name: str, record: Mapping[str, Any], recipe: Recipe) -> Judgement:
+def _judge(name: str, counted: Counted, recipe: Recipe) -> Judgement:
     spec = _spec(name, recipe)
-    rows, of, examples = record["rows"], record["of"], record["examples"]
+    rows, of, examples = counted.rows, counted.of, counted.examples
     passed = rows <= spec.limit * of + ROUNDING
     text = FOUND[name].format(rows=rows, of=of) + f" ({rows / max(of, 1):.2%}; {spec.limit:.2%} may be)"
     if examples:
         text += ": " + "; ".join(_place(example) for example in examples)
         text += "; …" if rows > len(examples) else ""
     if not passed:
-        text = f"{recipe.file}: checks.{name}: {text}. {_remedy(name, record, recipe)}"
+        text = f"{recipe.file}: checks.{name}: {text}. {_remedy(name, counted, recipe)}"
     return Judgement(name, passed, spec.severity, rows, of, spec.limit, text, examples)
 
 
@@ -106,22 +106,22 @@ def _spec(name: str, recipe: Recipe) -> CheckSpec:
     return CheckSpec(limit=0.0 if recipe.chat.over_length == "error" else recipe.chat.tolerance)
 
 
-def _place(example: Mapping[str, str]) -> str:
-    place = ":".join(filter(None, (example["place"], example["field"])))
-    return f"{place} ({example['detail']})" if example["detail"] else place
+def _place(example: Example) -> str:
+    place = ":".join(filter(None, (example.place, example.field)))
+    return f"{place} ({example.detail})" if example.detail else place
 
 
-def _remedy(name: str, record: Mapping[str, Any], recipe: Recipe) -> str:
-    share = record["rows"] / record["of"]
+def _remedy(name: str, counted: Counted, recipe: Recipe) -> str:
+    share = counted.rows / counted.of
     allowed = f"{math.ceil(share * 10_000) / 10_000:g}"
-    if name == "max_length":
-        return _longer(record, recipe, allowed)
+    if counted.percentiles is not None:
+        return _longer(counted.percentiles, recipe, allowed)
     return f"{REMEDY[name].format()}, or let them pass with `checks: {{{name}: {{limit: {allowed}}}}}`."
 
 
-def _longer(record: Mapping[str, Any], recipe: Recipe, allowed: str) -> str:
-    longest = record["percentiles"][100]
-    enough = record["percentiles"][math.ceil(100 * (1 - recipe.chat.tolerance))]
+def _longer(percentiles: list[int], recipe: Recipe, allowed: str) -> str:
+    longest = percentiles[100]
+    enough = percentiles[math.ceil(100 * (1 - recipe.chat.tolerance))]
     text = f"The longest has {longest} tokens. Write `chat: {{max_length: {longest}}}`, which holds them all"
     if enough < longest and recipe.chat.over_length != "error":
         text += f", or `max_length: {enough}`, which holds enough of them"

@@ -42,7 +42,7 @@ class Sketches:
         self._bands: list[np.ndarray] = []
 
     def add(self, tokens: Tokens) -> None:
-        """Nothing; the conversations in `tokens` have the next numbers."""
+        """Add the conversations in `tokens`, which get the next numbers."""
         signatures = np.hstack(
             [_signatures(tokens, QUESTION, QUESTION_HASHES), _signatures(tokens, ANSWER, ANSWER_HASHES)]
         )
@@ -55,7 +55,7 @@ class Sketches:
         self._bands.append(mixed)
 
     def pairs(self, is_eval: np.ndarray, similarity: float) -> Pairs:
-        """Pairs of conversations with nearly the same question; `is_eval` (conversations,) puts some of them first.
+        """Find pairs of conversations with nearly the same question; `is_eval` (conversations,) puts some first.
 
         Within a band, each is compared with the first one and with the one before it, so that the time is linear.
         """
@@ -74,7 +74,7 @@ class Sketches:
         return Pairs(first[order], second[order], same_answer[order])
 
     def _compare(self, pairs: np.ndarray, count: int, similarity: float) -> tuple[np.ndarray, np.ndarray]:
-        """Those of the pairs whose questions are nearly the same, and whether their answers are."""
+        """Return the pairs whose questions are nearly the same, and whether their answers are."""
         if not len(pairs):
             return pairs, np.zeros(0, bool)
         signatures = np.memmap(self.path, np.uint32, "r", shape=(count, WIDTH))
@@ -92,7 +92,7 @@ class Sketches:
 
 
 def clusters(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The smallest of the numbers that each of `count` ones is connected with through pairs (count,)."""
+    """Return, for each of `count` numbers, the smallest one that pairs connect it with (count,)."""
     label = np.arange(count)
     while True:
         before = label.copy()
@@ -105,7 +105,7 @@ def clusters(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _signatures(tokens: Tokens, kind: int, hashes: int) -> np.ndarray:
-    """The MinHash signature of each conversation's tokens of that kind (conversations, hashes)."""
+    """Return the MinHash signature of each conversation's tokens of that kind (conversations, hashes)."""
     chosen = tokens.kinds == kind
     ids = tokens.ids[chosen].astype(np.uint64) + np.uint64(1)
     rows = np.repeat(np.arange(len(tokens.ends)), np.diff(tokens.ends, prepend=0))[chosen]
@@ -121,7 +121,7 @@ def _signatures(tokens: Tokens, kind: int, hashes: int) -> np.ndarray:
 
 
 def _neighbours(band: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Pairs within each group of equal values, as `first * len(band) + second`, each once (pairs,)."""
+    """Return pairs within each group of equal values, as `first * len(band) + second`, each once (pairs,)."""
     order = order[np.argsort(band[order], kind="stable")]
     new = np.r_[True, band[order][1:] != band[order][:-1]] if len(order) else np.zeros(0, bool)
     position = np.arange(len(order))

@@ -23,7 +23,7 @@ MOST_REPETITIONS = re.compile(r"\{(\d+),\d{4,}\}")
 
 
 def find_secret(text: str) -> str | None:
-    """What kind of secret the text seems to hold, such as `AWS Access Key`; None where there is none."""
+    """Return what kind of secret the text seems to hold, such as `AWS Access Key`; None where it holds none."""
     matcher, patterns = _patterns()
     for number in sorted(matcher.Match(text) or ()):
         kind, pattern = patterns[number]
@@ -34,7 +34,7 @@ def find_secret(text: str) -> str | None:
 
 @cache
 def _patterns() -> tuple[Any, list[tuple[str, re.Pattern[str]]]]:
-    """A matcher of all patterns in one pass over a text, and each pattern by the number that the matcher gives it.
+    """Compile a matcher of all patterns in one pass over a text; return it, and the patterns in its order.
 
     The matcher knows no lookaround, so that it finds too much; the pattern itself then decides.
     """

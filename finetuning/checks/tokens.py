@@ -6,12 +6,12 @@ from finetuning.tokens import ANSWER, OTHER, Tokens
 
 
 def lengths(tokens: Tokens) -> np.ndarray:
-    """Tokens of each conversation (conversations,)."""
+    """Count the tokens of each conversation (conversations,)."""
     return np.diff(tokens.ends, prepend=0)
 
 
 def take(tokens: Tokens, keep: np.ndarray) -> Tokens:
-    """The conversations that are marked in `keep` (conversations,)."""
+    """Return the conversations that are marked in `keep` (conversations,)."""
     if keep.all():
         return tokens
     sizes = lengths(tokens)
@@ -22,12 +22,12 @@ def take(tokens: Tokens, keep: np.ndarray) -> Tokens:
 
 
 def supervised(tokens: Tokens) -> np.ndarray:
-    """Supervised tokens of each conversation (conversations,)."""
+    """Count the supervised tokens of each conversation (conversations,)."""
     return _sums(tokens.kinds == ANSWER, tokens)
 
 
 def without_supervision_or_prompt(tokens: Tokens) -> np.ndarray:
-    """Whether nothing of a conversation is supervised, or everything (conversations,)."""
+    """Whether a conversation has no supervised token, or no other ones (conversations,)."""
     count = supervised(tokens)
     return (count == 0) | (count == lengths(tokens))
 
@@ -57,7 +57,7 @@ def answer_ends(tokens: Tokens) -> np.ndarray:
 
 
 def last_answers(tokens: Tokens) -> Tokens:
-    """The conversations with nothing supervised before their last answer."""
+    """Leave only the last answer of each conversation supervised."""
     is_answer = tokens.kinds == ANSWER
     starts = tokens.ends - lengths(tokens)
     begins = is_answer & ~np.r_[False, is_answer[:-1]]
@@ -69,7 +69,7 @@ def last_answers(tokens: Tokens) -> Tokens:
 
 
 def truncate(tokens: Tokens, max_length: int) -> tuple[Tokens, np.ndarray, np.ndarray]:
-    """The conversations, none longer than `max_length` tokens; whole answers kept; whether an answer was cut through.
+    """Cut conversations to `max_length` tokens; return them, how many answers each keeps, and whether one was cut.
 
     A conversation is cut behind the last answer that fits; where not even the first one does, through it, so that it
     has no stop token. One whose first answer does not begin within `max_length` is left with nothing supervised.
@@ -90,7 +90,7 @@ def truncate(tokens: Tokens, max_length: int) -> tuple[Tokens, np.ndarray, np.nd
 
 
 def _sums(marks: np.ndarray, tokens: Tokens) -> np.ndarray:
-    """How many of each conversation's tokens are marked (conversations,)."""
+    """Count the marked tokens of each conversation (conversations,)."""
     if not len(tokens.ends):
         return np.zeros(0, np.int64)
     return np.add.reduceat(marks, tokens.ends - lengths(tokens), dtype=np.int64)

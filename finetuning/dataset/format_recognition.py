@@ -44,7 +44,7 @@ SHOWN_CHARACTERS, SHOWN_ENTRIES, SHOWN_DEPTH = 200, 10, 6
 
 
 def recognise_all(raw_folder: Path, dataset: DatasetSpec, where: str, method: Method = "sft") -> dict[str, str]:
-    """The format of each source in a folder of raw rows, by its stem; `where` is the recipe's file.
+    """Return the format of each source in a folder of raw rows, by its stem; `where` is the recipe's file.
 
     Args:
         method: `dpo` leaves no choice but `preference`.
@@ -57,29 +57,29 @@ def recognise_all(raw_folder: Path, dataset: DatasetSpec, where: str, method: Me
         only = {"format": "preference"}
         named = {stem: (source.model_copy(update=only), path) for stem, (source, path) in named.items()}
     return {
-        record["stem"]: format_of(record["columns"], record["first_row"], source, f"{where}: {path}")
-        for record in read_sources(raw_folder)
-        for source, path in (named[record["stem"]],)
+        found.stem: format_of(found.columns, found.first_row, source, f"{where}: {path}")
+        for found in read_sources(raw_folder)
+        for source, path in (named[found.stem],)
     }
 
 
 def unused_columns(raw_folder: Path, dataset: DatasetSpec, formats: Mapping[str, str]) -> dict[str, list[str]]:
-    """What the first rows of each source have and its format does not read, by the source's path in the recipe.
+    """Return what each source's first rows have and its format does not read, by the source's path in the recipe.
 
     Args:
         formats: of each source, by its stem.
     """
     named = sources(dataset)
-    found = {
-        path: unused(record["columns"], record["first_row"], source, formats[record["stem"]])
-        for record in read_sources(raw_folder)
-        for source, path in (named[record["stem"]],)
+    left = {
+        path: unused(found.columns, found.first_row, source, formats[found.stem])
+        for found in read_sources(raw_folder)
+        for source, path in (named[found.stem],)
     }
-    return {path: columns for path, columns in found.items() if columns}
+    return {path: columns for path, columns in left.items() if columns}
 
 
 def unused(columns: Sequence[str], first_row: Mapping[str, Any], source: SourceSpec, format: str) -> list[str]:
-    """Columns that the format does not read, and keys that it does not read of turns.
+    """Return columns that the format does not read, and keys that it does not read of turns.
 
     >>> row = {"id": 7, "messages": [{"role": "user", "content": "2 + 3?", "mood": "curious"}]}
     >>> unused(["id", "messages"], row, SourceSpec(files=("x.jsonl",)), "messages")
@@ -94,7 +94,7 @@ def unused(columns: Sequence[str], first_row: Mapping[str, Any], source: SourceS
 
 
 def format_of(columns: Sequence[str], first_row: Mapping[str, Any], source: SourceSpec, where: str) -> str:
-    """The format that the source names, or that its rows are recognised as.
+    """Return the format that the source names, or that its rows are recognised as.
 
     Args:
         columns: those that the first rows have.
@@ -113,10 +113,10 @@ def format_of(columns: Sequence[str], first_row: Mapping[str, Any], source: Sour
 def check_columns(
     present: Sequence[str], source: SourceSpec, where: str, first_row: Mapping[str, Any] | None = None
 ) -> None:
-    """Nothing, when the columns that the source's format needs are all among those `present`.
+    """Raise an error unless the columns that the source's format needs are all among those `present`.
 
     Raises:
-        FinetuningError: some are not; a line for each.
+        FinetuningError: a line for each that is missing.
     """
     named = _needed(str(source.format), source, first_row or {})
     missing = {name: column for name, column in named.items() if column not in present}
@@ -131,7 +131,7 @@ def check_columns(
 
 
 def recognise(columns: Sequence[str], first_row: Mapping[str, Any], source: SourceSpec, where: str) -> str:
-    """The one format whose columns are all there, and whose conversations are made of its own turns.
+    """Return the one format whose columns are all there, and whose conversations are made of its own turns.
 
     Raises:
         FinetuningError: none or several are; or it needs to be told whose answers to take.
@@ -205,12 +205,12 @@ def _near(format: str, columns: Sequence[str], first_row: Mapping[str, Any], sou
 
 
 def _own(format: str, columns: Sequence[str]) -> set[str]:
-    """Columns that the format has a use for under their own names."""
+    """Return columns that the format has a use for under their own names."""
     return {name for name in FORMAT_COLUMNS[format] if name in columns and name not in TURNS}
 
 
 def _stand_in(name: str, columns: Sequence[str], first_row: Mapping[str, Any]) -> str | None:
-    """The column that seems to hold what a format calls `name`: by the kind of its turns, its meaning, its spelling."""
+    """Return the column that seems to hold what a format calls `name`, by its turns, its meaning, or its spelling."""
     if name in TURNS:
         return next((column for column in columns if _are_turns(first_row.get(column), TURNS[name])), None)
     if name == "completions":
@@ -223,7 +223,7 @@ def _stand_in(name: str, columns: Sequence[str], first_row: Mapping[str, Any]) -
 
 
 def _needed(format: str, source: SourceSpec, first_row: Mapping[str, Any]) -> dict[str, str]:
-    """The format's columns by their names in the data set; of those that it may lack, only what the source names."""
+    """Return the format's columns by their names in the data set; those that it may lack only if they are named."""
     optional = OPTIONAL_COLUMNS.get(format, ())
     if format == "preference" and isinstance(first_row.get(source.columns.get("chosen", "chosen")), str):
         optional = ()  # a text is no whole conversation
@@ -253,7 +253,7 @@ def _turns(row: Mapping[str, Any], name: str, source: SourceSpec) -> list[dict[s
 
 
 def shortened(value: Any, depth: int = 0) -> Any:
-    """The value with its long text cut and only the first entries of its lists: enough to see what it is made of."""
+    """Cut the long texts of a value, and all but the first entries of its lists: enough to see what it is made of."""
     if isinstance(value, str):
         return value[:SHOWN_CHARACTERS]
     if not isinstance(value, (list, dict)):

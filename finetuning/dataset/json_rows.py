@@ -25,7 +25,7 @@ DECODER = json.JSONDecoder(parse_int=float)
 
 
 def json_lines(stream: BinaryIO, name: str) -> Iterator[Item]:
-    """A row for each line that is not empty, numbered by lines."""
+    """Yield a row for each line that is not empty, numbered by lines."""
     for number, line in lines(stream):
         text = line.strip(JSON_SPACE.encode())
         if text:
@@ -33,7 +33,7 @@ def json_lines(stream: BinaryIO, name: str) -> Iterator[Item]:
 
 
 def lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Each line with its number from 1; of one longer than MOST_BYTES no more than its beginning, a byte longer."""
+    """Yield each line with its number from 1; of a line longer than MOST_BYTES only the first MOST_BYTES + 1."""
     number = 0
     while line := stream.readline(MOST_BYTES + 1):
         number += 1
@@ -43,7 +43,7 @@ def lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
 
 
 def json_items(stream: BinaryIO, name: str, where: str) -> Iterator[Item]:
-    """The rows of a JSON file, numbered from 1; of one that holds an object a line, numbered by lines.
+    """Yield the rows of a JSON file, numbered from 1; where it holds an object a line, numbered by lines.
 
     Raises:
         FinetuningError: the file begins with neither an object nor an array, holds several lists of objects, or breaks
@@ -93,7 +93,7 @@ def _row_texts(text: "_JsonText", name: str, where: str) -> Iterator[str]:
 
 
 def _rows_within(text: "_JsonText", name: str, where: str) -> Iterator[str]:
-    """The rows of the one list of objects in an object that has begun; without such a list, the object itself."""
+    """Yield the rows of the one list of objects in an object that has begun; without such a list, the object itself."""
     list_key, fields = None, []
     for key in text.key_texts():
         if sum(map(len, fields)) > MOST_BYTES:
@@ -131,7 +131,7 @@ def _is_row(text: str) -> bool:
 
 
 class _Break(Exception):
-    """Where JSON ends to be JSON, and why."""
+    """Where a text stops being JSON, and why."""
 
 
 class _JsonText:
@@ -144,15 +144,15 @@ class _JsonText:
         self._text, self._at = "", 0
 
     def ahead(self) -> str:
-        """What was read and not taken yet."""
+        """Return what was read and not taken yet."""
         return self._text[self._at :]
 
     def skip(self) -> None:
-        """Nothing; the next sign is taken."""
+        """Pass over the next sign."""
         self._at += 1
 
     def next_sign(self) -> str:
-        """The next character that is no white space, which stays; nothing at the end."""
+        """Return the next character that is not white space, without taking it; an empty text at the end."""
         while True:
             while self._at < len(self._text):
                 if self._text[self._at] not in JSON_SPACE:
@@ -162,7 +162,7 @@ class _JsonText:
                 return ""
 
     def value_texts(self) -> Iterator[str]:
-        """The text of each value of an array that has begun.
+        """Yield the text of each value of an array that has begun.
 
         Raises:
             _Break: the array does not go on as one.
@@ -176,7 +176,7 @@ class _JsonText:
                 return
 
     def key_texts(self) -> Iterator[str]:
-        """Each key of an object that has begun, as JSON; its value is taken before the next one is asked for.
+        """Yield each key of an object that has begun, as JSON; its value is taken before the next one is asked for.
 
         Raises:
             _Break: the object does not go on as one.
@@ -194,10 +194,10 @@ class _JsonText:
                 return
 
     def value_text(self) -> str:
-        """The text of the next value.
+        """Take the next value and return its text.
 
         Raises:
-            _Break: it is none, or longer than MOST_BYTES.
+            _Break: it is not JSON, or longer than MOST_BYTES.
         """
         self.next_sign()
         size = CHUNK_BYTES
@@ -233,7 +233,7 @@ class _JsonText:
         return _Break(f"no valid JSON: {f'{wanted} expected' if self.next_sign() else 'unexpected end of data'}")
 
     def _more(self, size: int) -> bool:
-        """Whether there was more to read."""
+        """Read on; return whether there was more."""
         if self._ended:
             return False
         piece = self._stream.read(size)

@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import orjson
+from pydantic import JsonValue
 
+from finetuning.checks.counted import Counted, Example
 from finetuning.checks.judgement import EXAMPLES
 from finetuning.checks.secrets import find_secret
 from finetuning.dataset import linear_equations
@@ -20,6 +22,7 @@ from finetuning.dataset.file_rows import read_files
 from finetuning.dataset.format_recognition import format_of, shortened
 from finetuning.dataset.raw_folder import ROWS, UNREADABLE, RecordFile, read_rows
 from finetuning.dataset.raw_rows import Item, RawRow, Unreadable, row_item
+from finetuning.dataset.raw_summary import RawSource, RawSummary, Row, UnreadableLine
 from finetuning.dataset.revisions import sources
 from finetuning.recipe.dataset import DatasetSpec, SourceSpec
 
@@ -34,51 +37,61 @@ SHOWN_UNREADABLE = 10
 
 def write_raw(
     dataset: DatasetSpec, revisions: Mapping[str, str], folder: Path, *, api: "HfApi", file: str
-) -> dict[str, Any]:
-    """What is now in `folder` (see `raw_folder`): `rows` and `unreadable` (counts of all sources), `sources` (a record
-    for each), `unreadable_examples` and `preview` (the first ones).
+) -> RawSummary:
+    """Write the rows of every source into `folder` (see `raw_folder`); return its summary.
 
     Args:
-        revisions: of every source, as `source_revisions.resolve_all` gives them.
+        revisions: of every source, as `revisions.resolve_all` gives them.
         file: the recipe's, for messages.
 
     Raises:
         FinetuningError: a source cannot be read, has too few rows, or is not in its format.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    records, examples = [], []
+    found: list[RawSource] = []
     with RecordFile(folder / "unreadable.parquet", UNREADABLE) as unreadable:
+        lost = _Lost(unreadable)
         for stem, (source, path) in sources(dataset).items():
             seed, where = seed_of(dataset.seed, stem), f"{file}: {path}"
             items = read(source, revision=revisions[stem], seed=seed, api=api, where=where)
-            found = _write(folder / f"{stem}.parquet", items, source, seed, unreadable, examples, where)
-            records.append(
-                {
-                    "stem": stem,
-                    "split": stem.partition("-")[0],
-                    "source": describe(source),
-                    "revision": revisions[stem],
-                    **found,
-                }
+            target, first, lost_before = folder / f"{stem}.parquet", _FirstRows(source, where), unreadable.count
+            there = _write(target, items, first, lost)
+            found.append(
+                RawSource(
+                    stem=stem,
+                    split=stem.partition("-")[0],
+                    source=describe(source),
+                    revision=revisions[stem],
+                    columns=first.columns,
+                    first_row=first.row,
+                    lines=there + unreadable.count - lost_before,
+                    unreadable=unreadable.count - lost_before,
+                    # A generator and the Hub give no more rows than are asked for.
+                    rows=_draw(target, chosen_rows(there, source, seed, where)) if _is_drawn(source) else there,
+                )
             )
-    (folder / "sources.json").write_bytes(orjson.dumps(records, option=orjson.OPT_INDENT_2))
-    return {
-        "rows": sum(record["rows"] for record in records),
-        "unreadable": sum(record["unreadable"] for record in records),
-        "unreadable_examples": examples,
-        "checks": {"unreadable_rows": _counted(records, examples)},
-        "sources": records,
-        "preview": _preview(folder / f"{records[0]['stem']}.parquet"),
-    }
+    (folder / "sources.json").write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2))
+    return RawSummary(
+        rows=sum(source.rows for source in found),
+        unreadable=unreadable.count,
+        unreadable_examples=lost.examples,
+        checks={"unreadable_rows": _counted(found, lost.examples)},
+        sources=found,
+        preview=_preview(folder / f"{found[0].stem}.parquet"),
+    )
 
 
-def _counted(records: list[dict[str, Any]], examples: list[dict[str, Any]]) -> dict[str, Any]:
-    """How many lines hold no row, of how many, and the first ones, as checks count them."""
-    return {
-        "rows": sum(record["unreadable"] for record in records),
-        "of": sum(record["lines"] for record in records),
-        "examples": [{"place": e["place"], "field": "", "detail": e["reason"]} for e in examples[:EXAMPLES]],
-    }
+def _is_drawn(source: SourceSpec) -> bool:
+    return source.files is not None and source.rows is not None
+
+
+def _counted(found: list[RawSource], examples: list[UnreadableLine]) -> Counted:
+    """Return how many lines hold no row, of how many, and the first ones."""
+    return Counted(
+        rows=sum(source.unreadable for source in found),
+        of=sum(source.lines for source in found),
+        examples=[Example(line.place, "", line.reason) for line in examples[:EXAMPLES]],
+    )
 
 
 def read(source: SourceSpec, *, revision: str, seed: int, api: "HfApi", where: str) -> Iterator[Item]:
@@ -102,66 +115,6 @@ def read(source: SourceSpec, *, revision: str, seed: int, api: "HfApi", where: s
     return (row_item(str(source.generator), number, row) for number, row in enumerate(generated, 1))
 
 
-def _write(
-    path: Path,
-    items: Iterator[Item],
-    source: SourceSpec,
-    seed: int,
-    unreadable: RecordFile,
-    examples: list[dict[str, str]],
-    where: str,
-) -> dict[str, Any]:
-    """What is to be recorded of the rows that are then in `path`; the lines that are none are in `unreadable`."""
-    drawn = source.files is not None and source.rows is not None
-    draft = path.with_suffix(".draft") if drawn else path
-    first, lost_before = _FirstRows(source, where), unreadable.count
-    with RecordFile(draft, ROWS) as rows:
-        for item in items:
-            if isinstance(item, RawRow):
-                rows.add(item)
-                first.see(item.text)
-            else:
-                unreadable.add(item)
-                if len(examples) < SHOWN_UNREADABLE:
-                    examples.append(_example(item))
-        first.check()
-    lost = unreadable.count - lost_before
-    record = {"columns": first.columns, "first_row": first.row, "lines": rows.count + lost, "unreadable": lost}
-    if not drawn:
-        return {**record, "rows": rows.count}
-    chosen = chosen_rows(rows.count, source, seed, where)
-    _draw(draft, path, chosen)
-    draft.unlink()
-    return {**record, "rows": len(chosen)}
-
-
-def _draw(draft: Path, path: Path, chosen: np.ndarray) -> None:
-    """Nothing; `path` has the chosen rows of `draft`, in their order."""
-    wanted = set(chosen.tolist())
-    with RecordFile(path, ROWS) as rows:
-        for number, row in enumerate(read_rows(draft)):
-            if number in wanted:
-                rows.add(row)
-
-
-def _example(item: Unreadable) -> dict[str, str]:
-    return {"place": f"{item.file}:{item.line}", "reason": item.reason, "text": item.text}
-
-
-def _preview(path: Path) -> list[dict[str, Any]]:
-    texts = (row.text for row in islice(read_rows(path), READ_FOR_PREVIEW))
-    # What is shown lies in the instance's event log, where nobody looks for secrets.
-    rows = (orjson.loads(text) for text in texts if not find_secret(text.decode()))
-    return [{column: _short(value) for column, value in row.items()} for row in islice(rows, PREVIEW_ROWS)]
-
-
-def _short(value: Any) -> Any:
-    if value is None or isinstance(value, (bool, int, float)):
-        return value
-    text = value if isinstance(value, str) else orjson.dumps(shortened(value)).decode()
-    return text if len(text) <= PREVIEW_CHARACTERS else text[: PREVIEW_CHARACTERS - 1] + "…"
-
-
 @dataclass
 class _FirstRows:
     """The first rows of a source, which tell its columns. Its format is checked as soon as they are there."""
@@ -169,13 +122,13 @@ class _FirstRows:
     source: SourceSpec
     where: str
     columns: list[str] = field(default_factory=list)
-    row: dict[str, Any] = field(default_factory=dict)
+    row: Row = field(default_factory=dict)
     _texts: list[bytes] = field(default_factory=list)
     _bytes: int = 0
     _checked: bool = False
 
     def see(self, text: bytes) -> None:
-        """Nothing; one row more was read."""
+        """Take note of one more row."""
         if not self._checked:
             self._texts.append(text)
             self._bytes += len(text)
@@ -183,10 +136,10 @@ class _FirstRows:
                 self.check()
 
     def check(self) -> None:
-        """Nothing, when the rows seen are of the source's format, or of one that is recognised.
+        """Raise an error unless the rows seen are in the source's format, or in one that is recognised.
 
         Raises:
-            FinetuningError: they are not.
+            FinetuningError: they are in neither.
         """
         if self._checked or not self._texts:
             return
@@ -196,3 +149,56 @@ class _FirstRows:
         self.row = shortened(max(rows, key=lambda row: sum(map(bool, row.values()))))
         self._checked, self._texts = True, []
         format_of(self.columns, self.row, self.source, self.where)
+
+
+@dataclass
+class _Lost:
+    """Lines that no row could be read from: all of them in a file, the first ones as examples."""
+
+    file: RecordFile
+    examples: list[UnreadableLine] = field(default_factory=list)
+
+    def add(self, line: Unreadable) -> None:
+        """Write down one more line."""
+        self.file.add(line)
+        if len(self.examples) < SHOWN_UNREADABLE:
+            self.examples.append(UnreadableLine(f"{line.file}:{line.line}", line.reason, line.text))
+
+
+def _write(path: Path, items: Iterator[Item], first: _FirstRows, lost: _Lost) -> int:
+    """Write the rows among the items to `path`, showing them to `first`; return how many they are."""
+    with RecordFile(path, ROWS) as rows:
+        for item in items:
+            if isinstance(item, RawRow):
+                rows.add(item)
+                first.see(item.text)
+            else:
+                lost.add(item)
+        first.check()
+    return rows.count
+
+
+def _draw(path: Path, chosen: np.ndarray) -> int:
+    """Leave only the chosen rows in `path`, in their order; return how many they are."""
+    wanted, whole = set(chosen.tolist()), path.with_suffix(".draft")
+    path.rename(whole)
+    with RecordFile(path, ROWS) as rows:
+        for number, row in enumerate(read_rows(whole)):
+            if number in wanted:
+                rows.add(row)
+    whole.unlink()
+    return rows.count
+
+
+def _preview(path: Path) -> list[Row]:
+    texts = (row.text for row in islice(read_rows(path), READ_FOR_PREVIEW))
+    # What is shown lies in the instance's event log, where nobody looks for secrets.
+    rows = (orjson.loads(text) for text in texts if not find_secret(text.decode()))
+    return [{column: _short(value) for column, value in row.items()} for row in islice(rows, PREVIEW_ROWS)]
+
+
+def _short(value: JsonValue) -> JsonValue:
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    text = value if isinstance(value, str) else orjson.dumps(shortened(value)).decode()
+    return text if len(text) <= PREVIEW_CHARACTERS else text[: PREVIEW_CHARACTERS - 1] + "…"

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from finetuning.dataset.raw_rows import RawRow, Unreadable
+from finetuning.dataset.raw_summary import RawSource
 
 ROWS = pa.schema([("file", pa.string()), ("line", pa.int64()), ("row", pa.string())])
 UNREADABLE = pa.schema([("file", pa.string()), ("line", pa.int64()), ("reason", pa.string()), ("text", pa.string())])
@@ -33,7 +34,7 @@ class RecordFile:
         self.count = 0
 
     def add(self, record: RawRow | Unreadable) -> None:
-        """Nothing; the file has one record more."""
+        """Write one more record to the file, at the latest when it is closed."""
         self._records.append(record)
         self._bytes += len(record[-1])
         self.count += 1
@@ -67,6 +68,6 @@ def read_rows(path: Path) -> Iterator[RawRow]:
                 yield RawRow(name, number, text.encode())
 
 
-def read_sources(folder: Path) -> list[dict]:
-    """The record of each source, as `sources.json` has it."""
-    return orjson.loads((folder / "sources.json").read_bytes())
+def read_sources(folder: Path) -> list[RawSource]:
+    """Return what is known of each source, as `sources.json` has it."""
+    return [RawSource(**source) for source in orjson.loads((folder / "sources.json").read_bytes())]

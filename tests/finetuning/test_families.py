@@ -11,7 +11,8 @@ from transformers import AutoTokenizer
 
 from finetuning.base_model.quantized_base_model import quantize
 from finetuning.chat.chat_dataset import write_chat
-from finetuning.chat.rendering import Conversation, Renderer
+from finetuning.chat.rendering import Renderer
+from finetuning.chat.segments import Conversation
 from finetuning.chat.tokenizer import load_tokenizer
 from finetuning.dataset.raw_dataset import write_raw
 from finetuning.progress import Progress
@@ -97,14 +98,14 @@ def test_there_is_a_tiny_model_for_every_recipe():
 
 
 def test_the_base_model_is_quantized_with_a_measured_error(trained):
-    assert 0.01 < trained["quantized"]["quantization_error"] < 0.2
-    assert trained["quantized"]["size_mb"] <= trained["quantized"]["full_size_mb"]
+    assert 0.01 < trained["quantized"].quantization_error < 0.2
+    assert trained["quantized"].size_mb <= trained["quantized"].full_size_mb
 
 
 def test_two_steps_train_every_quantized_layer_with_the_recipes_settings(trained):
     weights = load_file(trained["root"] / "adapter" / "adapter_model.safetensors")
     assert trained["summary"]["steps"] == 2
-    assert len(weights) == 2 * len(trained["quantized"]["layers"])
+    assert len(weights) == 2 * len(trained["quantized"].layers)
     assert all(torch.any(weight) for name, weight in weights.items() if "lora_B" in name)
     config = json.loads((trained["root"] / "adapter" / "adapter_config.json").read_text())
     lora = trained["recipe"].lora

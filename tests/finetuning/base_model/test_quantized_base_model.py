@@ -84,7 +84,7 @@ def test_the_switch_that_keeps_layers_trainable_is_still_bitsandbytes_own():
 def test_no_quantization_keeps_every_weight(tmp_path, tiny_llama):
     spec = BaseModelSpec.model_validate({"repo": str(tiny_llama), "quantization": None})
     summary = quantize(spec, tiny_llama, tmp_path, None, Gpu().model_kwargs(spec), "tiny")
-    assert summary["quantization_error"] == 0.0 and summary["layers"] == []
+    assert summary.quantization_error == 0.0 and summary.layers == []
     kept, source = (load_dense(spec, folder, "bfloat16", "tiny").state_dict() for folder in (tmp_path, tiny_llama))
     assert all(torch.equal(kept[name], weight) for name, weight in source.items())
 

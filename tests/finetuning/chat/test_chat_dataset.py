@@ -13,8 +13,10 @@ from transformers import AutoTokenizer
 from finetuning.chat import chat_dataset as chat_module
 from finetuning.chat import shuffling, tokenized_rows
 from finetuning.chat.chat_dataset import write_chat
+from finetuning.chat.chat_summary import ChatSummary
 from finetuning.chat.conversations import conversation_of
-from finetuning.chat.rendering import Conversation, Renderer, render
+from finetuning.chat.rendering import Renderer
+from finetuning.chat.segments import Conversation
 from finetuning.chat.template import load_template
 from finetuning.checks.judgement import CHAT_CHECKS, judge
 from finetuning.dataset.raw_dataset import write_raw
@@ -22,6 +24,7 @@ from finetuning.errors import FinetuningError
 from finetuning.recipe.recipe import Recipe
 from finetuning.tokens import NOT_SUPERVISED
 from tests.conftest import train_tiny_tokenizer
+from tests.rendered import render
 
 WHERE = "x.yaml"
 LONG = {"max_length": 4000}
@@ -109,7 +112,7 @@ class Made:
         return sorted(line_of(row) for row in self.findings if row["check"] == check)
 
     def failed(self) -> set[str]:
-        return {judgement.name for judgement in judge(self.summary["checks"], self.recipe) if not judgement.passed}
+        return {judgement.name for judgement in judge(self.summary.checks, self.recipe) if not judgement.passed}
 
 
 def line_of(row: dict) -> int:
@@ -131,7 +134,7 @@ def tokenizer(tiny_tokenizer):
 
 def test_both_splits_hold_messages_tokens_labels_and_places(tmp_path, tokenizer):
     made, originals = Made(tmp_path, tokenizer, rows_of(50)), rows_of(50)
-    assert (len(made.train), len(made.eval)) == (made.summary["train_rows"], made.summary["eval_rows"]) == (45, 5)
+    assert (len(made.train), len(made.eval)) == (made.summary.train_rows, made.summary.eval_rows) == (45, 5)
     renderer = Renderer(tokenizer)
     for row in made.kept:
         original, (messages, tools) = originals[line_of(row) - 1], conversation_of(row)
@@ -147,29 +150,35 @@ def test_the_folder_holds_what_later_steps_need_and_nothing_else(tmp_path, token
     made = Made(tmp_path, tokenizer, rows_of(50))
     names = ["dropped.parquet", "eval.parquet", "findings.parquet", "tokenizer", "train.parquet"]
     assert sorted(path.name for path in made.folder.iterdir()) == names
-    json.dumps(made.summary)
+
+
+def test_the_summary_is_read_again_from_json(tmp_path, tokenizer):
+    summary = Made(tmp_path, tokenizer, rows_of(50)).summary
+    written = json.loads(json.dumps(summary.as_json()))
+    assert ChatSummary.of(written, "artifact.json") == summary
+    assert {name for name, counted in written["checks"].items() if "percentiles" in counted} == {"max_length"}
 
 
 def test_the_summary_counts_tokens_of_train(tmp_path, tokenizer):
     made = Made(tmp_path, tokenizer, rows_of(50))
     lengths, summary = [len(row["input_ids"]) for row in made.train], made.summary
-    assert summary["tokens"] == sum(lengths)
+    assert summary.tokens == sum(lengths)
     learned = sum(label != NOT_SUPERVISED for row in made.train for label in row["labels"])
-    assert summary["supervised_tokens"] == learned
-    assert summary["stop_token"] == "</s>" and summary["dropped"] == []
-    assert summary["lengths"]["max"] == max(len(row["input_ids"]) for row in made.kept)
-    histogram = summary["lengths"]["train"]
-    assert sum(histogram["counts"]) == 45 and len(histogram["edges"]) == len(histogram["counts"]) + 1 <= 22
-    assert histogram["edges"][0] == min(lengths) and histogram["edges"][-1] > max(lengths)
+    assert summary.supervised_tokens == learned
+    assert summary.stop_token == "</s>" and summary.dropped == []
+    assert summary.lengths.max == max(len(row["input_ids"]) for row in made.kept)
+    histogram = summary.lengths.train
+    assert sum(histogram.counts) == 45 and len(histogram.edges) == len(histogram.counts) + 1 <= 22
+    assert histogram.edges[0] == min(lengths) and histogram.edges[-1] > max(lengths)
 
 
 def test_the_preview_shows_token_by_token_what_is_trained_on(tmp_path, tokenizer):
     made = Made(tmp_path, tokenizer, rows_of(50))
-    assert len(made.summary["preview"]) == 3
-    for shown, row in zip(made.summary["preview"], made.train, strict=False):
-        assert [token["id"] for token in shown] == row["input_ids"]
-        assert "".join(t["text"] for t in shown if t["supervised"]) == row["messages"][-1]["content"] + "</s>"
-        assert "".join(token["text"] for token in shown) == tokenizer.decode(row["input_ids"])
+    assert len(made.summary.preview) == 3
+    for shown, row in zip(made.summary.preview, made.train, strict=False):
+        assert [token.id for token in shown] == row["input_ids"]
+        assert "".join(t.text for t in shown if t.supervised) == row["messages"][-1]["content"] + "</s>"
+        assert "".join(token.text for token in shown) == tokenizer.decode(row["input_ids"])
 
 
 def test_the_tokenizer_is_kept_with_its_template(tmp_path, tokenizer):
@@ -191,7 +200,7 @@ def test_the_same_recipe_and_seed_give_the_same_splits(tmp_path, tokenizer):
 def test_more_rows_than_a_batch_are_all_written_through_any_number_of_buckets(tmp_path, tokenizer, monkeypatch):
     monkeypatch.setattr(shuffling, "BUCKET_BYTES", 50_000)
     made = Made(tmp_path, tokenizer, rows_of(2100))
-    assert (made.summary["train_rows"], made.summary["eval_rows"]) == (len(made.train), len(made.eval))
+    assert (made.summary.train_rows, made.summary.eval_rows) == (len(made.train), len(made.eval))
     assert sorted(map(line_of, made.kept)) == list(range(1, 2101))
     assert [row["messages"][0]["content"] for row in made.train[:5]] != sorted(
         row["messages"][0]["content"] for row in made.train[:5]
@@ -203,21 +212,21 @@ def test_rows_without_a_conversation_are_dropped_with_place_and_reason(tmp_path,
     rows[3]["answer"], rows[7]["answer"], rows[9]["question"] = "", " ", 5
     made = Made(tmp_path, tokenizer, rows)
     assert made.reasons == {"empty answer": [4, 8], "a number in the user turn, not text": [10]}
-    assert [(record["reason"], record["rows"]) for record in made.summary["dropped"]] == [
+    assert [(dropped.reason, dropped.rows) for dropped in made.summary.dropped] == [
         ("empty answer", 2),
         ("a number in the user turn, not text", 1),
     ]
-    record = made.summary["checks"]["bad_rows"]
-    assert (record["rows"], record["of"]) == (3, 40)
-    assert record["examples"][0]["field"] == "turn 1" and record["examples"][0]["place"].endswith(":4")
+    counted = made.summary.checks["bad_rows"]
+    assert (counted.rows, counted.of) == (3, 40)
+    assert counted.examples[0].field == "turn 1" and counted.examples[0].place.endswith(":4")
     assert made.failed() == {"bad_rows"}
 
 
 def test_right_rows_pass_every_check(tmp_path, tokenizer):
     made = Made(tmp_path, tokenizer, different(60))
-    assert made.summary["checks"].keys() == CHAT_CHECKS.keys()
+    assert made.summary.checks.keys() == CHAT_CHECKS.keys()
     assert made.failed() == set() and made.findings == made.dropped == []
-    assert all(record["rows"] == 0 for record in made.summary["checks"].values())
+    assert all(counted.rows == 0 for counted in made.summary.checks.values())
 
 
 CONTENT = st.one_of(
@@ -269,8 +278,8 @@ def test_every_row_is_in_train_in_eval_or_dropped_once(
     files = {"train": len(SURE) + len(rows)} | ({"eval": len(held_out)} if held_out else {})
     expected = [f"{name}:{line}" for name, count in files.items() for line in range(1, count + 1)]
     assert sorted(place.rpartition("/")[2].replace(".jsonl", "") for place in places) == sorted(expected)
-    assert made.summary["train_rows"] + made.summary["eval_rows"] == len(made.kept)
-    assert sum(record["rows"] for record in made.summary["dropped"]) == len(made.dropped)
+    assert made.summary.train_rows + made.summary.eval_rows == len(made.kept)
+    assert sum(dropped.rows for dropped in made.summary.dropped) == len(made.dropped)
     assert not set(map(question, made.train)) & set(map(question, made.eval))
     for row in made.kept:
         ids, labels = row["input_ids"], row["labels"]
@@ -290,7 +299,7 @@ def question(row: dict) -> str:
 
 def test_lines_that_no_row_is_read_from_are_no_rows(tmp_path, tokenizer):
     made = Made(tmp_path, tokenizer, [*rows_of(20), "{broken", ""])
-    assert len(made.kept) == 20 and made.summary["checks"]["bad_rows"]["of"] == 20
+    assert len(made.kept) == 20 and made.summary.checks["bad_rows"].of == 20
 
 
 def test_rows_that_are_too_long_are_dropped_and_counted(tmp_path, tokenizer):
@@ -300,10 +309,10 @@ def test_rows_that_are_too_long_are_dropped_and_counted(tmp_path, tokenizer):
     assert made.reasons == {"longer than 256 tokens": [6, 7]}
     assert max(len(row["input_ids"]) for row in made.kept) <= 256
     longest, second = (len(render(tokenizer, messages_of(rows[n])).input_ids) for n in (5, 6))
-    record = made.summary["checks"]["max_length"]
-    assert (record["rows"], record["of"]) == (2, 50)
-    assert (record["percentiles"][100], record["percentiles"][98]) == (longest, second)
-    assert made.summary["lengths"]["max"] == longest
+    counted = made.summary.checks["max_length"]
+    assert (counted.rows, counted.of) == (2, 50)
+    assert (counted.percentiles[100], counted.percentiles[98]) == (longest, second)
+    assert made.summary.lengths.max == longest
     assert "max_length" in made.failed()
     again = Made(tmp_path / "again", tokenizer, rows, chat={"tolerance": 0.02, "max_length": second})
     assert "max_length" not in again.failed()
@@ -331,7 +340,7 @@ def test_a_row_that_is_cut_through_its_answer_is_found_to_have_no_stop_token(tmp
     assert (cut["input_ids"], cut["labels"]) == (full.input_ids[:256], full.labels[:256])
     assert made.reasons == {"no answer within the first 256 tokens": [7]}
     assert made.found("max_length") == made.found("stop_token") == [6]
-    assert made.summary["checks"]["max_length"]["rows"] == 2
+    assert made.summary.checks["max_length"].rows == 2
     assert "stop_token" in made.failed() and "max_length" not in made.failed()
 
 
@@ -377,8 +386,8 @@ def test_no_question_of_the_eval_sources_is_trained_on_exactly_or_nearly(tmp_pat
     made = Made(tmp_path, tokenizer, rows, eval_rows=held_out, chat=LONG)
     assert made.reasons == {"the question is in eval": [4], "nearly a question in eval": [5]}
     assert len(made.eval) == 3 and len(made.train) == 28
-    record = made.summary["checks"]["overlap"]
-    assert (record["rows"], record["of"]) == (2, 30) and "overlap" in made.failed()
+    counted = made.summary.checks["overlap"]
+    assert (counted.rows, counted.of) == (2, 30) and "overlap" in made.failed()
 
 
 def test_the_written_files_have_no_question_in_common_by_any_measure(tmp_path, tokenizer):
@@ -419,13 +428,13 @@ def test_a_secret_is_in_no_file_but_that_of_its_split(tmp_path, tokenizer):
         if path.is_file() and path.stem not in splits.values():
             text = str(pq.read_table(path).to_pylist()) if path.suffix == ".parquet" else path.read_text()
             assert SECRET not in text, path.name
-    assert SECRET not in json.dumps(made.summary | {"preview": []})
+    assert SECRET not in json.dumps(made.summary.as_json() | {"preview": []})
 
 
 def test_a_secret_is_not_in_the_preview(tmp_path, tokenizer):
     rows = [row | {"answer": f"{SECRET} {n}"} for n, row in enumerate(different(20))]
     made = Made(tmp_path, tokenizer, rows)
-    shown = ["".join(token["text"] for token in tokens) for tokens in made.summary["preview"]]
+    shown = ["".join(token.text for token in tokens) for tokens in made.summary.preview]
     assert not [text for text in shown if SECRET in text]
 
 
@@ -449,7 +458,7 @@ def test_text_that_the_vocabulary_has_no_bytes_for_does_not_survive_and_is_found
 def test_only_so_many_rows_are_decoded_again(tmp_path, tokenizer, monkeypatch):
     monkeypatch.setattr(tokenized_rows, "ROUND_TRIP_ROWS", 7)
     made = Made(tmp_path, tokenizer, rows_of(20))
-    assert made.summary["checks"]["round_trip"]["of"] == 7
+    assert made.summary.checks["round_trip"].of == 7
 
 
 @pytest.mark.parametrize(("template", "failed"), [("", {"bos_token"}), ("{{ bos_token }}", set())])
@@ -459,8 +468,8 @@ def test_a_begin_token_that_the_model_uses_must_be_there_once(tmp_path, tokenize
     tokenizer.chat_template = template + tokenizer.chat_template
     made = Made(tmp_path, tokenizer, different(20))
     assert made.failed() == failed
-    assert made.summary["checks"]["bos_token"]["rows"] == (20 if failed else 0)
-    assert made.summary["checks"]["bos_token"]["of"] == 20
+    assert made.summary.checks["bos_token"].rows == (20 if failed else 0)
+    assert made.summary.checks["bos_token"].of == 20
 
 
 def test_a_begin_token_that_is_there_twice_is_found(tmp_path, tokenizer):
@@ -471,7 +480,7 @@ def test_a_begin_token_that_is_there_twice_is_found(tmp_path, tokenizer):
 
 
 def test_a_model_without_a_begin_token_needs_none(tmp_path, tokenizer):
-    assert Made(tmp_path, tokenizer, different(20)).summary["checks"]["bos_token"]["of"] == 0
+    assert Made(tmp_path, tokenizer, different(20)).summary.checks["bos_token"].of == 0
 
 
 def test_a_system_prompt_that_the_template_refuses_drops_the_row(tmp_path, tokenizer):

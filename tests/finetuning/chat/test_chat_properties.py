@@ -11,7 +11,8 @@ from transformers import AddedToken, PreTrainedTokenizerFast
 
 from finetuning.chat import rendering
 from finetuning.chat.layouts import LaidOut
-from finetuning.chat.rendering import Conversation, Renderer
+from finetuning.chat.rendering import Renderer
+from finetuning.chat.segments import Conversation
 from finetuning.chat.template import load_template
 from finetuning.tokens import NOT_SUPERVISED
 from tests.conftest import train_tiny_tokenizer

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from finetuning.chat import conversations
 from finetuning.chat.conversations import Row, batches, conversation_of, digests, messages_column
-from finetuning.chat.rendering import Conversation, Renderer
+from finetuning.chat.rendering import Renderer
+from finetuning.chat.segments import Conversation
 from finetuning.chat.template import load_template
 from finetuning.checks.findings import FindingsTable
 from finetuning.dataset.raw_dataset import write_raw

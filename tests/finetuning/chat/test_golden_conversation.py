@@ -61,7 +61,7 @@ def prepared(root, recipe: Recipe, tokenizer, train, held_out):
     chat = recipe.chat.model_copy(update={"max_length": 1024})
     recipe = recipe.model_copy(update={"dataset": dataset, "chat": chat})
     summary = write_chat(root / "raw", root / "chat", recipe, tokenizer)
-    require(judge(summary["checks"], recipe))
+    require(judge(summary.checks, recipe))
     return root / "chat"
 
 

@@ -3,10 +3,10 @@
 import pytest
 
 from finetuning.chat.conversations import conversation_of
-from finetuning.chat.rendering import render
 from finetuning.chat.template import load_template
 from finetuning.tokens import NOT_SUPERVISED
 from tests.finetuning.chat.test_chat_dataset import NO_SYSTEM, SECRET, Made, different, line_of
+from tests.rendered import render
 
 KEYS = {"format": "preference", "method": "dpo"}
 
@@ -86,8 +86,8 @@ def test_a_pair_is_dropped_whole_where_either_answer_is_too_long(tmp_path, token
     for side in ("chosen", "rejected"):
         made = Made(tmp_path / side, tokenizer, with_row({side: "long " * 200}), **KEYS)
         assert made.reasons == {"longer than 256 tokens": [7]} and len(made.kept) == 29
-        assert made.summary["checks"]["max_length"]["rows"] == 1
-        assert made.summary["lengths"]["max"] > 256
+        assert made.summary.checks["max_length"].rows == 1
+        assert made.summary.lengths.max > 256
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_pair_is_dropped_whole_where_either_answer_is_too_long(tmp_path, token
 )
 def test_a_fault_of_either_answer_is_a_fault_of_the_row_and_counted_once(tmp_path, tokenizer, change, check, field):
     made = Made(tmp_path, tokenizer, with_row(change), **KEYS)
-    assert made.found(check) == [7] and made.summary["checks"][check]["rows"] == 1
+    assert made.found(check) == [7] and made.summary.checks[check].rows == 1
     (found,) = [row for row in made.findings if row["check"] == check]
     assert found["field"] == field
     assert len(made.kept) == 30
@@ -115,7 +115,7 @@ def test_a_pair_that_the_template_does_not_take_is_dropped_whole(tmp_path, token
     made = Made(tmp_path, tokenizer, with_row({side: "I never do"}), **KEYS)
     assert [line_of(row) for row in made.dropped] == [7] and len(made.kept) == 29
     assert made.dropped[0]["field"].startswith("rejected") == (side == "rejected")
-    assert made.summary["checks"]["bad_rows"]["rows"] == 1
+    assert made.summary.checks["bad_rows"].rows == 1
 
 
 def test_rows_that_are_no_preferences_are_dropped_with_place_and_reason(tmp_path, tokenizer):
@@ -129,7 +129,7 @@ def test_rows_that_are_no_preferences_are_dropped_with_place_and_reason(tmp_path
         "an answer without a prompt": [5],
         "a column is missing": [6],
     }
-    assert made.summary["checks"]["bad_rows"]["rows"] == 3 and made.failed() == {"bad_rows"}
+    assert made.summary.checks["bad_rows"].rows == 3 and made.failed() == {"bad_rows"}
     assert len(made.kept) == 27
 
 
@@ -137,7 +137,7 @@ def test_no_prompt_of_eval_is_in_train(tmp_path, tokenizer):
     rows = pairs(30)
     asked_again = [row | {"chosen": "Another", "rejected": "One"} for row in rows[:5]]
     made = Made(tmp_path, tokenizer, rows + asked_again, eval_rows=pairs(40)[28:], **KEYS)
-    assert made.summary["checks"]["overlap"]["rows"] == 2
+    assert made.summary.checks["overlap"].rows == 2
     trained, examined = ({row["messages"][0]["content"] for row in side} for side in (made.train, made.eval))
     assert not trained & examined
 
@@ -145,16 +145,16 @@ def test_no_prompt_of_eval_is_in_train(tmp_path, tokenizer):
 def test_tokens_of_both_answers_are_counted_and_both_are_shown(tmp_path, tokenizer):
     made = Made(tmp_path, tokenizer, pairs(30), **KEYS)
     sides = [(row[f"{side}input_ids"], learned(row, side)) for row in made.train for side in ("", "rejected_")]
-    assert made.summary["tokens"] == sum(len(ids) for ids, _ in sides)
-    assert made.summary["supervised_tokens"] == sum(len(labels) for _, labels in sides)
-    assert [[token["id"] for token in shown] for shown in made.summary["preview"]] == [ids for ids, _ in sides[:6]]
-    learned_first = [token["id"] for token in made.summary["preview"][1] if token["supervised"]]
+    assert made.summary.tokens == sum(len(ids) for ids, _ in sides)
+    assert made.summary.supervised_tokens == sum(len(labels) for _, labels in sides)
+    assert [[token.id for token in shown] for shown in made.summary.preview] == [ids for ids, _ in sides[:6]]
+    learned_first = [token.id for token in made.summary.preview[1] if token.supervised]
     assert learned_first == sides[1][1]
 
 
 def test_a_secret_in_a_rejected_answer_is_not_in_the_preview(tmp_path, tokenizer):
     rows = [row | {"rejected": f"{SECRET} {n}"} for n, row in enumerate(pairs(30))]
-    assert Made(tmp_path, tokenizer, rows, **KEYS).summary["preview"] == []
+    assert Made(tmp_path, tokenizer, rows, **KEYS).summary.preview == []
 
 
 def test_a_system_prompt_that_the_template_refuses_drops_pairs_too(tmp_path, tokenizer):

@@ -4,13 +4,15 @@ from hypothesis import strategies as st
 from tokenizers import processors
 from transformers import AddedToken, LlamaTokenizer
 
-from finetuning.chat.rendering import Conversation, Renderer, render
+from finetuning.chat.rendering import Renderer
+from finetuning.chat.segments import Conversation
 from finetuning.chat.template import load_template, stop_token
 from finetuning.dataset.formats import RowDropped
 from finetuning.errors import FinetuningError
 from finetuning.recipe.base_model import CHAT_TEMPLATES
 from finetuning.tokens import NOT_SUPERVISED, QUESTION
 from tests.conftest import train_tiny_tokenizer
+from tests.rendered import render
 
 CONVERSATION = [
     {"role": "system", "content": "You solve maths problems."},

@@ -5,7 +5,8 @@ from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from finetuning.chat import rendering
-from finetuning.chat.rendering import Conversation, Renderer
+from finetuning.chat.rendering import Renderer
+from finetuning.chat.segments import Conversation
 from finetuning.chat.template_analysis import only_writes_contents
 from finetuning.dataset.formats import RowDropped
 from finetuning.errors import FinetuningError

@@ -3,6 +3,7 @@
 import pyarrow.parquet as pq
 
 from finetuning.checks import findings
+from finetuning.checks.counted import Dropped, Example
 from finetuning.checks.findings import SHOWN_CHARACTERS, Finding, FindingsTable
 from finetuning.checks.judgement import EXAMPLES
 
@@ -20,7 +21,7 @@ def test_all_rows_are_in_the_table_in_their_order(tmp_path, monkeypatch):
 
 def test_a_table_of_nothing_has_its_columns(tmp_path):
     with FindingsTable(tmp_path / "found.parquet") as table:
-        assert table.records() == []
+        assert table.by_reason() == []
     read = pq.read_table(tmp_path / "found.parquet")
     assert read.num_rows == 0 and read.column_names == list(Finding._fields)
 
@@ -30,10 +31,10 @@ def test_reasons_are_counted_the_most_frequent_first_with_the_place_of_the_first
         for n in range(5):
             table.add(f"a:{n}", "bad_rows", "rare" if n == 0 else "frequent")
         table.add("a:9", "", "not chosen")
-    assert table.records() == [
-        {"reason": "frequent", "rows": 4, "example": "a:1"},
-        {"reason": "rare", "rows": 1, "example": "a:0"},
-        {"reason": "not chosen", "rows": 1, "example": "a:9"},
+    assert table.by_reason() == [
+        Dropped("frequent", 4, "a:1"),
+        Dropped("rare", 1, "a:0"),
+        Dropped("not chosen", 1, "a:9"),
     ]
 
 
@@ -44,7 +45,7 @@ def test_checks_are_counted_with_their_first_places_and_reasons(tmp_path):
         table.add("b:1", "bad_rows", "empty answer")
     assert (table.checks["secrets"].rows, table.checks["bad_rows"].rows) == (EXAMPLES + 3, 1)
     assert table.checks["secrets"].examples == [
-        {"place": f"a:{n}", "field": f"turn {n}", "detail": f"kind {n % 2}"} for n in range(EXAMPLES)
+        Example(f"a:{n}", f"turn {n}", f"kind {n % 2}") for n in range(EXAMPLES)
     ]
 
 

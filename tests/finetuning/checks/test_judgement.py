@@ -7,12 +7,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from finetuning.checks.counted import Counted, Example
 from finetuning.checks.judgement import CHAT_CHECKS, FOUND, judge, require
 from finetuning.errors import FinetuningError
 from finetuning.recipe.checks import ChecksSpec
 from finetuning.recipe.recipe import Recipe
 
-EXAMPLE = {"place": "data/a.jsonl:7", "field": "turn 1", "detail": "empty answer"}
+EXAMPLE = Example("data/a.jsonl:7", "turn 1", "empty answer")
 LIMITED = [name for name in FOUND if name != "max_length"]
 
 
@@ -31,7 +32,7 @@ def recipe(chat=None, **checks) -> Recipe:
 
 
 def counted(rows: int, of: int, examples=(), **more):
-    return {"rows": rows, "of": of, "examples": list(examples), **more}
+    return Counted(rows, of, list(examples), **more)
 
 
 def judged(name: str, record, spec: Recipe):
@@ -110,9 +111,9 @@ def test_a_passed_check_says_what_it_found_without_advice():
 @pytest.mark.parametrize(
     ("example", "shown"),
     [
-        ({"place": "a:1", "field": "", "detail": ""}, ": a:1"),
-        ({"place": "a:1", "field": "q", "detail": ""}, ": a:1:q"),
-        ({"place": "a:1", "field": "", "detail": "why"}, ": a:1 (why)"),
+        (Example("a:1", "", ""), ": a:1"),
+        (Example("a:1", "q", ""), ": a:1:q"),
+        (Example("a:1", "", "why"), ": a:1 (why)"),
     ],
 )
 def test_a_place_is_shown_with_what_is_known_of_it(example, shown):

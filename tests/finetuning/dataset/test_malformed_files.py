@@ -14,11 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from finetuning.chat.chat_dataset import write_chat
+from finetuning.chat.chat_summary import ChatSummary
 from finetuning.chat.conversations import conversation_of
 from finetuning.chat.template import load_template
 from finetuning.checks.judgement import judge
 from finetuning.dataset.raw_dataset import write_raw
 from finetuning.dataset.raw_folder import read_rows, read_sources
+from finetuning.dataset.raw_summary import RawSummary
 from finetuning.dataset.revisions import resolve_all
 from finetuning.errors import FinetuningError
 from finetuning.recipe.recipe import Recipe
@@ -86,7 +88,7 @@ def outcome_of(case: Case, folder: Path) -> Outcome:
     return written(path, folder, raw, chat, recipe, tokenizer)
 
 
-def written(path: Path, folder: Path, raw: dict, chat: dict, recipe: Recipe, tokenizer: Any) -> Outcome:
+def written(path: Path, folder: Path, raw: RawSummary, chat: ChatSummary, recipe: Recipe, tokenizer: Any) -> Outcome:
     def records(name: str) -> list[dict[str, Any]]:
         return pq.read_table(folder / f"{name}.parquet").to_pylist()
 
@@ -98,18 +100,18 @@ def written(path: Path, folder: Path, raw: dict, chat: dict, recipe: Recipe, tok
     dropped, unreadable = records("chat/dropped"), records("raw/unreadable")
     return Outcome(
         path=str(path),
-        lines=read_sources(folder / "raw")[0]["lines"],
+        lines=read_sources(folder / "raw")[0].lines,
         rows=[f"{row.file}:{row.line}" for row in read_rows(folder / "raw" / "train-00.parquet")],
         unreadable={f"{line['file']}:{line['line']}": line["reason"] for line in unreadable},
         dropped={row["place"]: (row["reason"], row["field"]) for row in dropped},
         kept=kept,
         counts=[
-            raw["unreadable"],
-            raw["rows"],
-            chat["train_rows"] + chat["eval_rows"],
-            sum(record["rows"] for record in chat["dropped"]),
+            raw.unreadable,
+            raw.rows,
+            chat.train_rows + chat.eval_rows,
+            sum(dropped.rows for dropped in chat.dropped),
         ],
-        told="\n".join(judgement.text for judgement in judge(raw["checks"] | chat["checks"], recipe)),
+        told="\n".join(judgement.text for judgement in judge(raw.checks | chat.checks, recipe)),
     )
 
 

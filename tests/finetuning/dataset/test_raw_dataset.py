@@ -9,6 +9,7 @@ import pytest
 from finetuning.dataset import raw_dataset as sources
 from finetuning.dataset import raw_folder
 from finetuning.dataset.raw_dataset import write_raw
+from finetuning.dataset.raw_summary import RawSummary, UnreadableLine
 from finetuning.errors import FinetuningError
 from finetuning.recipe.dataset import DatasetSpec, EvalSpec, SourceSpec
 
@@ -54,14 +55,15 @@ def test_each_source_becomes_a_file_and_is_told_of(tmp_path, path):
     summary = write(tmp_path / "raw", source(path), GENERATED, evaluated=(GENERATED,))
     names = sorted(file.name for file in (tmp_path / "raw").iterdir())
     assert names == ["eval-00.parquet", "sources.json", "train-00.parquet", "train-01.parquet", "unreadable.parquet"]
-    assert summary["sources"] == json.loads((tmp_path / "raw/sources.json").read_text())
+    assert summary.as_json()["sources"] == json.loads((tmp_path / "raw/sources.json").read_text())
+    assert RawSummary.of(json.loads(json.dumps(summary.as_json())), "artifact.json") == summary
     told = ("stem", "split", "source", "revision", "columns", "rows", "lines", "unreadable")
-    assert [tuple(record[key] for key in told) for record in summary["sources"]] == [
+    assert [tuple(getattr(record, key) for key in told) for record in summary.sources] == [
         ("train-00", "train", str(path), "r0", ["question", "answer"], 20, 20, 0),
         ("train-01", "train", "linear-equations", "r1", ["Problem", "Solution"], 7, 7, 0),
         ("eval-00", "eval", "linear-equations", "e0", ["Problem", "Solution"], 7, 7, 0),
     ]
-    assert summary["rows"] == 34 and summary["unreadable"] == 0 and summary["preview"] == ROWS[:5]
+    assert summary.rows == 34 and summary.unreadable == 0 and summary.preview == ROWS[:5]
 
 
 def test_a_raw_row_is_kept_as_its_author_wrote_it_with_its_place(tmp_path):
@@ -83,20 +85,18 @@ def test_a_raw_row_is_kept_as_its_author_wrote_it_with_its_place(tmp_path):
 def test_lines_that_are_no_rows_are_kept_apart_with_the_reason_and_counted(tmp_path, path):
     path.write_text(path.read_text() + '{"question": "1"\n[]\n' + '{"question": "2"\n' * 10)
     summary = write(tmp_path / "raw", source(path), source(path))
-    assert (summary["rows"], summary["unreadable"]) == (40, 24)
-    assert [(r["rows"], r["lines"], r["unreadable"]) for r in summary["sources"]] == [(20, 32, 12), (20, 32, 12)]
+    assert (summary.rows, summary.unreadable) == (40, 24)
+    assert [(r.rows, r.lines, r.unreadable) for r in summary.sources] == [(20, 32, 12), (20, 32, 12)]
     unreadable = table(tmp_path / "raw/unreadable.parquet")
     assert unreadable[1] == {"file": str(path), "line": 22, "reason": "a JSON list, not an object", "text": "[]"}
     assert Counter(row["reason"] for row in unreadable) == {
         "no valid JSON: unexpected end of data": 22,
         "a JSON list, not an object": 2,
     }
-    assert len(summary["unreadable_examples"]) == 10
-    assert summary["unreadable_examples"][0] == {
-        "place": f"{path}:21",
-        "reason": "no valid JSON: unexpected end of data",
-        "text": '{"question": "1"',
-    }
+    assert len(summary.unreadable_examples) == 10
+    assert summary.unreadable_examples[0] == UnreadableLine(
+        f"{path}:21", "no valid JSON: unexpected end of data", '{"question": "1"'
+    )
 
 
 def test_a_changed_file_is_read_anew(tmp_path, path):
@@ -110,7 +110,7 @@ def test_some_rows_are_drawn_by_the_seed_without_repetition(tmp_path, path):
     drawn = source(path, rows=8)
     for folder, seed in (("a", 42), ("b", 42), ("c", 43)):
         summary = write(tmp_path / folder, drawn, drawn, seed=seed)
-        assert [(record["rows"], record["lines"]) for record in summary["sources"]] == [(8, 20)] * 2
+        assert [(record.rows, record.lines) for record in summary.sources] == [(8, 20)] * 2
     lines = lines_of(tmp_path / "a")
     assert len(set(lines)) == 8 and lines == sorted(lines) and lines != list(range(1, 9))
     assert lines == lines_of(tmp_path / "b") != lines_of(tmp_path / "c")
@@ -132,7 +132,7 @@ def test_lines_that_are_no_rows_are_never_drawn_and_still_counted(tmp_path, path
     path.write_text("x\n" * 20 + path.read_text())
     summary = write(tmp_path / "raw", source(path, rows=20))
     assert lines_of(tmp_path / "raw") == list(range(21, 41))
-    assert (summary["rows"], summary["unreadable"], summary["sources"][0]["lines"]) == (20, 20, 40)
+    assert (summary.rows, summary.unreadable, summary.sources[0].lines) == (20, 20, 40)
 
 
 def test_more_rows_than_there_are_is_an_error_with_both_numbers(tmp_path, path):
@@ -147,7 +147,7 @@ def test_more_rows_than_there_are_is_an_error_with_both_numbers(tmp_path, path):
 def test_more_rows_than_there_are_will_do_where_the_recipe_says_so(tmp_path, path):
     summary = write(tmp_path / "raw", source(path, rows=21, at_most=True))
     assert lines_of(tmp_path / "raw") == list(range(1, 21))
-    assert summary["rows"] == summary["sources"][0]["rows"] == 20
+    assert summary.rows == summary.sources[0].rows == 20
 
 
 def test_generated_rows_follow_seed_and_stream(tmp_path):
@@ -163,16 +163,16 @@ def test_long_text_is_cut_in_preview_and_record_alone(tmp_path):
     row = {"question": "q" * 1000, "answer": "a", "list": [{"key": "v" * 1000}], "number": 7, "nothing": None}
     (tmp_path / "a.jsonl").write_text(json.dumps(row))
     summary = write(tmp_path / "raw", source(tmp_path / "a.jsonl"))
-    (preview,) = summary["preview"]
+    (preview,) = summary.preview
     assert preview["question"] == "q" * 199 + "…" and len(preview["list"]) == 200
     assert preview["number"] == 7 and preview["nothing"] is None
-    assert summary["sources"][0]["first_row"]["question"] == "q" * 200
+    assert summary.sources[0].first_row["question"] == "q" * 200
     assert json.loads(table(tmp_path / "raw/train-00.parquet")[0]["row"]) == row
 
 
 def test_the_preview_is_of_the_rows_that_were_drawn(tmp_path, path):
     summary = write(tmp_path / "raw", source(path, rows=3))
-    assert summary["preview"] == [ROWS[line - 1] for line in lines_of(tmp_path / "raw")]
+    assert summary.preview == [ROWS[line - 1] for line in lines_of(tmp_path / "raw")]
 
 
 def test_a_format_that_does_not_fit_is_an_error_before_all_rows_are_read(tmp_path, path, monkeypatch):
@@ -187,7 +187,7 @@ def test_a_format_that_does_not_fit_is_an_error_before_all_rows_are_read(tmp_pat
 
 def test_columns_are_those_of_all_first_rows(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"question": "1"}\n{"answer": "2", "question": "3"}\n')
-    assert write(tmp_path / "raw", source(tmp_path / "a.jsonl"))["sources"][0]["columns"] == ["question", "answer"]
+    assert write(tmp_path / "raw", source(tmp_path / "a.jsonl")).sources[0].columns == ["question", "answer"]
 
 
 def test_rows_that_differ_in_shape_and_very_deep_ones_are_kept_as_they_are(tmp_path):

@@ -4,7 +4,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from finetuning.chat.rendering import Conversation, Renderer
+from finetuning.chat.rendering import Renderer
+from finetuning.chat.segments import Conversation
 from finetuning.chat.template import stop_token
 from finetuning.errors import FinetuningError
 from finetuning.evaluation.generation import Answer, Question, UntilSomeEnd, answer_of, generate, left_padded

@@ -160,9 +160,7 @@ def ask(examinee: Examinee, benchmarks: Mapping[str, Benchmark], spec: Evaluatio
     )
 
 
-def run(
-    examinee: Examinee, tasks: "dict[str, Task]", limit: int | None, chat: bool
-) -> dict[str, list[LmEvalSample]]:
+def run(examinee: Examinee, tasks: "dict[str, Task]", limit: int | None, chat: bool) -> dict[str, list[LmEvalSample]]:
     """Let lm-eval ask the tasks; return what it noted of each row, by task.
 
     Args:

@@ -11,7 +11,7 @@ from huggingface_hub import HfApi, ModelCard
 
 from finetuning.dataset.revisions import sources
 from finetuning.hub.event_files import read_events
-from finetuning.recipe import recipe as recipes
+from finetuning.recipe import loading as recipes
 from resources.hub_server.local import local_hub
 from tests.pipelines.command import ROOT, World
 from tests.tiny_models import ZEPHYR, save_tiny_model

@@ -12,12 +12,15 @@ import yaml
 from pydantic import ValidationError
 
 from finetuning.freshness.versions import made_from
-from finetuning.recipe import recipe as recipes
+from finetuning.recipe import loading as recipes
+from finetuning.recipe.__main__ import main
 from finetuning.recipe.dataset import FORMAT_COLUMNS, Format
 from finetuning.recipe.evaluation import METRICS, Metric
+from finetuning.recipe.hub import HubSpec
 from finetuning.recipe.loading import ROOT
 from finetuning.recipe.lora import LoraSpec
-from finetuning.recipe.recipe import Recipe, RecipeError
+from finetuning.recipe.mistakes import RecipeError
+from finetuning.recipe.recipe import Recipe
 from finetuning.recipe.reference import FORMATS, reference
 from finetuning.recipe.training import TrainingSpec
 
@@ -490,12 +493,12 @@ def test_a_wrong_recipe_is_found_and_leaves_the_others_loadable(tmp_path, monkey
 def test_validate_prints_a_line_for_each_right_recipe_and_the_mistakes_of_the_others(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     right, wrong = write(tmp_path, SHORT, "right"), write(tmp_path, SHORT + "lora: {r: 0}\n", "wrong")
-    assert recipes.main(["validate", str(right), "phi-2"]) == 0
+    assert main(["validate", str(right), "phi-2"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "right: right (A model that answers)",
         "phi-2: right (Phi-2 solves grade-school maths step by step)",
     ]
-    assert recipes.main(["validate", "wrong.yaml", str(right), "nowhere"]) == 1
+    assert main(["validate", "wrong.yaml", str(right), "nowhere"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "right: right (A model that answers)"
     assert lines[1] == "wrong.yaml:5: lora.r: 0 is not a positive number"
@@ -504,10 +507,10 @@ def test_validate_prints_a_line_for_each_right_recipe_and_the_mistakes_of_the_ot
 
 
 def test_validate_without_names_checks_every_recipe_and_every_folder(tmp_path, monkeypatch, capsys):
-    assert recipes.main(["validate"]) == 0
+    assert main(["validate"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == len(recipes.find())
     monkeypatch.setenv("FINETUNING_RECIPES", str(tmp_path / "gone"))
-    assert recipes.main(["validate"]) == 1
+    assert main(["validate"]) == 1
     assert f"{tmp_path}/gone: no such folder; see FINETUNING_RECIPES" in capsys.readouterr().out
 
 
@@ -516,7 +519,7 @@ def test_validate_finds_recipes_that_would_publish_over_each_other(tmp_path, mon
     (tmp_path / "copy.yaml").write_text(merged.read_text())
     (tmp_path / "other.yaml").write_text(merged.read_text().replace("repo: phi-2-basic-maths", "repo: other"))
     monkeypatch.setenv("FINETUNING_RECIPES", str(tmp_path))
-    assert recipes.main(["validate"]) == 1
+    assert main(["validate"]) == 1
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith("copy, phi-2: hub.repo: 'phi-2-basic-maths' is the repo of each")
 
@@ -525,21 +528,21 @@ def test_validate_finds_a_chat_template_that_is_no_file(tmp_path, monkeypatch, c
     text = (ROOT / "recipes" / "phi-2.yaml").read_text()
     mine = tmp_path / "mine.jinja"
     (tmp_path / "mine.yaml").write_text(text.replace("chat_template: instruction", f"chat_template: {mine}"))
-    assert recipes.main(["validate", str(tmp_path / "mine.yaml")]) == 1
+    assert main(["validate", str(tmp_path / "mine.yaml")]) == 1
     assert f"base_model.chat_template: '{mine}' is no file (looked in " in capsys.readouterr().out
     mine.write_text("{{ messages }}")
-    assert recipes.main(["validate", str(tmp_path / "mine.yaml")]) == 0
+    assert main(["validate", str(tmp_path / "mine.yaml")]) == 0
 
 
 def test_an_unknown_command_is_a_usage_error():
     with pytest.raises(SystemExit) as raised:
-        recipes.main(["chekc"])
+        main(["chekc"])
     assert raised.value.code == 2
 
 
 def test_the_module_imports_no_heavy_library_and_runs_as_a_command():
     heavy = "{'torch', 'transformers', 'trl', 'peft', 'datasets', 'bitsandbytes', 'huggingface_hub', 'dagster'}"
-    code = f"import sys, finetuning.recipe as r; r.main(['validate']); assert not {heavy} & set(sys.modules)"
+    code = f"import sys, finetuning.recipe.__main__ as r; r.main(['validate']); assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
     command = [sys.executable, "-m", "finetuning.recipe", "validate", "falcon-7b"]
     environment = {key: value for key, value in os.environ.items() if key != "FINETUNING_RECIPES"}
@@ -629,7 +632,7 @@ def test_repo_names_are_those_that_the_hub_client_takes():
 
 def recipe_takes(name: str) -> bool:
     try:
-        recipes.HubSpec(repo=name, license="mit")
+        HubSpec(repo=name, license="mit")
     except ValidationError:
         return False
     return True

@@ -1,10 +1,8 @@
 """The asset `evaluation_report`: base and tuned model beside each other, and the verdict on this very adapter."""
 
 import base64
-import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 
@@ -16,7 +14,8 @@ from assets.partitions import BASE_MODELS, OWNERS
 from assets.publishing_lock import knows, version_to_beat
 from finetuning.errors import FinetuningError
 from finetuning.evaluation.benchmark_tasks import tasks_revision
-from finetuning.evaluation.verdict import judge, of_smoke_run, verdict_in_words
+from finetuning.evaluation.report import Findings, Report
+from finetuning.evaluation.verdict import judge, of_smoke_run, read_report, verdict_in_words
 from finetuning.recipe.recipe import Recipe
 from finetuning.recipe.smoke import load_for_run
 from resources.artifacts import Artifacts
@@ -76,30 +75,25 @@ def evaluation_report(
             found = exam.hold(connection, head)
             return report_on(recipe, line, found, folder)
 
-        artifact = plan.obtain(write, still_valid=lambda artifact: knows(report_in(artifact), head))
-    report = report_in(artifact)
-    verdict = report["verdict"]
+        artifact = plan.obtain(write, still_valid=lambda artifact: knows(read_report(artifact.path), head))
+    report = read_report(artifact.path)
+    verdict = report.verdict
     severity = dg.AssetCheckSeverity.WARN if recipe.smoke else dg.AssetCheckSeverity.ERROR
-    for reason in verdict["reasons"]:
-        (context.log.info if verdict["passed"] or recipe.smoke else context.log.error)(f"verdict: {reason}")
+    for reason in verdict.reasons:
+        (context.log.info if verdict.passed or recipe.smoke else context.log.error)(f"verdict: {reason}")
     return materialized(
         artifact,
         metadata_of(artifact, report),
         [
             dg.AssetCheckResult(
                 check_name="verdict",
-                passed=verdict["passed"],
+                passed=verdict.passed,
                 severity=severity,
-                description="; ".join(verdict["reasons"]),
+                description="; ".join(verdict.reasons),
                 metadata=numbers_in(report) | intervals_in(report),
             )
         ],
     )
-
-
-def report_in(artifact: Artifact) -> dict[str, Any]:
-    """The numbers of the report that the artifact holds."""
-    return json.loads((artifact.path / "report.json").read_text())
 
 
 def published_now(
@@ -116,38 +110,42 @@ def published_now(
         return None
 
 
-def report_on(recipe: Recipe, line: Line, found: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The report that `folder` then holds."""
+def report_on(recipe: Recipe, line: Line, found: Findings, folder: Path) -> Report:
+    """Judge what the exam found, and write the report into `folder`."""
     from finetuning.evaluation.evaluation_report import write_report
 
-    verdict = judge(recipe.evaluation, found["metrics"], found.get("benchmarks"), found["published"])
+    verdict = judge(recipe.evaluation, found.metrics, found.benchmarks, found.published)
     verdict = of_smoke_run(verdict) if recipe.smoke else verdict
-    return write_report(folder, recipe.name, recipe.summary, line.made(), found, verdict, recipe.evaluation.samples)
+    return write_report(folder, recipe, line.made(), found, verdict)
 
 
-def metadata_of(artifact: Artifact, report: dict) -> dict:
+def metadata_of(artifact: Artifact, report: Report) -> dict:
     """What the UI shows: the numbers, and the page with its plots inside."""
     page = (artifact.path / "report.md").read_text()
     for plot in artifact.path.glob("*.png"):
         picture = base64.b64encode(plot.read_bytes()).decode()
         page = page.replace(f"({plot.name})", f"(data:image/png;base64,{picture})")
     return {
-        "verdict": verdict_in_words(report["verdict"]),
+        "verdict": verdict_in_words(report.verdict),
         "report": dg.MetadataValue.md(page),
         **numbers_in(report),
         **intervals_in(report),
-        "tokens_per_second": report["answering"]["tuned"]["tokens_per_second"],
-        "peak_memory_mb": report["answering"]["tuned"]["peak_memory_mb"],
+        "tokens_per_second": report.answering["tuned"].tokens_per_second,
+        "peak_memory_mb": report.answering["tuned"].peak_memory_mb,
     }
 
 
-def numbers_in(report: dict) -> dict[str, float]:
+def numbers_in(report: Report) -> dict[str, float]:
     """What base and tuned model came to, and the gain, for each metric and benchmark."""
-    figures = report["metrics"] | report["benchmarks"]
-    return {f"{key}/{name}": found[key] for name, found in figures.items() for key in ("base", "tuned", "gain")}
+    return {
+        f"{key}/{name}": value
+        for name, found in report.figures.items()
+        for key, value in (("base", found.base), ("tuned", found.tuned), ("gain", found.gain))
+    }
 
 
-def intervals_in(report: dict) -> dict[str, str]:
+def intervals_in(report: Report) -> dict[str, str]:
     """How sure each gain is."""
-    figures = report["metrics"] | report["benchmarks"]
-    return {f"gain/{name}/interval": "{:+.3f} to {:+.3f}".format(*found["interval"]) for name, found in figures.items()}
+    return {
+        f"gain/{name}/interval": "{:+.3f} to {:+.3f}".format(*found.interval) for name, found in report.figures.items()
+    }

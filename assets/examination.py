@@ -1,10 +1,10 @@
 """The exam of one adapter: who answers, and which answers are there already, as artifacts beside the report."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -12,6 +12,7 @@ from assets.lineage import Line
 from finetuning.errors import FinetuningError
 from finetuning.evaluation.benchmark_tasks import Benchmark, load_benchmarks, tasks_revision
 from finetuning.evaluation.python_tests import require_confinement
+from finetuning.evaluation.report import Answering, BenchmarkFigures, Findings, Published
 from finetuning.progress import Progress
 from finetuning.recipe.recipe import Recipe
 from resources.artifacts import Artifacts
@@ -21,7 +22,8 @@ from resources.hub_client.versions import Head, download
 from resources.store.plan import Plan
 
 if TYPE_CHECKING:
-    from finetuning.evaluation.exam import Exam
+    from finetuning.evaluation.benchmark_scores import BenchmarkAnswering
+    from finetuning.evaluation.exam import Candidate, Exam
 
 # The settings that a model's answers depend on, and those that its figures in benchmarks do.
 HOW_IT_ANSWERS = {"max_new_tokens", "batch_size"}
@@ -40,8 +42,8 @@ class Examination:
     folder: Path
     """Where the tuned model's answers are left."""
 
-    def hold(self, connection: HubConnection, head: Head | None) -> dict[str, Any]:
-        """What base, tuned and published model (`head`, where there is one) came to.
+    def hold(self, connection: HubConnection, head: Head | None) -> Findings:
+        """Return what base, tuned and published model (`head`, where there is one) came to.
 
         The base's answers are those that another recipe of this base left, if any.
 
@@ -59,27 +61,29 @@ class Examination:
                 self.recipe.evaluation, self.line.chat_dataset.path, self.recipe.base_model.trust_remote_code
             )
             benchmarks = load_benchmarks(self.recipe.evaluation, self.recipe.file)
-            base = self._plan(exam, "base_answers").obtain(self._answers(exam, None, progress))
-            tuned = self._answers(exam, self.line.lora_adapter.path, progress)(self.folder)
+            base = self._plan(exam, "base_answers").obtain(self._answers(exam, self._candidate("base", None), progress))
+            tuned = self._answers(exam, self._candidate("tuned", self.line.lora_adapter.path), progress)(self.folder)
             published = self._beside_published(exam, connection, head, progress)
             found = evaluate(self.recipe.evaluation, exam, base.path, self.folder)
-            if benchmarks:
-                found["benchmarks"] = self._benchmarks(exam, benchmarks, progress)
-        answering = {"base": base.summary | {"fingerprint": base.fingerprint}, "tuned": tuned}
-        return found | {"answering": answering, "published": published}
+            scores = self._benchmarks(exam, benchmarks, progress) if benchmarks else {}
+        asked = base.read(Answering).model_copy(update={"fingerprint": base.fingerprint})
+        return replace(found, benchmarks=scores, answering={"base": asked, "tuned": tuned}, published=published)
 
-    def _answers(
-        self, exam: "Exam", by: Path | None, progress: Progress, name: str = "tuned"
-    ) -> Callable[[Path], dict[str, Any]]:
-        """What lets a model answer into a folder: the base model, or the one with the adapter that lies in `by`."""
+    def _candidate(self, name: str, adapter: Path | None) -> "Candidate":
+        """The base model, or the one with the adapter that lies there, as this machine loads it."""
+        from finetuning.evaluation.exam import Candidate
+
+        return Candidate(
+            name, self.line.quantized_base_model.path, adapter, self.gpu.model_kwargs(self.recipe.base_model)
+        )
+
+    def _answers(self, exam: "Exam", candidate: "Candidate", progress: Progress) -> Callable[[Path], Answering]:
+        """Return a function that runs the exam for one model and writes its answers to a folder."""
         from finetuning.evaluation.exam import sit
 
-        def answer(out: Path) -> dict[str, Any]:
-            kwargs = self.gpu.model_kwargs(self.recipe.base_model)
+        def answer(out: Path) -> Answering:
             with self.gpu.exclusive("inference", self.context.log.info):
-                return sit(
-                    self.recipe.evaluation, exam, self.line.quantized_base_model.path, by, kwargs, progress, out, name
-                )
+                return sit(self.recipe.evaluation, exam, candidate, progress, out)
 
         return answer
 
@@ -106,23 +110,24 @@ class Examination:
 
     def _beside_published(
         self, exam: "Exam", connection: HubConnection, head: Head | None, progress: Progress
-    ) -> dict[str, Any] | None:
-        """What `judge` is to know of the version that is published now; None where there is none."""
+    ) -> Published | None:
+        """Compare with the version that is published now; None where there is none."""
         if head is None or head.report is None:
             return None
         from finetuning.evaluation.comparison import compare_with_published
 
-        known = {"repo_id": head.repo_id, "tag": head.tag or head.commit, "commit": head.commit}
-        known["adapter"] = str(head.adapter)
+        known = Published(
+            repo_id=head.repo_id, tag=head.tag or head.commit, commit=head.commit, adapter=head.report.adapter
+        )
         common = self.line.alike()
-        other = [name for name, value in common.items() if head.report.get("alike", {}).get(name) != value]
+        other = [name for name, value in common.items() if head.report.alike.get(name) != value]
         if other:
-            return known | {"why": f"it has another {' and another '.join(other)}"}
+            return known.model_copy(update={"why": f"it has another {' and another '.join(other)}"})
 
-        def write(out: Path) -> dict[str, Any]:
+        def write(out: Path) -> Answering:
             with TemporaryDirectory() as adapter:
                 download(connection, head, Path(adapter))
-                return self._answers(exam, Path(adapter), progress, "published")(out)
+                return self._answers(exam, self._candidate("published", Path(adapter)), progress)(out)
 
         try:
             answers = self._plan(exam, "published_answers", head).obtain(write)
@@ -131,18 +136,21 @@ class Examination:
                 f"{self.recipe.file}: the version that is published now ({head.repo_id} at {head.commit}) cannot be "
                 f"compared with: {error} Mend it, or write evaluation.no_worse_than_published: false."
             ) from error
-        return known | {"metrics": compare_with_published(self.recipe.evaluation, answers.path, self.folder)}
+        compared = compare_with_published(self.recipe.evaluation, answers.path, self.folder)
+        return known.model_copy(update={"metrics": compared})
 
-    def _benchmarks(self, exam: "Exam", benchmarks: dict[str, Benchmark], progress: Progress) -> dict[str, Any]:
-        """What base and tuned model came to in benchmarks; the base's scores too are those that another recipe left."""
+    def _benchmarks(
+        self, exam: "Exam", benchmarks: dict[str, Benchmark], progress: Progress
+    ) -> dict[str, BenchmarkFigures]:
+        """Compare base and tuned model in benchmarks; the base's scores too are those that another recipe left."""
         from finetuning.evaluation.benchmark_scores import compare_benchmarks, sit_benchmarks
 
         spec, kwargs = self.recipe.evaluation, self.gpu.model_kwargs(self.recipe.base_model)
         base_model = self.line.quantized_base_model
 
-        def answer(by: Path | None, out: Path) -> dict[str, Any]:
+        def answer(candidate: "Candidate", out: Path) -> "BenchmarkAnswering":
             with self.gpu.exclusive("inference", self.context.log.info):
-                return sit_benchmarks(spec, benchmarks, exam, base_model.path, by, kwargs, progress, out)
+                return sit_benchmarks(spec, benchmarks, exam, candidate, progress, out)
 
         base = self.artifacts.plan(
             self.context,
@@ -154,7 +162,7 @@ class Examination:
             },
             inputs=[base_model],
             beside=("base_benchmarks", base_model.fingerprint),
-        ).obtain(lambda out: answer(None, out))
-        answer(self.line.lora_adapter.path, self.folder)
+        ).obtain(lambda out: answer(self._candidate("base", None), out))
+        answer(self._candidate("tuned", self.line.lora_adapter.path), self.folder)
         progress.update("benchmarks: comparing")
         return compare_benchmarks(base.path, self.folder)

@@ -80,5 +80,5 @@ def state_of(head: Head | None, last: Mapping[str, Any] | None, endpoint: str) -
         found["url"] = dg.MetadataValue.url(f"{endpoint}/{head.repo_id}")
         found |= {"tag": head.tag} if head.tag else {}
     if head and head.report and head.adapter:
-        found |= {"adapter": head.adapter, "verdict": verdict_in_words(head.report["verdict"])}
+        found |= {"adapter": head.adapter, "verdict": verdict_in_words(head.report.verdict)}
     return found

@@ -1,7 +1,6 @@
 """The asset `merged_model`: base model and adapter as one, for recipes that ask for it."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import dagster as dg
 
@@ -9,6 +8,7 @@ from assets.failures import explained
 from assets.lineage import Line
 from assets.materialized import materialized
 from assets.partitions import BASE_MODELS, OWNERS
+from finetuning.merge.agreement import MergedSummary, faults
 from finetuning.progress import Progress
 from finetuning.recipe.smoke import load_for_run
 from resources.artifacts import Artifacts
@@ -62,22 +62,13 @@ def merged_model(
                 artifact.verify()
             with Progress(context.log.info, "loading libraries") as progress:
                 from finetuning.merge.gguf_file import require_exportable
-                from finetuning.merge.merged_model import merge
+                from finetuning.merge.merged_model import Parts, merge
 
-                kwargs = gpu.model_kwargs(recipe.base_model)
+                parts = Parts(base.path, lora_adapter.path, tokenizer, gpu.model_kwargs(recipe.base_model))
                 if spec.gguf:
                     require_exportable(base.path, lora_adapter.path, recipe.file)
                 with gpu.exclusive("training", context.log.info):
-                    return merge(
-                        base.path,
-                        lora_adapter.path,
-                        tokenizer,
-                        folder,
-                        recipe.name,
-                        spec,
-                        kwargs,
-                        progress,
-                    )
+                    return merge(parts, folder, recipe.name, spec, progress)
 
         artifact = artifacts.plan(
             context,
@@ -86,29 +77,32 @@ def merged_model(
             resolved={},
             inputs=[line.chat_dataset, line.quantized_base_model, lora_adapter],
         ).obtain(write)
-        keys = ("parameters", "size_mb", "dtype", "agreement", "kl", "positions")
-        faults = spec.faults(artifact.summary)
-        for fault in faults:
+        summary = artifact.read(MergedSummary)
+        missed = faults(spec, summary)
+        for fault in missed:
             context.log.error(fault)
         yield materialized(
             artifact,
             {
-                **{key: artifact.summary[key] for key in keys},
-                **{f"gguf_{key}": value for key, value in artifact.summary.get("gguf", {}).items()},
+                **summary.model_dump(exclude={"version", "gguf"}),
+                **{f"gguf_{key}": value for key, value in (dict(summary.gguf) if summary.gguf else {}).items()},
             },
-            [same_answers(artifact.summary, faults)],
+            [same_answers(summary, missed)],
         )
 
 
-def same_answers(summary: Mapping[str, Any], faults: list[str]) -> dg.AssetCheckResult:
-    """Return the check of a merged model that was measured so, and does not keep to its recipe's limits in `faults`."""
+def same_answers(summary: MergedSummary, missed: list[str]) -> dg.AssetCheckResult:
+    """Return the check of a merged model that was measured so, and does not keep to its recipe's limits in `missed`."""
+    models = {"safetensors": summary, **({summary.gguf.file: summary.gguf} if summary.gguf else {})}
     told = "; ".join(
-        f"{measured.get('file', 'safetensors')}: {measured['agreement']:.2%} of {measured['positions']} tokens agree, "
-        f"{measured['kl']:.5f} nats a token apart"
-        for measured in (summary, *([summary["gguf"]] if "gguf" in summary else []))
+        f"{name}: {measured.agreement:.2%} of {measured.positions} tokens agree, {measured.kl:.5f} nats a token apart"
+        for name, measured in models.items()
     )
-    measures = {key: summary[key] for key in ("agreement", "kl", "positions")}
-    measures |= {f"gguf_{key}": summary["gguf"][key] for key in measures if "gguf" in summary}
+    measures = {
+        f"{prefix}{key}": getattr(measured, key)
+        for prefix, measured in zip(("", "gguf_"), models.values(), strict=False)
+        for key in ("agreement", "kl", "positions")
+    }
     return dg.AssetCheckResult(
-        check_name=CHECK, passed=not faults, description="; ".join(faults) or told, metadata=measures
+        check_name=CHECK, passed=not missed, description="; ".join(missed) or told, metadata=measures
     )

@@ -9,6 +9,8 @@ from assets.failures import explained
 from assets.partitions import BASE_MODELS, OWNERS
 from assets.publishing_lock import published, verdict_on
 from finetuning.errors import GateError
+from finetuning.hub.publication import AdapterPublicationSummary, PublicationSummary
+from finetuning.merge.agreement import MergedSummary, faults
 from finetuning.recipe.smoke import load_for_run, title_of
 from resources.artifacts import Artifacts
 from resources.hub import Hub
@@ -44,8 +46,8 @@ def published_merged_repo(
         lora_adapter, evaluation_report = behind["lora_adapter"], behind["evaluation_report"]
         merged_model.require_inputs(lora_adapter)
         report = verdict_on(recipe, lora_adapter, evaluation_report)
-        if faults := recipe.merge.faults(merged_model.summary):
-            raise GateError(f"{recipe.file}: merge: not published: {'; '.join(faults)}.")
+        if missed := faults(recipe.merge, merged_model.read(MergedSummary)):
+            raise GateError(f"{recipe.file}: merge: not published: {'; '.join(missed)}.")
         for artifact in (evaluation_report, merged_model, published_repo):
             artifact.verify()
         with hub.connect(log=context.log.warning) as connection:
@@ -58,19 +60,21 @@ def published_merged_repo(
             )
 
             def write(folder):
-                from finetuning.hub.model_card import merged_card, merged_header
+                from finetuning.hub.model_card import RepoVersion, merged_card, merged_header
                 from finetuning.hub.published_repo import merged_files, require_valid
 
-                summaries = published_repo.summary, merged_model.summary
-                header = merged_header(recipe, repo_id, published_repo.summary["base"]["repo_id"])
+                adapter, merged = published_repo.read(AdapterPublicationSummary), merged_model.read(MergedSummary)
+                version = RepoVersion(repo_id, plan.fingerprint)
+                header = merged_header(recipe, repo_id, adapter.base.repo_id)
                 require_valid(header, recipe.file)
                 texts = {
-                    "README.md": merged_card(recipe, repo_id, plan.fingerprint, report, *summaries, header),
+                    "README.md": merged_card(recipe, version, report, adapter, merged, header),
                     "recipe.yaml": (published_repo.path / "recipe.yaml").read_text(),
                 }
                 files = merged_files(folder, merged_model.path, evaluation_report.path, texts)
                 title, private = title_of(recipe), recipe.hub.private
-                return asdict(connection.publish(repo_id, files, tag=plan.fingerprint, title=title, private=private))
+                publication = connection.publish(repo_id, files, tag=plan.fingerprint, title=title, private=private)
+                return PublicationSummary(**asdict(publication))
 
             artifact = plan.obtain(write, still_valid=lambda artifact: connection.has(artifact.summary))
             endpoint = connection.endpoint

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
@@ -11,15 +11,13 @@ from assets.failures import explained
 from assets.lineage import Line
 from assets.partitions import BASE_MODELS, OWNERS
 from assets.publishing_lock import published, require_beside, verdict_on
+from finetuning.hub.publication import AdapterPublicationSummary, Base
 from finetuning.recipe.recipe import Recipe
 from finetuning.recipe.smoke import load_for_run, smoke_repo, title_of
 from resources.artifacts import Artifacts
 from resources.hub import Hub
 from resources.hub_client.connection import HubConnection
 from resources.store.artifact import Artifact
-
-if TYPE_CHECKING:
-    from finetuning.hub.model_card import Base
 
 
 @dg.asset(
@@ -57,7 +55,7 @@ def published_repo(
         )
 
         def write(folder):
-            from finetuning.hub.model_card import adapter_header, model_card
+            from finetuning.hub.model_card import RepoVersion, adapter_header, model_card
             from finetuning.hub.public_recipe import public_recipe
             from finetuning.hub.published_repo import adapter_files, require_valid
 
@@ -67,8 +65,9 @@ def published_repo(
             header = adapter_header(recipe, repo_id, base_repo, report, made)
             require_valid(header, recipe.file)
             base = base_of(recipe, connection, line.quantized_base_model, folder)
+            version = RepoVersion(repo_id, plan.fingerprint)
             texts = {
-                "README.md": model_card(recipe, repo_id, plan.fingerprint, base, report, made, header),
+                "README.md": model_card(recipe, version, base, report, made, header),
                 "recipe.yaml": public_recipe(recipe, made.adapter, made.base_model, made.sources),
             }
             files = adapter_files(folder, line.lora_adapter.path, evaluation_report.path, base, texts, recipe.name)
@@ -80,7 +79,7 @@ def published_repo(
                 private=recipe.hub.private,
                 onto=beside,
             )
-            return {**asdict(publication), "base": asdict(base)}
+            return AdapterPublicationSummary(**asdict(publication), base=base)
 
         artifact = plan.obtain(write, still_valid=lambda artifact: connection.has(artifact.summary))
         endpoint = connection.endpoint
@@ -97,9 +96,9 @@ def base_repo_of(recipe: Recipe, connection: HubConnection, resolved: Mapping[st
     return connection.repo_id(smoke_repo(name) if recipe.smoke else name)
 
 
-def base_of(recipe: Recipe, connection: HubConnection, base_model: Artifact, folder: Path) -> "Base":
+def base_of(recipe: Recipe, connection: HubConnection, base_model: Artifact, folder: Path) -> Base:
     """Where the adapter's base model is on the hub; one that came from a package or folder is published there first."""
-    from finetuning.hub.model_card import Base, base_card
+    from finetuning.hub.model_card import base_card
     from finetuning.hub.published_repo import base_files
     from finetuning.public_names import public_base
 

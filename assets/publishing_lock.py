@@ -3,13 +3,11 @@
 Beside it, what Dagster is told of something that was published.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import dagster as dg
 
 from assets.materialized import materialized
 from finetuning.errors import GateError
+from finetuning.evaluation.report import Report
 from finetuning.evaluation.verdict import require_verdict
 from finetuning.recipe.recipe import Recipe
 from resources.hub_client.connection import HubConnection
@@ -17,7 +15,7 @@ from resources.hub_client.versions import Head, head_of
 from resources.store.artifact import Artifact
 
 
-def verdict_on(recipe: Recipe, adapter: Artifact, evaluation_report: Artifact) -> dict[str, Any]:
+def verdict_on(recipe: Recipe, adapter: Artifact, evaluation_report: Artifact) -> Report:
     """The report, which holds a passed verdict on this adapter by the recipe's rules of today.
 
     Raises:
@@ -45,14 +43,12 @@ def version_to_beat(recipe: Recipe, connection: HubConnection, adapter: Artifact
     return head if head and head.adapter not in (None, adapter.fingerprint) else None
 
 
-def knows(report: Mapping[str, Any], head: Head | None) -> bool:
+def knows(report: Report, head: Head | None) -> bool:
     """Whether the report's verdict was given beside this version."""
-    return head is None or (report["published"] or {}).get("adapter") == head.adapter
+    return head is None or (report.published is not None and report.published.adapter == head.adapter)
 
 
-def require_beside(
-    recipe: Recipe, connection: HubConnection, adapter: Artifact, report: Mapping[str, Any]
-) -> str | None:
+def require_beside(recipe: Recipe, connection: HubConnection, adapter: Artifact, report: Report) -> str | None:
     """The commit that is published now, beside which the verdict was given; None where that needed none.
 
     Raises:

@@ -38,6 +38,7 @@ from finetuning.evaluation.comparison import compare
 from finetuning.evaluation.exam import Exam, exam_of
 from finetuning.evaluation.generation import Answer, Question, answer_of, generate
 from finetuning.evaluation.metrics import METRICS, Outcome
+from finetuning.evaluation.report import Figures
 from finetuning.evaluation.verdict import change_of
 from finetuning.lora.loading import load_adapter, load_base
 from finetuning.progress import Progress
@@ -64,7 +65,7 @@ class Side:
     sequential_rate: float
     notebook_rate: float
     identical: float
-    difference: dict[str, Any]
+    difference: Figures
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -181,11 +182,11 @@ def report(sides: Sequence[Side]) -> None:
         return round(sum(side.tokens / rate(side) for side in sides) / seconds, 2)
 
     for side in sides:
-        low, high = side.difference["interval"]
+        low, high = side.difference.interval
         print(
             f"{side.name}: {side.tokens:,} tokens in {side.seconds:.1f} s, at most {side.peak_mb:,} MiB; in float32 "
             f"{side.identical:.0%} of the answers are those of one row at a time; in bfloat16 final-answer differs by "
-            f"{side.difference['gain']:+.3f} ({low:+.3f} to {high:+.3f})"
+            f"{side.difference.gain:+.3f} ({low:+.3f} to {high:+.3f})"
         )
     result = {
         "ratio_to_sequential": ratio(lambda side: side.sequential_rate),

@@ -13,7 +13,8 @@ from huggingface_hub import HfApi
 
 from benchmarks.evaluation import SILENT, prepare
 from finetuning.evaluation.comparison import evaluate
-from finetuning.evaluation.exam import exam_of, sit
+from finetuning.evaluation.exam import Candidate, exam_of, sit
+from finetuning.evaluation.report import Report
 from finetuning.evaluation.verdict import judge
 from finetuning.recipe.loading import load
 from finetuning.recipe.recipe import Recipe
@@ -22,7 +23,7 @@ from resources.hub_server.local import local_hub
 
 
 def main(name: str) -> None:
-    """Nothing; base model, adapter and report are on the local hub."""
+    """Publish base model, adapter and report to the local hub."""
     recipe = load(name)
     with TemporaryDirectory() as folder:
         root = Path(folder)
@@ -37,15 +38,19 @@ def main(name: str) -> None:
 
 
 def evaluated(recipe: Recipe, root: Path) -> None:
-    """Nothing; base and tuned model sat the exam, and the report lies with the adapter."""
+    """Let base and tuned model sit the exam, and leave the report with the adapter."""
     spec, kwargs, found = recipe.evaluation, Gpu().model_kwargs(recipe.base_model), {}
     exam = exam_of(spec, root / "chat")
     for side, adapter in (("base", None), ("tuned", root / "adapter")):
         (root / f"answers-{side}").mkdir()
-        found[side] = sit(spec, exam, root / "base", adapter, kwargs, SILENT, root / f"answers-{side}", side)
+        candidate = Candidate(side, root / "base", adapter, kwargs)
+        found[side] = sit(spec, exam, candidate, SILENT, root / f"answers-{side}")
     compared = evaluate(spec, exam, root / "answers-base", root / "answers-tuned")
-    verdict = judge(spec, compared["metrics"], None, None)
-    (root / "adapter" / "report.json").write_text(json.dumps({**compared, "answering": found, "verdict": verdict}))
+    verdict = judge(spec, compared.metrics)
+    report = Report(
+        adapter=recipe.name, verdict=verdict, rows=compared.rows, metrics=dict(compared.metrics), answering=found
+    )
+    (root / "adapter" / "report.json").write_text(json.dumps(report.as_json()))
 
 
 if __name__ == "__main__":

@@ -3,13 +3,32 @@
 import base64
 from collections.abc import Mapping, Sequence
 from io import BytesIO
-from typing import Any
+from typing import Any, Protocol
 
 from matplotlib.figure import Figure
 
 from finetuning.recipe.evaluation import UNBOUNDED
 
 BASE, TUNED, INK = "#9aa5b1", "#2563eb", "#1f2933"
+
+
+class BaseBesideTuned(Protocol):
+    """What is drawn of a metric; `interval` is that of the gain."""
+
+    @property
+    def base(self) -> float: ...
+
+    @property
+    def tuned(self) -> float: ...
+
+    @property
+    def gain(self) -> float: ...
+
+    @property
+    def interval(self) -> tuple[float, float]: ...
+
+    @property
+    def higher_is_better(self) -> bool: ...
 
 
 def as_markdown(png: bytes, title: str) -> str:
@@ -43,7 +62,7 @@ def token_lengths(edges: Sequence[float], counts: Sequence[int], max_length: int
     return _png(figure)
 
 
-def base_beside_tuned(metrics: Mapping[str, Mapping[str, Any]]) -> bytes:
+def base_beside_tuned(metrics: Mapping[str, BaseBesideTuned]) -> bytes:
     """A pair of bars for each metric, with the 95 % interval of the gain drawn on the tuned model's.
 
     Shares have an axis in common, and every other metric one of its own.
@@ -62,18 +81,19 @@ def base_beside_tuned(metrics: Mapping[str, Mapping[str, Any]]) -> bytes:
     return _png(figure)
 
 
-def _pairs(axes: Any, metrics: Mapping[str, Mapping[str, Any]], is_share: bool) -> None:
-    highest = 1.0 if is_share else max(max(found["base"], found["tuned"]) for found in metrics.values())
+def _pairs(axes: Any, metrics: Mapping[str, BaseBesideTuned], is_share: bool) -> None:
+    highest = 1.0 if is_share else max(max(found.base, found.tuned) for found in metrics.values())
     for position, found in enumerate(metrics.values()):
-        low, high = found["interval"]
-        error = [[max(found["gain"] - low, 0)], [max(high - found["gain"], 0)]]
+        low, high = found.interval
+        error = [[max(found.gain - low, 0)], [max(high - found.gain, 0)]]
         for offset, key, color in ((-0.2, "base", BASE), (0.2, "tuned", TUNED)):
-            axes.bar(position + offset, found[key], 0.38, color=color, label=key if position == 0 else None)
-            top = found[key] + (error[1][0] if key == "tuned" else 0)
-            text = f"{found[key]:.0%}" if is_share else f"{found[key]:.3g}"
+            height = found.tuned if key == "tuned" else found.base
+            axes.bar(position + offset, height, 0.38, color=color, label=key if position == 0 else None)
+            top = height + (error[1][0] if key == "tuned" else 0)
+            text = f"{height:.0%}" if is_share else f"{height:.3g}"
             axes.text(position + offset, top + 0.02 * highest, text, ha="center", color=INK, fontsize=8)
-        axes.errorbar(position + 0.2, found["tuned"], error, color=INK, capsize=4, linewidth=1)
-    ticks = [name if found["higher_is_better"] else f"{name}\n(less is better)" for name, found in metrics.items()]
+        axes.errorbar(position + 0.2, found.tuned, error, color=INK, capsize=4, linewidth=1)
+    ticks = [name if found.higher_is_better else f"{name}\n(less is better)" for name, found in metrics.items()]
     axes.set_xticks(range(len(metrics)), ticks, fontsize=8)
     axes.set_ylim(0, 1.2 * highest)
     axes.set_ylabel("share, or score from 0 to 1" if is_share else "")

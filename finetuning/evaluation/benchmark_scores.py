@@ -1,13 +1,13 @@
 """Base and tuned model on public benchmarks: lm-eval asks and scores, and the gains have the intervals of metrics.
 
 >>> compare_benchmarks(base_folder, tuned_folder)["arc_easy"]
-{"metric": "acc", "rows": 2376, "base": 0.412, "tuned": 0.405, "gain": -0.007, "interval": [-0.021, 0.006], …}
+BenchmarkFigures(metric="acc", rows=2376, base=0.412, tuned=0.405, gain=-0.007, interval=(-0.021, 0.006), …)
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,22 +21,52 @@ from finetuning.chat.template import stop_token
 from finetuning.errors import FinetuningError, InfrastructureError
 from finetuning.evaluation.benchmark_tasks import Benchmark
 from finetuning.evaluation.comparison import interval_of, resampled
-from finetuning.evaluation.exam import Exam
-from finetuning.lora.loading import load_side
+from finetuning.evaluation.exam import Candidate, Exam
+from finetuning.evaluation.report import BenchmarkFigures
 from finetuning.progress import Progress
 from finetuning.recipe.evaluation import EvaluationSpec
+from finetuning.record import Record
 from finetuning.training.peak_memory import PeakMemory
+
+if TYPE_CHECKING:
+    from lm_eval.api.task import Task
 
 ROWS = "benchmarks.parquet"
 SEED = 1234
 Harness: Any = HFLM  # whose decorator hides its type
 # What lm-eval shows of the mean over rows.
-FIGURES: dict[str, Callable[[Any], Any]] = {
+FIGURES: Mapping[str, Callable[[Any], Any]] = {
     "mean": lambda mean: mean,
     "perplexity": lambda mean: np.exp(-mean),
     "weighted_perplexity": lambda mean: np.exp(-mean),
     "bits_per_byte": lambda mean: -mean / math.log(2),
 }
+
+# What lm-eval notes of a row: `doc_id`, `doc_hash`, `filter`, and a number or a pair under the metric's name.
+LmEvalSample = Mapping[str, Any]
+
+
+class Row(NamedTuple):
+    """What a model scored in one row of a task: `sum` by `weight`."""
+
+    benchmark: str
+    metric: str
+    aggregation: str
+    higher_is_better: bool
+    task: str
+    row: int
+    text: str
+    """lm-eval's hash of the row."""
+    sum: float
+    weight: float
+
+
+class BenchmarkAnswering(Record):
+    """What it took one model to be asked the benchmarks; its scores lie beside."""
+
+    rows: dict[str, int]
+    """By benchmark."""
+    peak_memory_mb: int
 
 
 class Requests(CacheHook):
@@ -47,12 +77,12 @@ class Requests(CacheHook):
         self.progress, self.name, self.asked, self.answered = progress, name, 0, 0
 
     def add_partial(self, attr: str, req: Any, res: Any) -> None:
-        """Nothing; one more request has its answer."""
+        """Count one more answered request."""
         self.answered += 1
         self.tell()
 
     def tell(self) -> None:
-        """Nothing; the next line says how far it is."""
+        """Hand the progress how many requests are answered."""
         self.progress.update(f"{self.name}: {self.answered}/{self.asked} requests of the benchmarks answered")
 
 
@@ -99,26 +129,23 @@ def sit_benchmarks(
     spec: EvaluationSpec,
     benchmarks: Mapping[str, Benchmark],
     exam: Exam,
-    base_model: Path,
-    adapter: Path | None,
-    model_kwargs: dict[str, Any],
+    candidate: Candidate,
     progress: Progress,
     folder: Path,
-) -> dict[str, Any]:
-    """What the base model, or the one tuned with `adapter`, took to be asked: rows by benchmark, and MiB at most.
+) -> BenchmarkAnswering:
+    """Ask a model the benchmarks, write the score of each row into `folder`, and return what that took.
 
-    The score of each row is in `folder` then, see `compare_benchmarks`.
+    `compare_benchmarks` reads the scores.
 
     Raises:
         FinetuningError: the adapter is not whole or changes nothing, memory ran out, or lm-eval gave up.
     """
-    name = "tuned" if adapter else "base"
-    progress.update(f"{name}: loading the model")
+    progress.update(f"{candidate.name}: loading the model")
     with PeakMemory() as memory:
-        model = load_side(exam.tokenizer, exam.questions[0].prompt_ids, base_model, adapter, model_kwargs)
-        rows = ask(Examinee(model, exam.tokenizer, spec.batch_size, progress, name), benchmarks, spec)
+        examinee = Examinee(candidate.load(exam), exam.tokenizer, spec.batch_size, progress, candidate.name)
+        rows = ask(examinee, benchmarks, spec)
     rows.to_parquet(folder / ROWS)
-    return {"rows": rows["benchmark"].value_counts(sort=False).to_dict(), "peak_memory_mb": memory.mib}
+    return BenchmarkAnswering(rows=rows["benchmark"].value_counts(sort=False).to_dict(), peak_memory_mb=memory.mib)
 
 
 def ask(examinee: Examinee, benchmarks: Mapping[str, Benchmark], spec: EvaluationSpec) -> pd.DataFrame:
@@ -133,8 +160,8 @@ def ask(examinee: Examinee, benchmarks: Mapping[str, Benchmark], spec: Evaluatio
     )
 
 
-def run(examinee: Examinee, tasks: dict[str, Any], limit: int | None, chat: bool) -> dict[str, list[dict[str, Any]]]:
-    """What lm-eval noted of each row, by task.
+def run(examinee: Examinee, tasks: "dict[str, Task]", limit: int | None, chat: bool) -> dict[str, list[LmEvalSample]]:
+    """Let lm-eval ask the tasks; return what it noted of each row, by task.
 
     Args:
         chat: whether the prompt is a turn of a chat that the model answers, or text that it goes on with.
@@ -153,31 +180,31 @@ def run(examinee: Examinee, tasks: dict[str, Any], limit: int | None, chat: bool
     return found["samples"]
 
 
-def rows_of(benchmark: Benchmark, task: str, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of one task, by the first of its filters of answers; lm-eval notes each row once a filter."""
-    rows = []
+def rows_of(benchmark: Benchmark, task: str, samples: Sequence[LmEvalSample]) -> list[Row]:
+    """Return the rows of one task, by the first of its filters of answers; lm-eval notes each row once a filter."""
+    rows: list[Row] = []
     for sample in samples:
         if sample["filter"] == samples[0]["filter"]:
             found = sample[benchmark.metric]
             total, weight = found if isinstance(found, (tuple, list)) else (found, 1.0)
             rows.append(
-                {
-                    "benchmark": benchmark.name,
-                    "metric": benchmark.metric,
-                    "aggregation": benchmark.aggregation,
-                    "higher_is_better": benchmark.higher_is_better,
-                    "task": task,
-                    "row": sample["doc_id"],
-                    "text": sample["doc_hash"],
-                    "sum": float(total),
-                    "weight": float(weight),
-                }
+                Row(
+                    benchmark=benchmark.name,
+                    metric=benchmark.metric,
+                    aggregation=benchmark.aggregation,
+                    higher_is_better=benchmark.higher_is_better,
+                    task=task,
+                    row=sample["doc_id"],
+                    text=sample["doc_hash"],
+                    sum=float(total),
+                    weight=float(weight),
+                )
             )
     return rows
 
 
-def compare_benchmarks(base: Path, tuned: Path) -> dict[str, dict[str, Any]]:
-    """The figures of base and tuned by benchmark, each gain with its 95 % interval.
+def compare_benchmarks(base: Path, tuned: Path) -> dict[str, BenchmarkFigures]:
+    """Return the figures of base and tuned by benchmark, each gain with its 95 % interval.
 
     Args:
         base: the folder where `sit_benchmarks` left the base model's scores, as `tuned` is of the tuned model's.
@@ -196,19 +223,20 @@ def compare_benchmarks(base: Path, tuned: Path) -> dict[str, dict[str, Any]]:
     return {str(name): compare(rows, sides[1][name]) for name, rows in sides[0].items()}
 
 
-def compare(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, Any]:
-    """The figures of base and tuned in one benchmark, with their standard errors, and the gain with its interval."""
+def compare(before: pd.DataFrame, after: pd.DataFrame) -> BenchmarkFigures:
+    """Return the figures of both in one benchmark, with their standard errors, and the gain with its interval."""
     figure = FIGURES[before["aggregation"].iat[0]]
     sides = [side[["sum", "weight"]].to_numpy() for side in (before, after)]
     base, tuned = (float(figure(side[:, 0].sum() / side[:, 1].sum())) for side in sides)
     drawn = resampled(sides, figure)
-    return {
-        "metric": before["metric"].iat[0],
-        "rows": len(before),
-        "base": base,
-        "tuned": tuned,
-        "gain": tuned - base,
-        "interval": interval_of(drawn),
-        "standard_errors": [float(side.std()) for side in drawn],
-        "higher_is_better": bool(before["higher_is_better"].iat[0]),
-    }
+    before_error, after_error = (float(side.std()) for side in drawn)
+    return BenchmarkFigures(
+        metric=before["metric"].iat[0],
+        rows=len(before),
+        base=base,
+        tuned=tuned,
+        gain=tuned - base,
+        interval=interval_of(drawn),
+        standard_errors=(before_error, after_error),
+        higher_is_better=bool(before["higher_is_better"].iat[0]),
+    )

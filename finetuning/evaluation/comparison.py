@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from finetuning.evaluation.exam import ANSWERS, Exam
 from finetuning.evaluation.generation import Question
 from finetuning.evaluation.metrics import Metric, Outcome, metrics_for
+from finetuning.evaluation.report import Figures, Findings, PublishedFigures, Sample
 from finetuning.recipe.evaluation import EvaluationSpec
 
 RESAMPLES = 10_000
@@ -22,8 +23,10 @@ def outcomes(folder: Path) -> list[Outcome]:
     return [Outcome(**row) for row in pq.read_table(folder / ANSWERS).to_pylist()]
 
 
-def paired_bootstrap(metric: Metric, base: Sequence[Outcome], tuned: Sequence[Outcome], seed: int = 0) -> list[float]:
-    """The 95 % interval [low, high] of the gain of `tuned` over `base`: the same rows drawn for both.
+def paired_bootstrap(
+    metric: Metric, base: Sequence[Outcome], tuned: Sequence[Outcome], seed: int = 0
+) -> tuple[float, float]:
+    """The 95 % interval (low, high) of the gain of `tuned` over `base`: the same rows drawn for both.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (percentile bootstrap), chapter 13.
     """
@@ -46,10 +49,11 @@ def resampled(sides: Sequence[np.ndarray], figure: Callable[[Any], Any], seed: i
     return tuple(np.concatenate(side) for side in zip(*figures, strict=True))
 
 
-def interval_of(drawn: Sequence[np.ndarray]) -> list[float]:
-    """The middle 95 % [low, high] of what the second side gained over the first, resample by resample."""
+def interval_of(drawn: Sequence[np.ndarray]) -> tuple[float, float]:
+    """The middle 95 % (low, high) of what the second side gained over the first, resample by resample."""
     base, tuned = drawn
-    return [float(edge) for edge in np.percentile(tuned - base, [2.5, 97.5])]
+    low, high = np.percentile(tuned - base, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def figure_of(metric: Metric, side: Sequence[Outcome]) -> float:
@@ -57,52 +61,55 @@ def figure_of(metric: Metric, side: Sequence[Outcome]) -> float:
     return float(metric.figure(np.average([metric.score(x) for x in side], weights=[metric.weight(x) for x in side])))
 
 
-def compare(metric: Metric, base: Sequence[Outcome], tuned: Sequence[Outcome]) -> dict[str, Any]:
-    """The figures of base and tuned, the gain, and its 95 % interval."""
+def compare(metric: Metric, base: Sequence[Outcome], tuned: Sequence[Outcome]) -> Figures:
+    """Return the figures of base and tuned, the gain, and its 95 % interval."""
     before, after = figure_of(metric, base), figure_of(metric, tuned)
-    return {
-        "base": before,
-        "tuned": after,
-        "gain": after - before,
-        "interval": paired_bootstrap(metric, base, tuned),
-        "higher_is_better": metric.higher_is_better,
-    }
+    return Figures(
+        base=before,
+        tuned=after,
+        gain=after - before,
+        interval=paired_bootstrap(metric, base, tuned),
+        higher_is_better=metric.higher_is_better,
+    )
 
 
-def evaluate(spec: EvaluationSpec, exam: Exam, base: Path, tuned: Path) -> dict[str, Any]:
-    """Metrics of base and tuned, and every question with both answers: {"rows", "metrics", "samples"}.
+def evaluate(spec: EvaluationSpec, exam: Exam, base: Path, tuned: Path) -> Findings:
+    """Return the metrics of base and tuned, and every question with both answers.
 
     Args:
         base: the folder of the base model's answers, as `tuned` is of the tuned model's.
     """
     metrics, sides = metrics_for(spec.metrics), (outcomes(base), outcomes(tuned))
     main = next(iter(metrics.values()))
-    return {
-        "rows": len(exam.questions),
-        "metrics": {name: compare(metric, *sides) for name, metric in metrics.items()},
-        "samples": [sample(main, *row) for row in zip(exam.questions, *sides, strict=True)],
-    }
+    return Findings(
+        rows=len(exam.questions),
+        metrics={name: compare(metric, *sides) for name, metric in metrics.items()},
+        samples=[sample(main, *row) for row in zip(exam.questions, *sides, strict=True)],
+    )
 
 
-def compare_with_published(spec: EvaluationSpec, published: Path, tuned: Path) -> dict[str, Any]:
-    """Of each metric the figures of the published version and of the tuned model, the gain, and its 95 % interval.
+def compare_with_published(spec: EvaluationSpec, published: Path, tuned: Path) -> dict[str, PublishedFigures]:
+    """Return for each metric the figures of published version and tuned model, the gain, and its 95 % interval.
 
     Args:
         published: the folder of the published version's answers, as `tuned` is of the tuned model's.
     """
     before, after = outcomes(published), outcomes(tuned)
     found = {name: compare(metric, before, after) for name, metric in metrics_for(spec.metrics).items()}
-    return {name: {"published": figures.pop("base"), **figures} for name, figures in found.items()}
-
-
-def sample(main: Metric, question: Question, base: Outcome, tuned: Outcome) -> dict[str, Any]:
-    """One question with both answers and their scores by the main metric."""
     return {
-        "place": question.place,
-        "question": question.messages[-1]["content"],
-        "reference": question.reference,
-        "base": base.answer,
-        "tuned": tuned.answer,
-        "base_score": main.score(base),
-        "tuned_score": main.score(tuned),
+        name: PublishedFigures(published=figures.base, **figures.model_dump(exclude={"base"}))
+        for name, figures in found.items()
     }
+
+
+def sample(main: Metric, question: Question, base: Outcome, tuned: Outcome) -> Sample:
+    """Return one question with both answers and their scores by the main metric."""
+    return Sample(
+        place=question.place,
+        question=question.messages[-1]["content"],
+        reference=question.reference,
+        base=base.answer,
+        tuned=tuned.answer,
+        base_score=main.score(base),
+        tuned_score=main.score(tuned),
+    )

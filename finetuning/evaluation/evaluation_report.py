@@ -14,15 +14,25 @@ from typing import Any, NamedTuple
 import pandas as pd
 import yaml
 
+from finetuning.evaluation.report import (
+    Answering,
+    BenchmarkFigures,
+    Figures,
+    Findings,
+    Published,
+    PublishedFigures,
+    Report,
+    Sample,
+    Verdict,
+)
 from finetuning.evaluation.verdict import change_of, verdict_in_words
 from finetuning.plots import base_beside_tuned, loss_curve
 from finetuning.public_names import public_base, public_drops, public_source
 from finetuning.recipe.evaluation import UNBOUNDED
+from finetuning.recipe.recipe import Recipe
 
 COLUMN = 56  # letters of an answer in a line
 FEW_ROWS = 30
-PLOTS = ("metrics.png", "loss.png")
-SIDES = ("base", "tuned")
 OUTCOMES = {
     "passed": "**Passed**: may be published.",
     "failed": "**Failed**: will not be published.",
@@ -53,59 +63,46 @@ class Made(NamedTuple):
     """`train_rows`, `eval_rows`, `supervised_tokens`, and `dropped`: reason, rows and an example's place."""
 
 
-def write_report(
-    folder: Path,
-    name: str,
-    summary: str,
-    made: Made,
-    found: Mapping[str, Any],
-    verdict: Mapping[str, Any],
-    shown: int = 3,
-) -> dict[str, Any]:
-    """The numbers of the report that `folder` then holds: report.md, report.json, two plots and samples.parquet.
-
-    Args:
-        found: what `evaluate` returned, and as `answering` what it took each model to answer.
-        shown: most samples of each kind that the page shows (`evaluation.samples`).
-    """
+def write_report(folder: Path, recipe: Recipe, made: Made, found: Findings, verdict: Verdict) -> Report:
+    """Write report.md, report.json, two plots and samples.parquet into `folder`; return the numbers."""
     training = made.training
-    (folder / "metrics.png").write_bytes(base_beside_tuned(found["metrics"]))
+    (folder / "metrics.png").write_bytes(base_beside_tuned(found.metrics))
     curve = loss_curve(training["curve"], training["eval_loss"], training["eval_curve"])
     (folder / "loss.png").write_bytes(curve)
-    pd.DataFrame(found["samples"]).to_parquet(folder / "samples.parquet")
-    report = {
-        "adapter": made.adapter,
-        "files": dict(made.files),
-        "alike": dict(made.alike),
-        "rows": found["rows"],
-        "metrics": found["metrics"],
-        "benchmarks": found.get("benchmarks", {}),
-        "answering": found["answering"],
-        "published": found["published"],
-        "verdict": verdict,
-    }
-    (folder / "report.json").write_text(json.dumps(report, indent=2, allow_nan=False))
-    (folder / "report.md").write_text(markdown(name, summary, made, found, verdict, shown))
+    pd.DataFrame(list(found.samples)).to_parquet(folder / "samples.parquet")
+    report = Report(
+        adapter=made.adapter,
+        files=dict(made.files),
+        alike=dict(made.alike),
+        verdict=verdict,
+        rows=found.rows,
+        metrics=dict(found.metrics),
+        benchmarks=dict(found.benchmarks),
+        answering=dict(found.answering),
+        published=found.published,
+    )
+    (folder / "report.json").write_text(json.dumps(report.as_json(), indent=2, allow_nan=False))
+    (folder / "report.md").write_text(markdown(recipe, made, found, verdict))
     return report
 
 
-def metrics_table(metrics: Mapping[str, Mapping[str, Any]], before: str = "base") -> pd.DataFrame:
-    """Base beside tuned in words, one row a metric: shares as percentages, their gain in points.
+def metrics_table(metrics: Mapping[str, Figures] | Mapping[str, PublishedFigures]) -> pd.DataFrame:
+    """Put base, or published version, and tuned model in words, one row a metric.
 
-    Args:
-        before: what the tuned model is compared with, which the metrics have a figure of under this name.
+    Shares are percentages, and their gain is in points.
     """
     rows = []
     for name, found in metrics.items():
         number, points = ("{:.3f}", "{:+.3f}") if name in UNBOUNDED else ("{:.1%}", "{:+.1f}")
         scale = 1 if name in UNBOUNDED else 100
-        low, high = (points.format(scale * edge) for edge in found["interval"])
+        low, high = (points.format(scale * edge) for edge in found.interval)
+        before, figure = ("base", found.base) if isinstance(found, Figures) else ("published", found.published)
         rows.append(
             {
-                "metric": name if found["higher_is_better"] else f"{name} (less is better)",
-                before: number.format(found[before]),
-                "tuned": number.format(found["tuned"]),
-                "gain": points.format(scale * found["gain"]) + ("" if name in UNBOUNDED else " points"),
+                "metric": name if found.higher_is_better else f"{name} (less is better)",
+                before: number.format(figure),
+                "tuned": number.format(found.tuned),
+                "gain": points.format(scale * found.gain) + ("" if name in UNBOUNDED else " points"),
                 "95 % interval": f"{low} to {high}",
                 "change": change_of(found),
             }
@@ -113,31 +110,29 @@ def metrics_table(metrics: Mapping[str, Mapping[str, Any]], before: str = "base"
     return pd.DataFrame(rows)
 
 
-def markdown(
-    name: str, summary: str, made: Made, found: Mapping[str, Any], verdict: Mapping[str, Any], shown: int
-) -> str:
-    """The page, with its plots as files beside it."""
-    less_is_better = not next(iter(found["metrics"].values()))["higher_is_better"]
+def markdown(recipe: Recipe, made: Made, found: Findings, verdict: Verdict) -> str:
+    """Return the page, with its plots as files beside it."""
+    less_is_better = not next(iter(found.metrics.values())).higher_is_better
     outcome = OUTCOMES[verdict_in_words(verdict)]
     parts = [
-        f"# {name}: base beside tuned",
-        summary,
-        f"{outcome}\n\n" + "\n".join(f"- {reason}" for reason in verdict["reasons"]),
-        how_it_was_asked(found["rows"]),
-        metrics_table(found["metrics"]).to_markdown(index=False, disable_numparse=True),
+        f"# {recipe.name}: base beside tuned",
+        recipe.summary,
+        f"{outcome}\n\n" + "\n".join(f"- {reason}" for reason in verdict.reasons),
+        how_it_was_asked(found.rows),
+        metrics_table(found.metrics).to_markdown(index=False, disable_numparse=True),
         "![Base beside tuned](metrics.png)",
-        *benchmarks(found.get("benchmarks", {})),
-        *beside_published(found["published"]),
+        *benchmarks(found.benchmarks),
+        *beside_published(found.published),
         "## Samples",
-        *samples(found["samples"], less_is_better, shown),
+        *samples(found.samples, less_is_better, recipe.evaluation.samples),
         *what_was_trained(made),
         "## What the evaluation took",
-        answering_table(found["answering"]).to_markdown(index=False),
+        answering_table(found.answering).to_markdown(index=False),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def benchmarks(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def benchmarks(found: Mapping[str, BenchmarkFigures]) -> list[str]:
     """The part of the page on public benchmarks; empty where there were none."""
     if not found:
         return []
@@ -148,23 +143,24 @@ def benchmarks(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return ["## Benchmarks", how, benchmarks_table(found).to_markdown(index=False, disable_numparse=True)]
 
 
-def benchmarks_table(benchmarks: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+def benchmarks_table(benchmarks: Mapping[str, BenchmarkFigures]) -> pd.DataFrame:
     """Base beside tuned in words, one row a benchmark."""
     rows = []
     for name, found in benchmarks.items():
         base, tuned = (
-            f"{found[side]:.3f} ± {error:.3f}" for side, error in zip(SIDES, found["standard_errors"], strict=True)
+            f"{figure:.3f} ± {error:.3f}"
+            for figure, error in zip((found.base, found.tuned), found.standard_errors, strict=True)
         )
-        low, high = found["interval"]
-        metric = found["metric"] if found["higher_is_better"] else f"{found['metric']} (less is better)"
+        low, high = found.interval
+        metric = found.metric if found.higher_is_better else f"{found.metric} (less is better)"
         rows.append(
             {
                 "benchmark": name,
                 "metric": metric,
-                "rows": f"{found['rows']:,}",
+                "rows": f"{found.rows:,}",
                 "base": base,
                 "tuned": tuned,
-                "gain": f"{found['gain']:+.3f}",
+                "gain": f"{found.gain:+.3f}",
                 "95 % interval": f"{low:+.3f} to {high:+.3f}",
                 "change": change_of(found),
             }
@@ -172,14 +168,14 @@ def benchmarks_table(benchmarks: Mapping[str, Mapping[str, Any]]) -> pd.DataFram
     return pd.DataFrame(rows)
 
 
-def beside_published(published: Mapping[str, Any] | None) -> list[str]:
+def beside_published(published: Published | None) -> list[str]:
     """The part of the page on the version that is published now; none where there was none, or only this one."""
-    if not published:
+    if published is None:
         return []
-    parts = ["## Beside the version that is published now", f"Version `{published['tag']}` of {published['repo_id']}."]
-    if "why" in published:
-        return [*parts, f"It was not compared: {published['why']}."]
-    table = metrics_table(published["metrics"], before="published")
+    parts = ["## Beside the version that is published now", f"Version `{published.tag}` of {published.repo_id}."]
+    if published.metrics is None:
+        return [*parts, f"It was not compared: {published.why}."]
+    table = metrics_table(published.metrics)
     return [*parts, table.to_markdown(index=False, disable_numparse=True)]
 
 
@@ -233,27 +229,30 @@ def packages(made: Made) -> str:
     return ", ".join(f"{name} {version}" for name, version in sorted(made.versions.items()))
 
 
-def answering_table(answering: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+def answering_table(answering: Mapping[str, Answering]) -> pd.DataFrame:
     """What it took each model to answer: one row a model."""
-    columns = {
-        "tokens": "tokens",
-        "seconds": "seconds",
-        "tokens_per_second": "tokens/s",
-        "peak_memory_mb": "MiB at most",
-    }
-    rows = [{"model": name} | {columns[key]: took[key] for key in columns} for name, took in answering.items()]
+    rows = [
+        {
+            "model": name,
+            "tokens": took.tokens,
+            "seconds": took.seconds,
+            "tokens/s": took.tokens_per_second,
+            "MiB at most": took.peak_memory_mb,
+        }
+        for name, took in answering.items()
+    ]
     return pd.DataFrame(rows)
 
 
-def samples(rows: Sequence[Mapping[str, Any]], less_is_better: bool = False, shown: int = 3) -> list[str]:
+def samples(rows: Sequence[Sample], less_is_better: bool = False, shown: int = 3) -> list[str]:
     """The part of the page on rows that got better, that got worse, and that are still wrong, those furthest first."""
     sign = -1 if less_is_better else 1
-    gains = [(sign * (row["tuned_score"] - row["base_score"]), row) for row in rows]
+    gains = [(sign * (row.tuned_score - row.base_score), row) for row in rows]
     best = 0.0 if less_is_better else 1.0
     kinds = {
         "Got better": sorted((x for x in gains if x[0] > 0), key=lambda x: -x[0]),
         "Got worse": sorted((x for x in gains if x[0] < 0), key=lambda x: x[0]),
-        "Stayed wrong": [x for x in gains if x[0] == 0 and x[1]["tuned_score"] != best],
+        "Stayed wrong": [x for x in gains if x[0] == 0 and x[1].tuned_score != best],
     }
     return [
         *([] if shown else ["Numbers alone: the recipe says `evaluation.samples: 0`."]),
@@ -261,13 +260,13 @@ def samples(rows: Sequence[Mapping[str, Any]], less_is_better: bool = False, sho
     ]
 
 
-def samples_of(kind: str, matching: Sequence[Mapping[str, Any]], rows: int, shown: int) -> str:
+def samples_of(kind: str, matching: Sequence[Sample], rows: int, shown: int) -> str:
     """The first few samples of a kind, with how many there are, both answers side by side."""
     blocks = [f"### {kind}: {len(matching)} of {rows}"]
     for sample in matching[:shown]:
-        for title, key in (("Question", "question"), ("Reference", "reference")):
-            blocks.append(f"**{title}**\n\n{quoted(sample[key])}")
-        answers = side_by_side(("BASE", sample["base"]), ("TUNED", sample["tuned"]))
+        for title, text in (("Question", sample.question), ("Reference", sample.reference)):
+            blocks.append(f"**{title}**\n\n{quoted(text)}")
+        answers = side_by_side(("BASE", sample.base), ("TUNED", sample.tuned))
         blocks.append(f"**Answers**\n\n{quoted(answers)}")
     return "\n\n".join(blocks)
 

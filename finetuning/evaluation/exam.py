@@ -20,6 +20,7 @@ from finetuning.errors import FinetuningError
 from finetuning.evaluation.generation import Question, generate
 from finetuning.evaluation.metrics import Outcome, final_answer
 from finetuning.evaluation.python_tests import code_of, passes
+from finetuning.evaluation.report import Answering
 from finetuning.lora.loading import load_side
 from finetuning.progress import Progress
 from finetuning.recipe.evaluation import UNBOUNDED, EvaluationSpec
@@ -45,8 +46,28 @@ class Exam:
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """A model that sits the exam: a base model, or what an adapter made of it."""
+
+    name: str
+    """What the log calls it: base, tuned or published."""
+    base_model: Path
+    adapter: Path | None
+    model_kwargs: dict[str, Any]
+
+    def load(self, exam: Exam) -> Any:
+        """Load the model, ready to answer.
+
+        Raises:
+            FinetuningError: the adapter is not whole or changes nothing.
+        """
+        prompt_ids = exam.questions[0].prompt_ids
+        return load_side(exam.tokenizer, prompt_ids, self.base_model, self.adapter, self.model_kwargs)
+
+
 def exam_of(spec: EvaluationSpec, chat_dataset: Path, trust_remote_code: bool = False) -> Exam:
-    """The first `spec.rows` conversations of the eval split.
+    """Return the first `spec.rows` conversations of the eval split as an exam.
 
     Raises:
         FinetuningError: `final-answer` is asked for, and a reference states none.
@@ -74,10 +95,10 @@ def questions_of(chat_dataset: Path, tokenizer: PreTrainedTokenizerBase, rows: i
 
 
 def require_final_answers(questions: Sequence[Question]) -> None:
-    """Nothing.
+    """Refuse references of which no answer could be right.
 
     Raises:
-        FinetuningError: a reference states no final answer, so that no answer could ever be right.
+        FinetuningError: a reference states no final answer.
     """
     unclear = [question for question in questions if final_answer(question.reference) is None]
     if unclear:
@@ -89,7 +110,7 @@ def require_final_answers(questions: Sequence[Question]) -> None:
 
 
 def require_code(questions: Sequence[Question]) -> None:
-    """Nothing.
+    """Refuse references by which no code could be tested.
 
     Raises:
         FinetuningError: no reference holds Python code.
@@ -105,27 +126,21 @@ def require_code(questions: Sequence[Question]) -> None:
 def sit(
     spec: EvaluationSpec,
     exam: Exam,
-    base_model: Path,
-    adapter: Path | None,
-    model_kwargs: dict[str, Any],
+    candidate: Candidate,
     progress: Progress,
     folder: Path,
-    name: str = "tuned",
-) -> dict[str, Any]:
-    """What it took the base model, or the one tuned with `adapter`, to answer: tokens, seconds, tokens/s, MiB at most.
+) -> Answering:
+    """Let a model answer the exam, write its answers into `folder`, and return what that took.
 
-    The answers are in `folder` then, see `outcomes`.
-
-    Args:
-        name: what the log calls a model with an adapter.
+    `outcomes` reads the answers.
 
     Raises:
         FinetuningError: the adapter is not whole or changes nothing, or memory ran out.
     """
-    name = name if adapter else "base"
+    name = candidate.name
     progress.update(f"{name}: loading the model")
     with PeakMemory() as memory:
-        model = load_side(exam.tokenizer, exam.questions[0].prompt_ids, base_model, adapter, model_kwargs)
+        model = candidate.load(exam)
         started = time.monotonic()
         answers = generate(model, exam.tokenizer, exam.questions, spec, progress, name)
         seconds = time.monotonic() - started
@@ -140,12 +155,12 @@ def sit(
     ]
     pd.DataFrame(rows).to_parquet(folder / ANSWERS)
     tokens = sum(answer.tokens for answer in answers)
-    return {
-        "tokens": tokens,
-        "seconds": round(seconds, 1),
-        "tokens_per_second": round(tokens / max(seconds, 1e-9), 1),
-        "peak_memory_mb": memory.mib,
-    }
+    return Answering(
+        tokens=tokens,
+        seconds=round(seconds, 1),
+        tokens_per_second=round(tokens / max(seconds, 1e-9), 1),
+        peak_memory_mb=memory.mib,
+    )
 
 
 def measures_loss(spec: EvaluationSpec) -> bool:
@@ -159,12 +174,12 @@ def runs_code(spec: EvaluationSpec) -> bool:
 
 
 def losses_of(model: Any, exam: Exam, progress: Progress, name: str) -> list[tuple[float, int]]:
-    """Of each row the summed loss (nats) of its supervised tokens, and their number.
+    """Return for each row the summed loss (nats) of its supervised tokens, and their number.
 
     Row by row: nothing is padded, so that a row's loss depends on no other.
 
     Raises:
-        FinetuningError: the loss of a row is no number.
+        FinetuningError: the loss of a row is not a finite number.
     """
     losses, head = [], model.get_output_embeddings()
     for number, (input_ids, labels) in enumerate(zip(exam.input_ids, exam.labels, strict=True)):

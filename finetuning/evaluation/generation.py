@@ -6,7 +6,7 @@ Answer(text="25 = 1 + 3n\n24 = 3n\n#### 8", tokens=22, stopped=True)
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.hooks import RemovableHandle
@@ -41,6 +41,13 @@ class Answer:
     stopped: bool
 
 
+class Batch(NamedTuple):
+    """Left-padded prompts: token ids and attention mask, each (rows, longest of them)."""
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+
+
 class UntilSomeEnd(StoppingCriteria):
     """Ends a call of `generate` once enough of its rows have ended to be worth leaving; tells `progress` how far it is.
 
@@ -66,7 +73,7 @@ def generate(
     progress: Progress,
     name: str,
 ) -> list[Answer]:
-    """An answer to each question, in their order, by greedy decoding in left-padded batches of similar length.
+    """Answer each question, in their order, by greedy decoding in left-padded batches of similar length.
 
     Raises:
         FinetuningError: memory ran out.
@@ -79,10 +86,10 @@ def generate(
     with keep_head_whole(model), torch.inference_mode():
         for start in range(0, len(order), spec.batch_size):
             batch = order[start : start + spec.batch_size]
-            ids, mask = left_padded([questions[i].prompt_ids for i in batch], pad, model.device)
+            prompts = left_padded([questions[i].prompt_ids for i in batch], pad, model.device)
             what = f"{name}: {start}/{len(order)} rows answered, {len(batch)} at work"
             try:
-                found = new_tokens(model, ids, mask, stop, spec.max_new_tokens, progress, what)
+                found = continuations(model, prompts, stop, spec.max_new_tokens, progress, what)
             except torch.OutOfMemoryError as error:
                 raise InfrastructureError(
                     f"evaluation.batch_size: memory ran out with {len(batch)} prompts answered together: lower it "
@@ -102,22 +109,17 @@ def keep_head_whole(model: Any) -> RemovableHandle:
     return head.register_forward_pre_hook(lambda module, given: (given[0].contiguous(), *given[1:]))
 
 
-def left_padded(prompts: Sequence[Sequence[int]], pad: int, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and attention mask of a batch, each (rows, longest of them)."""
+def left_padded(prompts: Sequence[Sequence[int]], pad: int, device: Any) -> Batch:
+    """Fill up the prompts on their left with the token `pad`, to the length of the longest."""
     width = max(map(len, prompts))
     ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
-    return ids, mask
+    return Batch(ids, mask)
 
 
-def new_tokens(
-    model: Any, ids: torch.Tensor, mask: torch.Tensor, stop: int, limit: int, progress: Progress, what: str
-) -> list[list[int]]:
-    """What follows each prompt, to its first stop token (or beyond, with stop tokens), or to `limit` tokens.
-
-    Args:
-        ids: left-padded prompts (rows, width), as `mask` tells.
-    """
+def continuations(model: Any, prompts: Batch, stop: int, limit: int, progress: Progress, what: str) -> list[list[int]]:
+    """Return what follows each prompt, to its first stop token (or beyond, with stop tokens), or to `limit` tokens."""
+    ids, mask = prompts
     width = ids.shape[1]
     rows, found, cache = list(range(len(ids))), {}, None
     while rows:

@@ -17,116 +17,20 @@ from finetuning.evaluation.evaluation_report import (
     packages,
     what_it_saw,
 )
+from finetuning.evaluation.report import Report
 from finetuning.evaluation.verdict import verdict_in_words
 from finetuning.hub.loading_code import adapter_code, merged_code
+from finetuning.hub.publication import AdapterPublicationSummary, Base
+from finetuning.hub.rendering import render
+from finetuning.merge.agreement import MergedSummary
 from finetuning.public_names import public_base
 from finetuning.recipe.base_model import BaseModelSpec, QuantizationSpec
 from finetuning.recipe.recipe import Recipe
 
-CARD = """---
-{header}
----
-
-# {title}
-
-{summary}
-
-A LoRA adapter for [`{base}`](/{base}/tree/{commit}). {why} [recipe.yaml](recipe.yaml), by which it can be trained
-again.
-
-## Evaluation
-
-{asked}
-
-{table}
-
-The gate:
-
-{reasons}
-
-![Base beside tuned](evaluation/metrics.png)
-
-More in the [report](evaluation/report.md){samples}.
-
-## Use
-
-```python
-{code}
-```
-
-{weights}
-
-### What it is for, and where that ends
-
-{limits}
-
-## Data
-
-{data}
-
-## Training
-
-{training}
-
-<details>
-<summary>All settings</summary>
-
-```yaml
-{settings}```
-
-</details>
-
-![Loss while training](evaluation/loss.png)
-"""
-# Why it is there, up to the name of the recipe's file.
-WHY = {
-    "passed": "It was published because the adapter's evaluation passed the gate of its recipe,",
-    "smoke run": "**Nothing is proved of it: it comes from a smoke run**, which shows that the pipeline works, on few "
-    "rows and few steps. Do not use it. It was made by",
-}
 METHODS = {
     "sft": "supervised, on the assistant's answers alone",
     "dpo": "direct preference optimization of chosen over rejected answers (DPO, beta {beta:g}, {loss_type} loss)",
 }
-
-
-MERGED_CARD = """---
-{header}
----
-
-# {title}
-
-{summary}
-
-[`{base}`](/{base}/tree/{commit}) with the adapter [`{adapter}`]({adapter_url}) merged into its weights ({dtype}).
-{why} [recipe.yaml](recipe.yaml). The merged model
-says what the adapter says: on {positions} tokens of the eval split both find the same token likeliest in {agreement} of
-the cases, and their probabilities are {kl} nats apart.
-
-## Evaluation of the adapter
-
-{asked}
-
-{table}
-
-![Base beside tuned](evaluation/metrics.png)
-
-More in the [report](evaluation/report.md){samples}.
-
-## Use
-
-```python
-{code}
-```
-
-{gguf}The weights are those of the base model as the adapter was trained on it: {quantization}.
-
-### What it is for, and where that ends
-
-{limits}
-
-The adapter's [page]({adapter_url}) has its data and how it was trained. Its fingerprint is `{fingerprint}`.
-"""
 # By the names that https://hf.co/metrics has. The others are this project's own.
 METRIC_TYPES = {
     "final-answer": "accuracy",
@@ -138,17 +42,19 @@ METRIC_TYPES = {
 
 
 @dataclass(frozen=True)
-class Base:
-    """Where the base model of an adapter is on the hub; `on_hub` says that it was there before."""
+class RepoVersion:
+    """The version of a repo that a card is for; it is tagged with the fingerprint of what is published."""
 
     repo_id: str
-    commit: str
-    on_hub: bool
+    tag: str
+
+    @property
+    def title(self) -> str:
+        """The repo's own name."""
+        return self.repo_id.split("/")[-1]
 
 
-def adapter_header(
-    recipe: Recipe, repo_id: str, base_repo: str, report: Mapping[str, Any], made: Made
-) -> ModelCardData:
+def adapter_header(recipe: Recipe, repo_id: str, base_repo: str, report: Report, made: Made) -> ModelCardData:
     """The metadata of an adapter's card, which the Hub shows, filters by and checks."""
     return header_of(
         recipe,
@@ -186,7 +92,7 @@ def header_of(recipe: Recipe, repo_id: str, **more: Any) -> ModelCardData:
     )
 
 
-def eval_results(recipe: Recipe, report: Mapping[str, Any], made: Made) -> list[EvalResult]:
+def eval_results(recipe: Recipe, report: Report, made: Made) -> list[EvalResult]:
     """What the tuned model scored, in the Hub's form.
 
     In the card and not in `.eval_results/`, which is for benchmarks that have a leaderboard on the Hub, in whole.
@@ -199,21 +105,21 @@ def eval_results(recipe: Recipe, report: Mapping[str, Any], made: Made) -> list[
             task_type="text-generation",
             metric_type=str(METRIC_TYPES.get(name, name)),
             metric_name=name,
-            metric_value=round(found["tuned"], 4),
+            metric_value=round(found.tuned, 4),
             **data,
         )
-        for name, found in report["metrics"].items()
+        for name, found in report.metrics.items()
     ]
     benchmarks = [
         EvalResult(
             task_type="text-generation",
             dataset_name=name,
             dataset_type=name,
-            metric_type=found["metric"],
-            metric_name=found["metric"],
-            metric_value=round(found["tuned"], 4),
+            metric_type=found.metric,
+            metric_name=found.metric,
+            metric_value=round(found.tuned, 4),
         )
-        for name, found in report["benchmarks"].items()
+        for name, found in report.benchmarks.items()
     ]
     return [*own, *benchmarks]
 
@@ -235,98 +141,84 @@ def dataset_of(recipe: Recipe, made: Made) -> dict[str, Any]:
 
 
 def model_card(
-    recipe: Recipe, repo_id: str, tag: str, base: Base, report: Mapping[str, Any], made: Made, header: ModelCardData
+    recipe: Recipe, version: RepoVersion, base: Base, report: Report, made: Made, header: ModelCardData
 ) -> str:
-    """The card's Markdown with its YAML header."""
-    text = CARD.format(
+    """Return an adapter's card: Markdown with a YAML header."""
+    return card(
+        "adapter.md.jinja",
         header=header.to_yaml(),
-        title=repo_id.split("/")[-1],
-        summary=recipe.summary,
-        base=base.repo_id,
-        commit=base.commit,
-        reasons="\n".join(f"- {reason}" for reason in report["verdict"]["reasons"]),
-        code=adapter_code(recipe, repo_id, tag, made.chat["stop_token"], quantize=base.on_hub),
-        weights=weights_note(recipe.base_model, base.on_hub),
+        title=version.title,
+        base=base,
+        reasons=report.verdict.reasons,
+        code=adapter_code(recipe, version.repo_id, version.tag, made.chat["stop_token"], quantize=base.on_hub),
         data="\n\n".join(what_it_saw(made)),
         training=training_table(recipe, made),
         settings=yaml.safe_dump(dict(made.settings), sort_keys=False),
         **proof(recipe, report),
     )
-    return str(ModelCard(text))
 
 
 def merged_card(
     recipe: Recipe,
-    repo_id: str,
-    tag: str,
-    report: Mapping[str, Any],
-    published: Mapping[str, Any],
-    merged: Mapping[str, Any],
+    version: RepoVersion,
+    report: Report,
+    published: AdapterPublicationSummary,
+    merged: MergedSummary,
     header: ModelCardData,
 ) -> str:
-    """The card of the merged model; `published` and `merged` are what the manifests of adapter's repo and model say."""
-    quantization = recipe.base_model.quantization
-    text = MERGED_CARD.format(
+    """Return the card of the merged model, whose adapter is `published`."""
+    return card(
+        "merged.md.jinja",
         header=header.to_yaml(),
-        title=repo_id.split("/")[-1],
-        summary=recipe.summary,
-        base=published["base"]["repo_id"],
-        commit=published["base"]["commit"],
-        adapter=published["repo_id"],
-        adapter_url=f"/{published['repo_id']}/tree/{published['tag']}",
-        dtype=merged["dtype"],
-        positions=f"{merged['positions']:,}",
-        agreement=f"{merged['agreement']:.2%}",
-        kl=f"{merged['kl']:.5f}",
-        code=merged_code(recipe, repo_id, tag),
-        gguf=gguf_note(repo_id, tag, merged["gguf"]) if "gguf" in merged else "",
-        quantization=f"quantized to {quantization.bits} bits and back" if quantization else "not quantized",
-        fingerprint=report["adapter"],
+        title=version.title,
+        repo_id=version.repo_id,
+        tag=version.tag,
+        base=published.base,
+        adapter=published.repo_id,
+        adapter_url=f"/{published.repo_id}/tree/{published.tag}",
+        merged=merged,
+        code=merged_code(recipe, version.repo_id, version.tag),
+        fingerprint=report.adapter,
         **proof(recipe, report),
     )
-    return str(ModelCard(text))
 
 
-def proof(recipe: Recipe, report: Mapping[str, Any]) -> dict[str, str]:
-    """The parts of a card on the evaluation, which the adapter and the merged model have in common."""
+def card(template: str, **values: object) -> str:
+    """Return a card from a template, with a header that huggingface_hub can read."""
+    return str(ModelCard(render(template, **values) + "\n"))
+
+
+def proof(recipe: Recipe, report: Report) -> Mapping[str, object]:
+    """Return the values that the cards of adapter and merged model have in common."""
     return {
-        "why": WHY[verdict_in_words(report["verdict"])],
-        "asked": how_it_was_asked(report["rows"]),
+        "summary": recipe.summary,
+        "outcome": verdict_in_words(report.verdict),
+        "asked": how_it_was_asked(report.rows),
         "table": "\n\n".join(tables(report)),
-        "samples": ", with answers of both side by side" if recipe.evaluation.samples else "",
-        "limits": "\n".join(f"- {limit}" for limit in limits(recipe, report)),
+        "samples": recipe.evaluation.samples,
+        "quantization": recipe.base_model.quantization,
+        "limits": limits(recipe, report),
     }
 
 
-def tables(report: Mapping[str, Any]) -> list[str]:
+def tables(report: Report) -> list[str]:
     """Base beside tuned in the metrics and, where there were any, in benchmarks."""
-    found = [metrics_table(report["metrics"])]
-    if report["benchmarks"]:
-        found.append(benchmarks_table(report["benchmarks"]))
+    found = [metrics_table(report.metrics)]
+    if report.benchmarks:
+        found.append(benchmarks_table(report.benchmarks))
     return [table.to_markdown(index=False, disable_numparse=True) for table in found]
 
 
-def limits(recipe: Recipe, report: Mapping[str, Any]) -> list[str]:
-    """What nobody should expect of the model, a sentence each."""
-    evaluation, quantization = recipe.evaluation, recipe.base_model.quantization
-    own = recipe.dataset.eval.sources is not None
-    origin = "data sets of their own" if own else "the same data as the training rows and kept out of these"
-    doubt = "" if own else " They say little about other data."
-    found = [
-        "It is for what the line below its name says, asked through the chat template that its tokenizer carries.",
-        f"It was examined on {report['rows']} rows, drawn from {origin}.{doubt}",
-        f"Answers were greedy and had at most {evaluation.max_new_tokens} tokens. Sampling was not evaluated.",
-        f"It learned from rows of at most {recipe.chat.max_length} tokens, in the languages and on the subjects of its "
-        "data.",
-        "Nobody examined whether it is safe, fair or true beyond these figures, or what it forgot of what the base "
-        "model could do. It is no source of advice to rely on unread.",
-        "What base model and data are licensed under holds beside its own licence.",
-    ]
-    if quantization:
-        found.insert(
-            2, f"The base model had {quantization.bits} bits a weight throughout; with others, answers differ."
-        )
-    return found
+def limits(recipe: Recipe, report: Report) -> list[str]:
+    """Return what nobody should expect of the model, a sentence or two each."""
+    return render(
+        "limits.md.jinja",
+        rows=report.rows,
+        own_eval=recipe.dataset.eval.sources is not None,
+        quantization=recipe.base_model.quantization,
+        max_new_tokens=recipe.evaluation.max_new_tokens,
+        max_length=recipe.chat.max_length,
+    ).splitlines()
 
 
 def training_table(recipe: Recipe, made: Made) -> str:
@@ -361,27 +253,7 @@ def in_words(quantization: QuantizationSpec | None) -> str:
     return f"quantized to {quantization.bits} bits ({quantization.type or 'int8'}{double})"
 
 
-def weights_note(spec: BaseModelSpec, on_hub: bool) -> str:
-    """Which weights of the base model that is, beside those that were evaluated."""
-    if spec.quantization is None or on_hub:
-        return "This is how it was evaluated: on the base model's own commit, with its weights stored alike."
-    return f"The base repo holds the {spec.quantization.bits}-bit weights that it was trained and evaluated on."
-
-
-def gguf_note(repo_id: str, tag: str, measured: Mapping[str, Any]) -> str:
-    """The paragraph about the GGUF file of a merged model, with what the manifest says of it."""
-    file, size = measured["file"], f"{measured['size_mb']:,.0f} MiB"
-    return (
-        f"`{file}` ({size}) is the same model in one file, with tokenizer and chat template: `llama-cli -hf {repo_id} "
-        f'-hff {file}` with llama.cpp, or `from_pretrained("{repo_id}", revision="{tag}", gguf_file="{file}")` with '
-        f"transformers. It finds the token that base and adapter find likeliest in {measured['agreement']:.2%} of the "
-        f"cases, and is {measured['kl']:.5f} nats apart.\n\n"
-    )
-
-
 def base_card(spec: BaseModelSpec, source: str) -> str:
-    """The README of a base model that was on no hub: where it came from and what it is for."""
+    """Return the card of a base model that was on no hub: where it came from and what it is for."""
     header = ModelCardData(library_name="transformers", pipeline_tag="text-generation")
-    name = repo_name(spec)
-    text = f"# {name}\n\nThe base model of the adapters that were trained on it, exactly as they were: {source}."
-    return str(ModelCard(f"---\n{header.to_yaml()}\n---\n\n{text}\n"))
+    return card("base.md.jinja", header=header.to_yaml(), title=repo_name(spec), source=source)

@@ -10,7 +10,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from finetuning.base_model.loftq import FILE
 from finetuning.errors import FinetuningError
 from finetuning.hub.event_files import write_curves
-from finetuning.hub.model_card import Base
+from finetuning.hub.publication import Base
 from finetuning.hub_errors import UNREACHABLE
 
 # Of an artifact's folder: what is written anew for the repo, or is of no use there.
@@ -71,10 +71,10 @@ def report_files(report: Path) -> dict[str, Path]:
 
 
 def require_valid(header: ModelCardData, where: str) -> None:
-    """Nothing, when the hub takes a card with this metadata; asked before anything is published.
+    """Ask the hub whether it takes a card with this metadata, before anything is published.
 
     Raises:
-        FinetuningError: it does not.
+        FinetuningError: it refuses the card.
     """
     try:
         ModelCard(f"---\n{header.to_yaml()}\n---\n").validate()

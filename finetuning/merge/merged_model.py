@@ -1,12 +1,13 @@
 """The adapter merged into its base model: one model of plain weights, and how near its answers are to the two's.
 
-merge(base_model, adapter, chat_dataset, out, "phi-2", MergeSpec(), model_kwargs, progress)
--> {"agreement": 0.9988, "kl": 0.0004, "positions": 1712, "parameters": 134515008, …}
+merge(Parts(base_model, adapter, chat_dataset, model_kwargs), out, "phi-2", MergeSpec(), progress)
+-> MergedSummary(agreement=0.9988, kl=0.0004, positions=1712, parameters=134515008, …)
 
 Weights are merged as training saw them: quantized, and brought out of quantization again. An adapter has learned to
 make up for what quantization took; on the weights as they once were it would make up for it twice.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from finetuning.chat.template import stop_token
 from finetuning.errors import FinetuningError
 from finetuning.lora.embeddings import give_rows
 from finetuning.lora.loading import load_adapter, load_base
+from finetuning.merge.agreement import Agreement, GgufSummary, MergedSummary
 from finetuning.merge.gguf_file import write_gguf
 from finetuning.progress import Progress
 from finetuning.recipe.merge import MergeSpec
@@ -32,21 +34,21 @@ PROBES = 32  # eval rows that both models read
 SHARD = "5GB"
 
 
-def merge(
-    base_model: Path,
-    adapter: Path,
-    chat_dataset: Path,
-    out: Path,
-    name: str,
-    spec: MergeSpec,
-    model_kwargs: dict[str, Any],
-    progress: Progress,
-) -> dict[str, Any]:
-    """The summary of the merged model that `out` then holds, with its tokenizer; it was read from there once.
+@dataclass(frozen=True)
+class Parts:
+    """What is merged: folders of base model and adapter, and of the data set on whose eval rows both are compared."""
 
-    `agreement` is the share of supervised positions of eval rows at which both find the same token likeliest, `kl` the
-    mean divergence of the merged model's distribution from the other's there, in nats. The same of the GGUF file, where
-    the recipe asks for one, is in `gguf`.
+    base_model: Path
+    adapter: Path
+    chat_dataset: Path
+    model_kwargs: dict[str, Any]
+    """How the base model is loaded."""
+
+
+def merge(parts: Parts, out: Path, name: str, spec: MergeSpec, progress: Progress) -> MergedSummary:
+    """Write the merged model with its tokenizer into `out`, read it back, and compare it with the parts.
+
+    The GGUF file, where the recipe asks for one, is written and compared too.
 
     Args:
         name: of the recipe, and of that file.
@@ -54,6 +56,7 @@ def merge(
     Raises:
         FinetuningError: the adapter is not whole, changes nothing, or cannot be merged; a GGUF file cannot hold it.
     """
+    base_model, adapter, model_kwargs = parts.base_model, parts.adapter, parts.model_kwargs
     progress.update("merging")
     trust = model_kwargs["trust_remote_code"]
     tokenizer = AutoTokenizer.from_pretrained(adapter, trust_remote_code=trust)
@@ -61,24 +64,26 @@ def merge(
     merged.generation_config.eos_token_id = stop_token(tokenizer)
     merged.save_pretrained(out, max_shard_size=SHARD)
     tokenizer.save_pretrained(out)
-    summary = {"parameters": merged.num_parameters(), "size_mb": round(merged.get_memory_footprint() / MIB, 1)}
+    parameters, size_mb = merged.num_parameters(), round(merged.get_memory_footprint() / MIB, 1)
     del merged
-    probes = probes_of(chat_dataset / "eval.parquet")
+    probes = probes_of(parts.chat_dataset / "eval.parquet")
     progress.update("comparing the merged model with the adapter")
     beside = load_adapter(load_base(tokenizer, base_model, model_kwargs, str(adapter)), adapter, probes[0]["input_ids"])
     answer_on_cpu(beside)
     first = logits_of(beside, probes)
     del beside
     second = logits_of(load_model(out, **model_kwargs | {"dtype": spec.dtype}), probes)
-    summary |= {**compare(first, second), "dtype": spec.dtype}
+    gguf = None
     if spec.gguf:
         progress.update("writing the GGUF file, and comparing it with the adapter")
         file = out / f"{name}.{spec.gguf}.gguf"
         write_gguf(out, file, spec.gguf)
         third = logits_of(load_gguf(file, **model_kwargs | {"dtype": spec.dtype}), probes)
         size = round(file.stat().st_size / MIB, 1)
-        summary["gguf"] = {"file": file.name, "size_mb": size, **compare(first, third)}
-    return summary
+        gguf = GgufSummary(file=file.name, size_mb=size, **dict(compare(first, third)))
+    return MergedSummary(
+        parameters=parameters, size_mb=size_mb, dtype=spec.dtype, gguf=gguf, **dict(compare(first, second))
+    )
 
 
 def merged_model(
@@ -128,11 +133,11 @@ def logits_of(model: Any, probes: list[dict[str, list[int]]]) -> list[torch.Tens
     return found
 
 
-def compare(first: list[torch.Tensor], second: list[torch.Tensor]) -> dict[str, Any]:
-    """How near the second model's logits come to the first one's: `agreement`, `kl` and the number of `positions`."""
+def compare(first: list[torch.Tensor], second: list[torch.Tensor]) -> Agreement:
+    """Return how near the second model's logits come to the first one's."""
     same = kl = positions = 0.0
     for ours, theirs in zip(first, second, strict=True):
         same += (ours.argmax(1) == theirs.argmax(1)).sum().item()
         kl += kl_div(theirs.log_softmax(1), ours.log_softmax(1), reduction="sum", log_target=True).item()
         positions += len(ours)
-    return {"agreement": same / positions, "kl": kl / positions, "positions": int(positions)}
+    return Agreement(agreement=same / positions, kl=kl / positions, positions=int(positions))

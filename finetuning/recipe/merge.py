@@ -1,6 +1,6 @@
 """The section `merge`: base model and adapter as one model, for recipes that ask for it."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import (
     Field,
@@ -29,21 +29,3 @@ class MergeSpec(Spec):
     max_kl: float = Field(
         default=0.02, gt=0, description="Most that the merged model's distribution may diverge there, in nats a token."
     )
-
-    def faults(self, summary: dict[str, Any]) -> list[str]:
-        """What is asked of a merged model and the one with this summary does not keep; empty where all is well."""
-        found, models = [], {"merged model": summary}
-        if "gguf" in summary:
-            models[summary["gguf"]["file"]] = summary["gguf"]
-        for name, measured in models.items():
-            if measured["agreement"] < self.min_agreement:
-                found.append(
-                    f"{name} and adapter agree on {measured['agreement']:.2%} of {measured['positions']} tokens, and "
-                    f"merge.min_agreement asks for {self.min_agreement:.2%}"
-                )
-            if measured["kl"] > self.max_kl:
-                found.append(
-                    f"{name} and adapter are {measured['kl']:.4f} nats a token apart, and merge.max_kl allows "
-                    f"{self.max_kl:g}"
-                )
-        return found

@@ -1,17 +1,18 @@
 """The versions of a repo that this pipeline publishes: which one is in force, and how an earlier one becomes it again.
 
 >>> head_of(connection, "lab/phi-2-basic-maths")
-Head(repo_id="lab/phi-2-basic-maths", commit="3f1c…", title="Publish phi-2 (0a1b…)", tag="0a1b…", report={…})
+Head(repo_id="lab/phi-2-basic-maths", commit="3f1c…", title="Publish phi-2 (0a1b…)", tag="0a1b…", report=Proof(…))
 """
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+
+from pydantic import ValidationError
 
 from finetuning.errors import FinetuningError
+from finetuning.evaluation.report import Proof
 from resources.hub_client.connection import ROLLED_BACK, HubConnection, Publication
 
 REPORT = "evaluation/report.json"
@@ -30,13 +31,13 @@ class Head:
     authors: tuple[str, ...]
     tag: str | None
     """Of the version in force; None where the head is somebody's own commit."""
-    report: dict[str, Any] | None
+    report: Proof | None
     """The report that lies there; None where there is none that can be read."""
 
     @property
     def adapter(self) -> str | None:
         """The fingerprint of the adapter that the report is about."""
-        return self.report["adapter"] if self.report else None
+        return self.report.adapter if self.report else None
 
 
 def head_of(connection: HubConnection, repo_id: str) -> Head | None:
@@ -60,17 +61,16 @@ def head_of(connection: HubConnection, repo_id: str) -> Head | None:
     return connection.patiently(lambda ask: ask(look), repo_id)
 
 
-def report_at(connection: HubConnection, repo_id: str, commit: str) -> dict[str, Any] | None:
+def report_at(connection: HubConnection, repo_id: str, commit: str) -> Proof | None:
     """Return the report that the repo holds at that commit; None where there is none, or another file of that name."""
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
     with TemporaryDirectory() as folder:
         try:
             path = connection.api.hf_hub_download(repo_id, REPORT, revision=commit, local_dir=folder)
-            report = json.loads(Path(path).read_text())
-        except (RemoteEntryNotFoundError, ValueError):
+            return Proof.model_validate_json(Path(path).read_bytes())
+        except (RemoteEntryNotFoundError, ValidationError):
             return None
-    return report if isinstance(report, dict) and {"adapter", "verdict"} <= report.keys() else None
 
 
 def tags_of(connection: HubConnection, repo_id: str) -> dict[str, str] | None:
@@ -149,9 +149,9 @@ def require_version(connection: HubConnection, repo_id: str, tag: str, title: st
             "recipe. Put it back where it was, or choose another version."
         )
     report = report_at(connection, repo_id, versions[tag])
-    if report is None or report["verdict"].get("passed") is not True:  # as a smoke run's never says
+    if report is None or not report.verdict.passed:  # as a smoke run's never says
         raise FinetuningError(f"{where}: version {tag} holds no report with a passed verdict. Choose another version.")
-    weights = report.get("files", {}).get(WEIGHTS)
+    weights = report.files.get(WEIGHTS)
     there = sha256_at(connection, repo_id, versions[tag])
     if there is not None and there != weights:
         raise FinetuningError(
@@ -169,7 +169,7 @@ def adapter_of(connection: HubConnection, repo_id: str, tag: str) -> str | None:
             report = report_at(connection, repo_id, tag)
         except RevisionNotFoundError:
             return None
-        return report["adapter"] if report else None
+        return report.adapter if report else None
 
     return connection.patiently(lambda ask: ask(look), repo_id)
 

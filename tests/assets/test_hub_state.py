@@ -3,6 +3,7 @@
 import pytest
 
 from assets.hub_state import drift_of, state_of
+from finetuning.evaluation.report import Proof, Verdict
 from resources.hub_client.versions import Head
 
 A, B = "a" * 16, "b" * 16
@@ -10,7 +11,7 @@ LAST = {"repo_id": "lab/maths", "commit": "1" * 40, "tag": A}
 
 
 def head(commit="1" * 40, title=f"Publish maths ({A})", tag: str | None = A):
-    return Head("lab/maths", commit, title, ("eve",), tag, {"adapter": "f" * 16, "verdict": {"passed": True}})
+    return Head("lab/maths", commit, title, ("eve",), tag, Proof(adapter="f" * 16, verdict=Verdict(passed=True)))
 
 
 @pytest.mark.parametrize(

@@ -126,5 +126,5 @@ def test_base_and_tuned_are_evaluated_on_the_same_rows(trained):
     recipe, root = trained["recipe"], trained["root"]
     kwargs = Gpu().model_kwargs(recipe.base_model)
     found = examined(recipe.evaluation, root, kwargs)
-    assert found["rows"] == 3
-    assert set(recipe.evaluation.metrics) <= set(found["metrics"])
+    assert found.rows == 3
+    assert set(recipe.evaluation.metrics) <= set(found.metrics)

@@ -18,9 +18,10 @@ from finetuning.errors import FinetuningError
 from finetuning.evaluation.benchmark_scores import ROWS, Examinee, ask, compare_benchmarks, sit_benchmarks
 from finetuning.evaluation.benchmark_tasks import load_benchmarks, tasks_revision
 from finetuning.evaluation.comparison import paired_bootstrap
-from finetuning.evaluation.exam import Exam
+from finetuning.evaluation.exam import Candidate, Exam
 from finetuning.evaluation.generation import Question
 from finetuning.evaluation.metrics import METRICS, Outcome
+from finetuning.evaluation.report import BenchmarkFigures, Figures
 from finetuning.evaluation.verdict import judge
 from finetuning.progress import Progress
 from finetuning.recipe import benchmark_names
@@ -147,9 +148,9 @@ def test_a_perplexity_is_that_of_all_words_together(base, tasks, tmp_path):
     rows = asked(base, spec(tasks, "texts"))
     rows.to_parquet(tmp_path / ROWS)
     found = compare_benchmarks(tmp_path, tmp_path)["texts"]
-    assert found["base"] == pytest.approx(math.exp(-rows["sum"].sum() / rows["weight"].sum()))
-    assert found["metric"] == "word_perplexity" and found["higher_is_better"] is False
-    assert found["gain"] == 0.0 and found["interval"] == [0.0, 0.0]
+    assert found.base == pytest.approx(math.exp(-rows["sum"].sum() / rows["weight"].sum()))
+    assert found.metric == "word_perplexity" and found.higher_is_better is False
+    assert found.gain == 0.0 and found.interval == (0.0, 0.0)
 
 
 def scored(folder, shares, name="animals", texts="same", **columns):
@@ -166,9 +167,9 @@ def test_the_interval_of_a_benchmark_is_that_of_a_metric(tmp_path):
     before, after = ((rng.random(80) < share).astype(float) for share in (0.6, 0.4))
     found = compare_benchmarks(scored(tmp_path / "a", before), scored(tmp_path / "b", after))["animals"]
     sides = ([Outcome("yes", "yes" if right else "no", True) for right in side] for side in (before, after))
-    assert found["interval"] == pytest.approx(paired_bootstrap(METRICS["exact-match"], *sides))
-    assert found["gain"] == pytest.approx(after.mean() - before.mean())
-    assert found["standard_errors"][0] == pytest.approx(before.std() / math.sqrt(80), rel=0.05)
+    assert found.interval == pytest.approx(paired_bootstrap(METRICS["exact-match"], *sides))
+    assert found.gain == pytest.approx(after.mean() - before.mean())
+    assert found.standard_errors[0] == pytest.approx(before.std() / math.sqrt(80), rel=0.05)
 
 
 def test_scores_of_other_rows_are_not_compared(tmp_path):
@@ -176,8 +177,8 @@ def test_scores_of_other_rows_are_not_compared(tmp_path):
         compare_benchmarks(scored(tmp_path / "a", [1.0]), scored(tmp_path / "b", [1.0], texts="other"))
 
 
-GAINED = {"exact-match": {"base": 0.1, "tuned": 0.9, "gain": 0.8, "interval": [0.7, 0.9], "higher_is_better": True}}
-STOPS = {"stop-rate": {"base": 0.9, "tuned": 0.9, "gain": 0.0, "interval": [0.0, 0.0], "higher_is_better": True}}
+GAINED = {"exact-match": Figures(base=0.1, tuned=0.9, gain=0.8, interval=(0.7, 0.9), higher_is_better=True)}
+STOPS = {"stop-rate": Figures(base=0.9, tuned=0.9, gain=0.0, interval=(0.0, 0.0), higher_is_better=True)}
 
 
 @pytest.mark.parametrize(("right", "passed"), [(36, True), (35, False), (40, True), (48, True)])
@@ -187,9 +188,9 @@ def test_a_benchmark_that_fell_too_far_fails_the_verdict_with_a_gate_or_without(
     benchmarks = compare_benchmarks(scored(tmp_path / "a", before), scored(tmp_path / "b", after))
     rules = EvaluationSpec.model_validate({"metrics": ["exact-match"], "benchmarks": ["animals"], "gate": gate})
     verdict = judge(rules, GAINED | STOPS, benchmarks)
-    assert verdict["passed"] is passed
+    assert verdict.passed is passed
     if right == 35:
-        assert verdict["reasons"][-1] == (
+        assert verdict.reasons[-1] == (
             "animals fell by 0.062, more than the 0.050 that evaluation.max_benchmark_fall allows (acc 0.500 before, "
             "0.438 after)"
         )
@@ -197,9 +198,18 @@ def test_a_benchmark_that_fell_too_far_fails_the_verdict_with_a_gate_or_without(
 
 @pytest.mark.parametrize(("tuned", "passed"), [(20.9, True), (21.1, False)])
 def test_of_a_perplexity_the_fall_is_a_share_of_the_bases(tuned, passed):
-    found = {"metric": "word_perplexity", "base": 20.0, "tuned": tuned, "gain": tuned - 20.0, "higher_is_better": False}
+    found = BenchmarkFigures(
+        metric="word_perplexity",
+        rows=9,
+        base=20.0,
+        tuned=tuned,
+        gain=tuned - 20.0,
+        interval=(-1.0, 2.0),
+        standard_errors=(0.1, 0.1),
+        higher_is_better=False,
+    )
     rules = EvaluationSpec.model_validate({"metrics": ["exact-match"], "benchmarks": ["texts"]})
-    assert judge(rules, GAINED | STOPS, {"texts": found})["passed"] is passed
+    assert judge(rules, GAINED | STOPS, {"texts": found}).passed is passed
 
 
 def test_base_and_tuned_sit_the_same_benchmarks_and_differ(base, tasks, tmp_path):
@@ -215,10 +225,11 @@ def test_base_and_tuned_sit_the_same_benchmarks_and_differ(base, tasks, tmp_path
     for name, adapter in {"a": None, "b": tmp_path / "adapter"}.items():
         (tmp_path / name).mkdir()
         with progress if name == "a" else SILENT:
-            took = sit_benchmarks(rules, benchmarks, exam, base, adapter, kwargs, progress, tmp_path / name)
-        assert took["rows"] == {"animals": 12, "sums": 12, "texts": 12}
+            candidate = Candidate("tuned" if adapter else "base", base, adapter, kwargs)
+            took = sit_benchmarks(rules, benchmarks, exam, candidate, progress, tmp_path / name)
+        assert took.rows == {"animals": 12, "sums": 12, "texts": 12}
     found = compare_benchmarks(tmp_path / "a", tmp_path / "b")
-    assert found["texts"]["tuned"] != found["texts"]["base"]
+    assert found["texts"].tuned != found["texts"].base
     assert any(line.startswith("base: ") and "requests of the benchmarks answered" in line for line in said)
 
 

@@ -13,11 +13,22 @@ from finetuning.evaluation.evaluation_report import (
     side_by_side,
     write_report,
 )
+from finetuning.evaluation.report import (
+    Answering,
+    BenchmarkFigures,
+    Figures,
+    Findings,
+    Published,
+    PublishedFigures,
+    Sample,
+    Verdict,
+)
+from finetuning.recipe.recipe import Recipe
 
 METRICS = {
-    "final-answer": {"base": 0.1, "tuned": 0.6, "gain": 0.5, "interval": [0.4, 0.6], "higher_is_better": True},
-    "unclear": {"base": 0.5, "tuned": 0.52, "gain": 0.02, "interval": [-0.03, 0.07], "higher_is_better": False},
-    "loss": {"base": 2.0, "tuned": 2.5, "gain": 0.5, "interval": [0.4, 0.6], "higher_is_better": False},
+    "final-answer": Figures(base=0.1, tuned=0.6, gain=0.5, interval=(0.4, 0.6), higher_is_better=True),
+    "unclear": Figures(base=0.5, tuned=0.52, gain=0.02, interval=(-0.03, 0.07), higher_is_better=False),
+    "loss": Figures(base=2.0, tuned=2.5, gain=0.5, interval=(0.4, 0.6), higher_is_better=False),
 }
 MADE = Made(
     adapter="a" * 16,
@@ -61,26 +72,26 @@ MADE = Made(
         "dropped": [{"reason": "longer than chat.max_length", "rows": 50, "example": "train-00.parquet:17"}],
     },
 )
-TOOK = {"tokens": 100, "seconds": 2.0, "tokens_per_second": 50.0, "peak_memory_mb": 900}
+TOOK = Answering(tokens=100, seconds=2.0, tokens_per_second=50.0, peak_memory_mb=900)
+
+
+def recipe_of(name, summary):
+    sections = {"base_model": {"repo": "microsoft/phi-2"}, "dataset": {"sources": [{"hub": "openai/gsm8k"}]}}
+    hub = {"repo": "phi-2-maths", "license": "mit"}
+    return Recipe.model_validate({"name": name, "summary": summary, **sections, "hub": hub})
 
 
 def row(place, base_score, tuned_score, **texts):
     texts = {"question": "2 + 3?", "reference": "5", "base": "six", "tuned": "5", **texts}
-    return {"place": place, "base_score": base_score, "tuned_score": tuned_score, **texts}
+    return Sample(place=place, base_score=base_score, tuned_score=tuned_score, **texts)
 
 
 @pytest.fixture
 def written(tmp_path):
     rows = [row("a", 0.0, 1.0), row("b", 1.0, 0.0, tuned="seven"), row("c", 0.0, 0.0), row("d", 1.0, 1.0)]
-    found = {
-        "rows": 4,
-        "metrics": METRICS,
-        "samples": rows,
-        "answering": {"base": TOOK, "tuned": TOOK},
-        "published": None,
-    }
-    verdict = {"passed": False, "reasons": ["gain in final-answer is 0.500, which misses by 0.100"]}
-    write_report(tmp_path, "phi-2", "Phi-2 solves maths", MADE, found, verdict)
+    found = Findings(4, METRICS, rows, answering={"base": TOOK, "tuned": TOOK})
+    verdict = Verdict(passed=False, reasons=("gain in final-answer is 0.500, which misses by 0.100",))
+    write_report(tmp_path, recipe_of("phi-2", "Phi-2 solves maths"), MADE, found, verdict)
     return tmp_path
 
 
@@ -107,12 +118,12 @@ def test_every_file_that_the_page_shows_is_beside_it(written):
 
 
 def test_the_version_that_is_published_now_is_on_the_page():
-    known = {"repo_id": "lab/maths", "tag": "d" * 16}
-    figures = {"published": 0.5, "tuned": 0.6, "gain": 0.1, "interval": [0.02, 0.18], "higher_is_better": True}
-    page = "\n".join(beside_published(known | {"metrics": {"final-answer": figures}}))
+    known = {"repo_id": "lab/maths", "tag": "d" * 16, "commit": "e" * 40, "adapter": "f" * 16}
+    figures = PublishedFigures(published=0.5, tuned=0.6, gain=0.1, interval=(0.02, 0.18), higher_is_better=True)
+    page = "\n".join(beside_published(Published(**known, metrics={"final-answer": figures})))
     assert f"Version `{'d' * 16}` of lab/maths." in page
     assert "| final-answer | 50.0% " in " ".join(page.split()) and "published" in page
-    assert beside_published(known | {"why": "it has another chat_template"})[-1] == (
+    assert beside_published(Published(**known, why="it has another chat_template"))[-1] == (
         "It was not compared: it has another chat_template."
     )
     assert beside_published(None) == []
@@ -121,7 +132,15 @@ def test_the_version_that_is_published_now_is_on_the_page():
 def test_programs_find_the_numbers_that_the_page_has(written):
     report = json.loads((written / "report.json").read_text())
     assert report["adapter"] == "a" * 16 and report["rows"] == 4
-    assert report["metrics"] == METRICS
+    assert report["metrics"]["final-answer"] == {
+        "base": 0.1,
+        "tuned": 0.6,
+        "gain": 0.5,
+        "interval": [0.4, 0.6],
+        "higher_is_better": True,
+    }
+    assert report["metrics"].keys() == METRICS.keys()
+    assert report["verdict"].keys() == {"passed", "reasons"} and report["published"] is None
     assert report["verdict"]["passed"] is False
     assert report["answering"]["tuned"]["tokens_per_second"] == 50.0
 
@@ -142,14 +161,9 @@ def test_benchmarks_are_on_the_page_with_their_errors(tmp_path):
     arc |= {"standard_errors": [0.01, 0.011], "higher_is_better": True}
     text = {**arc, "metric": "word_perplexity", "base": 20.0, "tuned": 21.0, "gain": 1.0, "interval": [-0.5, 2.5]}
     found = {"arc_easy": arc, "wikitext": {**text, "higher_is_better": False}}
-    written = {
-        "rows": 1,
-        "metrics": METRICS,
-        "samples": [row("a", 0.0, 1.0)],
-        "answering": {"base": TOOK},
-        "published": None,
-    }
-    write_report(tmp_path, "phi-2", "", MADE, written | {"benchmarks": found}, {"passed": False, "reasons": []})
+    figures = {name: BenchmarkFigures(**one) for name, one in found.items()}
+    findings = Findings(1, METRICS, [row("a", 0.0, 1.0)], benchmarks=figures, answering={"base": TOOK})
+    write_report(tmp_path, recipe_of("phi-2", "Maths"), MADE, findings, Verdict(passed=False))
     assert json.loads((tmp_path / "report.json").read_text())["benchmarks"] == found
     page = (tmp_path / "report.md").read_text()
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.split("## Benchmarks")[1].splitlines()]
@@ -211,14 +225,8 @@ def test_a_page_that_is_published_names_no_folder_and_repeats_no_word_of_a_dropp
             ],
         },
     )
-    found = {
-        "rows": 4,
-        "metrics": METRICS,
-        "samples": [],
-        "answering": {"base": TOOK, "tuned": TOOK},
-        "published": None,
-    }
-    write_report(tmp_path, "llama", "Talks", made, found, {"passed": True, "reasons": ["so it is"]})
+    found = Findings(4, METRICS, [], answering={"base": TOOK, "tuned": TOOK})
+    write_report(tmp_path, recipe_of("llama", "Talks"), made, found, Verdict(passed=True, reasons=("so it is",)))
     page = " ".join((tmp_path / "report.md").read_text().split())
     assert "home" not in page and "a word" not in page and "other'" not in page
     assert "for llama at `0000" in page and "*.jsonl, s3://bucket/more.jsonl" in page

@@ -26,7 +26,7 @@ def right(*answers):
 
 
 def test_the_interval_of_equal_gains_is_their_value():
-    assert paired_bootstrap(MATCH, right(*[False] * 50), right(*[True] * 50)) == [1.0, 1.0]
+    assert paired_bootstrap(MATCH, right(*[False] * 50), right(*[True] * 50)) == (1.0, 1.0)
 
 
 def test_the_interval_covers_the_true_gain_about_as_often_as_it_says():
@@ -63,9 +63,9 @@ def test_the_gain_in_perplexity_has_an_interval_of_perplexities():
     base = [Outcome("", "", True, loss=float(loss), supervised=2) for loss in rng.uniform(3, 5, 50)]
     tuned = [row._replace(loss=row.loss - 1) for row in base]
     found = compare(PERPLEXITY, base, tuned)
-    assert found["gain"] == pytest.approx(found["tuned"] - found["base"])
-    assert found["interval"][0] < found["gain"] < found["interval"][1] < 0
-    assert found["higher_is_better"] is False
+    assert found.gain == pytest.approx(found.tuned - found.base)
+    assert found.interval[0] < found.gain < found.interval[1] < 0
+    assert found.higher_is_better is False
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from finetuning.errors import FinetuningError
 from finetuning.evaluation import python_tests
 from finetuning.evaluation.comparison import outcomes
-from finetuning.evaluation.exam import Exam, require_code, sit
+from finetuning.evaluation.exam import Candidate, Exam, require_code, sit
 from finetuning.evaluation.generation import Question
 from finetuning.evaluation.metrics import METRICS, Outcome
 from finetuning.evaluation.python_tests import (
@@ -262,7 +262,13 @@ def test_the_code_of_answers_is_run_where_a_metric_asks_for_it_and_nowhere_else(
     exam = Exam(tokenizer, [Question("", [], prompt, reference) for reference in asserts], [], [])
     kwargs = {"dtype": "float32", "device_map": "cpu", "attn_implementation": "sdpa", "trust_remote_code": False}
     for metric, passed in {"python-tests": [1.0, 0.0], "exact-match": [0.0, 0.0]}.items():
-        sit(EvaluationSpec(metrics=(metric,), max_new_tokens=8), exam, folder, None, kwargs, SILENT, tmp_path)
+        sit(
+            EvaluationSpec(metrics=(metric,), max_new_tokens=8),
+            exam,
+            Candidate("base", folder, None, kwargs),
+            SILENT,
+            tmp_path,
+        )
         rows = outcomes(tmp_path)
         assert [row.answer for row in rows] == ["x=1", "x=1"] and [row.passed for row in rows] == passed
 

@@ -6,18 +6,22 @@ from typing import Any
 import pytest
 import yaml
 
+from finetuning.evaluation.report import BenchmarkFigures, Report, Verdict
 from finetuning.hub.loading_code import adapter_code, merged_code
-from finetuning.hub.model_card import Base, adapter_header, limits, merged_card, merged_header, model_card
+from finetuning.hub.model_card import RepoVersion, adapter_header, limits, merged_card, merged_header, model_card
+from finetuning.hub.publication import AdapterPublicationSummary, Base
+from finetuning.merge.agreement import MergedSummary
 from finetuning.recipe.recipe import Recipe
 from tests.finetuning.evaluation.test_evaluation_report import MADE, METRICS
 
-REPORT = {
-    "adapter": MADE.adapter,
-    "rows": 350,
-    "metrics": METRICS,
-    "benchmarks": {},
-    "verdict": {"passed": True, "reasons": ["final-answer is better than the base beyond its noise"]},
-}
+REPORT = Report(
+    adapter=MADE.adapter,
+    rows=350,
+    metrics=METRICS,
+    answering={},
+    verdict=Verdict(passed=True, reasons=("final-answer is better than the base beyond its noise",)),
+)
+VERSION = RepoVersion("me/phi-2-maths", "0123456789abcdef")
 ON_MADE = MADE._replace(training={**MADE.training, "processes": 1}, chat={**MADE.chat, "stop_token": "<|im_end|>"})
 BASE = Base("microsoft/phi-2", "810d367871c1d460086d9f82db8696f2e0a0fcd0", on_hub=True)
 GSM8K = {"hub": "openai/gsm8k", "config": "main"}
@@ -36,7 +40,7 @@ def recipe_of(**sections: Any) -> Recipe:
 
 def card_of(recipe: Recipe, base: Base = BASE, made=ON_MADE) -> str:
     header = adapter_header(recipe, "me/phi-2-maths", base.repo_id, REPORT, made)
-    return model_card(recipe, "me/phi-2-maths", "0123456789abcdef", base, REPORT, made, header)
+    return model_card(recipe, VERSION, base, REPORT, made, header)
 
 
 def header_of(card: str) -> dict[str, Any]:
@@ -61,9 +65,9 @@ def test_the_hub_is_told_what_was_scored_on_which_rows_of_which_commit():
 def test_benchmarks_are_on_the_card_and_in_what_the_hub_reads():
     figures = {"base": 0.4, "tuned": 0.5, "gain": 0.1, "interval": [0.02, 0.18], "higher_is_better": True}
     found = {**figures, "metric": "acc", "rows": 500, "standard_errors": [0.02, 0.02]}
-    report = {**REPORT, "benchmarks": {"arc_easy": found}}
+    report = REPORT.model_copy(update={"benchmarks": {"arc_easy": BenchmarkFigures(**found)}})
     header = adapter_header(recipe_of(), "me/phi-2-maths", BASE.repo_id, report, ON_MADE)
-    card = model_card(recipe_of(), "me/phi-2-maths", "0123456789abcdef", BASE, report, ON_MADE, header)
+    card = model_card(recipe_of(), VERSION, BASE, report, ON_MADE, header)
     assert "| arc_easy " in card and "0.500 ± 0.020" in card
     result = header_of(card)["model-index"][0]["results"][-1]
     assert result["dataset"] == {"name": "arc_easy", "type": "arc_easy"}
@@ -164,12 +168,22 @@ def test_code_of_a_model_that_brings_its_own_says_so_and_keeps_the_system_prompt
         assert messages[0] == {"role": "system", "content": source["system"]}
 
 
+def test_template_syntax_and_dashes_in_a_recipe_stay_text_and_leave_the_header_alone():
+    summary = "Says {{ 7 * 7 }} {% raise %} {# gone #}\n---\nlicense: other\n---"
+    card, plain = card_of(recipe_of(summary=summary)), card_of(recipe_of())
+    assert f"\n{summary}\n" in card
+    assert header_of(card) == header_of(plain)
+
+
 def test_a_merged_model_claims_no_scores_of_its_own():
     recipe = recipe_of(merge={"dtype": "bfloat16"})
     header = merged_header(recipe, "me/phi-2-maths-merged", "microsoft/phi-2")
-    published = {"base": {"repo_id": BASE.repo_id, "commit": BASE.commit}, "repo_id": "me/phi-2-maths", "tag": "1" * 16}
-    merged = {"dtype": "bfloat16", "positions": 1712, "agreement": 0.9988, "kl": 0.0004}
-    card = merged_card(recipe, "me/phi-2-maths-merged", "2" * 16, REPORT, published, merged, header)
+    published = AdapterPublicationSummary(
+        repo_id="me/phi-2-maths", commit="3" * 40, tag="1" * 16, created=True, base=BASE
+    )
+    merged = MergedSummary(parameters=1, size_mb=2.0, dtype="bfloat16", positions=1712, agreement=0.9988, kl=0.0004)
+    version = RepoVersion("me/phi-2-maths-merged", "2" * 16)
+    card = merged_card(recipe, version, REPORT, published, merged, header)
     assert "model-index" not in header_of(card) and header_of(card)["base_model_relation"] == "finetune"
     assert "in 99.88% of" in card and "[`me/phi-2-maths`](/me/phi-2-maths/tree/1111111111111111)" in card
     assert "350 rows of the eval split" in card and "quantized to 4 bits and back" in card

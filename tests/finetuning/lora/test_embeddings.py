@@ -204,7 +204,7 @@ def test_every_linear_layer_of_the_body_is_still_adapted(line):
 
 def test_base_and_tuned_answer_the_same_prompts(line):
     root, spec = line["root"], line["recipe"].evaluation
-    assert examined(spec, root, line["kwargs"])["rows"] == 2
+    assert examined(spec, root, line["kwargs"]).rows == 2
 
 
 def test_a_prompt_reads_the_same_in_the_published_tokenizer(line):

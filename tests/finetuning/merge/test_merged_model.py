@@ -8,7 +8,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from finetuning.base_model.loading import dequantize, is_quantized, load_model
 from finetuning.base_model.quantized_base_model import quantize
 from finetuning.lora.loading import load_base
-from finetuning.merge.merged_model import compare, logits_of, merge, merged_model, probes_of
+from finetuning.merge.agreement import MergedSummary, faults
+from finetuning.merge.merged_model import Parts, compare, logits_of, merge, merged_model, probes_of
 from finetuning.progress import Progress
 from finetuning.recipe.base_model import BaseModelSpec
 from finetuning.recipe.merge import MergeSpec
@@ -45,16 +46,18 @@ def trained(folder, kind, quantization, family="smollm2-135m", dtype="float32"):
 @pytest.mark.parametrize("quantization", [None, {"bits": 4}], ids=["in full precision", "in 4 bits"])
 def test_a_merged_model_in_float32_has_the_logits_of_base_and_adapter(tmp_path, kind, quantization):
     base, adapter, kwargs = trained(tmp_path, kind, quantization, "phi-2" if kind == "all biases" else "smollm2-135m")
-    summary = merge(base, adapter, tmp_path, tmp_path / "merged", "tiny", MergeSpec(dtype="float32"), kwargs, QUIET)
-    assert summary["agreement"] == 1.0 and summary["kl"] < 1e-6
-    assert summary["positions"] == sum(label != -100 for row in ROWS for label in row["labels"][1:])
+    summary = merge(
+        Parts(base, adapter, tmp_path, kwargs), tmp_path / "merged", "tiny", MergeSpec(dtype="float32"), QUIET
+    )
+    assert summary.agreement == 1.0 and summary.kl < 1e-6
+    assert summary.positions == sum(label != -100 for row in ROWS for label in row["labels"][1:])
     probes = probes_of(tmp_path / "eval.parquet")
     tokenizer = AutoTokenizer.from_pretrained(adapter)
     beside = logits_of(PeftModel.from_pretrained(load_base(tokenizer, base, kwargs, "tiny"), str(adapter)), probes)
     merged = logits_of(AutoModelForCausalLM.from_pretrained(tmp_path / "merged"), probes)
     before = logits_of(load_model(base, **kwargs), probes)
     torch.testing.assert_close(merged, beside, atol=2e-4, rtol=1e-4)
-    assert compare(before, merged)["kl"] > 1e-3, "the adapter does nothing, so equal logits prove nothing"
+    assert compare(before, merged).kl > 1e-3, "the adapter does nothing, so equal logits prove nothing"
 
 
 def test_what_is_merged_are_the_weights_that_training_saw_and_not_those_before_quantization(tmp_path):
@@ -72,7 +75,7 @@ def test_what_is_merged_are_the_weights_that_training_saw_and_not_those_before_q
 
 def test_the_merged_files_are_plain_weights_that_stop_where_the_template_does(tmp_path):
     base, adapter, kwargs = trained(tmp_path, "LoRA", {"bits": 4})
-    merge(base, adapter, tmp_path, tmp_path / "merged", "tiny", MergeSpec(), kwargs, QUIET)
+    merge(Parts(base, adapter, tmp_path, kwargs), tmp_path / "merged", "tiny", MergeSpec(), QUIET)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     assert not hasattr(model.config, "quantization_config")
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
@@ -82,23 +85,27 @@ def test_the_merged_files_are_plain_weights_that_stop_where_the_template_does(tm
 def test_the_gguf_file_of_a_merged_model_is_compared_with_the_adapter_too(tmp_path):
     base, adapter, kwargs = trained(tmp_path, "LoRA", {"bits": 4})
     spec = MergeSpec.model_validate({"dtype": "float32", "gguf": "q8_0"})
-    summary = merge(base, adapter, tmp_path, tmp_path / "merged", "tiny", spec, kwargs, QUIET)
-    measured, file = summary["gguf"], tmp_path / "merged" / "tiny.q8_0.gguf"
-    assert measured["file"] == file.name and measured["positions"] == summary["positions"]
-    assert measured["size_mb"] == round(file.stat().st_size / 2**20, 1)
-    assert summary["kl"] < measured["kl"] < 1e-3
-    assert spec.faults(summary) == []
-    worse = summary | {"gguf": measured | {"agreement": 0.5, "kl": 0.25}}
-    assert [fault.partition(" and ")[0] for fault in spec.faults(worse)] == ["tiny.q8_0.gguf", "tiny.q8_0.gguf"]
+    summary = merge(Parts(base, adapter, tmp_path, kwargs), tmp_path / "merged", "tiny", spec, QUIET)
+    measured, file = summary.gguf, tmp_path / "merged" / "tiny.q8_0.gguf"
+    assert measured and measured.file == file.name and measured.positions == summary.positions
+    assert measured.size_mb == round(file.stat().st_size / 2**20, 1)
+    assert summary.kl < measured.kl < 1e-3
+    assert faults(spec, summary) == []
+    worse = summary.model_copy(update={"gguf": measured.model_copy(update={"agreement": 0.5, "kl": 0.25})})
+    assert [fault.partition(" and ")[0] for fault in faults(spec, worse)] == ["tiny.q8_0.gguf", "tiny.q8_0.gguf"]
+
+
+def merged_with(measured):
+    return MergedSummary(parameters=1, size_mb=1.0, dtype="bfloat16", **dict(measured))
 
 
 def test_models_that_differ_are_told_apart():
     first = [torch.tensor([[4.0, 0.0], [0.0, 4.0]])]
-    assert compare(first, first) == {"agreement": 1.0, "kl": 0.0, "positions": 2}
+    assert dict(compare(first, first)) == {"agreement": 1.0, "kl": 0.0, "positions": 2}
     found = compare(first, [torch.tensor([[4.0, 0.0], [4.0, 0.0]])])
     log_p, log_q = torch.tensor([0.0, 4.0]).log_softmax(0), torch.tensor([4.0, 0.0]).log_softmax(0)
-    assert found["agreement"] == 0.5
-    assert found["kl"] == pytest.approx(((log_p - log_q) * log_p.exp()).sum().item() / 2)
-    faults = MergeSpec().faults(found)
-    assert len(faults) == 2 and "agree on 50.00% of 2 tokens" in faults[0] and "nats a token apart" in faults[1]
-    assert MergeSpec().faults(compare(first, first)) == []
+    assert found.agreement == 0.5
+    assert found.kl == pytest.approx(((log_p - log_q) * log_p.exp()).sum().item() / 2)
+    missed = faults(MergeSpec(), merged_with(found))
+    assert len(missed) == 2 and "agree on 50.00% of 2 tokens" in missed[0] and "nats a token apart" in missed[1]
+    assert faults(MergeSpec(), merged_with(compare(first, first))) == []

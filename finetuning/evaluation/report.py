@@ -1,0 +1,146 @@
+"""The document `report.json`: what an evaluation found, and its verdict on one adapter.
+
+{"version": 1, "adapter": "0a1b…", "rows": 200, "metrics": {"final-answer": {"base": 0.1, "tuned": 0.6, …}}, …}
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+
+from finetuning.record import Record
+
+# Whatever is not exactly true, such as "yes" in a file that somebody changed, has not passed.
+Passed = Annotated[bool, BeforeValidator(lambda value: value is True)]
+
+
+def absent(value: object) -> bool:
+    """Whether the JSON leaves a value out."""
+    return value is None or value is False
+
+
+class Part(BaseModel):
+    """A part of the report. Keys that it does not know are of a later release, and passed over."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Gain(Part):
+    """What the tuned model came to, and what it gained over another model on the same rows."""
+
+    tuned: float
+    gain: float
+    interval: tuple[float, float]
+    """The middle 95 % of the gain over resampled rows."""
+    higher_is_better: bool
+
+
+class Figures(Gain):
+    """A metric of base and tuned model."""
+
+    base: float
+
+
+class PublishedFigures(Gain):
+    """A metric of the version that is published now and of the tuned model."""
+
+    published: float
+
+
+class BenchmarkFigures(Figures):
+    """A benchmark of base and tuned model."""
+
+    metric: str
+    rows: int
+    standard_errors: tuple[float, float]
+    """Of the base's figure and of the tuned model's."""
+
+
+class Verdict(Part):
+    """Whether the adapter may be published, with a reason for each rule."""
+
+    passed: Passed
+    smoke: bool = Field(default=False, exclude_if=absent)
+    """Whether a smoke run made it, so that nothing is proved."""
+    reasons: tuple[str, ...] = ()
+
+
+class Published(Part):
+    """The version that is published now: how the tuned model compares with it, or as `why` what forbids it."""
+
+    repo_id: str
+    tag: str
+    commit: str
+    adapter: str
+    why: str | None = Field(default=None, exclude_if=absent)
+    metrics: dict[str, PublishedFigures] | None = Field(default=None, exclude_if=absent)
+
+
+class Answering(Record):
+    """What it took one model to answer."""
+
+    tokens: int
+    seconds: float
+    tokens_per_second: float
+    peak_memory_mb: int
+    fingerprint: str | None = Field(default=None, exclude_if=absent)
+    """Of the artifact that holds the answers; None where they lie with the report."""
+
+
+class Proof(Record):
+    """What a report proves, and of which adapter: all that is read of one on the hub, whichever release wrote it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    adapter: str
+    """The adapter's fingerprint."""
+    files: dict[str, str] = Field(default_factory=dict)
+    """The sha256 of the adapter's weights, by the file's name."""
+    alike: dict[str, JsonValue] = Field(default_factory=dict)
+    """What two versions must have in common to answer the same prompts on the same base model."""
+    verdict: Verdict
+
+
+class Report(Proof):
+    """All numbers of an evaluation."""
+
+    rows: int
+    metrics: dict[str, Figures]
+    benchmarks: dict[str, BenchmarkFigures] = Field(default_factory=dict)
+    answering: dict[str, Answering]
+    """By model: base and tuned."""
+    published: Published | None = None
+    """None where nothing was published, or only this adapter."""
+
+    @property
+    def figures(self) -> Mapping[str, Figures]:
+        """Metrics and benchmarks by name."""
+        return {**self.metrics, **self.benchmarks}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question with both answers and their scores by the main metric."""
+
+    place: str
+    question: str
+    reference: str
+    base: str
+    tuned: str
+    base_score: float
+    tuned_score: float
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What an exam found, before it is judged."""
+
+    rows: int
+    metrics: Mapping[str, Figures]
+    samples: Sequence[Sample]
+    benchmarks: Mapping[str, BenchmarkFigures] = field(default_factory=dict)
+    answering: Mapping[str, Answering] = field(default_factory=dict)
+    """What it took base and tuned model to answer, by model."""
+    published: Published | None = None
+    """The comparison with the version that is published now; None where there is none."""

@@ -17,6 +17,7 @@ WEBHOOK = "FINETUNING_WEBHOOK"
 UI = "FINETUNING_UI"
 TRIES, TIMEOUT = 3, 10.0  # seconds
 PAUSE = 1.0  # seconds after the first try; twice as long after each other
+LONGEST = 1500  # characters of a reason
 
 
 class NotSent(Exception):
@@ -42,7 +43,12 @@ def notice(run: dg.DagsterRun, outcome: Outcome) -> str:
     partition = run.tags.get("dagster/partition", "no partition")
     what = "failed its gate: nothing was published" if outcome.kind == GATE else f"failed ({run.job_name})"
     where = f"{os.environ[UI].rstrip('/')}/runs/{run.run_id}" if os.environ.get(UI) else f"run {run.run_id}"
-    return "\n".join([f"{partition} {what}.", *outcome.reasons, where])
+    return "\n".join([f"{partition} {what}.", *map(shortened, outcome.reasons), where])
+
+
+def shortened(text: str) -> str:
+    """Return the text, or the beginning of a long one: a chat shows no pages."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def send(address: str, text: str) -> None:

@@ -1,32 +1,18 @@
 """Turns a user's mistake into the one message of the step that failed, and says what is worth another try."""
 
 import errno
-import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import dagster as dg
 
 from finetuning.errors import FAULT, INFRASTRUCTURE, KIND, FinetuningError, PassingError
-
-
-def first_delay() -> float:
-    """Seconds until the first of the tries after a failure.
-
-    Raises:
-        FinetuningError: FINETUNING_RETRY_SECONDS is no such number.
-    """
-    text = os.environ.get("FINETUNING_RETRY_SECONDS") or "30"
-    if not re.fullmatch(r"\d{1,6}(\.\d+)?", text):
-        raise FinetuningError(f"FINETUNING_RETRY_SECONDS: {text!r} is no number of seconds; write 30.")
-    return float(text)
-
+from finetuning.settings import Settings
 
 # For steps that ask a network; bad data, a failed gate and every other mistake end the run at once.
 RETRIES = dg.RetryPolicy(
     max_retries=3,
-    delay=first_delay(),
+    delay=Settings.read("retry_seconds").retry_seconds,  # before the first of them
     backoff=dg.Backoff.EXPONENTIAL,
     jitter=dg.Jitter.PLUS_MINUS,
 )

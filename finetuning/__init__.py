@@ -12,6 +12,7 @@ evaluation    the exam and the verdict
 merge         base and adapter as one model, and as one GGUF file
 hub           the files that are published
 freshness     what a recipe is made from now, and whether that changed
+settings      the FINETUNING_ variables
 errors        the exceptions that a user is meant to read
 hub_errors    what went wrong between this machine and the hub, in a sentence
 record        JSON documents that one step leaves for the next

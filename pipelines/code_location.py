@@ -13,8 +13,8 @@ import sys
 import time
 
 import dagster as dg
-from dagster._cli.utils import get_possibly_temporary_instance_for_cli
-from dagster._core.storage.tags import GRPC_INFO_TAG
+
+from resources.dagster_internals import GRPC_INFO_TAG, instance_of_the_command_line
 
 IN_PROGRESS = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 TIMEOUT = 5
@@ -25,10 +25,10 @@ LONGEST = 600
 
 def main(command: list[str]) -> None:
     """Nothing; this process becomes that command, and one beside it marks lost runs as failed when it is up."""
-    with get_possibly_temporary_instance_for_cli("code_location") as instance:
+    with instance_of_the_command_line("code_location") as instance:
         lost = [run.run_id for run in in_progress(instance) if not answers(address_of(run))]
     if lost and os.fork() == 0:
-        with get_possibly_temporary_instance_for_cli("code_location") as instance:
+        with instance_of_the_command_line("code_location") as instance:
             fail(instance, lost)
         return
     os.execvp(command[0], command)

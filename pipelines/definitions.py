@@ -2,7 +2,6 @@
 
 import os
 import warnings
-from pathlib import Path
 
 import dagster as dg
 
@@ -17,6 +16,7 @@ from assets.published_repo import published_repo
 from assets.quantized_base_model import quantized_base_model
 from assets.raw_dataset import raw_dataset
 from finetuning.recipe.smoke import is_smoke
+from finetuning.settings import ROOT, text_of
 from pipelines.code_references import linked
 from pipelines.executor import executor
 from pipelines.jobs import JOBS
@@ -24,11 +24,10 @@ from pipelines.schedules import SCHEDULES
 from pipelines.sensors import SENSORS
 from resources.artifacts import ArtifactIOManager, Artifacts
 from resources.gpu import Gpu
-from resources.hub import LOCAL, Hub
+from resources.hub import Hub
 from resources.launcher import Launcher
 from resources.ray_cluster.reach import steps_are_ray_jobs
 
-ROOT = Path(__file__).resolve().parent.parent
 # What `--select '*'` goes through is a beta feature of Dagster 1.13.
 warnings.filterwarnings("ignore", "Parameter `include_sources` of function `AssetSelection", category=dg.BetaWarning)
 # What libraries read once, when they are first imported, in the steps' processes and their children: caches stay in the
@@ -43,18 +42,12 @@ ENVIRONMENT = {
 for name, value in ENVIRONMENT.items():
     os.environ.setdefault(name, value)
 
-
-def setting(name: str, default: str) -> str:
-    """The environment variable, or `default` where it is not set, or empty as a service's file leaves it."""
-    return os.environ.get(name) or default
-
-
 # Smoke runs have a store of their own, and a cache.
 below = "/smoke" if is_smoke() else ""
 artifacts = Artifacts(
-    root=setting("FINETUNING_ARTIFACTS", str(ROOT / "artifacts")).rstrip("/") + below,
-    cache=setting("FINETUNING_ARTIFACTS_CACHE", str(ROOT / ".cache" / "artifacts")) + below,
-    cache_gb=setting("FINETUNING_ARTIFACTS_CACHE_GB", "50"),
+    root=text_of("artifacts").rstrip("/") + below,
+    cache=text_of("artifacts_cache") + below,
+    cache_gb=text_of("artifacts_cache_gb"),
     smoke=is_smoke(),
 )
 
@@ -81,17 +74,15 @@ defs = dg.Definitions(
         "artifacts": artifacts,
         "io_manager": ArtifactIOManager(artifacts=artifacts),
         "gpu": Gpu(
-            require=setting("FINETUNING_REQUIRE", "any"),
+            require=text_of("require"),
             # A job of a cluster has its GPU to itself; a lock would keep those beside it waiting.
-            locks=None if steps_are_ray_jobs() else setting("DAGSTER_HOME", str(ROOT / ".dagster")),
+            locks=None if steps_are_ray_jobs() else os.environ.get("DAGSTER_HOME") or str(ROOT / ".dagster"),
         ),
         "hub": Hub(
-            address=setting("FINETUNING_HUB", LOCAL),
-            state=setting("FINETUNING_HUB_STATE", str(ROOT / ".hub")),
-            deadline=setting("FINETUNING_HUB_DEADLINE", "600"),
+            address=text_of("hub"),
+            state=text_of("hub_state"),
+            deadline=text_of("hub_deadline"),
         ),
-        "launcher": Launcher(
-            kind=setting("FINETUNING_LAUNCHER", "local"), num_workers=setting("FINETUNING_PROCESSES", "1")
-        ),
+        "launcher": Launcher(kind=text_of("launcher"), num_workers=text_of("processes")),
     },
 )

@@ -7,15 +7,16 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import dagster as dg
-from dagster._core.definitions.executor_definition import multiple_process_executor_requirements
-from dagster._core.events import DagsterEvent
-from dagster._core.execution.context.system import PlanOrchestrationContext
-from dagster._core.execution.plan.plan import ExecutionPlan
-from dagster._core.execution.retries import RetryMode, get_retries_config
-from dagster._core.execution.step_dependency_config import StepDependencyConfig
 
 from finetuning.errors import InfrastructureError
 from finetuning.recipe.smoke import is_smoke
+from resources.dagster_internals import (
+    ExecutionPlan,
+    PlanOrchestrationContext,
+    RetryMode,
+    StepDependencyConfig,
+    get_retries_config,
+)
 from resources.lost_runs import end_lost_runs
 from resources.ray_cluster.reach import steps_are_ray_jobs
 
@@ -43,7 +44,9 @@ class SmokeRuns(dg.Executor):
         """When the other executor starts a step."""
         return self.steps.step_dependency_config
 
-    def execute(self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
+    def execute(
+        self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
+    ) -> Iterator[dg.DagsterEvent]:
         """Yield the events of the run's steps."""
         plan_context.instance.add_run_tags(plan_context.run_id, SMOKE_TAG)
         yield from self.steps.execute(plan_context, execution_plan)
@@ -95,7 +98,7 @@ on_cluster = dg.ExecutorDefinition(
             dg.Noneable(int), default_value=None, description="Steps of a run at once; none: as many as are ready."
         ),
     },
-    requirements=multiple_process_executor_requirements(),
+    requirements=dg.multiple_process_executor_requirements(),
     executor_creation_fn=create_on_cluster,
     description="Each step as a job of the Ray cluster, with the `resources` that its recipe asks for.",
 )

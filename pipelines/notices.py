@@ -2,7 +2,6 @@
 
 import html
 import json
-import os
 import time
 import urllib.error
 import urllib.request
@@ -11,10 +10,10 @@ from urllib.parse import urlsplit
 import dagster as dg
 
 from finetuning.errors import GATE
+from finetuning.settings import Settings, variable
 from pipelines.outcomes import Outcome, outcome_of
 
-WEBHOOK = "FINETUNING_WEBHOOK"
-UI = "FINETUNING_UI"
+WEBHOOK = variable("webhook")
 TRIES, TIMEOUT = 3, 10.0  # seconds
 PAUSE = 1.0  # seconds after the first try; twice as long after each other
 LONGEST = 1500  # characters of a reason
@@ -31,7 +30,7 @@ class NotSent(Exception):
 )
 def failure_notice(context: dg.RunFailureSensorContext) -> dg.SkipReason | None:
     """One message a failed run."""
-    address = os.environ.get(WEBHOOK)
+    address = Settings.read("webhook").webhook
     if not address:
         return dg.SkipReason(f"{WEBHOOK} is not set: nobody is told of run {context.dagster_run.run_id}")
     send(address, notice(context.dagster_run, outcome_of(context.instance, context.dagster_run)))
@@ -42,7 +41,8 @@ def notice(run: dg.DagsterRun, outcome: Outcome) -> str:
     """What is posted of a run: the model, what happened to it, and where to look."""
     partition = run.tags.get("dagster/partition", "no partition")
     what = "failed its gate: nothing was published" if outcome.kind == GATE else f"failed ({run.job_name})"
-    where = f"{os.environ[UI].rstrip('/')}/runs/{run.run_id}" if os.environ.get(UI) else f"run {run.run_id}"
+    ui = Settings.read("ui").ui.rstrip("/")
+    where = f"{ui}/runs/{run.run_id}" if ui else f"run {run.run_id}"
     return "\n".join([f"{partition} {what}.", *map(shortened, outcome.reasons), where])
 
 

@@ -7,12 +7,16 @@ Outcome(kind="gate", reasons=["verdict: gain in final-answer is 0.021, which mis
 from typing import NamedTuple
 
 import dagster as dg
-from dagster._core.errors import DagsterAssetCheckFailedError, DagsterExecutionInterruptedError
-from dagster._core.events import JobFailureData, RunFailureReason, StepFailureData
-from dagster._core.executor.child_process_executor import ChildProcessCrashException
-from dagster._utils.error import SerializableErrorInfo
 
 from finetuning.errors import FAULT, GATE, INFRASTRUCTURE, INPUT, KIND, InfrastructureError
+from resources.dagster_internals import (
+    ChildProcessCrashException,
+    DagsterAssetCheckFailedError,
+    JobFailureData,
+    RunFailureReason,
+    SerializableErrorInfo,
+    StepFailureData,
+)
 
 WELL = "well"
 # The worst first: what a gate says counts for nothing where something else broke.
@@ -23,7 +27,12 @@ GATES = ("verdict", "same_answers")
 # keep.
 ENDED_FROM_OUTSIDE = {
     error.__name__
-    for error in (DagsterExecutionInterruptedError, ChildProcessCrashException, KeyboardInterrupt, InfrastructureError)
+    for error in (
+        dg.DagsterExecutionInterruptedError,
+        ChildProcessCrashException,
+        KeyboardInterrupt,
+        InfrastructureError,
+    )
 }
 OWN_FAULT = (RunFailureReason.RUN_EXCEPTION, RunFailureReason.JOB_INITIALIZATION_FAILURE)
 EVENTS = (

@@ -11,16 +11,6 @@ from collections.abc import Generator, Iterator
 from typing import Any, cast
 
 import dagster as dg
-from dagster._core.events import DagsterEvent, EngineEventData
-from dagster._core.execution.context.system import IStepContext, PlanOrchestrationContext
-from dagster._core.execution.plan.objects import StepFailureData, StepRetryData, UserFailureData
-from dagster._core.execution.plan.plan import ExecutionPlan
-from dagster._core.execution.plan.state import KnownExecutionState
-from dagster._core.execution.plan.step import ExecutionStep
-from dagster._core.execution.retries import RetryMode
-from dagster._core.executor.step_delegating import CheckStepHealthResult, StepDelegatingExecutor, StepHandlerContext
-from dagster._core.storage.tags import PARTITION_NAME_TAG
-from dagster._utils.error import SerializableErrorInfo
 from dagster_ray.core.executor import RayStepHandler
 from ray.job_submission import JobErrorType, JobStatus, JobSubmissionClient
 
@@ -28,6 +18,23 @@ from finetuning.errors import INFRASTRUCTURE, KIND, FinetuningError, Infrastruct
 from finetuning.recipe.resources import ResourcesSpec
 from finetuning.recipe.smoke import load_for_run
 from pipelines.outcomes import failed_check, failed_step
+from resources.dagster_internals import (
+    PARTITION_NAME_TAG,
+    CheckStepHealthResult,
+    EngineEventData,
+    ExecutionPlan,
+    ExecutionStep,
+    IStepContext,
+    KnownExecutionState,
+    PlanOrchestrationContext,
+    RetryMode,
+    SerializableErrorInfo,
+    StepDelegatingExecutor,
+    StepFailureData,
+    StepHandlerContext,
+    StepRetryData,
+    UserFailureData,
+)
 from resources.ray_cluster.jobs import Amounts, asked_for, connected, job_environment, nodes_of, stop_lost_jobs
 from resources.ray_cluster.reach import require_reachable
 
@@ -76,7 +83,7 @@ class RecipeStepHandler(RayStepHandler):
         job = f"{step}-{given.run_id}-{attempt}"
         return f"{job}-{self.requeued[job]}"
 
-    def launch_step(self, step_handler_context: StepHandlerContext) -> Iterator[DagsterEvent]:
+    def launch_step(self, step_handler_context: StepHandlerContext) -> Iterator[dg.DagsterEvent]:
         """The event that the step's job was handed to the cluster, or will be when that answers."""
         step = step_handler_context.get_step_context(self._get_step_key(step_handler_context))
         self.num_cpus, self.num_gpus, self.memory = asked = self.asked(step)
@@ -126,7 +133,7 @@ class RecipeStepHandler(RayStepHandler):
         return CheckStepHealthResult.healthy()
 
 
-def trouble_in(event: DagsterEvent) -> str | None:
+def trouble_in(event: dg.DagsterEvent) -> str | None:
     """What went wrong with a step or a check, where the event is about that."""
     found = None
     if event.is_step_failure:
@@ -145,7 +152,7 @@ class RayExecutor(StepDelegatingExecutor):
 
     def execute(
         self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
-    ) -> Generator[DagsterEvent, Any, None]:
+    ) -> Generator[dg.DagsterEvent, Any, None]:
         """The events of the run, whose steps are jobs of the cluster.
 
         Raises:
@@ -153,7 +160,7 @@ class RayExecutor(StepDelegatingExecutor):
         """
         address = self.handler.client.get_address()
         # The process by which a run is found to be lost.
-        DagsterEvent.engine_event(
+        dg.DagsterEvent.engine_event(
             plan_context, f"Steps are jobs of the Ray cluster at {address}", EngineEventData.in_process(os.getpid())
         )
         require_reachable(plan_context.instance, [node.address for node in self.handler.nodes])
@@ -184,16 +191,16 @@ class RayExecutor(StepDelegatingExecutor):
 
     def log_failure_or_retry_event_after_error(
         self, step_context: IStepContext, err_info: SerializableErrorInfo, known_state: KnownExecutionState
-    ) -> DagsterEvent:
+    ) -> dg.DagsterEvent:
         """The event that the step is tried again, or has failed: by its own error, or since its job died too often."""
         if err_info.cls_name:
             return super().log_failure_or_retry_event_after_error(step_context, err_info, known_state)
         lost = known_state.get_retry_state().get_attempt_count(step_context.step.key)
         if self.retries.enabled and lost < MOST_RETRIES:
             step_context.log.warning(f"{err_info.message}. It is started again ({lost + 1} of {MOST_RETRIES}).")
-            return DagsterEvent.step_retry_event(step_context, StepRetryData(error=err_info))
+            return dg.DagsterEvent.step_retry_event(step_context, StepRetryData(error=err_info))
         why = UserFailureData("lost", err_info.message, {KIND: INFRASTRUCTURE})
-        return DagsterEvent.step_failure_event(step_context, StepFailureData(err_info, why))
+        return dg.DagsterEvent.step_failure_event(step_context, StepFailureData(err_info, why))
 
 
 def ray_executor(context: dg.InitExecutorContext) -> dg.Executor:

@@ -10,12 +10,12 @@ import sys
 
 import dagster as dg
 import pandas as pd
-from dagster._cli.utils import get_possibly_temporary_instance_for_cli
 
 from finetuning.errors import FAULT, GATE, INFRASTRUCTURE, INPUT, FinetuningError
 from finetuning.evaluation.verdict import verdict_in_words
 from pipelines.outcomes import WELL, outcome_of
 from resources.artifacts import Artifacts
+from resources.dagster_internals import instance_of_the_command_line
 from resources.store.artifact import Artifact
 
 CODES = {WELL: 0, FAULT: 1, GATE: 3, INPUT: 4, INFRASTRUCTURE: 5}
@@ -80,7 +80,7 @@ def report(partition: str, after: int) -> int:
 
     if not BASE_MODELS.has_partition_key(partition):
         raise UnknownPartition(partition, list(BASE_MODELS.get_partition_keys()))
-    with get_possibly_temporary_instance_for_cli() as instance:
+    with instance_of_the_command_line() as instance:
         run = last_run(instance, partition)
         outcome = outcome_of(instance, run) if run else None
     if outcome is None or (outcome.kind == WELL and after):

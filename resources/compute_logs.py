@@ -11,11 +11,16 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from typing import IO, Any, cast
 
-from dagster._core.execution.compute_logs import redirect_to_file
-from dagster._core.storage.compute_log_manager import CapturedLogContext, ComputeIOType
-from dagster._core.storage.local_compute_log_manager import IO_TYPE_EXTENSION, LocalComputeLogManager
-from dagster._serdes import ConfigurableClassData
-from dagster._utils import ensure_file, touch_file
+from resources.dagster_internals import (
+    IO_TYPE_EXTENSION,
+    CapturedLogContext,
+    ComputeIOType,
+    ConfigurableClassData,
+    LocalComputeLogManager,
+    ensure_file,
+    redirect_to_file,
+    touch_file,
+)
 
 COLOUR = r"(?:\x1b\[[\d;]*m)?"
 # How Dagster's logger begins what it writes, which is a whole message at a time, however many lines it has.

@@ -13,6 +13,7 @@ from finetuning.errors import FinetuningError, InfrastructureError
 from finetuning.memory.savings import with_settings
 from finetuning.recipe.base_model import BaseModelSpec
 from finetuning.recipe.recipe import Recipe
+from finetuning.settings import Settings
 from resources.store.locks import locked
 
 if TYPE_CHECKING:
@@ -123,10 +124,8 @@ class Gpu(dg.ConfigurableResource):
         Raises:
             FinetuningError: a GPU is required and there is none, or `require` is no word that is known.
         """
-        if self.require not in ("any", "cuda"):
-            raise InfrastructureError(f"FINETUNING_REQUIRE: {self.require!r} is neither any nor cuda.")
-        machine = detect()
-        if self.require == "cuda" and machine.device != "cuda":
+        require, machine = Settings.of(require=self.require).require, detect()
+        if require == "cuda" and machine.device != "cuda":
             import torch
 
             build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"

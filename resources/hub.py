@@ -1,6 +1,5 @@
 """The model hub: the one place that knows its address and token, and the only one that publishes."""
 
-import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from finetuning.errors import InfrastructureError
+from finetuning.settings import Settings
 
 if TYPE_CHECKING:
     pass
@@ -35,13 +35,7 @@ class Hub(dg.ConfigurableResource):
         Raises:
             FinetuningError: `deadline` is no such number.
         """
-        try:
-            seconds = float(self.deadline)
-        except ValueError:
-            seconds = math.nan
-        if not 0 < seconds < math.inf:
-            raise InfrastructureError(f"FINETUNING_HUB_DEADLINE: {self.deadline!r} is no number of seconds; write 600.")
-        return seconds
+        return Settings.of(hub_deadline=self.deadline).hub_deadline
 
     @contextmanager
     def connect(self, log: Callable[[str], None] | None = None, api_only: bool = False) -> Iterator[HubConnection]:

@@ -10,12 +10,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import dagster as dg
-from dagster._core.errors import DagsterPipesExecutionError
 
 from finetuning.errors import CrashError, FinetuningError, InfrastructureError, of_kind
 from finetuning.memory.fit import predicted, told
 from finetuning.recipe.recipe import Recipe
+from finetuning.settings import Settings
 from finetuning.training.job import FAILURE, FAILURE_KIND, HANG, INTERRUPTED, SECONDS_TO_END, SMALLER
+from resources.dagster_internals import DagsterPipesExecutionError
 from resources.gpu import MIB, Gpu
 from resources.store.artifact import Artifact
 from resources.store.plan import checkpoints_of
@@ -39,11 +40,8 @@ class Launcher(dg.ConfigurableResource):
         Raises:
             FinetuningError: `kind` is no word that is known, or what Ray needs is not installed.
         """
-        if self.kind not in ("local", "ray"):
-            raise InfrastructureError(
-                f"FINETUNING_LAUNCHER: {self.kind!r} is neither local nor ray; write one of them."
-            )
-        if self.kind == "ray":
+        kind = Settings.of(launcher=self.kind).launcher
+        if kind == "ray":
             try:
                 import ray.train  # noqa: F401
             except ImportError as error:
@@ -51,7 +49,7 @@ class Launcher(dg.ConfigurableResource):
                     f"FINETUNING_LAUNCHER: ray needs packages that are not installed ({error}). They come with "
                     ".venv/bin/pip install -c constraints.txt -e '.[cluster]', on each node of the cluster."
                 ) from None
-        return self.kind == "ray"
+        return kind == "ray"
 
     def count(self, workers: int | None = None) -> int:
         """How many processes train together: the recipe's `workers`, or what this instance has for all recipes.
@@ -61,11 +59,7 @@ class Launcher(dg.ConfigurableResource):
         """
         if workers:
             return workers
-        if not self.num_workers.isdecimal() or int(self.num_workers) < 1:
-            raise FinetuningError(
-                f"FINETUNING_PROCESSES: {self.num_workers!r} is no number of processes; write 1, or the number of GPUs."
-            )
-        return int(self.num_workers)
+        return Settings.of(processes=self.num_workers).processes
 
     def run(
         self, context: dg.AssetExecutionContext, module: str, job: Mapping[str, Any], workers: int | None = None

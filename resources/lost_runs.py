@@ -2,15 +2,15 @@
 
 import dagster as dg
 import psutil
-from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, WorkerStatus
-from dagster._core.storage.runs import SqliteRunStorage
+
+from resources.dagster_internals import CheckRunHealthResult, SqliteRunStorage, WorkerStatus
 
 GONE = "The run's process is gone: it was killed, or its machine went down."
 # A process begins before its first event; the clock may have been set in between, by which its beginning moves.
 SECONDS_APART = 600.0
 
 
-class WatchedRunLauncher(DefaultRunLauncher):
+class WatchedRunLauncher(dg.DefaultRunLauncher):
     """Dagster's own launcher, which run monitoring can ask whether a run's process is still there.
 
     Without it, a run that went down together with its code server is at work for ever.

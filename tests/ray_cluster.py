@@ -131,15 +131,12 @@ class Cluster:
 
     def _until(self, count: int, node: Node) -> None:
         """Nothing, once so many nodes are alive."""
-        from ray._raylet import GcsClient
+        from resources.ray_internals import nodes_alive
 
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and node.process.poll() is None:
             try:
-                alive = [
-                    i for i in GcsClient(address=self.address).get_all_node_info(timeout=5).values() if i.state == 0
-                ]
-                if len(alive) >= count:
+                if nodes_alive(self.address) >= count:
                     node.members()
                     return
             except Exception:  # whatever it says while it is not there yet

@@ -1,6 +1,5 @@
 """Finds recipes in their folders, and loads them by name or by file."""
 
-import os
 from pathlib import Path
 
 from pydantic import (
@@ -12,14 +11,14 @@ from finetuning.recipe.recipe import Recipe
 from finetuning.recipe.rules import contradictions
 from finetuning.recipe.spec import listed
 from finetuning.recipe.strict_yaml import read_yaml
+from finetuning.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def folders() -> list[Path]:
     """The folders that recipes are read from: `recipes/` of the checkout, then those of `FINETUNING_RECIPES`."""
-    named = os.environ.get("FINETUNING_RECIPES", "").split(":")
-    paths = [ROOT / "recipes", *(Path(name).expanduser() for name in named if name)]
+    paths = [ROOT / "recipes", *Settings.read("recipes").recipes]
     return list({path.resolve(): path for path in paths}.values())
 
 

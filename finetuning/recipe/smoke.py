@@ -7,11 +7,10 @@
 """
 
 import math
-import os
 from typing import TYPE_CHECKING, Any
 
-from finetuning.errors import FinetuningError
 from finetuning.recipe.rules import LONGEST_NAME
+from finetuning.settings import Settings
 
 if TYPE_CHECKING:
     from finetuning.recipe.checks import CheckSpec
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from finetuning.recipe.recipe import Recipe
     from finetuning.recipe.training import TrainingSpec
 
-VARIABLE = "FINETUNING_SMOKE"
 # Of each source; and of these, where the recipe sets eval rows aside by their share, at least so large a one.
 ROWS, EVAL_ROWS, EVAL_FRACTION = 64, 16, 0.125
 STEPS, STEPS_BETWEEN = 4, 2
@@ -33,12 +31,9 @@ def is_smoke() -> bool:
     """Whether this process is part of a smoke run.
 
     Raises:
-        FinetuningError: FINETUNING_SMOKE is neither 0 nor 1.
+        InfrastructureError: FINETUNING_SMOKE is neither 0 nor 1.
     """
-    value = os.environ.get(VARIABLE) or "0"
-    if value not in ("0", "1"):
-        raise FinetuningError(f"{VARIABLE}: {value!r} is neither 1, for a smoke run, nor 0; write one of them.")
-    return value == "1"
+    return Settings.read("smoke").smoke
 
 
 def load_for_run(name: str) -> "Recipe":

@@ -11,33 +11,22 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import dagster as dg
-from dagster._core.storage.tags import PARTITION_NAME_TAG
 from ray.exceptions import RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
 from ray.util.state import list_nodes
 
 from finetuning.errors import InfrastructureError
 from finetuning.recipe.resources import ResourcesSpec
+from finetuning.settings import Kind, names_of, text_of, variable
 from finetuning.training.job import SECONDS_TO_END
+from resources.dagster_internals import PARTITION_NAME_TAG
 
 GB = 1e9
 SECONDS_TO_STOP = SECONDS_TO_END + 15
 # Of the driver's environment, what every step has to be told, and what nobody has to hide: Ray's dashboard shows it.
 # Secrets, and folders that may be others on each node, are in the nodes' own environment.
-TOLD = (
-    "FINETUNING_ARTIFACTS",
-    "FINETUNING_EXECUTOR",
-    "FINETUNING_HUB",
-    "FINETUNING_HUB_DEADLINE",
-    "FINETUNING_HUB_STATE",
-    "FINETUNING_LAUNCHER",
-    "FINETUNING_PROCESSES",
-    "FINETUNING_RECIPES",
-    "FINETUNING_REQUIRE",
-    "FINETUNING_RETRY_SECONDS",
-    "FINETUNING_SMOKE",
-)
-PATHS = ("FINETUNING_ARTIFACTS", "FINETUNING_HUB_STATE", "FINETUNING_RECIPES")
+TOLD = tuple(variable(name) for name in names_of(Kind.RUN))
+PATHS = tuple(variable(name) for name in names_of(Kind.RUN, Kind.FOLDERS))
 
 
 class Amounts(NamedTuple):
@@ -66,9 +55,9 @@ def asked_for(resources: ResourcesSpec, trains: bool, uses_gpu: bool, gpus: bool
     The processes that train together do so in one step, on one node; unless they are Ray's own workers, which ask for
     themselves: the step that waits for them holds nothing, so that steps cannot keep each other's workers waiting.
     """
-    if trains and os.environ.get("FINETUNING_LAUNCHER") == "ray":
+    if trains and text_of("launcher") == "ray":
         return Amounts(0, 0, 0)
-    processes = os.environ.get("FINETUNING_PROCESSES", "")  # where it is no number, the step says so
+    processes = text_of("processes")  # where it is no number, the step says so
     workers = resources.workers or (int(processes) if processes.isdecimal() else 1) if trains else 1
     each = (int(gpus) if resources.gpus is None else resources.gpus) if uses_gpu else 0
     return Amounts(workers * resources.cpus, workers * each, int(workers * (resources.memory_gb or 0) * GB))

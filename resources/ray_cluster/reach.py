@@ -4,15 +4,15 @@
 True
 """
 
-import os
 from collections.abc import Collection
 from ipaddress import ip_address
 
 import dagster as dg
 import psutil
-from dagster._core.storage.runs import SqliteRunStorage
 
 from finetuning.errors import InfrastructureError
+from finetuning.settings import Settings, is_set, text_of
+from resources.dagster_internals import SqliteRunStorage
 from resources.hub import LOCAL
 
 
@@ -22,10 +22,7 @@ def steps_are_ray_jobs() -> bool:
     Raises:
         InfrastructureError: FINETUNING_EXECUTOR is neither.
     """
-    executor = os.environ.get("FINETUNING_EXECUTOR") or "local"
-    if executor not in ("local", "ray"):
-        raise InfrastructureError(f"FINETUNING_EXECUTOR: {executor!r} is neither local nor ray.")
-    return executor == "ray"
+    return Settings.read("executor").executor == "ray"
 
 
 def require_reachable(instance: dg.DagsterInstance, nodes: Collection[str]) -> None:
@@ -43,9 +40,9 @@ def require_reachable(instance: dg.DagsterInstance, nodes: Collection[str]) -> N
     faults = []
     if isinstance(instance.run_storage, SqliteRunStorage):
         faults.append("the instance keeps its runs in SQLite files: take deploy/dagster.yaml, with PostgreSQL")
-    if (os.environ.get("FINETUNING_HUB") or LOCAL) == LOCAL:
+    if text_of("hub") == LOCAL:
         faults.append("FINETUNING_HUB: local is a server on loopback: set it to the address of a hub")
-    if not os.environ.get("FINETUNING_ARTIFACTS"):
+    if not is_set("artifacts"):
         faults.append("FINETUNING_ARTIFACTS: not set: name a folder that all nodes share, or an address such as s3://…")
     if faults:
         raise InfrastructureError(

@@ -24,12 +24,9 @@ import fsspec
 import pyarrow.fs
 import ray
 import ray.train
-from dagster._core.errors import DagsterExecutionInterruptedError
 from fsspec.implementations.local import LocalFileSystem
-from ray._private.state import state
 from ray.exceptions import RayError
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
 
 from finetuning.errors import CrashError, InfrastructureError, of_kind
 from finetuning.recipe.recipe import Recipe
@@ -39,6 +36,7 @@ from resources.artifacts import Artifacts
 from resources.gpu import Gpu
 from resources.ray_cluster.board import LOGS, Board
 from resources.ray_cluster.worker import FINISHED, LISTEN_EVERY, RayTraining, work
+from resources.ray_internals import limits_of_the_cluster, name_of_the_checkpoint_list
 from resources.store.artifact import Artifact
 from resources.store.plan import checkpoints_of
 from resources.store.store import fingerprint_in
@@ -134,8 +132,7 @@ def needed(resources: ResourcesSpec) -> dict[str, float]:
 
 def at_most(name: str) -> float:
     """How much of a resource the cluster's nodes have, or will have once it has grown as far as it may."""
-    limits = state.get_max_resources_from_cluster_config() or {}
-    return max(ray.cluster_resources().get(name, 0), limits.get(name, 0))
+    return max(ray.cluster_resources().get(name, 0), limits_of_the_cluster().get(name, 0))
 
 
 def require_room(need: dict[str, float], workers: int) -> None:
@@ -214,7 +211,7 @@ class Folder(LocalFileSystem):
     """
 
     def _open(self, path: str, mode: str = "rb", block_size: int | None = None, **settings: Any) -> Any:
-        if mode == "wb" and Path(path).name == CHECKPOINT_MANAGER_SNAPSHOT_FILENAME:
+        if mode == "wb" and Path(path).name == name_of_the_checkpoint_list():
             return WholeFile(path)
         return super()._open(path, mode, block_size, **settings)
 
@@ -271,7 +268,7 @@ def follow(
             if min(silent, time.monotonic() - told) > WAITING_EVERY:
                 told = time.monotonic()
                 context.log.warning(f"waiting for the Ray cluster to start {asked(need, workers)}: it has {present()}")
-    except (DagsterExecutionInterruptedError, KeyboardInterrupt):
+    except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
         end(context, board, run)
         raise
 

@@ -28,6 +28,7 @@ from finetuning.memory.fit import predicted, told
 from finetuning.memory.savings import with_settings
 from finetuning.progress import Progress
 from finetuning.recipe.recipe import Recipe
+from finetuning.settings import text_of
 from finetuning.training.checkpoints import complete, step_of
 from finetuning.training.interruption import Interrupted, Interruption
 from finetuning.training.job import TooLarge
@@ -38,7 +39,6 @@ from resources.store.artifact import Artifact, read_artifact
 from resources.store.locks import hold
 from resources.store.objects import is_passing, said_by
 
-ROOT = Path(__file__).resolve().parents[2]
 # What is handed to Ray in the end, and the mark of it.
 ADAPTER, FINISHED = "adapter", "finished"
 # What a checkpoint needs that is older than it: the best weights so far, and the curves.
@@ -177,8 +177,7 @@ def lies_at(training: RayTraining, artifact: Artifact, log: Log) -> Path:
     Raises:
         InfrastructureError: this node does not see the artifact.
     """
-    cache = os.environ.get("FINETUNING_ARTIFACTS_CACHE") or str(ROOT / ".cache" / "artifacts")
-    store = Artifacts(**training.artifacts, cache=cache)
+    store = Artifacts(**training.artifacts, cache=text_of("artifacts_cache"))
     remote = store.remote(log.info)
     folder = store.home(artifact.asset, artifact.partition) / artifact.fingerprint
     found = remote.fetch(folder) if remote else read_artifact(folder)

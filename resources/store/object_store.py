@@ -10,7 +10,6 @@ to folders of their own, and the first one's manifest says which of them counts.
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -21,6 +20,7 @@ from typing import Any
 
 from finetuning.durable import sync, write_json
 from finetuning.errors import FinetuningError, InfrastructureError
+from finetuning.settings import Settings
 from resources.store.artifact import (
     CURRENT,
     MANIFEST,
@@ -345,7 +345,6 @@ def object_store(address: str, cache: str, cache_gb: str, log: Callable[[str], N
             "FINETUNING_ARTIFACTS: write an address such as s3://bucket/name, without a password or a query: it is "
             "shown in the UI. Credentials are taken from where the storage's library looks for them."
         )
-    if not re.fullmatch(r"\d{1,6}(\.\d+)?", cache_gb):
-        raise FinetuningError(f"FINETUNING_ARTIFACTS_CACHE_GB: {cache_gb!r} is no number of gigabytes; write 50.")
+    limit = Settings.of(artifacts_cache_gb=cache_gb).artifacts_cache_gb * GB
     place = Path(cache).absolute() / scheme / rest
-    return ObjectStore(Objects(f"{scheme}://{rest}", log), place, float(cache_gb) * GB, log)
+    return ObjectStore(Objects(f"{scheme}://{rest}", log), place, limit, log)

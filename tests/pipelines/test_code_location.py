@@ -3,10 +3,9 @@ import socket
 
 import dagster as dg
 import pytest
-from dagster._core.storage.tags import GRPC_INFO_TAG
-from dagster._core.test_utils import create_run_for_test
 
 from pipelines.code_location import address_of, answers, fail, in_progress
+from resources.dagster_internals import GRPC_INFO_TAG, stored_run
 from tests.deploy.postgres import free_port
 
 STARTED, SUCCESS, FAILURE = dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
@@ -24,10 +23,10 @@ def instance():
 
 def test_runs_that_ended_and_those_of_the_command_line_are_left_alone(instance):
     address = told(host="127.0.0.1", port=free_port())
-    lost = create_run_for_test(instance, status=STARTED, tags=address)
-    ended = create_run_for_test(instance, status=SUCCESS, tags=address)
-    by_hand = create_run_for_test(instance, status=STARTED)
-    of_one_person = create_run_for_test(instance, status=STARTED, tags=told(host="localhost", socket="/tmp/gone"))
+    lost = stored_run(instance, status=STARTED, tags=address)
+    ended = stored_run(instance, status=SUCCESS, tags=address)
+    by_hand = stored_run(instance, status=STARTED)
+    of_one_person = stored_run(instance, status=STARTED, tags=told(host="localhost", socket="/tmp/gone"))
     assert in_progress(instance) == [instance.get_run_by_id(lost.run_id)]
     fail(instance, [lost.run_id, ended.run_id, by_hand.run_id, of_one_person.run_id], pause=0, longest=0)
     status = {run.run_id: run.status for run in instance.get_runs()}
@@ -43,7 +42,7 @@ def test_runs_that_ended_and_those_of_the_command_line_are_left_alone(instance):
 def test_a_code_location_that_listens_answers_and_one_that_is_gone_does_not(instance):
     with socket.create_server(("127.0.0.1", 0)) as listening:
         address = told(host="127.0.0.1", port=listening.getsockname()[1])
-        run = create_run_for_test(instance, status=STARTED, tags=address)
+        run = stored_run(instance, status=STARTED, tags=address)
         assert answers(address_of(run))
     assert not answers(address_of(run))
 
@@ -51,9 +50,7 @@ def test_a_code_location_that_listens_answers_and_one_that_is_gone_does_not(inst
 def test_a_run_is_not_marked_before_the_code_location_is_back_or_given_up(instance):
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))  # and does not listen yet
-        run = create_run_for_test(
-            instance, status=STARTED, tags=told(host="127.0.0.1", port=listening.getsockname()[1])
-        )
+        run = stored_run(instance, status=STARTED, tags=told(host="127.0.0.1", port=listening.getsockname()[1]))
         seen = []
 
         def pause(seconds, status=lambda: instance.get_run_by_id(run.run_id).status):

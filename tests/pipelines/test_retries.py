@@ -34,7 +34,7 @@ def test_a_hub_that_is_out_is_asked_again_and_then_named(world):
 
 def test_a_delay_that_is_no_number_is_named(world):
     answer = world.python("-c", "import pipelines.definitions", FINETUNING_RETRY_SECONDS="soon")
-    assert "FINETUNING_RETRY_SECONDS: 'soon' is no number of seconds; write 30." in answer.stdout
+    assert "FINETUNING_RETRY_SECONDS: 'soon' is not a number of seconds; write 30." in answer.stdout
 
 
 def test_a_mistake_of_the_recipe_ends_the_run_at_once(world):

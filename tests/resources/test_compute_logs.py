@@ -6,8 +6,8 @@ from pathlib import Path
 
 STEP = """
 import logging, subprocess, sys, warnings
-from dagster._utils.log import create_console_logger
 from resources.compute_logs import FoldedComputeLogs
+from resources.dagster_internals import create_console_logger
 
 log = create_console_logger("dagster", logging.INFO)
 with FoldedComputeLogs(base_dir=sys.argv[1]).capture_logs(["run", "compute_logs", "step"]):

@@ -136,7 +136,7 @@ def test_no_token_is_explained(connection):
 @pytest.mark.parametrize("deadline", ["soon", "0", "-1", "inf", "nan", ""])
 def test_a_deadline_that_is_no_number_of_seconds_is_said_before_anything_is_asked(deadline):
     with (
-        pytest.raises(FinetuningError, match=r"FINETUNING_HUB_DEADLINE: .* is no number of seconds"),
+        pytest.raises(FinetuningError, match=r"FINETUNING_HUB_DEADLINE: .* is not a number of seconds"),
         Hub(deadline=deadline).connect(),
     ):
         pass

@@ -135,7 +135,7 @@ def test_an_unknown_launcher_is_said_and_so_is_one_that_is_not_installed(monkeyp
 
 @pytest.mark.parametrize("wrong", ["two", "0", "-1", ""])
 def test_a_wrong_number_of_processes_is_said(wrong):
-    with pytest.raises(FinetuningError, match=f"FINETUNING_PROCESSES: '{wrong}' is no number of processes"):
+    with pytest.raises(FinetuningError, match=f"FINETUNING_PROCESSES: '{wrong}' is not a number of processes"):
         Launcher(num_workers=wrong).count()
 
 

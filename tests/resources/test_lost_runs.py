@@ -7,9 +7,8 @@ import time
 
 import dagster as dg
 import pytest
-from dagster._core.events import EngineEventData
-from dagster._core.test_utils import create_run_for_test
 
+from resources.dagster_internals import EngineEventData, stored_run
 from resources.lost_runs import GONE, end_lost_runs, is_lost, is_running
 
 
@@ -30,7 +29,7 @@ def ended():
 
 def run_of(instance, pid=None, **tags):
     """A run that is at work, says its status, in the process `pid`."""
-    run = create_run_for_test(instance, job_name="main_line", status=dg.DagsterRunStatus.STARTED, tags=tags)
+    run = stored_run(instance, job_name="main_line", status=dg.DagsterRunStatus.STARTED, tags=tags)
     if pid is not None:
         instance.report_engine_event("Executing steps", run, EngineEventData.in_process(pid))
     return run

@@ -19,7 +19,6 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
 
 from finetuning.errors import FinetuningError, InfrastructureError
 from finetuning.recipe.recipe import Recipe
@@ -28,6 +27,7 @@ from resources.launcher import Launcher
 from resources.ray_cluster.board import Board
 from resources.ray_cluster.training import place_of, train_on_cluster
 from resources.ray_cluster.worker import RayTraining
+from resources.ray_internals import name_of_the_checkpoint_list
 from resources.store.artifact import fingerprint_of
 from resources.store.plan import Plan
 from tests.finetuning.training.test_lost_training import ADAPTER, TRAINING, Training, make_inputs
@@ -176,7 +176,7 @@ def test_a_training_whose_node_is_killed_ends_as_an_undisturbed_one_of_two_local
 
 
 def test_the_list_of_checkpoints_that_a_killed_process_was_writing_is_as_it_was_before(tmp_path):
-    path = tmp_path / CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
+    path = tmp_path / name_of_the_checkpoint_list()
     source = f"""
 import os
 from resources.ray_cluster.training import files_at

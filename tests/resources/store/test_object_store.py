@@ -447,7 +447,7 @@ def test_without_credentials_the_message_says_where_they_are_looked_for(here, mo
         ("file:///data", "50", "write the folder as it is"),
         ("s3://", "50", "write an address such as s3://bucket/name"),
         ("sftp://me:password@host/name", "50", "write an address such as .* without a password"),
-        ("s3://bucket/name", "much", "FINETUNING_ARTIFACTS_CACHE_GB: 'much' is no number of gigabytes; write 50"),
+        ("s3://bucket/name", "much", "FINETUNING_ARTIFACTS_CACHE_GB: 'much' is not a number of gigabytes; write 50"),
     ],
 )
 def test_settings_that_are_none_are_named(root, gigabytes, said, tmp_path):

@@ -8,15 +8,16 @@ export XDG_CACHE_HOME := $(CURDIR)/.cache
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 export DAGSTER_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# Said before anything of this project is loaded, at each use of the command: there is a newer one, `dg launch`.
-export PYTHONWARNINGS := ignore:Function `asset_materialize_command` is superseded
+# What activating it sets; without, `dg` warns that another environment is active.
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
 help: ## Print this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(INSTALLED) ## Take RECIPE (smollm2-135m) from raw data to a published, evaluated adapter
-	$(BIN)/dagster asset materialize --select '*' --partition $(RECIPE) -m pipelines.definitions
-	@$(BIN)/python -m pipelines.results $(RECIPE)
+	@echo "dg launch --job main_line --partition $(RECIPE)"
+	@$(BIN)/dg launch --job main_line --partition $(RECIPE); code=$$?; \
+	  $(BIN)/python -m pipelines.results $(RECIPE) --after $$code
 
 test: $(INSTALLED) ## Run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile

@@ -16,6 +16,7 @@ from pipelines.outcomes import Outcome, outcome_of
 WEBHOOK = variable("webhook")
 TRIES, TIMEOUT = 3, 10.0  # seconds
 PAUSE = 1.0  # seconds after the first try; twice as long after each other
+LONGEST = 1500  # characters of a reason
 
 
 class NotSent(Exception):
@@ -42,7 +43,12 @@ def notice(run: dg.DagsterRun, outcome: Outcome) -> str:
     what = "failed its gate: nothing was published" if outcome.kind == GATE else f"failed ({run.job_name})"
     ui = Settings.read("ui").ui.rstrip("/")
     where = f"{ui}/runs/{run.run_id}" if ui else f"run {run.run_id}"
-    return "\n".join([f"{partition} {what}.", *outcome.reasons, where])
+    return "\n".join([f"{partition} {what}.", *map(shortened, outcome.reasons), where])
+
+
+def shortened(text: str) -> str:
+    """Return the text, or the beginning of a long one: a chat shows no pages."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def send(address: str, text: str) -> None:

@@ -23,7 +23,6 @@ WELL = "well"
 WORST = (FAULT, INFRASTRUCTURE, INPUT, GATE)
 # Checks of the model; the others are of the data.
 GATES = ("verdict", "same_answers")
-LONGEST = 1500  # characters of a reason
 # What is raised for what was killed, cancelled or lost, or never began for want of a cluster, by the names that events
 # keep.
 ENDED_FROM_OUTSIDE = {
@@ -59,7 +58,7 @@ def outcome_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Outcome:
         return Outcome(INFRASTRUCTURE, [text])
     found = troubles(instance, run.run_id)
     kind = next((kind for kind in WORST if kind in {trouble for trouble, _ in found}), FAULT)
-    return Outcome(kind, [shortened(reason) for _, reason in found])
+    return Outcome(kind, [reason for _, reason in found])
 
 
 def troubles(instance: dg.DagsterInstance, run_id: str) -> list[tuple[str, str]]:
@@ -109,8 +108,3 @@ def failed_run(event: dg.DagsterEvent) -> tuple[str, str]:
 def names_of(error: SerializableErrorInfo | None) -> set[str]:
     """Return the class names of an error and of its causes: a retry policy wraps what it gives up on."""
     return {str(error.cls_name)} | names_of(error.cause) if error else set()
-
-
-def shortened(text: str) -> str:
-    """Return `text`, or the beginning of a long one."""
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"

@@ -30,6 +30,10 @@ from dagster._core.execution.plan.step import ExecutionStep
 # The `retries` section of an executor's config, and what it means. Public: none.
 from dagster._core.execution.retries import RetryMode, get_retries_config
 
+# When an executor starts a step whose inputs are there, which an executor around another hands on. Public: none.
+# When an executor starts a step whose inputs are there, which an executor around another hands on. Public: none.
+from dagster._core.execution.step_dependency_config import StepDependencyConfig
+
 # What a step's process that was killed is reported as. Public: a kind of failure in the event.
 from dagster._core.executor.child_process_executor import ChildProcessCrashException
 
@@ -86,6 +90,7 @@ __all__ = [
     "SerializableErrorInfo",
     "SqliteRunStorage",
     "StepDelegatingExecutor",
+    "StepDependencyConfig",
     "StepFailureData",
     "StepHandlerContext",
     "StepRetryData",

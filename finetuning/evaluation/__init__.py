@@ -1,0 +1,13 @@
+"""The exam of base and tuned model, and the verdict.
+
+exam               both models answer the same rows
+generation         greedy answers to many prompts at once
+metrics            scores of answers
+comparison         gains, with their intervals
+python_tests       the metric that runs the code in an answer
+confined_python    runs code that nobody has read
+benchmark_tasks    public benchmarks, as lm-eval has them
+benchmark_scores   both models on those
+verdict            whether the tuned model may be published
+evaluation_report  the report as Markdown and JSON
+"""

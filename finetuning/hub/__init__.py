@@ -1,0 +1,8 @@
+"""The files that go to the hub.
+
+published_repo  which files a repo gets
+model_card      the repo's README
+loading_code    the code on it that loads the model
+public_recipe   the recipe as it is published
+event_files     the training curves that the Hub shows
+"""

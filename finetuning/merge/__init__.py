@@ -1,0 +1,6 @@
+"""Base model and adapter as one model.
+
+merged_model     merges them, and compares the answers
+gguf_file        writes one GGUF file
+gguf_vocabulary  the tokenizer in that file
+"""

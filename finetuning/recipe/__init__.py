@@ -1,0 +1,24 @@
+"""A recipe: one YAML file, with a file here for each section.
+
+__main__         the command `python -m finetuning.recipe`
+recipe           the whole recipe
+base_model       the section `base_model`
+dataset          the section `dataset`
+chat             the section `chat`
+checks           the section `checks`
+lora             the section `lora`
+training         the section `training`
+resources        the section `resources`
+evaluation       the section `evaluation`
+merge            the section `merge`
+hub              the section `hub`
+spec             the base of all sections
+loading          finds and loads recipes
+strict_yaml      reads YAML, and remembers the line of each key
+mistakes         every mistake in a recipe at once, a line each
+rules            keys that do not go together
+smoke            the recipe of a smoke run
+reference        writes docs/recipe.md from the schema
+benchmark_names  whether a benchmark exists
+licenses         the licences that the Hub knows
+"""

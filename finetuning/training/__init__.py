@@ -1,0 +1,20 @@
+"""The training of an adapter, in a process of its own.
+
+lora_adapter       trains, from a base model and rows to an adapter
+process            the process that trains
+several_processes  starts several that train together
+job                what that process is told, and what it leaves
+settings           the recipe's section as trl's settings
+trainer            trl's trainer with this project's batches, loss and checkpoints
+rows               the rows that training reads
+batches            which rows are in which step
+supervised_loss    the loss of the answers' tokens
+preferences        DPO: the loss of preferences
+attention          which attention kernel is used
+sharding           a base model divided among processes (FSDP)
+callback           progress, saves and early stopping, step by step
+checkpoints        checkpoints that are whole
+curves             losses as they are plotted
+interruption       ends a training that is cancelled or hangs
+peak_memory        the most memory that was held
+"""

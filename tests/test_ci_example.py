@@ -10,6 +10,8 @@ import yaml
 
 from tests.pipelines.command import ROOT, World
 
+pytestmark = pytest.mark.long("a smoke run of the whole line, as users' CI starts it")
+
 EXAMPLE = yaml.safe_load((ROOT / "docs" / "examples" / "github-actions.yaml").read_text())
 STEPS = {step["name"]: step for job in EXAMPLE["jobs"].values() for step in job["steps"] if "name" in step}
 

@@ -12,6 +12,8 @@ from tests.deploy.deployment import COMPOSE, ROOT, RUN, commands, selector, wait
 from tests.deploy.postgres import postgres
 from tests.pipelines.token_search import forms, places
 
+pytestmark = pytest.mark.long("PostgreSQL and every service of the deployment")
+
 FEW = 8
 RUNS = int(os.environ.get("FINETUNING_RUNS", FEW))
 SHOWN = """

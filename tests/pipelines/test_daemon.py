@@ -11,6 +11,8 @@ import pytest
 from tests.pipelines.command import World, family_of, kill, shipped_instance
 from tests.tiny_models import ZEPHYR, save_tiny_model
 
+pytestmark = pytest.mark.long("a daemon whose runs are killed, and trainings that wait for each other")
+
 LOCATION = "pipelines.definitions"
 RESUMED = "going on from the checkpoint of step"
 SOURCE = {

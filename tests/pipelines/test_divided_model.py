@@ -1,8 +1,12 @@
 """A recipe whose base model is divided among two processes, through the public command."""
 
+import pytest
+
 from assets import lora_adapter
 from resources.artifacts import Artifacts
 from tests.pipelines.command import World
+
+pytestmark = pytest.mark.long("two processes that divide a model")
 
 LINE = "raw_dataset,chat_dataset,quantized_base_model,lora_adapter"
 

@@ -17,6 +17,8 @@ import pytest
 from tests.pipelines.command import IN_PROCESS, ROOT, World
 from tests.tiny_models import ZEPHYR, save_tiny_model
 
+pytestmark = pytest.mark.long("runs that are killed and made up for")
+
 KILLS = int(os.environ.get("FINETUNING_KILLS", "1"))
 ADAPTER = "adapter_model.safetensors"
 TRAINING = "finetuning.training.process"

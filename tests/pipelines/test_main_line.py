@@ -73,6 +73,7 @@ EDITS = [
 ]
 
 
+@pytest.mark.long("five runs of the whole line")
 def test_editing_one_section_rebuilds_exactly_what_depends_on_it(world, recipe):
     for section, keys, rebuilt in EDITS:
         before, recipe = world.artifacts("tiny"), changed(recipe, section, **keys)
@@ -89,6 +90,7 @@ def answers_of_bases(world: World) -> list[str]:
     return sorted(str(path.parent) for path in (world.root / "artifacts" / "base_answers").glob("*/*/artifact.json"))
 
 
+@pytest.mark.long("three trainings")
 def test_the_base_answers_once_for_all_of_its_adapters(world, recipe):
     world.write_recipe("elder", changed(recipe, "hub", repo="elder-adapter"))
     assert world.materialize("elder", select=",".join(ASSETS - {"published_repo"})).returncode == 0
@@ -109,6 +111,7 @@ def test_the_base_answers_once_for_all_of_its_adapters(world, recipe):
     assert len(answers_of_bases(world)) == len(there) + 1
 
 
+@pytest.mark.long("two trainings, and benchmarks")
 def test_benchmarks_are_looked_up_first_and_asked_once_of_a_base(world, recipe):
     asked = {
         "benchmarks": ["animals", "sums"],

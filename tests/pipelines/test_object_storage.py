@@ -9,6 +9,8 @@ from tests.pipelines.command import IN_PROCESS, World
 from tests.pipelines.main_line import ASSETS, REUSED
 from tests.resources.s3 import BUCKET, SECRET, Machine, client, s3_server, write_files
 
+pytestmark = pytest.mark.long("the whole line once more, with an object store")
+
 ROOT = f"s3://{BUCKET}/artifacts"
 
 

@@ -16,6 +16,8 @@ from resources.hub_server.local import local_hub
 from tests.pipelines.command import ROOT, World
 from tests.tiny_models import ZEPHYR, save_tiny_model
 
+pytestmark = pytest.mark.long("several recipes, each through the whole line, and the code on their cards")
+
 # Words of the data that are nowhere else: of rows to train on, of the eval split, and of a row that is dropped.
 TRAINED, EVALUATED, DROPPED = "quokka", "axolotl", "narwhal"
 BASE = "local/tiny-base"

@@ -27,7 +27,10 @@ from tests.pipelines.ray_jobs import (
 from tests.resources.s3 import BUCKET
 
 MANY = int(os.environ.get("FINETUNING_RAY_PARTITIONS", "0"))
-pytestmark = pytest.mark.skipif(not MANY, reason="FINETUNING_RAY_PARTITIONS=6 asks for it; it takes minutes")
+pytestmark = [
+    pytest.mark.long("a Ray cluster"),
+    pytest.mark.skipif(not MANY, reason="FINETUNING_RAY_PARTITIONS=6 asks for it; it takes minutes"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,8 @@ from tests.pipelines.ray_jobs import (
 )
 from tests.resources.s3 import BUCKET, SECRET
 
+pytestmark = pytest.mark.long("a Ray cluster")
+
 PARTITIONS = ("one", "two")
 
 

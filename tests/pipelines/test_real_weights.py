@@ -15,6 +15,8 @@ from finetuning.recipe.loading import find
 from resources.hub_server.local import local_hub
 from tests.pipelines.command import ROOT, World
 
+pytestmark = pytest.mark.long("real weights, through the whole line")
+
 # Runs alone, as a stranger's program would: no more than the code of the card, asked the questions of the exam.
 ASK = """
 import contextlib, io, json, sys

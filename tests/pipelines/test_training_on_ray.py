@@ -7,7 +7,10 @@ import pytest
 from tests.pipelines.command import World, shipped_instance
 from tests.ray_cluster import ray_cluster
 
-pytestmark = pytest.mark.skipif(not os.environ.get("FINETUNING_RAY"), reason="takes minutes; set FINETUNING_RAY=1")
+pytestmark = [
+    pytest.mark.long("a Ray cluster"),
+    pytest.mark.skipif(not os.environ.get("FINETUNING_RAY"), reason="takes minutes; set FINETUNING_RAY=1"),
+]
 LINE = "raw_dataset,chat_dataset,quantized_base_model,lora_adapter"
 
 

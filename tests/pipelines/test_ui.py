@@ -22,7 +22,10 @@ from tests.pipelines.test_definitions import EDGES, OBSERVED
 from tests.tiny_models import ZEPHYR, save_tiny_model
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs a browser: apt-get install chromium")
+pytestmark = [
+    pytest.mark.long("a browser"),
+    pytest.mark.skipif(not CHROMIUM, reason="needs a browser: apt-get install chromium"),
+]
 
 SCREENSHOTS = os.environ.get("FINETUNING_SCREENSHOTS")
 PARTITION = "smollm2-135m"

@@ -10,6 +10,8 @@ from resources.hub_server.local import local_hub
 from tests.pipelines.command import IN_PROCESS, World
 from tests.tiny_models import ZEPHYR, save_tiny_model
 
+pytestmark = pytest.mark.long("several versions, each through the whole line")
+
 REPO = "local/tiny-adapter"
 GOOD = {"max_steps": 8, "learning_rate": 0.02, "per_device_train_batch_size": 4}
 BAD = {"max_steps": 1, "learning_rate": 0.001, "per_device_train_batch_size": 4}

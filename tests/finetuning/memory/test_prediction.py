@@ -78,6 +78,7 @@ def trained(folder, inputs, **training: Any) -> int:
     return json.loads((output / "summary.json").read_text())["peak_memory_mb"] * MIB
 
 
+@pytest.mark.long("a process for each training that is measured")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a process with a GPU reports the GPU's memory")
 def test_real_trainings_need_what_is_predicted_and_grow_with_their_rows_as_predicted(tmp_path, folder, config):
     ids = list(range(5, 261))

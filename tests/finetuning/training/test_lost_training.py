@@ -129,6 +129,7 @@ def until(happened: Callable[[], bool], process: subprocess.Popen[str]) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.long("trainings that are killed")
 @pytest.mark.parametrize("number", range(KILLS))
 def test_a_training_killed_at_any_moment_ends_with_the_same_weights(training, whole, number):
     reference, before, seconds = whole
@@ -144,6 +145,7 @@ def test_a_training_killed_at_any_moment_ends_with_the_same_weights(training, wh
     assert not list(training.checkpoints.glob(".*")) and len(training.steps_saved()) == 2
 
 
+@pytest.mark.long("a training for each step to go on from")
 @pytest.mark.parametrize("step", [0, 16, 20])
 def test_a_training_goes_on_from_a_checkpoint_wherever_in_an_epoch_it_is(training, whole, step):
     reference, *_ = whole  # 16 steps are an epoch
@@ -158,6 +160,7 @@ def test_a_training_goes_on_from_a_checkpoint_wherever_in_an_epoch_it_is(trainin
     assert f"going on from the checkpoint of step {step}" in training.words() or step == 0
 
 
+@pytest.mark.long("trainings that are cancelled")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_cancelled_training_ends_at_once_after_a_checkpoint(tmp_path, inputs, whole, number):
     reference, *_ = whole
@@ -172,6 +175,7 @@ def test_a_cancelled_training_ends_at_once_after_a_checkpoint(tmp_path, inputs, 
     assert training.finish() == (reference.output / ADAPTER).read_bytes()
 
 
+@pytest.mark.long("several trainings")
 def test_the_same_steps_come_of_smaller_micro_batches(tmp_path, inputs):
     halves = Training(
         tmp_path, inputs, lora={"lora_dropout": 0.0}, per_device_train_batch_size=2, gradient_accumulation_steps=4
@@ -183,6 +187,7 @@ def test_the_same_steps_come_of_smaller_micro_batches(tmp_path, inputs):
         assert one["step"] == other["step"] and one["loss"] == pytest.approx(other["loss"], rel=1e-5)
 
 
+@pytest.mark.long("two processes that train")
 def test_two_processes_have_the_losses_of_one_with_twice_the_batch(tmp_path, inputs):
     settings = {"lora": {"lora_dropout": 0.0}, "gradient_accumulation_steps": 1}
     two = Training(tmp_path / "two", inputs, **settings, per_device_train_batch_size=4)
@@ -196,6 +201,7 @@ def test_two_processes_have_the_losses_of_one_with_twice_the_batch(tmp_path, inp
     assert two.summary()["eval_loss"] == pytest.approx(one.summary()["eval_loss"], rel=1e-5)
 
 
+@pytest.mark.long("two processes that train")
 def test_of_two_processes_that_ran_out_of_memory_smaller_passes_take_the_place(tmp_path, inputs):
     settings = {"lora": {"lora_dropout": 0.0}, "max_steps": 8, "num_train_epochs": 1, "on_oom": "halve-batch"}
     starved, plain = (
@@ -226,6 +232,7 @@ def test_of_two_processes_that_ran_out_of_memory_smaller_passes_take_the_place(t
         assert smaller["step"] == larger["step"] and smaller["loss"] == pytest.approx(larger["loss"], rel=1e-5)
 
 
+@pytest.mark.long("a training that hangs")
 def test_a_training_that_hangs_ends_itself_and_says_where_it_was(training, inputs, tmp_path):
     training.job["training"] |= {"step_timeout_minutes": 0.02}
     slow = tmp_path / "slow"

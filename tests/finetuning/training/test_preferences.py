@@ -256,6 +256,7 @@ def test_a_short_training_makes_the_preferred_answers_the_likelier_ones(whole):
     assert summary["reward_accuracy"] == 1 and summary["reward_margin"] > 1
 
 
+@pytest.mark.long("trainings that are cancelled")
 def test_a_cancelled_training_that_goes_on_ends_with_the_same_weights(tmp_path, inputs):
     settings = {**SETTINGS, "num_train_epochs": 4}
     whole, training = Training(tmp_path / "whole", inputs, **settings), Training(tmp_path, inputs, **settings)
@@ -271,6 +272,7 @@ def test_a_cancelled_training_that_goes_on_ends_with_the_same_weights(tmp_path, 
     assert training.summary()["reward_margin"] == whole.summary()["reward_margin"]
 
 
+@pytest.mark.long("two processes that train")
 def test_two_processes_have_the_losses_of_one_with_twice_the_batch(tmp_path, inputs):
     settings = {**SETTINGS, "lora": {"lora_dropout": 0.0}, "gradient_accumulation_steps": 1, "learning_rate": 1e-3}
     two = Training(tmp_path / "two", inputs, **settings, per_device_train_batch_size=4)

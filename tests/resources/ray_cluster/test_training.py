@@ -35,6 +35,8 @@ from tests.finetuning.training.test_lost_training import ADAPTER, TRAINING, Trai
 from tests.ray_cluster import ray_cluster
 from tests.resources.s3 import BUCKET, s3_server
 
+pytestmark = pytest.mark.long("a Ray cluster")
+
 LONG = pytest.mark.skipif(not os.environ.get("FINETUNING_RAY"), reason="takes a minute; set FINETUNING_RAY=1")
 PLAIN, DROPOUT = {"lora_dropout": 0.0}, {"lora_dropout": 0.1}
 SHORT = {"num_train_epochs": 1, "max_steps": 24, "gradient_accumulation_steps": 1}
@@ -272,6 +274,9 @@ def test_a_mistake_is_told_once_as_it_is_on_one_machine(cluster, tmp_path, input
 def test_a_cancelled_training_ends_after_a_checkpoint_and_the_next_one_goes_on_from_there(cluster, tmp_path, inputs):
     settings = {**SHORT, "max_steps": 400, "save_steps": None}
     source = f"""
+import signal
+# A job that a shell put into the background ignores Ctrl-C, and so do its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from tests.resources.ray_cluster.test_training import OnCluster
 OnCluster(Path({str(tmp_path / "ray")!r}), Path({str(inputs)!r}), **{settings!r}).run()

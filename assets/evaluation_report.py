@@ -17,6 +17,7 @@ from finetuning.errors import FinetuningError
 from finetuning.evaluation.benchmark_tasks import tasks_revision
 from finetuning.evaluation.verdict import judge, of_smoke_run, verdict_in_words
 from finetuning.recipe.recipe import Recipe
+from finetuning.recipe.sections import sections
 from finetuning.recipe.smoke import load_for_run
 from resources.artifacts import Artifacts
 from resources.gpu import Gpu
@@ -68,7 +69,7 @@ def evaluation_report(
     chain = (raw_dataset, chat_dataset, quantized_base_model, lora_adapter)
     plan = artifacts.plan(
         context,
-        sections={"evaluation": recipe.evaluation.model_dump(mode="json"), "summary": recipe.summary},
+        sections=sections(recipe, "evaluation_report"),
         resolved=tasks_revision(recipe.evaluation),
         inputs=chain[1:],
     )

@@ -8,6 +8,7 @@ from assets.failures import explained
 from assets.partitions import BASE_MODELS, OWNERS
 from finetuning.progress import Progress
 from finetuning.recipe.merge import MergeSpec
+from finetuning.recipe.sections import sections
 from finetuning.recipe.smoke import load_for_run
 from resources.artifacts import Artifacts
 from resources.gpu import Gpu
@@ -57,8 +58,7 @@ def merged_model(
 
         artifact = artifacts.plan(
             context,
-            # A recipe without a GGUF file keeps the model that it has.
-            sections={"merge": spec.model_dump(mode="json", include={"dtype", "gguf"}, exclude_none=True)},
+            sections=sections(recipe, "merged_model"),
             resolved={},
             inputs=[chat_dataset, quantized_base_model, lora_adapter],
         ).obtain(write)

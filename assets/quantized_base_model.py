@@ -6,6 +6,7 @@ import pandas as pd
 from assets.external_assets import BASE_MODEL_SOURCE, RECIPE
 from assets.failures import RETRIES, explained
 from assets.partitions import BASE_MODELS, OWNERS
+from finetuning.recipe.sections import sections
 from finetuning.recipe.smoke import load_for_run
 from resources.artifacts import Artifacts
 from resources.gpu import Gpu
@@ -50,10 +51,7 @@ def quantized_base_model(
 
         artifact = artifacts.plan(
             context,
-            sections={
-                "base_model": spec.model_dump(mode="json", include={"gguf", "quantization", "dtype"}),
-                **({"lora": {"r": loftq}} if loftq else {}),
-            },
+            sections=sections(recipe, "quantized_base_model"),
             resolved={"base_model": resolved},
         ).obtain(write)
     summary = artifact.summary

@@ -27,15 +27,18 @@ from finetuning.recipe.merge import MergeSpec
 from finetuning.recipe.mistakes import contradiction, shown
 from finetuning.recipe.resources import ResourcesSpec
 from finetuning.recipe.rules import contradictions
-from finetuning.recipe.spec import Spec, Text
+from finetuning.recipe.spec import Spec, Text, remakes
 from finetuning.recipe.training import TrainingSpec
 
 
 class Recipe(Spec):
     """One fine-tuning run, from the base model to the published adapter."""
 
-    name: Text = Field(description="The file's name, without its ending.")
-    summary: Text = Field(description="What the tuned model does, in one line; it opens the model card.")
+    name: Text = Field(description="The file's name, without its ending.", json_schema_extra=remakes())
+    summary: Text = Field(
+        description="What the tuned model does, in one line; it opens the model card.",
+        json_schema_extra=remakes("evaluation_report", "published_repo", "published_merged_repo"),
+    )
     base_model: BaseModelSpec = Field(description="The model that is fine-tuned.")
     dataset: DatasetSpec = Field(description="The rows that are trained and evaluated on.")
     chat: ChatSpec = Field(default=ChatSpec(), description="How conversations become tokens.")
@@ -52,6 +55,7 @@ class Recipe(Spec):
     merge: MergeSpec | None = Field(
         default=None,
         description="Also make one model of base and adapter, and publish it as `<hub.repo>-merged`; `null` does not.",
+        json_schema_extra=remakes("merged_model"),
     )
     hub: HubSpec = Field(description="Where the adapter is published.")
     # No key: a run that proves nothing is asked for by whoever starts it.

@@ -9,9 +9,9 @@ import pytest
 from huggingface_hub import HfApi
 
 from finetuning.dataset import linear_equations
-from finetuning.dataset.revisions import raw_section, resolve, resolve_all, sources
+from finetuning.dataset.revisions import raw_section, resolve, resolve_all
 from finetuning.errors import FinetuningError
-from finetuning.recipe.dataset import DatasetSpec, EvalSpec, SourceSpec
+from finetuning.recipe.dataset import DatasetSpec, EvalSpec, SourceSpec, sources
 
 WHERE = "recipes/x.yaml: dataset.sources[0]"
 NO_HUB = HfApi(endpoint="http://127.0.0.1:9", token=False)

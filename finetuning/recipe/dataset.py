@@ -1,5 +1,6 @@
 """The section `dataset`: where the rows come from, and which of them are for the exam."""
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -11,20 +12,23 @@ from pydantic import (
 from finetuning.recipe.mistakes import nearest, section_mistake
 from finetuning.recipe.spec import Count, Spec, Text, listed, remakes
 
-# What a row of each format holds, by the names that `columns` translates from.
-FORMAT_COLUMNS = {
-    "messages": ("messages",),
-    "sharegpt": ("conversations",),
-    "alpaca": ("instruction", "input", "output"),
-    "prompt-completion": ("prompt", "completion"),
-    "question-answer": ("question", "answer"),
-    "ultrafeedback": ("instruction", "completions"),
-    "preference": ("prompt", "chosen", "rejected"),
-}
-
 Format = Literal[
     "messages", "sharegpt", "alpaca", "prompt-completion", "question-answer", "ultrafeedback", "preference"
 ]
+
+# A row of each format, as the reference shows it.
+FORMAT_ROWS: dict[Format, str] = {
+    "messages": '{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}',
+    "sharegpt": '{"conversations": [{"from": "human", "value": "…"}, {"from": "gpt", "value": "…"}]}',
+    "alpaca": '{"instruction": "…", "input": "…", "output": "…"}',
+    "prompt-completion": '{"prompt": "…", "completion": "…"}',
+    "question-answer": '{"question": "…", "answer": "…"}',
+    "ultrafeedback": '{"instruction": "…", "completions": [{"model": "gpt-4", "response": "…"}]}',
+    "preference": '{"prompt": "…", "chosen": "…", "rejected": "…"}',
+}
+
+# What a row of each format holds, by the names that `columns` translates from.
+FORMAT_COLUMNS: dict[str, tuple[str, ...]] = {format: tuple(json.loads(row)) for format, row in FORMAT_ROWS.items()}
 
 
 class SourceSpec(Spec):

@@ -1,4 +1,4 @@
-"""The reference of recipes, `docs/recipe.md`, made from the schema: every key, its default, what it remakes, its meaning."""
+"""The reference of recipes, `docs/recipe.md`, made from the schema: every key, what it remakes, and its meaning."""
 
 from collections.abc import Iterator
 from typing import Any, get_args

@@ -8,6 +8,7 @@ import pandas as pd
 
 from assets.checks import results, specs
 from assets.failures import RETRIES, explained
+from assets.materialized import materialized
 from assets.partitions import BASE_MODELS, OWNERS
 from assets.tables import columns_of
 from finetuning.checks.judgement import CHAT_CHECKS, judge, require
@@ -69,11 +70,8 @@ def chat_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: H
             resolved={"base_model": resolved, "chat_template": template_revision(spec)},
             inputs=[raw_dataset],
         ).obtain(write)
-    return dg.MaterializeResult(
-        value=artifact,
-        data_version=dg.DataVersion(artifact.fingerprint),
-        metadata=metadata_of(artifact, recipe),
-        check_results=results(context, judge(artifact.summary["checks"], recipe)),
+    return materialized(
+        artifact, metadata_of(artifact, recipe), results(context, judge(artifact.summary["checks"], recipe))
     )
 
 
@@ -100,7 +98,6 @@ def metadata_of(artifact: Artifact, recipe) -> dict:
         "lengths": dg.MetadataValue.md(as_markdown(picture, "Token lengths")),
         "preview": dg.MetadataValue.md(PREVIEW + "\n\n---\n\n".join(preview)),
         "dagster/column_schema": columns_of(artifact.path / "train.parquet", COLUMNS),
-        **artifact.metadata(),
     }
 
 

@@ -10,7 +10,8 @@ import dagster as dg
 
 from assets.examination import Examination
 from assets.failures import explained
-from assets.lineage import made_from
+from assets.lineage import Line
+from assets.materialized import materialized
 from assets.partitions import BASE_MODELS, OWNERS
 from assets.publishing_lock import knows, version_to_beat
 from finetuning.errors import FinetuningError
@@ -52,9 +53,6 @@ def evaluation_report(
     artifacts: Artifacts,
     gpu: Gpu,
     hub: Hub,
-    raw_dataset: Artifact,
-    chat_dataset: Artifact,
-    quantized_base_model: Artifact,
     lora_adapter: Artifact,
 ):
     """An exam: the model before and after training answers the same questions, none of which it has seen.
@@ -63,23 +61,21 @@ def evaluation_report(
     tuned model may be published.
     """
     recipe = load_for_run(context.partition_key)
-    chat_dataset.require_inputs(raw_dataset)
-    # An adapter from other rows may have learned these, and one from another base is another model.
-    lora_adapter.require_inputs(chat_dataset, quantized_base_model)
-    chain = (raw_dataset, chat_dataset, quantized_base_model, lora_adapter)
+    # An adapter from other rows than those in force may have learned these, and one from another base is another model.
+    line = Line.behind(lora_adapter, artifacts, context.log.info)
     plan = artifacts.plan(
         context,
         sections=sections(recipe, "evaluation_report"),
         resolved=tasks_revision(recipe.evaluation),
-        inputs=chain[1:],
+        inputs=[line.chat_dataset, line.quantized_base_model, lora_adapter],
     )
     with hub.connect(log=context.log.warning, api_only=True) as connection:
         head = published_now(context, recipe, connection, lora_adapter)
 
         def write(folder):
-            exam = Examination(context, artifacts, gpu, recipe, *chain[1:], folder)
+            exam = Examination(context, artifacts, gpu, recipe, line, folder)
             found = exam.hold(connection, head)
-            return report_on(recipe, chain, found, folder)
+            return report_on(recipe, line, found, folder)
 
         artifact = plan.obtain(write, still_valid=lambda artifact: knows(report_in(artifact), head))
     report = report_in(artifact)
@@ -87,11 +83,10 @@ def evaluation_report(
     severity = dg.AssetCheckSeverity.WARN if recipe.smoke else dg.AssetCheckSeverity.ERROR
     for reason in verdict["reasons"]:
         (context.log.info if verdict["passed"] or recipe.smoke else context.log.error)(f"verdict: {reason}")
-    return dg.MaterializeResult(
-        value=artifact,
-        data_version=dg.DataVersion(artifact.fingerprint),
-        metadata=metadata_of(artifact, report),
-        check_results=[
+    return materialized(
+        artifact,
+        metadata_of(artifact, report),
+        [
             dg.AssetCheckResult(
                 check_name="verdict",
                 passed=verdict["passed"],
@@ -122,15 +117,13 @@ def published_now(
         return None
 
 
-def report_on(recipe: Recipe, chain: tuple, found: dict[str, Any], folder: Path) -> dict[str, Any]:
+def report_on(recipe: Recipe, line: Line, found: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The report that `folder` then holds."""
     from finetuning.evaluation.evaluation_report import write_report
 
     verdict = judge(recipe.evaluation, found["metrics"], found.get("benchmarks"), found["published"])
     verdict = of_smoke_run(verdict) if recipe.smoke else verdict
-    return write_report(
-        folder, recipe.name, recipe.summary, made_from(*chain), found, verdict, recipe.evaluation.samples
-    )
+    return write_report(folder, recipe.name, recipe.summary, line.made(), found, verdict, recipe.evaluation.samples)
 
 
 def metadata_of(artifact: Artifact, report: dict) -> dict:
@@ -146,7 +139,6 @@ def metadata_of(artifact: Artifact, report: dict) -> dict:
         **intervals_in(report),
         "tokens_per_second": report["answering"]["tuned"]["tokens_per_second"],
         "peak_memory_mb": report["answering"]["tuned"]["peak_memory_mb"],
-        **artifact.metadata(),
     }
 
 

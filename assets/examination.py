@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.lineage import alike
+from assets.lineage import Line
 from finetuning.errors import FinetuningError
 from finetuning.evaluation.benchmark_tasks import Benchmark, load_benchmarks, tasks_revision
 from finetuning.evaluation.python_tests import require_confinement
@@ -20,7 +20,6 @@ from resources.artifacts import Artifacts
 from resources.gpu import Gpu
 from resources.hub_client.connection import HubConnection
 from resources.hub_client.versions import Head, download
-from resources.store.artifact import Artifact
 from resources.store.plan import Plan
 
 if TYPE_CHECKING:
@@ -29,15 +28,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Examination:
-    """What all who sit the exam have in common: recipe, rows, base model and machine."""
+    """What all who sit the exam have in common: recipe, the line that ends in the adapter, and machine."""
 
     context: dg.AssetExecutionContext
     artifacts: Artifacts
     gpu: Gpu
     recipe: Recipe
-    chat_dataset: Artifact
-    base_model: Artifact
-    adapter: Artifact
+    line: Line
     folder: Path
     """Where the tuned model's answers are left."""
 
@@ -49,17 +46,19 @@ class Examination:
         Raises:
             FinetuningError: the adapter, or the published one, is not whole or changes nothing, or memory ran out.
         """
-        self.adapter.verify()
+        self.line.lora_adapter.verify()
         if "python-tests" in self.recipe.evaluation.metrics:
             require_confinement(self.recipe.file)
         with Progress(self.context.log.info, "loading libraries") as progress:
             from finetuning.evaluation.comparison import evaluate
             from finetuning.evaluation.exam import exam_of
 
-            exam = exam_of(self.recipe.evaluation, self.chat_dataset.path, self.recipe.base_model.trust_remote_code)
+            exam = exam_of(
+                self.recipe.evaluation, self.line.chat_dataset.path, self.recipe.base_model.trust_remote_code
+            )
             benchmarks = load_benchmarks(self.recipe.evaluation, self.recipe.file)
             base = self._plan(exam, "base_answers").obtain(self._answers(exam, None, progress))
-            tuned = self._answers(exam, self.adapter.path, progress)(self.folder)
+            tuned = self._answers(exam, self.line.lora_adapter.path, progress)(self.folder)
             published = self._beside_published(exam, connection, head, progress)
             found = evaluate(self.recipe.evaluation, exam, base.path, self.folder)
             if benchmarks:
@@ -76,7 +75,9 @@ class Examination:
         def answer(out: Path) -> dict[str, Any]:
             kwargs = self.gpu.model_kwargs(self.recipe.base_model)
             with self.gpu.exclusive("inference", self.context.log.info):
-                return sit(self.recipe.evaluation, exam, self.base_model.path, by, kwargs, progress, out, name)
+                return sit(
+                    self.recipe.evaluation, exam, self.line.quantized_base_model.path, by, kwargs, progress, out, name
+                )
 
         return answer
 
@@ -89,7 +90,7 @@ class Examination:
             self.context,
             sections=sections(self.recipe, asset),
             resolved={
-                "chat_template": self.chat_dataset.resolved["chat_template"],
+                "chat_template": self.line.chat_dataset.resolved["chat_template"],
                 "rows": exam.digest(),
                 "loss": measures_loss(spec),
                 "code": runs_code(spec),
@@ -97,8 +98,8 @@ class Examination:
                 "model_kwargs": self.gpu.model_kwargs(self.recipe.base_model),
                 **({"adapter": head.commit} if head else {}),
             },
-            inputs=[self.base_model],
-            beside=(asset, str(head.adapter) if head else self.base_model.fingerprint),
+            inputs=[self.line.quantized_base_model],
+            beside=(asset, str(head.adapter) if head else self.line.quantized_base_model.fingerprint),
         )
 
     def _beside_published(
@@ -111,7 +112,7 @@ class Examination:
 
         known = {"repo_id": head.repo_id, "tag": head.tag or head.commit, "commit": head.commit}
         known["adapter"] = str(head.adapter)
-        common = alike(self.chat_dataset, self.base_model)
+        common = self.line.alike()
         other = [name for name, value in common.items() if head.report.get("alike", {}).get(name) != value]
         if other:
             return known | {"why": f"it has another {' and another '.join(other)}"}
@@ -135,22 +136,23 @@ class Examination:
         from finetuning.evaluation.benchmark_scores import compare_benchmarks, sit_benchmarks
 
         spec, kwargs = self.recipe.evaluation, self.gpu.model_kwargs(self.recipe.base_model)
+        base_model = self.line.quantized_base_model
 
         def answer(by: Path | None, out: Path) -> dict[str, Any]:
             with self.gpu.exclusive("inference", self.context.log.info):
-                return sit_benchmarks(spec, benchmarks, exam, self.base_model.path, by, kwargs, progress, out)
+                return sit_benchmarks(spec, benchmarks, exam, base_model.path, by, kwargs, progress, out)
 
         base = self.artifacts.plan(
             self.context,
             sections=sections(self.recipe, "base_benchmarks"),
             resolved={
                 **tasks_revision(spec),
-                "chat_template": self.chat_dataset.resolved["chat_template"],
+                "chat_template": self.line.chat_dataset.resolved["chat_template"],
                 "model_kwargs": kwargs,
             },
-            inputs=[self.base_model],
-            beside=("base_benchmarks", self.base_model.fingerprint),
+            inputs=[base_model],
+            beside=("base_benchmarks", base_model.fingerprint),
         ).obtain(lambda out: answer(None, out))
-        answer(self.adapter.path, self.folder)
+        answer(self.line.lora_adapter.path, self.folder)
         progress.update("benchmarks: comparing")
         return compare_benchmarks(base.path, self.folder)

@@ -1,31 +1,59 @@
-"""How an adapter came to be, as the manifests of the artifacts on the way tell it: for its report and its card."""
+"""How an adapter came to be, found from the artifact at hand: for its exam, its report and its card.
 
-from typing import TYPE_CHECKING, Any
+An asset takes the artifact right before it. What that was made from stands in its `artifact.json`, and so on up the
+line, so that what belongs together is found together.
+"""
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from resources.artifacts import Artifacts
 from resources.hub_client.versions import WEIGHTS
-from resources.store.artifact import Artifact
+from resources.store.artifact import Artifact, Log
 
 if TYPE_CHECKING:
     from finetuning.evaluation.evaluation_report import Made
 
 
-def made_from(raw_dataset: Artifact, chat_dataset: Artifact, base_model: Artifact, adapter: Artifact) -> "Made":
-    """What report and card say of the adapter's making."""
-    from finetuning.evaluation.evaluation_report import Made
+@dataclass(frozen=True)
+class Line:
+    """An adapter, and all that it was made from: each the artifact in force of its asset."""
 
-    return Made(
-        adapter=adapter.fingerprint,
-        files={name: digest for name, digest in adapter.files.items() if name == WEIGHTS},
-        alike=alike(chat_dataset, base_model),
-        training=adapter.summary,
-        settings=adapter.sections,
-        versions=adapter.versions,
-        base_model=base_model.resolved["base_model"],
-        sources=raw_dataset.summary["sources"],
-        chat=chat_dataset.summary,
-    )
+    raw_dataset: Artifact
+    chat_dataset: Artifact
+    quantized_base_model: Artifact
+    lora_adapter: Artifact
 
+    @classmethod
+    def behind(cls, artifact: Artifact, artifacts: Artifacts, log: Log) -> Self:
+        """Find the line that ends in the adapter `artifact`, or in an adapter that it was made from.
 
-def alike(chat_dataset: Artifact, base_model: Artifact) -> dict[str, Any]:
-    """What two versions have in common that can answer the same prompts."""
-    return {"base_model": base_model.fingerprint, "chat_template": chat_dataset.resolved["chat_template"]}
+        Raises:
+            FinetuningError: one of them is gone, or is not the one in force any more.
+        """
+        found = artifacts.lineage(artifact, log)
+        return cls(**{asset: found[asset] for asset in cls.__dataclass_fields__})
+
+    def made(self) -> "Made":
+        """Return what report and card say of the adapter's making."""
+        from finetuning.evaluation.evaluation_report import Made
+
+        adapter = self.lora_adapter
+        return Made(
+            adapter=adapter.fingerprint,
+            files={name: digest for name, digest in adapter.files.items() if name == WEIGHTS},
+            alike=self.alike(),
+            training=adapter.summary,
+            settings=adapter.sections,
+            versions=adapter.versions,
+            base_model=self.quantized_base_model.resolved["base_model"],
+            sources=self.raw_dataset.summary["sources"],
+            chat=self.chat_dataset.summary,
+        )
+
+    def alike(self) -> dict[str, Any]:
+        """Return what two versions have in common that can answer the same prompts."""
+        return {
+            "base_model": self.quantized_base_model.fingerprint,
+            "chat_template": self.chat_dataset.resolved["chat_template"],
+        }

@@ -5,6 +5,7 @@ import json
 import dagster as dg
 
 from assets.failures import explained
+from assets.materialized import materialized
 from assets.partitions import BASE_MODELS, OWNERS
 from finetuning.checks.judgement import judge, require
 from finetuning.evaluation.benchmark_tasks import load_benchmarks
@@ -16,7 +17,6 @@ from resources.artifacts import Artifacts
 from resources.gpu import Gpu
 from resources.launcher import Launcher, on_this_machine
 from resources.ray_cluster.reach import steps_are_ray_jobs
-from resources.ray_cluster.training import on_cluster
 from resources.store.artifact import Artifact
 
 MEMORY = ("peak_memory_mb", "predicted_memory_mb")
@@ -73,6 +73,8 @@ def lora_adapter(
         }
         inputs = {"chat_dataset": chat_dataset, "base_model": quantized_base_model}
         if launcher.is_ray():
+            from resources.ray_cluster.training import on_cluster  # Ray takes seconds to import
+
             on_cluster(context, artifacts, gpu, recipe, job, inputs, folder, processes)
             return json.loads((folder / "summary.json").read_text())
         known = on_this_machine(context, gpu, launcher, recipe, job, inputs, folder)
@@ -85,9 +87,7 @@ def lora_adapter(
         resolved={"processes": processes},
         inputs=[chat_dataset, quantized_base_model],
     ).obtain(write)
-    return dg.MaterializeResult(
-        value=artifact, data_version=dg.DataVersion(artifact.fingerprint), metadata=metadata_of(artifact)
-    )
+    return materialized(artifact, metadata_of(artifact))
 
 
 def metadata_of(artifact: Artifact) -> dict:
@@ -106,5 +106,4 @@ def metadata_of(artifact: Artifact) -> dict:
         **{key: summary[key] for key in (*shown, *MEMORY, "attention", "device", *HOW_IT_RAN)},
         "attention_passed_over": dg.MetadataValue.json(summary["passed_over"]),
         "loss_curve": dg.MetadataValue.md(as_markdown(picture, "Loss curve")),
-        **artifact.metadata(),
     }

@@ -29,8 +29,6 @@ def published_merged_repo(
     context: dg.AssetExecutionContext,
     artifacts: Artifacts,
     hub: Hub,
-    lora_adapter: Artifact,
-    evaluation_report: Artifact,
     merged_model: Artifact,
     published_repo: Artifact,
 ) -> Iterator[dg.MaterializeResult[Artifact]]:
@@ -43,8 +41,9 @@ def published_merged_repo(
         if recipe.merge is None:
             context.log.info(f"skipped: {recipe.file} has no merge section")
             return
+        behind = artifacts.lineage(published_repo, context.log.info)
+        lora_adapter, evaluation_report = behind["lora_adapter"], behind["evaluation_report"]
         merged_model.require_inputs(lora_adapter)
-        published_repo.require_inputs(lora_adapter, evaluation_report)
         report = verdict_on(recipe, lora_adapter, evaluation_report)
         if faults := recipe.merge.faults(merged_model.summary):
             raise GateError(f"{recipe.file}: merge: not published: {'; '.join(faults)}.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.failures import explained
-from assets.lineage import made_from
+from assets.lineage import Line
 from assets.partitions import BASE_MODELS, OWNERS
 from assets.publishing_lock import published, require_beside, verdict_on
 from finetuning.recipe.recipe import Recipe
@@ -36,10 +36,6 @@ def published_repo(
     context: dg.AssetExecutionContext,
     artifacts: Artifacts,
     hub: Hub,
-    raw_dataset: Artifact,
-    chat_dataset: Artifact,
-    quantized_base_model: Artifact,
-    lora_adapter: Artifact,
     evaluation_report: Artifact,
 ) -> dg.MaterializeResult[Artifact]:
     """The tuned model on the hub, where others can load it, with its exam beside it.
@@ -48,18 +44,17 @@ def published_repo(
     took, stops it here.
     """
     recipe = load_for_run(context.partition_key)
-    chat_dataset.require_inputs(raw_dataset)
-    lora_adapter.require_inputs(chat_dataset, quantized_base_model)
-    evaluation_report.require_inputs(quantized_base_model)
-    report = verdict_on(recipe, lora_adapter, evaluation_report)
-    for artifact in (evaluation_report, lora_adapter, quantized_base_model):
+    report = verdict_on(recipe, artifacts.held("lora_adapter", recipe.name, context.log.info), evaluation_report)
+    line = Line.behind(evaluation_report, artifacts, context.log.info)
+    for artifact in (evaluation_report, line.lora_adapter, line.quantized_base_model):
         artifact.verify()
+    chain = [line.raw_dataset, line.chat_dataset, line.quantized_base_model, line.lora_adapter, evaluation_report]
     with hub.connect(log=context.log.warning) as connection:
         plan = artifacts.plan(
             context,
             sections=sections(recipe, "published_repo"),
             resolved={"hub": connection.name, "repo_id": connection.repo_id(recipe.hub.repo)},
-            inputs=[raw_dataset, chat_dataset, quantized_base_model, lora_adapter, evaluation_report],
+            inputs=chain,
         )
 
         def write(folder):
@@ -67,17 +62,17 @@ def published_repo(
             from finetuning.hub.public_recipe import public_recipe
             from finetuning.hub.published_repo import adapter_files, require_valid
 
-            beside = require_beside(recipe, connection, lora_adapter, report)
-            made = made_from(raw_dataset, chat_dataset, quantized_base_model, lora_adapter)
+            beside = require_beside(recipe, connection, line.lora_adapter, report)
+            made = line.made()
             repo_id, base_repo = connection.repo_id(recipe.hub.repo), base_repo_of(recipe, connection, made.base_model)
             header = adapter_header(recipe, repo_id, base_repo, report, made)
             require_valid(header, recipe.file)
-            base = base_of(recipe, connection, quantized_base_model, folder)
+            base = base_of(recipe, connection, line.quantized_base_model, folder)
             texts = {
                 "README.md": model_card(recipe, repo_id, plan.fingerprint, base, report, made, header),
                 "recipe.yaml": public_recipe(recipe, made.adapter, made.base_model, made.sources),
             }
-            files = adapter_files(folder, lora_adapter.path, evaluation_report.path, base, texts, recipe.name)
+            files = adapter_files(folder, line.lora_adapter.path, evaluation_report.path, base, texts, recipe.name)
             publication = connection.publish(
                 repo_id,
                 files,

@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from assets.materialized import materialized
 from finetuning.errors import GateError
 from finetuning.evaluation.verdict import require_verdict
 from finetuning.recipe.recipe import Recipe
@@ -71,14 +72,12 @@ def require_beside(
 def published(artifact: Artifact, endpoint: str) -> dg.MaterializeResult[Artifact]:
     """What the UI shows of a repo on the hub at that address."""
     summary = artifact.summary
-    return dg.MaterializeResult(
-        value=artifact,
-        data_version=dg.DataVersion(artifact.fingerprint),
-        metadata={
+    return materialized(
+        artifact,
+        {
             "url": dg.MetadataValue.url(f"{endpoint}/{summary['repo_id']}"),
             **{key: summary[key] for key in ("repo_id", "commit", "tag")},
             "endpoint": endpoint,
             "dagster/uri": f"hf://{summary['repo_id']}@{summary['tag']}",
-            **artifact.metadata(),
         },
     )

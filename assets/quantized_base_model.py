@@ -5,6 +5,7 @@ import pandas as pd
 
 from assets.external_assets import BASE_MODEL_SOURCE, RECIPE
 from assets.failures import RETRIES, explained
+from assets.materialized import materialized
 from assets.partitions import BASE_MODELS, OWNERS
 from finetuning.recipe.sections import sections
 from finetuning.recipe.smoke import load_for_run
@@ -56,10 +57,9 @@ def quantized_base_model(
         ).obtain(write)
     summary = artifact.summary
     layers = pd.DataFrame(summary["layers"], columns=["layer", "shape", "error"])
-    return dg.MaterializeResult(
-        value=artifact,
-        data_version=dg.DataVersion(artifact.fingerprint),
-        metadata={
+    return materialized(
+        artifact,
+        {
             "source": f"{resolved['source']} at {resolved['revision']}",
             "parameters": summary["parameters"],
             "size_mb": summary["size_mb"],
@@ -68,6 +68,5 @@ def quantized_base_model(
             "layers": dg.MetadataValue.md(
                 layers.to_markdown(index=False) if len(layers) else "Not quantized: full precision."
             ),
-            **artifact.metadata(),
         },
     )

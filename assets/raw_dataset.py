@@ -6,6 +6,7 @@ import pandas as pd
 from assets.checks import results, specs
 from assets.external_assets import DATASET_SOURCES, RECIPE
 from assets.failures import RETRIES, explained
+from assets.materialized import materialized
 from assets.partitions import BASE_MODELS, OWNERS
 from assets.tables import columns_of
 from finetuning.checks.judgement import RAW_CHECKS, judge
@@ -62,11 +63,8 @@ def raw_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: Hu
         artifact = plan.obtain(write)
     # Of rows that were there already too: their format is no part of what they are, and may have been changed.
     formats = recognise_all(artifact.path, recipe.dataset, recipe.file, recipe.training.method)
-    return dg.MaterializeResult(
-        value=artifact,
-        data_version=dg.DataVersion(artifact.fingerprint),
-        metadata=metadata_of(artifact, formats),
-        check_results=results(context, judge(artifact.summary["checks"], recipe)),
+    return materialized(
+        artifact, metadata_of(artifact, formats), results(context, judge(artifact.summary["checks"], recipe))
     )
 
 
@@ -87,5 +85,4 @@ def metadata_of(artifact: Artifact, formats: dict[str, str]) -> dict:
         ),
         "preview": dg.MetadataValue.json(summary["preview"]),
         "dagster/column_schema": columns_of(artifact.path / "train-00.parquet", COLUMNS),
-        **artifact.metadata(),
     }

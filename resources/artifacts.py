@@ -87,6 +87,23 @@ class Artifacts(dg.ConfigurableResource):
             if hold(artifact.path) and (artifact.address or named_in(artifact.path.parent) == artifact.fingerprint):
                 return artifact
 
+    def lineage(self, artifact: Artifact, log: Log = LOG) -> dict[str, Artifact]:
+        """Return `artifact` and all that it was made from, by asset: each the one in force, and held.
+
+        Raises:
+            FinetuningError: one of them is gone, or is not the one in force any more, so that the artifact says
+                nothing about it.
+        """
+        found, waiting = {artifact.asset: artifact}, [artifact]
+        while waiting:
+            made = waiting.pop()
+            for asset in made.inputs:
+                if asset not in found:
+                    found[asset] = self.held(asset, artifact.partition, log)
+                    waiting.append(found[asset])
+                made.require_inputs(found[asset])
+        return found
+
     def plan(
         self,
         context: dg.AssetExecutionContext,

@@ -95,7 +95,7 @@ def test_the_extras_that_the_image_and_make_install_exist():
 LOADED = r"""
 import sys
 import pipelines.definitions, pipelines.code_location
-from finetuning.recipe import find
+from finetuning.recipe.loading import find
 for name, module in sys.modules.items():
     if name.split(".")[0] in {"assets", "finetuning", "pipelines", "resources"}:
         print(module.__file__)

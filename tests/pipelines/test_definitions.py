@@ -15,11 +15,11 @@ EDGES = {
     "chat_dataset": {"raw_dataset"},
     "quantized_base_model": {"recipe", "base_model_source"},
     "lora_adapter": {"chat_dataset", "quantized_base_model"},
-    # All of them: what is said of the model, here and on the hub, has to be about one unbroken chain.
-    "evaluation_report": {"raw_dataset", "chat_dataset", "quantized_base_model", "lora_adapter"},
-    "published_repo": {"raw_dataset", "chat_dataset", "quantized_base_model", "lora_adapter", "evaluation_report"},
-    "merged_model": {"chat_dataset", "quantized_base_model", "lora_adapter"},
-    "published_merged_repo": {"lora_adapter", "evaluation_report", "merged_model", "published_repo"},
+    "evaluation_report": {"lora_adapter"},
+    "published_repo": {"evaluation_report"},
+    "merged_model": {"lora_adapter"},
+    # It stands beside the adapter's repo, and never without it.
+    "published_merged_repo": {"merged_model", "published_repo"},
 }
 OBSERVED = {
     "recipe": set(),

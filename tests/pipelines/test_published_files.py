@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import HfApi, ModelCard
 
 from finetuning.hub.event_files import read_events
-from finetuning.recipe import recipe as recipes
+from finetuning.recipe import loading as recipes
 from finetuning.recipe.dataset import sources
 from resources.hub_server.local import local_hub
 from tests.pipelines.command import ROOT, World

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from finetuning.recipe import recipe as recipes
+from finetuning.recipe import loading as recipes
 from finetuning.recipe.loading import ROOT
 from finetuning.recipe.recipe import Recipe
 

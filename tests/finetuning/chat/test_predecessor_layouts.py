@@ -84,7 +84,8 @@ from pathlib import Path
 from huggingface_hub import HfApi
 from finetuning.errors import FinetuningError
 from finetuning.dataset.format_recognition import recognise_all
-from finetuning.recipe import DatasetSpec, load
+from finetuning.recipe.dataset import DatasetSpec
+from finetuning.recipe.loading import load
 from finetuning.dataset.revisions import resolve_all
 from finetuning.dataset.raw_dataset import write_raw
 

@@ -29,7 +29,7 @@ READ = """
 import json, os, sys
 from huggingface_hub import HfApi
 from finetuning.errors import FinetuningError
-from finetuning.recipe import SourceSpec
+from finetuning.recipe.dataset import SourceSpec
 from finetuning.dataset.revisions import resolve
 from finetuning.dataset.raw_dataset import read
 

@@ -215,7 +215,7 @@ def test_datasets_is_not_imported_to_read_files_and_generators(tmp_path, path):
     code = f"""
 import sys
 from pathlib import Path
-from finetuning.recipe import DatasetSpec, SourceSpec
+from finetuning.recipe.dataset import DatasetSpec, SourceSpec
 from finetuning.dataset.raw_dataset import write_raw
 dataset = DatasetSpec(sources=(SourceSpec(files=[{str(path)!r}]),))
 write_raw(dataset, {{"train-00": "r"}}, Path({str(tmp_path / "raw")!r}), api=None, file="x.yaml")
@@ -229,7 +229,7 @@ def test_memory_stays_bounded_however_long_the_file_is(tmp_path):
     code = """
 import resource, sys
 from pathlib import Path
-from finetuning.recipe import DatasetSpec, SourceSpec
+from finetuning.recipe.dataset import DatasetSpec, SourceSpec
 from finetuning.dataset.raw_dataset import write_raw
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -5,7 +5,7 @@ import yaml
 
 from finetuning.hub.public_recipe import public_recipe
 from finetuning.public_names import public_path
-from finetuning.recipe import recipe as recipes
+from finetuning.recipe import loading as recipes
 from finetuning.recipe.dataset import sources
 from finetuning.recipe.loading import ROOT
 from finetuning.recipe.recipe import Recipe

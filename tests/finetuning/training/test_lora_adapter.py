@@ -128,7 +128,7 @@ def test_a_target_that_the_model_does_not_have_is_named_beside_those_that_it_has
     job = job_of(tmp_path, tiny, lora={"target_modules": ["q_prj"]})
     model = AutoModelForCausalLM.from_pretrained(tiny)
     with pytest.raises(FinetuningError, match=r"'q_prj' is no linear layer of LlamaForCausalLM.*nearest is q_proj"):
-        require_target_modules(model, job)
+        require_target_modules(model, job.lora, job.where)
 
 
 def test_what_is_trained_is_stored_in_float32():

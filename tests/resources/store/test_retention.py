@@ -179,7 +179,8 @@ import os, sys, time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from resources.artifacts import Artifacts
-from resources.store.retention import inventory, remove, unreferenced
+from resources.store.disk import inventory, remove
+from resources.store.retention import unreferenced
 from tests.resources.store.test_retention import Store
 root = Path(sys.argv[1])
 stop = root / "stop"

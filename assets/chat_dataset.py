@@ -14,6 +14,7 @@ from assets.tables import columns_of
 from finetuning.chat.chat_summary import ChatSummary, ShownToken
 from finetuning.checks.judgement import CHAT_CHECKS, judge, require
 from finetuning.dataset.raw_summary import RawSummary
+from finetuning.recipe.sections import sections
 from finetuning.recipe.smoke import load_for_run
 from resources.artifacts import Artifacts
 from resources.hub import Hub
@@ -51,7 +52,6 @@ def chat_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: H
     """
     from finetuning.base_model.source import fetch, resolve
     from finetuning.chat.tokenizer import load_tokenizer, template_revision
-    from finetuning.dataset.revisions import chat_section
 
     recipe = load_for_run(context.partition_key)
     spec = recipe.base_model
@@ -69,12 +69,7 @@ def chat_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: H
 
         artifact = artifacts.plan(
             context,
-            sections={
-                "dataset": chat_section(recipe.dataset),
-                "chat": recipe.chat.model_dump(mode="json", include={"max_length", "over_length"}),
-                "base_model": spec.model_dump(mode="json", include={"gguf", "chat_template", "trust_remote_code"}),
-                "training": recipe.training.model_dump(mode="json", include={"method"}),
-            },
+            sections=sections(recipe, "chat_dataset"),
             resolved={"base_model": resolved, "chat_template": template_revision(spec)},
             inputs=[raw_dataset],
         ).obtain(write)

@@ -17,6 +17,7 @@ from finetuning.evaluation.benchmark_tasks import tasks_revision
 from finetuning.evaluation.report import Findings, Report
 from finetuning.evaluation.verdict import judge, of_smoke_run, read_report, verdict_in_words
 from finetuning.recipe.recipe import Recipe
+from finetuning.recipe.sections import sections
 from finetuning.recipe.smoke import load_for_run
 from resources.artifacts import Artifacts
 from resources.gpu import Gpu
@@ -63,7 +64,7 @@ def evaluation_report(
     line = Line.behind(lora_adapter, artifacts, context.log.info)
     plan = artifacts.plan(
         context,
-        sections={"evaluation": recipe.evaluation.model_dump(mode="json"), "summary": recipe.summary},
+        sections=sections(recipe, "evaluation_report"),
         resolved=tasks_revision(recipe.evaluation),
         inputs=[line.chat_dataset, line.quantized_base_model, lora_adapter],
     )

@@ -15,6 +15,8 @@ from finetuning.evaluation.python_tests import require_confinement
 from finetuning.evaluation.report import Answering, BenchmarkFigures, Findings, Published
 from finetuning.progress import Progress
 from finetuning.recipe.recipe import Recipe
+from finetuning.recipe.sections import sections
+from finetuning.recipe.spec import Made
 from resources.artifacts import Artifacts
 from resources.gpu import Gpu
 from resources.hub_client.connection import HubConnection
@@ -24,10 +26,6 @@ from resources.store.plan import Plan
 if TYPE_CHECKING:
     from finetuning.evaluation.benchmark_scores import BenchmarkAnswering
     from finetuning.evaluation.exam import Candidate, Exam
-
-# The settings that a model's answers depend on, and those that its figures in benchmarks do.
-HOW_IT_ANSWERS = {"max_new_tokens", "batch_size"}
-HOW_IT_IS_BENCHMARKED = {"benchmarks", "benchmark_rows", "batch_size"}
 
 
 @dataclass(frozen=True)
@@ -87,14 +85,14 @@ class Examination:
 
         return answer
 
-    def _plan(self, exam: "Exam", asset: str, head: Head | None = None) -> Plan:
+    def _plan(self, exam: "Exam", asset: Made, head: Head | None = None) -> Plan:
         """The artifact of a model's answers: the base's own, for all adapters that are asked the same, or a head's."""
         from finetuning.evaluation.exam import measures_loss, runs_code
 
         spec = self.recipe.evaluation
         return self.artifacts.plan(
             self.context,
-            sections={"evaluation": spec.model_dump(mode="json", include=HOW_IT_ANSWERS)},
+            sections=sections(self.recipe, asset),
             resolved={
                 "chat_template": self.line.chat_dataset.resolved["chat_template"],
                 "rows": exam.digest(),
@@ -154,7 +152,7 @@ class Examination:
 
         base = self.artifacts.plan(
             self.context,
-            sections={"evaluation": spec.model_dump(mode="json", include=HOW_IT_IS_BENCHMARKED)},
+            sections=sections(self.recipe, "base_benchmarks"),
             resolved={
                 **tasks_revision(spec),
                 "chat_template": self.line.chat_dataset.resolved["chat_template"],

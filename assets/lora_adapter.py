@@ -13,6 +13,7 @@ from finetuning.checks.judgement import judge, require
 from finetuning.evaluation.benchmark_tasks import load_benchmarks
 from finetuning.evaluation.python_tests import require_confinement
 from finetuning.progress import Progress
+from finetuning.recipe.sections import sections
 from finetuning.recipe.smoke import load_for_run
 from finetuning.training.job import TrainingTask
 from resources.artifacts import Artifacts
@@ -20,16 +21,6 @@ from resources.gpu import Gpu
 from resources.launcher import Launcher, on_this_machine
 from resources.ray_cluster.reach import steps_are_ray_jobs
 from resources.store.artifact import Artifact
-
-HOW_IT_RUNS = {
-    "activation_checkpointing",
-    "on_oom",
-    "save_steps",
-    "save_minutes",
-    "save_total_limit",
-    "step_timeout_minutes",
-    "report_to",
-}
 
 MEMORY = ("peak_memory_mb", "predicted_memory_mb")
 
@@ -93,12 +84,7 @@ def lora_adapter(
 
     artifact = artifacts.plan(
         context,
-        sections={
-            "lora": recipe.lora.model_dump(mode="json"),
-            # How often it is saved, whether activations are kept: nothing that the adapter depends on.
-            "training": recipe.training.model_dump(mode="json", exclude=HOW_IT_RUNS),
-            "base_model": recipe.base_model.model_dump(mode="json", include={"attention"}),
-        },
+        sections=sections(recipe, "lora_adapter"),
         # Each process has rows of its own in every step.
         resolved={"processes": processes},
         inputs=[chat_dataset, quantized_base_model],

@@ -10,6 +10,7 @@ from assets.materialized import materialized
 from assets.partitions import BASE_MODELS, OWNERS
 from finetuning.merge.agreement import MergedSummary, faults
 from finetuning.progress import Progress
+from finetuning.recipe.sections import sections
 from finetuning.recipe.smoke import load_for_run
 from resources.artifacts import Artifacts
 from resources.gpu import Gpu
@@ -72,8 +73,7 @@ def merged_model(
 
         artifact = artifacts.plan(
             context,
-            # A recipe without a GGUF file keeps the model that it has.
-            sections={"merge": spec.model_dump(mode="json", include={"dtype", "gguf"}, exclude_none=True)},
+            sections=sections(recipe, "merged_model"),
             resolved={},
             inputs=[line.chat_dataset, line.quantized_base_model, lora_adapter],
         ).obtain(write)

@@ -11,6 +11,7 @@ from assets.publishing_lock import published, verdict_on
 from finetuning.errors import GateError
 from finetuning.hub.publication import AdapterPublicationSummary, PublicationSummary
 from finetuning.merge.agreement import MergedSummary, faults
+from finetuning.recipe.sections import sections
 from finetuning.recipe.smoke import load_for_run, title_of
 from resources.artifacts import Artifacts
 from resources.hub import Hub
@@ -54,7 +55,7 @@ def published_merged_repo(
             repo_id = connection.repo_id(f"{recipe.hub.repo}-merged")
             plan = artifacts.plan(
                 context,
-                sections={"hub": recipe.hub.model_dump(mode="json"), "summary": recipe.summary},
+                sections=sections(recipe, "published_merged_repo"),
                 resolved={"hub": connection.name, "repo_id": repo_id},
                 inputs=[evaluation_report, merged_model, published_repo],
             )

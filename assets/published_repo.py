@@ -13,6 +13,7 @@ from assets.partitions import BASE_MODELS, OWNERS
 from assets.publishing_lock import published, require_beside, verdict_on
 from finetuning.hub.publication import AdapterPublicationSummary, Base
 from finetuning.recipe.recipe import Recipe
+from finetuning.recipe.sections import sections
 from finetuning.recipe.smoke import load_for_run, smoke_repo, title_of
 from resources.artifacts import Artifacts
 from resources.hub import Hub
@@ -49,7 +50,7 @@ def published_repo(
     with hub.connect(log=context.log.warning) as connection:
         plan = artifacts.plan(
             context,
-            sections={"hub": recipe.hub.model_dump(mode="json"), "summary": recipe.summary},
+            sections=sections(recipe, "published_repo"),
             resolved={"hub": connection.name, "repo_id": connection.repo_id(recipe.hub.repo)},
             inputs=chain,
         )

@@ -10,6 +10,7 @@ from finetuning.errors import GateError
 from finetuning.evaluation.report import Report
 from finetuning.evaluation.verdict import require_verdict
 from finetuning.recipe.recipe import Recipe
+from finetuning.recipe.sections import sections
 from resources.hub_client.connection import HubConnection
 from resources.hub_client.versions import Head, head_of
 from resources.store.artifact import Artifact
@@ -23,7 +24,7 @@ def verdict_on(recipe: Recipe, adapter: Artifact, evaluation_report: Artifact) -
     """
     report = require_verdict(evaluation_report.path, adapter.fingerprint, recipe.name, recipe.smoke)
     evaluation_report.require_inputs(adapter)
-    if evaluation_report.sections["evaluation"] != recipe.evaluation.model_dump(mode="json"):
+    if evaluation_report.sections["evaluation"] != sections(recipe, "evaluation_report")["evaluation"]:
         raise GateError(
             f"{recipe.file}: evaluation: changed since report {evaluation_report.fingerprint} was made. Materialize "
             f"evaluation_report for {recipe.name}, then publish."

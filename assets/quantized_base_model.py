@@ -8,6 +8,7 @@ from assets.failures import RETRIES, explained
 from assets.materialized import materialized
 from assets.partitions import BASE_MODELS, OWNERS
 from finetuning.base_model.quantization_summary import QuantizationSummary
+from finetuning.recipe.sections import sections
 from finetuning.recipe.smoke import load_for_run
 from resources.artifacts import Artifacts
 from resources.gpu import Gpu
@@ -52,10 +53,7 @@ def quantized_base_model(
 
         artifact = artifacts.plan(
             context,
-            sections={
-                "base_model": spec.model_dump(mode="json", include={"gguf", "quantization", "dtype"}),
-                **({"lora": {"r": loftq}} if loftq else {}),
-            },
+            sections=sections(recipe, "quantized_base_model"),
             resolved={"base_model": resolved},
             shared=True,
         ).obtain(write)

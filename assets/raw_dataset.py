@@ -13,6 +13,7 @@ from finetuning.checks.judgement import RAW_CHECKS, judge
 from finetuning.dataset.raw_summary import RawSummary
 from finetuning.errors import InfrastructureError
 from finetuning.recipe.benchmark_names import require_names
+from finetuning.recipe.sections import sections
 from finetuning.recipe.smoke import load_for_run
 from resources.artifacts import Artifacts
 from resources.hub import Hub
@@ -44,7 +45,7 @@ def raw_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: Hu
     be trained again on the same examples. A line that no example can be read from is kept beside them, with the reason.
     """
     from finetuning.dataset.format_recognition import recognise_all
-    from finetuning.dataset.revisions import raw_section, resolve_all
+    from finetuning.dataset.revisions import resolve_all
 
     recipe = load_for_run(context.partition_key)
     with hub.connect() as connection:
@@ -59,9 +60,7 @@ def raw_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: Hu
                 raise InfrastructureError(f"{recipe.file}: dataset: a source changed while it was read. Run it again.")
             return summary
 
-        plan = artifacts.plan(
-            context, sections={"dataset": raw_section(recipe.dataset)}, resolved={"revisions": revisions}
-        )
+        plan = artifacts.plan(context, sections=sections(recipe, "raw_dataset"), resolved={"revisions": revisions})
         artifact = plan.obtain(write)
     # Of rows that were there already too: their format is no part of what they are, and may have been changed.
     formats = recognise_all(artifact.path, recipe.dataset, recipe.file, recipe.training.method)

@@ -19,8 +19,7 @@ from finetuning.chat.segments import Conversation
 from finetuning.checks.findings import FindingsTable
 from finetuning.dataset.formats import Message, NotChosen, RowDropped, to_messages, to_pair, tools_of
 from finetuning.dataset.raw_folder import read_rows
-from finetuning.dataset.revisions import sources
-from finetuning.recipe.dataset import DatasetSpec, SourceSpec
+from finetuning.recipe.dataset import DatasetSpec, SourceSpec, sources
 from finetuning.recipe.training import Method
 
 BATCH_ROWS = 1_000

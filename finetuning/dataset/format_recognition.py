@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 from finetuning.dataset.drawing import describe
 from finetuning.dataset.formats import OPTIONAL_COLUMNS, TOOL_KEYS
 from finetuning.dataset.raw_folder import read_sources
-from finetuning.dataset.revisions import sources
 from finetuning.errors import FinetuningError
-from finetuning.recipe.dataset import FORMAT_COLUMNS, DatasetSpec, SourceSpec
+from finetuning.recipe.dataset import FORMAT_COLUMNS, DatasetSpec, SourceSpec, sources
 from finetuning.recipe.mistakes import nearest
 from finetuning.recipe.training import Method
 

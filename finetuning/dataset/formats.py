@@ -3,7 +3,7 @@
 {"question": "What is 2 + 3?", "answer": "#### 5"}
 -> [{"role": "user", "content": "What is 2 + 3?"}, {"role": "assistant", "content": "#### 5"}]
 
-A new format is a function here, a line in FORMATS, and its name and columns in finetuning/recipe/recipe.py.
+A new format is a function here, a line in FORMATS, and its name and a row of it in finetuning/recipe/dataset.py.
 """
 
 from collections.abc import Callable, Mapping

@@ -23,8 +23,7 @@ from finetuning.dataset.format_recognition import format_of, shortened
 from finetuning.dataset.raw_folder import ROWS, UNREADABLE, RecordFile, read_rows
 from finetuning.dataset.raw_rows import Item, RawRow, Unreadable, row_item
 from finetuning.dataset.raw_summary import RawSource, RawSummary, Row, UnreadableLine
-from finetuning.dataset.revisions import sources
-from finetuning.recipe.dataset import DatasetSpec, SourceSpec
+from finetuning.recipe.dataset import DatasetSpec, SourceSpec, sources
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

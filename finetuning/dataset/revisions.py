@@ -7,12 +7,11 @@
 
 import hashlib
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from finetuning.dataset import linear_equations
 from finetuning.dataset.files import SourceFile, file_info, matching_files, opened
-from finetuning.public_names import without_secrets
-from finetuning.recipe.dataset import DatasetSpec, SourceSpec
+from finetuning.recipe.dataset import DatasetSpec, SourceSpec, sources
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -22,18 +21,6 @@ if TYPE_CHECKING:
 CHECKSUMS = ("sha256", "md5Hash", "md5", "content_md5", "Content-MD5", "Digest", "checksum", "generation")
 CHECKSUMS += ("ETag", "etag", "e_tag", "crc32c")
 CHANGE_TIMES = ("LastModified", "last_modified", "Last-Modified", "updated", "mtime")
-
-
-def sources(dataset: DatasetSpec) -> dict[str, tuple[SourceSpec, str]]:
-    """Every source of `dataset` with its path in the recipe, by the stem of the file that holds its rows.
-
-    `train-00`, `train-01`, … are `dataset.sources`; `eval-00`, … are `dataset.eval.sources`.
-    """
-    training = {f"train-{i:02d}": (source, f"dataset.sources[{i}]") for i, source in enumerate(dataset.sources)}
-    evaluation = {
-        f"eval-{i:02d}": (source, f"dataset.eval.sources[{i}]") for i, source in enumerate(dataset.eval.sources or ())
-    }
-    return training | evaluation
 
 
 def resolve_all(dataset: DatasetSpec, *, api: "HfApi", where: str) -> dict[str, str]:
@@ -57,32 +44,6 @@ def resolve(source: SourceSpec, *, api: "HfApi", where: str) -> str:
     if source.files:
         return _hash(matching_files(source.files, where), where)
     return f"{source.generator}@{linear_equations.VERSION}"
-
-
-def raw_section(dataset: DatasetSpec) -> dict[str, Any]:
-    """The keys of `dataset` that decide which raw rows there are, and nothing of what becomes of them later."""
-    read = {
-        stem: source.model_dump(
-            mode="json", include={"hub", "files", "generator", "config", "split", "rows", "at_most", "streaming"}
-        )
-        for stem, (source, _) in sources(dataset).items()
-    }
-    for source in read.values():
-        source["files"] = source["files"] and list(map(without_secrets, source["files"]))
-        if not source["at_most"]:  # rows that were there before there was this key are still the same
-            del source["at_most"]
-    is_drawn = any(source["rows"] for source in read.values())
-    return {"sources": read, "seed": dataset.seed if is_drawn else None}
-
-
-def chat_section(dataset: DatasetSpec) -> dict[str, Any]:
-    """The keys of `dataset` that decide what becomes of the raw rows."""
-    read = {
-        stem: source.model_dump(mode="json", include={"format", "columns", "system", "model"})
-        for stem, (source, _) in sources(dataset).items()
-    }
-    keys = {"dedup": dataset.dedup, "similarity": dataset.similarity, "seed": dataset.seed}
-    return {"sources": read, "eval_fraction": dataset.eval.fraction, **keys}
 
 
 def _hash(files: list[SourceFile], where: str) -> str:

@@ -17,7 +17,7 @@ from finetuning.recipe.evaluation import EvaluationSpec
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
     from lm_eval.tasks import TaskManager
-from finetuning.recipe.benchmark_names import PACKAGE, _folders, _manager
+from finetuning.recipe.benchmark_names import PACKAGE, task_folders, task_index
 
 FEWSHOT_SEED = 1234  # lm-eval's own
 
@@ -46,7 +46,7 @@ def load_benchmarks(spec: EvaluationSpec, where: str) -> dict[str, Benchmark]:
     """
     if not spec.benchmarks:
         return {}
-    manager = _manager(spec, where)
+    manager = task_index(spec, where)
     return {name: _benchmark(name, _tasks(manager, name, where), where) for name in spec.benchmarks}
 
 
@@ -58,7 +58,7 @@ def tasks_revision(spec: EvaluationSpec) -> dict[str, Any]:
         found = version(PACKAGE)
     except PackageNotFoundError:
         found = None
-    files = {str(path.relative_to(folder)): path for folder in _folders(spec) for path in _files(folder)}
+    files = {str(path.relative_to(folder)): path for folder in task_folders(spec) for path in _files(folder)}
     hashes = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
     return {"benchmarks": {"lm_eval": found, "folder": hashes}}
 

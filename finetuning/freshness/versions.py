@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from finetuning.base_model.source import local_folder
 from finetuning.dataset.files import matching_files
-from finetuning.dataset.revisions import resolve, sources
+from finetuning.dataset.revisions import resolve
 from finetuning.errors import FinetuningError
+from finetuning.recipe.dataset import sources
 from finetuning.recipe.loading import load
 from finetuning.recipe.recipe import Recipe
 

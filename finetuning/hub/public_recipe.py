@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from finetuning.dataset.revisions import sources
 from finetuning.public_names import public_path
+from finetuning.recipe.dataset import sources
 from finetuning.recipe.recipe import Recipe
 from finetuning.recipe.rules import contradictions
 

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
+    ConfigDict,
     Field,
     ValidationInfo,
     field_validator,
 )
 
 from finetuning.recipe.mistakes import nearest, section_mistake
-from finetuning.recipe.spec import DType, Spec, Text, listed, no_twins
+from finetuning.recipe.spec import DType, Spec, Text, listed, no_twins, remakes
 
 CHAT_TEMPLATES = Path(__file__).resolve().parents[1] / "chat_templates"
 
@@ -20,6 +21,8 @@ Kernel = Literal["flash_attention_2", "flash_attention_3", "flash_attention_4", 
 
 class QuantizationSpec(Spec):
     """How the base model's weights are stored while the adapter trains (bitsandbytes)."""
+
+    model_config = ConfigDict(json_schema_extra=remakes("quantized_base_model"))
 
     bits: Literal[4, 8] = Field(description="Bits per weight.")
     type: Literal["nf4", "fp4"] | None = Field(
@@ -52,27 +55,53 @@ class QuantizationSpec(Spec):
 class BaseModelSpec(Spec):
     """The model that is fine-tuned: exactly one of `repo` and `package` says where its weights are."""
 
-    repo: Text | None = Field(default=None, description="Hub repo id (`microsoft/phi-2`), or a local folder.")
-    package: Text | None = Field(default=None, description="Installed Python package that ships the weights.")
-    gguf: Text | None = Field(default=None, description="GGUF file inside the repo, folder or package.")
+    repo: Text | None = Field(
+        default=None,
+        description="Hub repo id (`microsoft/phi-2`), or a local folder.",
+        json_schema_extra=remakes(by_meaning=("chat_dataset", "quantized_base_model")),
+    )
+    package: Text | None = Field(
+        default=None,
+        description="Installed Python package that ships the weights.",
+        json_schema_extra=remakes(by_meaning=("chat_dataset", "quantized_base_model")),
+    )
+    gguf: Text | None = Field(
+        default=None,
+        description="GGUF file inside the repo, folder or package.",
+        json_schema_extra=remakes("chat_dataset", "quantized_base_model"),
+    )
     revision: Text = Field(
-        default="main", description="Branch, tag or commit of `repo`; the commit is what a run records."
+        default="main",
+        description="Branch, tag or commit of `repo`; the commit is what a run records.",
+        json_schema_extra=remakes(by_meaning=("chat_dataset", "quantized_base_model")),
     )
     quantization: QuantizationSpec | None = Field(
         default=QuantizationSpec(bits=4),
         description="How the frozen weights are stored; `null` trains in full precision.",
+        json_schema_extra=remakes("quantized_base_model"),
     )
     chat_template: Text = Field(
         default="native",
         description="`native` (the tokenizer's own), the name of a file in `finetuning/chat_templates`, or the path of "
         "a `.jinja` file.",
+        json_schema_extra=remakes("chat_dataset", by_meaning=("base_answers", "published_answers", "base_benchmarks")),
     )
     attention: Annotated[tuple[Kernel, ...], Field(strict=False, min_length=1)] = Field(
-        default=("sdpa",), description="Attention kernels that are right for this model, best first."
+        default=("sdpa",),
+        description="Attention kernels that are right for this model, best first.",
+        json_schema_extra=remakes("lora_adapter", by_meaning=("base_answers", "published_answers", "base_benchmarks")),
     )
-    trust_remote_code: bool = Field(default=False, description="Run Python code that the model's repo ships.")
+    trust_remote_code: bool = Field(
+        default=False,
+        description="Run Python code that the model's repo ships.",
+        json_schema_extra=remakes("chat_dataset", by_meaning=("base_answers", "published_answers", "base_benchmarks")),
+    )
     dtype: DType = Field(
-        default="bfloat16", description="Number format of weights that are not quantized, and of compute."
+        default="bfloat16",
+        description="Number format of weights that are not quantized, and of compute.",
+        json_schema_extra=remakes(
+            "quantized_base_model", by_meaning=("base_answers", "published_answers", "base_benchmarks")
+        ),
     )
 
     @field_validator("package")

@@ -1,10 +1,10 @@
-"""Whether the benchmarks that a recipe names exist: lm-eval tasks, and groups of them, without loading any."""
+"""Find out whether the benchmarks that a recipe names exist: lm-eval tasks and groups of them, without loading any."""
 
 from collections.abc import Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from finetuning.errors import FinetuningError
 from finetuning.recipe.evaluation import EvaluationSpec
@@ -18,23 +18,26 @@ PACKAGE = "lm_eval"
 
 SHOWN = 12  # names in a message
 
+# What `datasets.load_dataset` takes as `data_files`.
+DataFiles = str | list["DataFiles"] | Mapping[str, "DataFiles"]
+
 
 def require_names(spec: EvaluationSpec, where: str) -> None:
-    """Nothing, when lm-eval is installed and knows each of `spec.benchmarks`; no data set is fetched.
+    """Check that lm-eval is installed and knows each of `spec.benchmarks`; fetches no data set.
 
     Raises:
-        FinetuningError: it is not, or a name is that of no task.
+        FinetuningError: it is not installed, or there is no task of a name.
     """
     if spec.benchmarks:
-        _manager(spec, where)
+        task_index(spec, where)
 
 
-def _folders(spec: EvaluationSpec) -> list[Path]:
+def task_folders(spec: EvaluationSpec) -> list[Path]:
     return [Path(spec.benchmark_folder).expanduser().resolve()] if spec.benchmark_folder else []
 
 
-def _manager(spec: EvaluationSpec, where: str) -> "TaskManager":
-    """lm-eval's index of tasks, which has all of the recipe's."""
+def task_index(spec: EvaluationSpec, where: str) -> "TaskManager":
+    """Return lm-eval's index of tasks, which has all of the recipe's."""
     if find_spec(PACKAGE) is None:
         raise FinetuningError(
             f"{where}: evaluation.benchmarks: {', '.join(spec.benchmarks)}: lm-eval is not installed. Install it into "
@@ -42,10 +45,10 @@ def _manager(spec: EvaluationSpec, where: str) -> "TaskManager":
         )
     from lm_eval.tasks import TaskManager
 
-    folders = _folders(spec)
+    folders = task_folders(spec)
     for folder in folders:
         if not folder.is_dir():
-            raise FinetuningError(f"{where}: evaluation.benchmark_folder: {folder} is no folder (in {Path.cwd()}).")
+            raise FinetuningError(f"{where}: evaluation.benchmark_folder: {folder} is not a folder (in {Path.cwd()}).")
     paths: list[str | Path] = [*folders]
     # To index lm-eval's own tasks takes seconds.
     manager = TaskManager(include_path=paths, include_defaults=False)
@@ -72,7 +75,7 @@ def _places(folders: list[Path]) -> str:
 
 
 def _find_data_files(manager: "TaskManager", folder: Path) -> None:
-    """Nothing; data files that tasks of `folder` name are those in it, whatever folder the command runs in."""
+    """Let tasks of `folder` read the data files beside them, whatever folder the command runs in."""
     from lm_eval.tasks._yaml_loader import load_yaml
 
     for entry in manager.task_index.values():
@@ -85,8 +88,8 @@ def _find_data_files(manager: "TaskManager", folder: Path) -> None:
             entry.yaml_path = None  # lm-eval would read the file again
 
 
-def _inside(folder: Path, files: Any) -> Any:
-    """The names of data files, those that are in `folder` with the whole path."""
+def _inside(folder: Path, files: DataFiles) -> DataFiles:
+    """The names of data files, with the whole path of those that are in `folder`."""
     if isinstance(files, Mapping):
         return {split: _inside(folder, names) for split, names in files.items()}
     if isinstance(files, list):

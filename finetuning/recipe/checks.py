@@ -3,14 +3,17 @@
 from typing import Literal
 
 from pydantic import (
+    ConfigDict,
     Field,
 )
 
-from finetuning.recipe.spec import Spec
+from finetuning.recipe.spec import Spec, remakes
 
 
 class CheckSpec(Spec):
     """How much of a fault is too much, and whether that ends the run."""
+
+    model_config = ConfigDict(json_schema_extra=remakes())
 
     severity: Literal["error", "warn"] = Field(
         default="error", description="`error` ends the run before anything is trained; `warn` only shows it."

@@ -1,5 +1,6 @@
 """The section `dataset`: where the rows come from, and which of them are for the exam."""
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -9,61 +10,88 @@ from pydantic import (
 )
 
 from finetuning.recipe.mistakes import nearest, section_mistake
-from finetuning.recipe.spec import Count, Spec, Text, listed
-
-# What a row of each format holds, by the names that `columns` translates from.
-FORMAT_COLUMNS = {
-    "messages": ("messages",),
-    "sharegpt": ("conversations",),
-    "alpaca": ("instruction", "input", "output"),
-    "prompt-completion": ("prompt", "completion"),
-    "question-answer": ("question", "answer"),
-    "ultrafeedback": ("instruction", "completions"),
-    "preference": ("prompt", "chosen", "rejected"),
-}
+from finetuning.recipe.spec import Count, Spec, Text, listed, remakes
 
 Format = Literal[
     "messages", "sharegpt", "alpaca", "prompt-completion", "question-answer", "ultrafeedback", "preference"
 ]
 
+# A row of each format, as the reference shows it.
+FORMAT_ROWS: dict[Format, str] = {
+    "messages": '{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}',
+    "sharegpt": '{"conversations": [{"from": "human", "value": "…"}, {"from": "gpt", "value": "…"}]}',
+    "alpaca": '{"instruction": "…", "input": "…", "output": "…"}',
+    "prompt-completion": '{"prompt": "…", "completion": "…"}',
+    "question-answer": '{"question": "…", "answer": "…"}',
+    "ultrafeedback": '{"instruction": "…", "completions": [{"model": "gpt-4", "response": "…"}]}',
+    "preference": '{"prompt": "…", "chosen": "…", "rejected": "…"}',
+}
+
+# What a row of each format holds, by the names that `columns` translates from.
+FORMAT_COLUMNS: dict[str, tuple[str, ...]] = {format: tuple(json.loads(row)) for format, row in FORMAT_ROWS.items()}
+
 
 class SourceSpec(Spec):
     """One data set: exactly one of `hub`, `files` and `generator` says where its rows come from."""
 
-    hub: Text | None = Field(default=None, description="Data set on the Hub (`openai/gsm8k`).")
+    hub: Text | None = Field(
+        default=None, description="Data set on the Hub (`openai/gsm8k`).", json_schema_extra=remakes("raw_dataset")
+    )
     files: Annotated[tuple[Text, ...], Field(strict=False, min_length=1)] | None = Field(
         default=None,
         description="Files, or patterns of them (`data/*.jsonl`, `s3://bucket/chats/*.parquet`): jsonl, json, csv or "
         "parquet, compressed or not, here or at any address that fsspec reads.",
+        json_schema_extra=remakes("raw_dataset"),
     )
     generator: Literal["linear-equations"] | None = Field(
-        default=None, description="Rows that this project makes up, seeded."
+        default=None, description="Rows that this project makes up, seeded.", json_schema_extra=remakes("raw_dataset")
     )
-    config: Text | None = Field(default=None, description="Configuration of a Hub data set.")
-    split: Text = Field(default="train", description="Split of a Hub data set.")
+    config: Text | None = Field(
+        default=None, description="Configuration of a Hub data set.", json_schema_extra=remakes("raw_dataset")
+    )
+    split: Text = Field(
+        default="train", description="Split of a Hub data set.", json_schema_extra=remakes("raw_dataset")
+    )
     revision: Text = Field(
-        default="main", description="Branch, tag or commit of a Hub data set; a run records the commit."
+        default="main",
+        description="Branch, tag or commit of a Hub data set; a run records the commit.",
+        json_schema_extra=remakes(by_meaning=("raw_dataset",)),
     )
     format: Format | None = Field(
-        default=None, description="What a row looks like; `null` recognises it from the columns."
+        default=None,
+        description="What a row looks like; `null` recognises it from the columns.",
+        json_schema_extra=remakes("chat_dataset"),
     )
     columns: dict[str, Text] = Field(
-        default={}, description="The format's column names, to the data set's, where the two differ."
+        default={},
+        description="The format's column names, to the data set's, where the two differ.",
+        json_schema_extra=remakes("chat_dataset"),
     )
-    system: Text | None = Field(default=None, description="System prompt that opens every conversation of this source.")
+    system: Text | None = Field(
+        default=None,
+        description="System prompt that opens every conversation of this source.",
+        json_schema_extra=remakes("chat_dataset"),
+    )
     rows: Count | None = Field(
-        default=None, description="How many rows to take, drawn with `dataset.seed`; `null` takes all."
+        default=None,
+        description="How many rows to take, drawn with `dataset.seed`; `null` takes all.",
+        json_schema_extra=remakes("raw_dataset"),
     )
     at_most: bool = Field(
-        default=False, description="Whether fewer than `rows` will do where there are no more; an error otherwise."
+        default=False,
+        description="Whether fewer than `rows` will do where there are no more; an error otherwise.",
+        json_schema_extra=remakes("raw_dataset", silent_default=True),
     )
     streaming: bool = Field(
         default=False,
         description="Fetch no more of a Hub data set than `rows` asks for. They are drawn from shuffled files through "
         "a buffer, so that a data set in a certain order is not drawn from evenly.",
+        json_schema_extra=remakes("raw_dataset"),
     )
     model: Text | None = Field(
-        default=None, description="Whose answer to take (`gpt-4`); `ultrafeedback` rows have several."
+        default=None,
+        description="Whose answer to take (`gpt-4`); `ultrafeedback` rows have several.",
+        json_schema_extra=remakes("chat_dataset"),
     )
 
     @field_validator("generator")
@@ -140,10 +168,14 @@ class EvalSpec(Spec):
     """The rows that are kept out of training: exactly one of `fraction` and `sources`."""
 
     fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        default=None, description="Share of the rows of `dataset.sources`, drawn with `dataset.seed`."
+        default=None,
+        description="Share of the rows of `dataset.sources`, drawn with `dataset.seed`.",
+        json_schema_extra=remakes("chat_dataset"),
     )
     sources: Annotated[tuple[SourceSpec, ...], Field(strict=False, min_length=1)] | None = Field(
-        default=None, description="Data sets of their own, such as a test split."
+        default=None,
+        description="Data sets of their own, such as a test split.",
+        json_schema_extra=remakes("raw_dataset", "chat_dataset"),
     )
 
     @field_validator("sources")
@@ -159,13 +191,15 @@ class DatasetSpec(Spec):
     """The rows that are trained and evaluated on."""
 
     sources: Annotated[tuple[SourceSpec, ...], Field(strict=False, min_length=1)] = Field(
-        description="One or more data sets, mixed in proportion to their rows."
+        description="One or more data sets, mixed in proportion to their rows.",
+        json_schema_extra=remakes("raw_dataset", "chat_dataset"),
     )
     eval: EvalSpec = Field(default=EvalSpec(fraction=0.05), description="The rows that are kept out of training.")
     dedup: Literal["none", "exact", "near"] = Field(
         default="none",
         description="Which repeated conversations are dropped: none of them, those that are word for word the same, or "
         "also those whose question and answer are nearly the same (see `similarity`). Only the first is kept.",
+        json_schema_extra=remakes("chat_dataset"),
     )
     similarity: float = Field(
         default=0.85,
@@ -174,5 +208,23 @@ class DatasetSpec(Spec):
         description="Share of three-token sequences that two texts have in common from which they are nearly the same: "
         "for `dedup: near`, and to keep questions of eval out of train. Raise it where all questions begin with the "
         "same long instruction; 1 means the same sequences.",
+        json_schema_extra=remakes("chat_dataset"),
     )
-    seed: int = Field(default=42, ge=0, description="Seed of every draw of rows: `rows`, the split, the order.")
+    seed: int = Field(
+        default=42,
+        ge=0,
+        description="Seed of every draw of rows: `rows`, the split, the order.",
+        json_schema_extra=remakes("raw_dataset", "chat_dataset"),
+    )
+
+
+def sources(dataset: DatasetSpec) -> dict[str, tuple[SourceSpec, str]]:
+    """Every source of `dataset` with its path in the recipe, by the stem of the file that holds its rows.
+
+    `train-00`, `train-01`, … are `dataset.sources`; `eval-00`, … are `dataset.eval.sources`.
+    """
+    training = {f"train-{i:02d}": (source, f"dataset.sources[{i}]") for i, source in enumerate(dataset.sources)}
+    evaluation = {
+        f"eval-{i:02d}": (source, f"dataset.eval.sources[{i}]") for i, source in enumerate(dataset.eval.sources or ())
+    }
+    return training | evaluation

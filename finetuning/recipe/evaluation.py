@@ -4,13 +4,14 @@ from collections.abc import Iterable
 from typing import Annotated, Literal, get_args
 
 from pydantic import (
+    ConfigDict,
     Field,
     ValidationInfo,
     field_validator,
 )
 
 from finetuning.recipe.mistakes import nearest
-from finetuning.recipe.spec import Count, Spec, Text, listed, no_twins
+from finetuning.recipe.spec import Count, Spec, Text, listed, no_twins, remakes
 
 # Metrics of which less is better, and those that are no shares between 0 and 1.
 LESS_IS_BETTER = ("unclear", "loss", "perplexity")
@@ -34,6 +35,8 @@ def with_implied(metrics: Iterable[str]) -> tuple[str, ...]:
 class GateSpec(Spec):
     """What the verdict requires of one metric."""
 
+    model_config = ConfigDict(json_schema_extra=remakes("evaluation_report"))
+
     min_gain: float = Field(
         default=0.0,
         description="Least by which the tuned model must be better than the base model: by a higher score or, of "
@@ -52,6 +55,8 @@ class GateSpec(Spec):
 class EvaluationSpec(Spec):
     """How base and tuned model are compared, and what publishing requires."""
 
+    model_config = ConfigDict(json_schema_extra=remakes("evaluation_report"))
+
     metrics: Annotated[tuple[Metric, ...], Field(strict=False, min_length=1)] = Field(
         default=("final-answer",),
         description="The first one is the main metric. `final-answer`: share of answers whose final answer (after "
@@ -62,10 +67,23 @@ class EvaluationSpec(Spec):
         "keeps the asserts of the reference's code. `loss` (nats) and `perplexity`: of the supervised tokens of the "
         "same rows, less is better. "
         "`stop-rate`, the share of answers that end before `max_new_tokens`, is always reported.",
+        json_schema_extra=remakes("evaluation_report", by_meaning=("base_answers", "published_answers")),
     )
-    rows: Count = Field(default=200, description="Most eval rows that are answered.")
-    max_new_tokens: Count = Field(default=256, description="Most tokens of one answer.")
-    batch_size: Count = Field(default=32, description="Prompts that are answered together.")
+    rows: Count = Field(
+        default=200,
+        description="Most eval rows that are answered.",
+        json_schema_extra=remakes("evaluation_report", by_meaning=("base_answers", "published_answers")),
+    )
+    max_new_tokens: Count = Field(
+        default=256,
+        description="Most tokens of one answer.",
+        json_schema_extra=remakes("evaluation_report", "base_answers", "published_answers"),
+    )
+    batch_size: Count = Field(
+        default=32,
+        description="Prompts that are answered together.",
+        json_schema_extra=remakes("evaluation_report", "base_answers", "published_answers", "base_benchmarks"),
+    )
     samples: int = Field(
         default=3,
         ge=0,
@@ -75,13 +93,17 @@ class EvaluationSpec(Spec):
     benchmarks: Annotated[tuple[Text, ...], Field(strict=False)] = Field(
         default=(),
         description="lm-eval's names of tasks, groups or tags (`arc_easy`, `mmlu`), run for base and tuned alike.",
+        json_schema_extra=remakes("evaluation_report", "base_benchmarks"),
     )
     benchmark_folder: Text | None = Field(
         default=None,
         description="Folder with lm-eval tasks of your own (YAML); data files that they name may lie in it.",
+        json_schema_extra=remakes("evaluation_report", by_meaning=("base_benchmarks",)),
     )
     benchmark_rows: Count | None = Field(
-        default=None, description="Rows of each task that are asked, the first ones; `null` asks all."
+        default=None,
+        description="Rows of each task that are asked, the first ones; `null` asks all.",
+        json_schema_extra=remakes("evaluation_report", "base_benchmarks"),
     )
     max_benchmark_fall: float = Field(
         default=0.05,

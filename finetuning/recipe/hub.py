@@ -3,6 +3,7 @@
 import re
 
 from pydantic import (
+    ConfigDict,
     Field,
     ValidationInfo,
     field_validator,
@@ -11,11 +12,13 @@ from pydantic import (
 from finetuning.recipe.licenses import LICENSES, OTHER
 from finetuning.recipe.mistakes import nearest
 from finetuning.recipe.rules import LONGEST_NAME
-from finetuning.recipe.spec import Spec, Text
+from finetuning.recipe.spec import Spec, Text, remakes
 
 
 class HubSpec(Spec):
     """Where the adapter is published."""
+
+    model_config = ConfigDict(json_schema_extra=remakes("published_repo", "published_merged_repo"))
 
     repo: Text = Field(description="Name of the repo (`phi-2-basic-maths`), or `namespace/name`.")
     license: Text = Field(

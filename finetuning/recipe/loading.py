@@ -1,4 +1,4 @@
-"""Finds recipes in their folders, and loads them by name or by file."""
+"""Find recipes in their folders, and load them by name or by file."""
 
 from pathlib import Path
 
@@ -17,12 +17,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def folders() -> list[Path]:
-    """The folders that recipes are read from: `recipes/` of the checkout, then those of `FINETUNING_RECIPES`."""
+    """Return the folders that recipes are read from: `recipes/` of the checkout, then those of `FINETUNING_RECIPES`."""
     paths = [ROOT / "recipes", *Settings.read("recipes").recipes]
     return list({path.resolve(): path for path in paths}.values())
 
 
 def _files() -> dict[str, list[Path]]:
+    """The files of each name; there is a mistake where a name has several."""
     files: dict[str, list[Path]] = {}
     for folder in folders():
         for path in sorted([*folder.glob("[!.]*.yaml"), *folder.glob("[!.]*.yml")]):
@@ -31,12 +32,16 @@ def _files() -> dict[str, list[Path]]:
 
 
 def find() -> dict[str, Path]:
-    """Every recipe's name and file, sorted by name. Opens no file, so a wrong recipe is found like a right one."""
+    """Return every recipe's name and file, sorted by name. Opens no file: a wrong recipe is found like a right one."""
     return {name: paths[0] for name, paths in _files().items()}
 
 
 def load(name: str) -> Recipe:
-    """The recipe of that name. Raises RecipeError if there is none, if two files have the name, or if it is wrong."""
+    """Load the recipe of that name.
+
+    Raises:
+        RecipeError: there is none, two files have the name, or it is wrong.
+    """
     files = _files()
     if name not in files:
         where = ", ".join(shown(folder) + ("" if folder.is_dir() else " (no such folder)") for folder in folders())
@@ -48,7 +53,11 @@ def load(name: str) -> Recipe:
 
 
 def load_file(path: Path) -> Recipe:
-    """The recipe in that file, named after it. Raises RecipeError with all of the file's mistakes, a line each."""
+    """Load the recipe in that file, named after it.
+
+    Raises:
+        RecipeError: it is wrong; the message has all of the file's mistakes, a line each.
+    """
     document = read_yaml(path)
     found = [*document.mistakes, *(document.mistake(key, message) for key, message in contradictions(document.data))]
     if "name" in document.data:

@@ -3,18 +3,25 @@
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    ConfigDict,
     Field,
     field_validator,
 )
 
 from finetuning.recipe.mistakes import as_yaml
-from finetuning.recipe.spec import Count, Spec, Text
+from finetuning.recipe.spec import Count, Spec, Text, remakes
 
 
 class LoraSpec(Spec):
     """The adapter, by peft's own names."""
 
-    r: Count = Field(default=16, description="Rank of the adapter's matrices.")
+    model_config = ConfigDict(json_schema_extra=remakes("lora_adapter"))
+
+    r: Count = Field(
+        default=16,
+        description="Rank of the adapter's matrices.",
+        json_schema_extra=remakes("lora_adapter", "quantized_base_model"),
+    )
     lora_alpha: Count = Field(default=32, description="The adapter is scaled by `lora_alpha / r`.")
     lora_dropout: float = Field(default=0.05, ge=0, lt=1, description="Share of the adapter's inputs that are zeroed.")
     target_modules: Text | Annotated[tuple[Text, ...], Field(strict=False, min_length=1)] = Field(
@@ -28,6 +35,7 @@ class LoraSpec(Spec):
         description="How the adapter starts: `true`, `gaussian` and `orthogonal` as no change of the model; `pissa` "
         "and `olora` as a part of its weights, saved as a LoRA adapter of rank `2r` for the model as it was; `loftq` "
         "as the most of what quantization took from the weights that rank `r` can give back.",
+        json_schema_extra=remakes("lora_adapter", "quantized_base_model"),
     )
     modules_to_save: Annotated[tuple[Text, ...], Field(strict=False, min_length=1)] | None = Field(
         default=None, description="Modules that are trained and saved whole, such as `lm_head`; `null` for none."

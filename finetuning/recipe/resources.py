@@ -3,11 +3,12 @@
 from typing import Literal
 
 from pydantic import (
+    ConfigDict,
     Field,
     field_validator,
 )
 
-from finetuning.recipe.spec import Count, Spec
+from finetuning.recipe.spec import Count, Spec, remakes
 
 Strategy = Literal["ddp", "fsdp"]
 
@@ -18,10 +19,13 @@ class ResourcesSpec(Spec):
     Nothing of it but the number of workers, each of which adds rows to a step, changes what is made.
     """
 
+    model_config = ConfigDict(json_schema_extra=remakes())
+
     workers: Count | None = Field(
         default=None,
         description="Processes that train together, on this machine or on a cluster; `null` for as many as "
         "`FINETUNING_PROCESSES` says.",
+        json_schema_extra=remakes(by_meaning=("lora_adapter",)),
     )
     cpus: Count = Field(default=1, description="Cores of each worker and of each step; on a cluster alone.")
     gpus: int | None = Field(

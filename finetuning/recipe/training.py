@@ -3,12 +3,13 @@
 from typing import Annotated, Literal
 
 from pydantic import (
+    ConfigDict,
     Field,
     ValidationInfo,
     field_validator,
 )
 
-from finetuning.recipe.spec import Count, Spec
+from finetuning.recipe.spec import Count, Spec, remakes
 
 Method = Literal["sft", "dpo"]
 
@@ -34,10 +35,13 @@ Tracker = Literal[
 class TrainingSpec(Spec):
     """How the adapter is trained, by the names of transformers and trl."""
 
+    model_config = ConfigDict(json_schema_extra=remakes("lora_adapter"))
+
     method: Method = Field(
         default="sft",
         description="`sft` learns to say what the answers say; `dpo` to prefer each row's chosen answer to its "
         "rejected one (direct preference optimization), from data of the format `preference`.",
+        json_schema_extra=remakes("chat_dataset", "lora_adapter"),
     )
     beta: Annotated[float, Field(gt=0)] | None = Field(
         default_factory=lambda data: 0.1 if data.get("method") == "dpo" else None,
@@ -73,6 +77,7 @@ class TrainingSpec(Spec):
         default=None,
         description="Compute activations twice instead of keeping them: less memory, about 20 % slower. `null` does so "
         "where training would not fit into the free memory otherwise.",
+        json_schema_extra=remakes(),
     )
     max_grad_norm: float = Field(
         default=1.0, ge=0, description="Longest gradient; a longer one is clipped. 0 clips none."
@@ -128,20 +133,29 @@ class TrainingSpec(Spec):
     on_oom: Literal["error", "halve-batch"] = Field(
         default="error",
         description="What happens when memory runs out: an error, or the same steps with half as many rows a pass.",
+        json_schema_extra=remakes(),
     )
     save_steps: Count | None = Field(
-        default=None, description="Steps between two checkpoints, beside those by the clock; `null` for these alone."
+        default=None,
+        description="Steps between two checkpoints, beside those by the clock; `null` for these alone.",
+        json_schema_extra=remakes(),
     )
-    save_minutes: float = Field(default=15.0, gt=0, description="Minutes between two checkpoints.")
-    save_total_limit: Count = Field(default=2, description="Checkpoints that are kept.")
+    save_minutes: float = Field(
+        default=15.0, gt=0, description="Minutes between two checkpoints.", json_schema_extra=remakes()
+    )
+    save_total_limit: Count = Field(default=2, description="Checkpoints that are kept.", json_schema_extra=remakes())
     step_timeout_minutes: float = Field(
-        default=60.0, gt=0, description="Minutes without any progress after which training is taken for hung."
+        default=60.0,
+        gt=0,
+        description="Minutes without any progress after which training is taken for hung.",
+        json_schema_extra=remakes(),
     )
     logging_steps: Count = Field(default=10, description="Steps between two points of the loss curve.")
     report_to: Annotated[tuple[Tracker, ...], Field(strict=False)] = Field(
         default=("tensorboard",),
         description="Where the curves go as well: `tensorboard`, the folder of that name in the artifact, or any "
         "tracker that transformers knows and whose package is installed.",
+        json_schema_extra=remakes(),
     )
     seed: int = Field(
         default=42, ge=0, description="Seed of the adapter's start, of dropout, and of the order of rows."

@@ -1,11 +1,12 @@
 """The exit code of `python -m pipelines.results`, after the commands that users run; others are beside their runs."""
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.pipelines.command import IN_PROCESS, World
+from tests.pipelines.command import IN_PROCESS, ROOT, World
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +80,25 @@ def test_what_was_asked_wrongly_is_2(world):
     variable = world.results("right", FINETUNING_SMOKE="yes")
     assert variable.returncode == 2 and "FINETUNING_SMOKE: 'yes' is neither 1" in variable.stdout
     assert "Traceback" not in unknown.stdout + variable.stdout
+
+
+def test_a_demo_that_fails_runs_the_job_and_ends_with_the_message_in_full(world):
+    # `-o`: what is installed is not installed anew.
+    command = ["make", "-o", ".venv/installed", "demo", "RECIPE=wrong", f"BIN={Path(sys.executable).parent}"]
+    told = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=world.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert (
+        told.returncode == 2 and " - main_line - " in told.stdout
+    )  # make's own code; the command's is in its last line
+    before, _, last = told.stdout.rpartition("wrong failed by its recipe or data:\n")
+    assert "Stack Trace" in before and "Stack Trace" not in last and "Traceback" not in last
+    *messages, made = last.splitlines()
+    assert made.startswith("make: ***") and made.endswith("Error 4")
+    assert messages and all("lora.r: -1 is not a positive number" in message for message in messages)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi, ModelCard
 
-from finetuning.dataset.revisions import sources
 from finetuning.hub.event_files import read_events
 from finetuning.recipe import loading as recipes
+from finetuning.recipe.dataset import sources
 from resources.hub_server.local import local_hub
 from tests.pipelines.command import ROOT, World
 from tests.tiny_models import ZEPHYR, save_tiny_model

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import dagster as dg
 import pytest
 from huggingface_hub import HfApi
 
@@ -81,6 +82,11 @@ def test_it_went_well_and_that_it_was_a_smoke_run_is_in_its_results(world, smoke
     told = world.results("tiny", **SMOKE)
     assert told.returncode == 0 and "verdict    smoke run" in told.stdout
     assert "published  local/tiny-adapter-smoke at commit" in told.stdout
+
+
+def test_the_list_of_runs_shows_it_as_one(world, smoked):
+    with dg.DagsterInstance.from_config(str(world.root / "dagster")) as instance:
+        assert [run.job_name for run in instance.get_runs(dg.RunsFilter(tags={"smoke": "true"}))] == ["__ASSET_JOB"]
 
 
 def test_nothing_of_it_is_published_for_real_however_it_is_brought_there(world, smoked):

@@ -10,8 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from finetuning.dataset.formats import NotChosen, to_messages
-from finetuning.dataset.revisions import sources
-from finetuning.recipe.dataset import SourceSpec
+from finetuning.recipe.dataset import SourceSpec, sources
 from finetuning.recipe.loading import load
 from finetuning.recipe.recipe import Recipe
 

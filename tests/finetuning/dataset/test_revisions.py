@@ -9,9 +9,9 @@ import pytest
 from huggingface_hub import HfApi
 
 from finetuning.dataset import linear_equations
-from finetuning.dataset.revisions import raw_section, resolve, resolve_all, sources
+from finetuning.dataset.revisions import resolve, resolve_all
 from finetuning.errors import FinetuningError
-from finetuning.recipe.dataset import DatasetSpec, EvalSpec, SourceSpec
+from finetuning.recipe.dataset import DatasetSpec, EvalSpec, SourceSpec, sources
 
 WHERE = "recipes/x.yaml: dataset.sources[0]"
 NO_HUB = HfApi(endpoint="http://127.0.0.1:9", token=False)
@@ -107,22 +107,6 @@ def test_a_remote_file_that_can_not_be_reached_is_an_error():
     with pytest.raises(FinetuningError) as error:
         revision("http://127.0.0.1:9/a.jsonl")
     assert str(error.value).startswith(f"{WHERE}.files: http://127.0.0.1:9/a.jsonl cannot be reached: ")
-
-
-def test_what_decides_the_raw_rows_is_no_more_than_what_is_read(tmp_path):
-    spec = {"files": ["a.jsonl"], "format": "question-answer"}
-
-    def section(seed=42, dedup="none", **keys):
-        return raw_section(DatasetSpec(sources=(SourceSpec(**{**spec, **keys}),), seed=seed, dedup=dedup))
-
-    same = [{"format": None}, {"columns": {"question": "q"}}, {"system": "Be brief."}, {"seed": 1}, {"dedup": "exact"}]
-    assert [section(**keys) == section() for keys in same] == [True] * 5
-    assert section(format="ultrafeedback", model="gpt-4") == section()
-    assert section(files=["b.jsonl"]) != section() != section(rows=5)
-    assert section(rows=5, seed=1) != section(rows=5)
-    hub = {"files": None, "hub": "openai/gsm8k"}
-    assert section(**hub) != section(**hub, config="main") != section(**hub, split="test")
-    assert section(**hub, rows=5) != section(**hub, rows=5, streaming=True)
 
 
 def test_the_revision_of_a_generator_is_its_version(monkeypatch):

@@ -266,7 +266,7 @@ def test_without_lm_eval_it_is_said_how_to_get_it(tasks, monkeypatch):
 
 
 def test_a_folder_that_is_none_is_named(tmp_path):
-    with pytest.raises(FinetuningError, match=r"evaluation\.benchmark_folder: .*nowhere is no folder"):
+    with pytest.raises(FinetuningError, match=r"evaluation\.benchmark_folder: .*nowhere is not a folder"):
         require_names(spec(tmp_path / "nowhere"), WHERE)
 
 
@@ -284,7 +284,7 @@ def test_the_check_of_recipes_looks_names_up(tmp_path, tasks, capsys):
     recipe["evaluation"]["benchmark_folder"] = str(tmp_path / "nowhere")
     path.write_text(yaml.safe_dump(recipe))
     assert main(["validate", str(path)]) == 1
-    assert f"evaluation.benchmark_folder: {tmp_path / 'nowhere'} is no folder" in capsys.readouterr().out
+    assert f"evaluation.benchmark_folder: {tmp_path / 'nowhere'} is not a folder" in capsys.readouterr().out
 
 
 def test_an_edited_task_or_row_is_another_benchmark(tmp_path):

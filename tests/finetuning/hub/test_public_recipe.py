@@ -3,10 +3,10 @@
 import pytest
 import yaml
 
-from finetuning.dataset.revisions import sources
 from finetuning.hub.public_recipe import public_recipe
 from finetuning.public_names import public_path
 from finetuning.recipe import loading as recipes
+from finetuning.recipe.dataset import sources
 from finetuning.recipe.loading import ROOT
 from finetuning.recipe.recipe import Recipe
 

@@ -12,16 +12,14 @@ import yaml
 from pydantic import ValidationError
 
 from finetuning.freshness.versions import made_from
-from finetuning.recipe import loading as recipes
 from finetuning.recipe.__main__ import main
-from finetuning.recipe.dataset import FORMAT_COLUMNS, Format
-from finetuning.recipe.evaluation import METRICS, Metric
 from finetuning.recipe.hub import HubSpec
-from finetuning.recipe.loading import ROOT
+from finetuning.recipe.loading import ROOT, find, load, load_file
 from finetuning.recipe.lora import LoraSpec
 from finetuning.recipe.mistakes import RecipeError
 from finetuning.recipe.recipe import Recipe
-from finetuning.recipe.reference import FORMATS, reference
+from finetuning.recipe.reference import reference
+from finetuning.recipe.smoke import smoke
 from finetuning.recipe.training import TrainingSpec
 
 SHORT = """\
@@ -44,12 +42,12 @@ def write(folder: Path, text: str, name: str = "short") -> Path:
 
 def mistakes_of(path: Path) -> list[str]:
     with pytest.raises(RecipeError) as raised:
-        recipes.load_file(path)
+        load_file(path)
     return str(raised.value).splitlines()
 
 
 def test_a_short_recipe_has_defaults_for_all_the_rest(tmp_path):
-    recipe = recipes.load_file(write(tmp_path, SHORT))
+    recipe = load_file(write(tmp_path, SHORT))
     assert recipe.name == "short"
     assert recipe.base_model.quantization is not None and recipe.base_model.quantization.type == "nf4"
     assert recipe.dataset.eval.fraction == 0.05
@@ -61,33 +59,33 @@ def test_a_short_recipe_has_defaults_for_all_the_rest(tmp_path):
 @pytest.mark.parametrize(("method", "settings"), [("sft", (None, None)), ("dpo", (0.1, "sigmoid"))])
 def test_only_dpo_has_a_beta_and_a_loss(method, settings, tmp_path):
     text = SHORT.replace("messages", "preference") + f"training: {{method: {method}}}\n"
-    recipe = recipes.load_file(write(tmp_path, text))
+    recipe = load_file(write(tmp_path, text))
     assert (recipe.training.beta, recipe.training.loss_type) == settings
-    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+    assert Recipe.model_validate_json(recipe.model_dump_json()).at(recipe.path) == recipe
 
 
 def test_what_a_cluster_is_asked_for_makes_no_other_recipe_and_more_workers_do(tmp_path):
     def version(asked):
-        return made_from(recipes.load_file(write(tmp_path, SHORT + f"resources: {{{asked}}}\n")))
+        return made_from(load_file(write(tmp_path, SHORT + f"resources: {{{asked}}}\n")))
 
     assert version("") == version("cpus: 8, gpus: 1, memory_gb: 64.0") != version("workers: 8")
 
 
 def test_a_recipe_cannot_be_changed(tmp_path):
-    recipe = recipes.load_file(write(tmp_path, SHORT))
+    recipe = load_file(write(tmp_path, SHORT))
     with pytest.raises(ValidationError):
         recipe.lora.r = 8
 
 
 def test_eight_bits_have_neither_type_nor_double_quantization(tmp_path):
     text = SHORT.replace("{repo: some/model}", "{repo: some/model, quantization: {bits: 8}}")
-    quantization = recipes.load_file(write(tmp_path, text)).base_model.quantization
+    quantization = load_file(write(tmp_path, text)).base_model.quantization
     assert quantization is not None and (quantization.type, quantization.double) == (None, False)
 
 
 def test_null_quantization_trains_in_full_precision(tmp_path):
     text = SHORT.replace("{repo: some/model}", "{repo: some/model, quantization: null}")
-    assert recipes.load_file(write(tmp_path, text)).base_model.quantization is None
+    assert load_file(write(tmp_path, text)).base_model.quantization is None
 
 
 # Each case: lines that are added to the short recipe (a section given here takes the place of the short one's), and
@@ -378,7 +376,7 @@ def test_a_missing_file_and_a_folder_are_errors_that_say_so(tmp_path):
 def test_a_byte_order_mark_is_no_mistake(tmp_path):
     path = tmp_path / "short.yaml"
     path.write_text(SHORT, encoding="utf-8-sig")
-    assert recipes.load_file(path).summary == "A model that answers"
+    assert load_file(path).summary == "A model that answers"
 
 
 def test_all_mistakes_of_a_file_come_at_once_in_the_order_of_its_lines(tmp_path, monkeypatch):
@@ -423,7 +421,7 @@ def test_a_key_that_takes_the_place_of_a_merged_one_is_no_duplicate(tmp_path):
         "[{hub: some/data, format: messages}]",
         "[&first {hub: some/data, format: messages}, {<<: *first, hub: other/data}]",
     )
-    sources = recipes.load_file(write(tmp_path, text)).dataset.sources
+    sources = load_file(write(tmp_path, text)).dataset.sources
     assert [(source.hub, source.format) for source in sources] == [
         ("some/data", "messages"),
         ("other/data", "messages"),
@@ -431,7 +429,7 @@ def test_a_key_that_takes_the_place_of_a_merged_one_is_no_duplicate(tmp_path):
 
 
 def test_a_step_may_have_as_many_tokens_instead_of_rows(tmp_path):
-    recipe = recipes.load_file(write(tmp_path, with_sections("training: {tokens_per_step: 4096}")))
+    recipe = load_file(write(tmp_path, with_sections("training: {tokens_per_step: 4096}")))
     assert recipe.training.tokens_per_step == 4096
 
 
@@ -439,7 +437,7 @@ def test_packing_is_allowed_where_every_kernel_keeps_rows_apart(tmp_path):
     text = with_sections(
         "base_model: {repo: a/b, attention: [flash_attention_3, flash_attention_2]}\ntraining: {packing: true}"
     )
-    assert recipes.load_file(write(tmp_path, text)).training.packing
+    assert load_file(write(tmp_path, text)).training.packing
 
 
 def test_rules_between_sections_also_hold_for_a_recipe_made_in_code(tmp_path):
@@ -454,19 +452,19 @@ def test_recipes_are_found_in_the_folders_of_the_environment_variable_too(tmp_pa
     (tmp_path / "mine" / "notes.txt").write_text("no recipe")
     write(tmp_path / "ours", SHORT, "of-ours")
     monkeypatch.setenv("FINETUNING_RECIPES", f"{tmp_path}/mine::{tmp_path}/ours:{tmp_path}/mine:{ROOT}/recipes")
-    found = recipes.find()
+    found = find()
     assert found["of-mine"] == tmp_path / "mine" / "of-mine.yaml"
     assert {"of-ours", "smollm2-135m"} < set(found)
     assert "hidden" not in " ".join(found)
     assert list(found) == sorted(found)
-    assert recipes.load("of-mine").name == "of-mine"
+    assert load("of-mine").name == "of-mine"
 
 
 def test_an_unknown_name_says_which_recipes_there_are_and_where_they_were_looked_for(tmp_path, monkeypatch):
     monkeypatch.setenv("FINETUNING_RECIPES", str(tmp_path / "gone"))
     monkeypatch.chdir(ROOT)
     with pytest.raises(RecipeError) as raised:
-        recipes.load("phi2")
+        load("phi2")
     assert f"phi2: no such recipe in recipes, {tmp_path}/gone (no such folder); there are: " in str(raised.value)
     assert "falcon-7b-saqr" in str(raised.value) and str(raised.value).endswith("; nearest is phi-2")
 
@@ -476,18 +474,18 @@ def test_a_name_in_two_folders_is_an_error_that_names_both_files(tmp_path, monke
     monkeypatch.setenv("FINETUNING_RECIPES", str(tmp_path))
     monkeypatch.chdir(ROOT)
     with pytest.raises(RecipeError, match=f"recipes/phi-2.yaml, {tmp_path}/phi-2.yaml; rename one"):
-        recipes.load("phi-2")
-    assert recipes.load("falcon-7b").name == "falcon-7b"
+        load("phi-2")
+    assert load("falcon-7b").name == "falcon-7b"
 
 
 def test_a_wrong_recipe_is_found_and_leaves_the_others_loadable(tmp_path, monkeypatch):
     write(tmp_path, "lora: [", "broken")
     write(tmp_path, SHORT, "whole")
     monkeypatch.setenv("FINETUNING_RECIPES", str(tmp_path))
-    assert {"broken", "whole"} < set(recipes.find())
-    assert recipes.load("whole").name == "whole"
+    assert {"broken", "whole"} < set(find())
+    assert load("whole").name == "whole"
     with pytest.raises(RecipeError):
-        recipes.load("broken")
+        load("broken")
 
 
 def test_validate_prints_a_line_for_each_right_recipe_and_the_mistakes_of_the_others(tmp_path, monkeypatch, capsys):
@@ -495,20 +493,51 @@ def test_validate_prints_a_line_for_each_right_recipe_and_the_mistakes_of_the_ot
     right, wrong = write(tmp_path, SHORT, "right"), write(tmp_path, SHORT + "lora: {r: 0}\n", "wrong")
     assert main(["validate", str(right), "phi-2"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "right: right (A model that answers)",
+        "right.yaml: right (A model that answers)",
         "phi-2: right (Phi-2 solves grade-school maths step by step)",
     ]
     assert main(["validate", "wrong.yaml", str(right), "nowhere"]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "right: right (A model that answers)"
+    assert lines[0] == "right.yaml: right (A model that answers)"
     assert lines[1] == "wrong.yaml:5: lora.r: 0 is not a positive number"
     assert lines[2].startswith("nowhere: no such recipe in ")
     assert wrong.exists()
 
 
+def test_of_two_recipes_of_one_name_the_one_that_lies_at_the_path_is_named(tmp_path, monkeypatch, capsys):
+    text = SHORT + "evaluation: {benchmarks: [no_such_task]}\n"
+    mine, theirs = write(tmp_path / "mine", SHORT, "phi-2"), write(tmp_path / "theirs", text, "phi-2")
+    monkeypatch.setenv("FINETUNING_RECIPES", str(theirs.parent))
+    monkeypatch.chdir(tmp_path)
+    assert main(["validate", "mine/phi-2.yaml"]) == 0
+    assert capsys.readouterr().out == "mine/phi-2.yaml: right (A model that answers)\n"
+    assert main(["validate", str(theirs), str(mine)]) == 1
+    right, wrong = capsys.readouterr().out.splitlines()
+    assert right == "mine/phi-2.yaml: right (A model that answers)"
+    assert wrong.startswith("theirs/phi-2.yaml: evaluation.benchmarks: no task of ")
+
+
+def test_two_files_of_one_name_are_told_apart_where_both_would_publish_to_one_repo(tmp_path, monkeypatch, capsys):
+    mine, theirs = write(tmp_path / "mine", SHORT), write(tmp_path / "theirs", SHORT)
+    monkeypatch.chdir(tmp_path)
+    assert main(["validate", str(mine), "theirs/short.yaml"]) == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("mine/short.yaml, theirs/short.yaml: hub.repo: 'some-adapter' is the repo of each")
+    assert main(["validate", str(theirs), "theirs/short.yaml"]) == 0, "one recipe, named twice"
+
+
+def test_a_recipe_keeps_its_file_in_copies_and_in_a_smoke_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = load_file(write(tmp_path / "mine", SHORT))
+    for same in (recipe, recipe.model_copy(update={"summary": "Other"}), smoke(recipe), smoke(recipe).model_copy()):
+        assert (same.path, same.file) == (tmp_path / "mine/short.yaml", "mine/short.yaml")
+    made = Recipe.model_validate(yaml.safe_load(SHORT) | {"name": "made"})
+    assert (made.path, made.file, smoke(made).file) == (None, "made.yaml", "made.yaml")
+
+
 def test_validate_without_names_checks_every_recipe_and_every_folder(tmp_path, monkeypatch, capsys):
     assert main(["validate"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == len(recipes.find())
+    assert len(capsys.readouterr().out.splitlines()) == len(find())
     monkeypatch.setenv("FINETUNING_RECIPES", str(tmp_path / "gone"))
     assert main(["validate"]) == 1
     assert f"{tmp_path}/gone: no such folder; see FINETUNING_RECIPES" in capsys.readouterr().out
@@ -529,7 +558,7 @@ def test_validate_finds_a_chat_template_that_is_no_file(tmp_path, monkeypatch, c
     mine = tmp_path / "mine.jinja"
     (tmp_path / "mine.yaml").write_text(text.replace("chat_template: instruction", f"chat_template: {mine}"))
     assert main(["validate", str(tmp_path / "mine.yaml")]) == 1
-    assert f"base_model.chat_template: '{mine}' is no file (looked in " in capsys.readouterr().out
+    assert f"base_model.chat_template: '{mine}' is not a file (looked in " in capsys.readouterr().out
     mine.write_text("{{ messages }}")
     assert main(["validate", str(tmp_path / "mine.yaml")]) == 0
 
@@ -555,23 +584,17 @@ def test_the_reference_in_docs_is_up_to_date():
     assert page == reference(), "run: python -m finetuning.recipe reference > docs/recipe.md"
 
 
-def test_the_reference_shows_every_key_of_every_section_and_every_format():
+def test_the_reference_shows_every_key_of_every_section():
     page = reference()
     schema = Recipe.model_json_schema()
     keys = [key for section in [schema, *schema["$defs"].values()] for key in section["properties"] if key != "name"]
     assert len(keys) > 70
     assert all(f"| `{key}` |" in page for key in keys)
-    assert all(f"| `{format}` |" in FORMATS for format in FORMAT_COLUMNS)
 
 
 def test_the_example_in_the_reference_is_a_right_recipe(tmp_path):
     example = reference().partition("```yaml\n")[2].partition("```")[0]
-    assert recipes.load_file(write(tmp_path, example)).hub.license == "mit"
-
-
-def test_lists_of_words_agree_with_the_types_that_allow_them():
-    assert set(FORMAT_COLUMNS) == set(get_args(Format))
-    assert set(METRICS) == set(get_args(Metric))
+    assert load_file(write(tmp_path, example)).hub.license == "mit"
 
 
 def test_every_training_key_is_a_setting_of_trl_that_is_not_deprecated_or_this_projects_own():

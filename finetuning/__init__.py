@@ -21,4 +21,5 @@ plots         pictures for report and UI
 progress      lines that tell how far a long piece of work is
 public_names  what a published page may call things
 tokens        what a token is trained as
+quantization  bitsandbytes' configuration of the frozen weights
 """

@@ -12,4 +12,7 @@ vocabulary         adds the control tokens that a template needs
 splits             train, eval or neither, so that no question is in both
 shuffling          shuffles the rows of a file with bounded memory
 tokenized_rows     collects the rows of both splits
+chat_summary       counts, lengths and findings that later steps read
+layout_search      finds where a chat template puts the turns
+segments           the text of a conversation, divided into prompts and answers
 """

@@ -13,4 +13,5 @@ drawing             draws some of the rows by a seed
 formats             turns a row of a known format into a conversation
 format_recognition  tells the format of rows by their columns
 revisions           which version of its data a source names now
+raw_summary         counts, sources and first rows that later steps read
 """

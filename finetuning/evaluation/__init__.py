@@ -10,4 +10,5 @@ benchmark_tasks    public benchmarks, as lm-eval has them
 benchmark_scores   both models on those
 verdict            whether the tuned model may be published
 evaluation_report  the report as Markdown and JSON
+report             the document report.json
 """

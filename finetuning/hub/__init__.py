@@ -5,4 +5,6 @@ model_card      the repo's README
 loading_code    the code on it that loads the model
 public_recipe   the recipe as it is published
 event_files     the training curves that the Hub shows
+publication     where on the hub something lies now
+rendering       fills the texts in templates/ with values
 """

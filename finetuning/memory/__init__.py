@@ -5,4 +5,5 @@ shapes      the sizes of a model without its data
 data        what the rows ask for
 fit         whether it fits, and which settings would
 savings     changes of a recipe that need less
+rows        what of the rows decides about memory
 """

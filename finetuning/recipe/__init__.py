@@ -21,4 +21,5 @@ smoke            the recipe of a smoke run
 reference        writes docs/recipe.md from the schema
 benchmark_names  whether a benchmark exists
 licenses         the licences that the Hub knows
+sections         the part of a recipe that an asset is made from
 """

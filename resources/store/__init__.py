@@ -9,4 +9,5 @@ artifact      one complete output of an asset, and its manifest
 plan          an artifact that is asked for: found by its fingerprint, or written
 locks         one writer at a time, and readers whose artifact stays
 retention     which artifacts nothing refers to, and their removal
+download      brings a stored artifact to this machine
 """

@@ -9,7 +9,7 @@ import pandas as pd
 from assets.checks import results, specs
 from assets.failures import RETRIES, explained
 from assets.materialized import materialized
-from assets.partitions import BASE_MODELS, OWNERS
+from assets.partitions import OWNERS, RECIPES
 from assets.tables import columns_of
 from finetuning.chat.chat_summary import ChatSummary, ShownToken
 from finetuning.checks.judgement import CHAT_CHECKS, judge, require
@@ -34,7 +34,7 @@ COLUMNS = {
 
 
 @dg.asset(
-    partitions_def=BASE_MODELS,
+    partitions_def=RECIPES,
     group_name="data",
     kinds={"dataset", "parquet"},
     tags={"hub": "read"},

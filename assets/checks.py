@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import dagster as dg
 
-from assets.partitions import BASE_MODELS
+from assets.partitions import RECIPES
 from finetuning.checks.judgement import Judgement
 
 SEVERITIES = {"error": dg.AssetCheckSeverity.ERROR, "warn": dg.AssetCheckSeverity.WARN}
@@ -13,7 +13,7 @@ SEVERITIES = {"error": dg.AssetCheckSeverity.ERROR, "warn": dg.AssetCheckSeverit
 def specs(asset: str, descriptions: dict[str, str]) -> list[dg.AssetCheckSpec]:
     """A blocking check of the asset for each name; one whose recipe says `warn` blocks nothing."""
     return [
-        dg.AssetCheckSpec(name, asset=asset, description=text, blocking=True, partitions_def=BASE_MODELS)
+        dg.AssetCheckSpec(name, asset=asset, description=text, blocking=True, partitions_def=RECIPES)
         for name, text in descriptions.items()
     ]
 

@@ -10,7 +10,7 @@ from assets.examination import Examination
 from assets.failures import explained
 from assets.lineage import Line
 from assets.materialized import materialized
-from assets.partitions import BASE_MODELS, OWNERS
+from assets.partitions import OWNERS, RECIPES
 from assets.publishing_lock import knows, version_to_beat
 from finetuning.errors import FinetuningError
 from finetuning.evaluation.benchmark_tasks import tasks_revision
@@ -30,7 +30,7 @@ SHORT = 10.0  # seconds that an evaluation waits for a hub that is out; publishi
 
 
 @dg.asset(
-    partitions_def=BASE_MODELS,
+    partitions_def=RECIPES,
     group_name="proof",
     kinds={"report", "python"},
     tags={"gpu": "used", "hub": "read"},
@@ -42,7 +42,7 @@ SHORT = 10.0  # seconds that an evaluation waits for a hub that is out; publishi
             asset="evaluation_report",
             description="The tuned model meets what its recipe's gate asks for. Nothing is published without it.",
             blocking=True,
-            partitions_def=BASE_MODELS,
+            partitions_def=RECIPES,
         )
     ],
 )

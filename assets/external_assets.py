@@ -5,7 +5,7 @@ Sensors observe them, so that the UI shows which partitions are made from what i
 
 import dagster as dg
 
-from assets.partitions import BASE_MODELS, OWNERS
+from assets.partitions import OWNERS, RECIPES
 
 RECIPE, DATASET_SOURCES, BASE_MODEL_SOURCE = "recipe", "dataset_sources", "base_model_source"
 DESCRIPTIONS = {
@@ -23,7 +23,7 @@ PARENTS = [
         group_name="sources",
         kinds=KINDS[name],
         owners=OWNERS,
-        partitions_def=BASE_MODELS,
+        partitions_def=RECIPES,
     )
     for name, description in DESCRIPTIONS.items()
 ]

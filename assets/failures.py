@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from finetuning.errors import FAULT, INFRASTRUCTURE, KIND, FinetuningError, PassingError
+from finetuning.errors import FAULT, INFRASTRUCTURE, KIND, FinetuningError, TransientError
 from finetuning.settings import Settings
 
 # For steps that ask a network; bad data, a failed gate and every other mistake end the run at once.
@@ -20,16 +20,16 @@ RETRIES = dg.RetryPolicy(
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Nothing; as a decorator of an asset, it lets a `FinetuningError` fail the step with its text and kind.
+    """Let a `FinetuningError` fail the step with its text and kind, as a decorator of an asset or around its body.
 
     So does what a machine ran out of, and what nobody foresaw. The step is tried again, where it has a retry policy,
-    after a `PassingError` alone.
+    after a `TransientError` alone.
     """
     try:
         yield
     except FinetuningError as error:
         # From None: the way to the mistake is of no use to somebody who has to mend a recipe.
-        passes = isinstance(error, PassingError)
+        passes = isinstance(error, TransientError)
         raise dg.Failure(description=str(error), metadata={KIND: error.kind}, allow_retries=passes) from None
     except (dg.Failure, dg.RetryRequested):
         raise

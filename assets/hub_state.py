@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from assets.failures import explained
-from assets.partitions import BASE_MODELS, OWNERS
+from assets.partitions import OWNERS, RECIPES
 from finetuning.errors import FinetuningError
 from finetuning.evaluation.verdict import verdict_in_words
 from finetuning.recipe.smoke import load_for_run
@@ -30,12 +30,12 @@ warnings.filterwarnings("ignore", "Function `multi_observable_source_asset` is c
             kinds={"huggingface"},
             tags={"hub": "read"},
             owners=OWNERS,
-            partitions_def=BASE_MODELS,
+            partitions_def=RECIPES,
             description="What the repo on the hub holds now: its newest commit, which version of the model that is, "
             "and how it came away from what was published last, if it did. Observing it changes nothing.",
         )
     ],
-    partitions_def=BASE_MODELS,
+    partitions_def=RECIPES,
 )
 def hub_state(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: Hub) -> Iterator[dg.ObserveResult]:
     """The head of the repo as it is now."""

@@ -7,7 +7,7 @@ import dagster as dg
 
 from assets.failures import explained
 from assets.materialized import materialized
-from assets.partitions import BASE_MODELS, OWNERS
+from assets.partitions import OWNERS, RECIPES
 from finetuning.chat.chat_summary import ChatSummary
 from finetuning.checks.judgement import judge, require
 from finetuning.evaluation.benchmark_tasks import load_benchmarks
@@ -28,7 +28,7 @@ HOW_IT_RAN = ("processes", "per_device_train_batch_size", "gradient_accumulation
 
 
 @dg.asset(
-    partitions_def=BASE_MODELS,
+    partitions_def=RECIPES,
     group_name="model",
     kinds={"pytorch", "huggingface"},
     tags={"gpu": "used"},

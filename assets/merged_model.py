@@ -7,7 +7,7 @@ import dagster as dg
 from assets.failures import explained
 from assets.lineage import Line
 from assets.materialized import materialized
-from assets.partitions import BASE_MODELS, OWNERS
+from assets.partitions import OWNERS, RECIPES
 from finetuning.merge.agreement import MergedSummary, faults
 from finetuning.progress import Progress
 from finetuning.recipe.sections import sections
@@ -20,7 +20,7 @@ CHECK = "same_answers"
 
 
 @dg.asset(
-    partitions_def=BASE_MODELS,
+    partitions_def=RECIPES,
     group_name="model",
     kinds={"pytorch", "huggingface"},
     tags={"gpu": "used"},
@@ -32,7 +32,7 @@ CHECK = "same_answers"
             CHECK,
             asset="merged_model",
             blocking=True,
-            partitions_def=BASE_MODELS,
+            partitions_def=RECIPES,
             description="The merged model says what base and adapter say beside each other: on rows of the eval split "
             "it finds the same tokens likeliest, with nearly the same probabilities. So does its GGUF file, if any.",
         )

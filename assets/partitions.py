@@ -33,7 +33,7 @@ class RecipePartitions(dg.StaticPartitionsDefinition):
     """The recipes found; an unknown key is explained instead of refused in Dagster's words."""
 
     def validate_partition_key(self, partition_key: str, context) -> None:
-        """Nothing.
+        """Check that a recipe makes this partition.
 
         Raises:
             UnknownPartition: no recipe has that name.
@@ -42,4 +42,4 @@ class RecipePartitions(dg.StaticPartitionsDefinition):
             raise UnknownPartition(partition_key, list(self.get_partition_keys()))
 
 
-BASE_MODELS = RecipePartitions(list(find()))
+RECIPES = RecipePartitions(list(find()))

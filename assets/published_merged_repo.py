@@ -6,7 +6,7 @@ from dataclasses import asdict
 import dagster as dg
 
 from assets.failures import explained
-from assets.partitions import BASE_MODELS, OWNERS
+from assets.partitions import OWNERS, RECIPES
 from assets.publishing_lock import published, verdict_on
 from finetuning.errors import GateError
 from finetuning.hub.publication import AdapterPublicationSummary, PublicationSummary
@@ -19,7 +19,7 @@ from resources.store.artifact import Artifact
 
 
 @dg.asset(
-    partitions_def=BASE_MODELS,
+    partitions_def=RECIPES,
     group_name="publication",
     kinds={"huggingface", "file"},
     tags={"hub": "written"},

@@ -9,7 +9,7 @@ import dagster as dg
 
 from assets.failures import explained
 from assets.lineage import Line
-from assets.partitions import BASE_MODELS, OWNERS
+from assets.partitions import OWNERS, RECIPES
 from assets.publishing_lock import published, require_beside, verdict_on
 from finetuning.hub.publication import AdapterPublicationSummary, Base
 from finetuning.recipe.recipe import Recipe
@@ -22,7 +22,7 @@ from resources.store.artifact import Artifact
 
 
 @dg.asset(
-    partitions_def=BASE_MODELS,
+    partitions_def=RECIPES,
     group_name="publication",
     kinds={"huggingface", "file"},
     tags={"hub": "written"},

@@ -6,7 +6,7 @@ import pandas as pd
 from assets.external_assets import BASE_MODEL_SOURCE, RECIPE
 from assets.failures import RETRIES, explained
 from assets.materialized import materialized
-from assets.partitions import BASE_MODELS, OWNERS
+from assets.partitions import OWNERS, RECIPES
 from finetuning.base_model.quantization_summary import QuantizationSummary
 from finetuning.recipe.sections import sections
 from finetuning.recipe.smoke import load_for_run
@@ -18,7 +18,7 @@ from resources.store.artifact import Artifact
 
 @dg.asset(
     deps=[RECIPE, BASE_MODEL_SOURCE],
-    partitions_def=BASE_MODELS,
+    partitions_def=RECIPES,
     group_name="model",
     kinds={"pytorch", "huggingface"},
     tags={"gpu": "used", "hub": "read"},

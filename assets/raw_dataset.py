@@ -7,7 +7,7 @@ from assets.checks import results, specs
 from assets.external_assets import DATASET_SOURCES, RECIPE
 from assets.failures import RETRIES, explained
 from assets.materialized import materialized
-from assets.partitions import BASE_MODELS, OWNERS
+from assets.partitions import OWNERS, RECIPES
 from assets.tables import columns_of
 from finetuning.checks.judgement import RAW_CHECKS, judge
 from finetuning.dataset.raw_summary import RawSummary
@@ -28,7 +28,7 @@ COLUMNS = {
 
 @dg.asset(
     deps=[RECIPE, DATASET_SOURCES],
-    partitions_def=BASE_MODELS,
+    partitions_def=RECIPES,
     group_name="data",
     kinds={"dataset", "huggingface"},
     tags={"hub": "read"},

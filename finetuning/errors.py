@@ -30,7 +30,7 @@ class InfrastructureError(FinetuningError):
     kind = INFRASTRUCTURE
 
 
-class PassingError(InfrastructureError):
+class TransientError(InfrastructureError):
     """What may be over a moment later, such as a network that is out: the same step may be tried again."""
 
 

@@ -14,7 +14,7 @@ from huggingface_hub.errors import (
     RevisionResolutionError,
 )
 
-from finetuning.errors import FinetuningError, InfrastructureError, PassingError
+from finetuning.errors import FinetuningError, InfrastructureError, TransientError
 
 # A lost connection reaches the caller as any of these: httpx2's own, the builtin one (Xet, `datasets`, offline mode),
 # or as a file that is missing from the cache.
@@ -74,7 +74,7 @@ def explain(
         return InfrastructureError(f"{explain(error.__cause__, repo_id, endpoint, has_token, revision)} {error}")
     error = origin(error)
     found = _explain(error, repo_id, endpoint, has_token, revision)
-    return PassingError(str(found)) if is_transient(error) else found
+    return TransientError(str(found)) if is_transient(error) else found
 
 
 def _explain(error: Exception, repo_id: str, endpoint: str, has_token: bool, revision: str | None) -> FinetuningError:

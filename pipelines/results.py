@@ -75,11 +75,11 @@ def report(partition: str, after: int) -> int:
         FinetuningError: a variable of the environment is wrong, or there is no such partition.
     """
     # The code location reads the environment.
-    from assets.partitions import BASE_MODELS, UnknownPartition
+    from assets.partitions import RECIPES, UnknownPartition
     from pipelines.definitions import artifacts
 
-    if not BASE_MODELS.has_partition_key(partition):
-        raise UnknownPartition(partition, list(BASE_MODELS.get_partition_keys()))
+    if not RECIPES.has_partition_key(partition):
+        raise UnknownPartition(partition, list(RECIPES.get_partition_keys()))
     with instance_of_the_command_line() as instance:
         run = last_run(instance, partition)
         outcome = outcome_of(instance, run) if run else None

@@ -9,7 +9,7 @@ import dagster as dg
 from pydantic import Field
 
 from assets.failures import explained
-from assets.partitions import BASE_MODELS
+from assets.partitions import RECIPES
 from finetuning.recipe.smoke import load_for_run, title_of
 from resources.hub import Hub
 from resources.hub_client.connection import Publication
@@ -46,7 +46,7 @@ def tell(context: dg.OpExecutionContext, made: Publication) -> None:
 
 
 @dg.job(
-    partitions_def=BASE_MODELS,
+    partitions_def=RECIPES,
     description="Makes an earlier version of a published model the head of its repo again, as a new commit, if the "
     "report that lies in that version says that it passed. Later runs leave it so until there is something new.",
 )

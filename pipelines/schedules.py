@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from assets.partitions import BASE_MODELS
+from assets.partitions import RECIPES
 from pipelines.jobs import main_line
 
 RETRAIN_CRON = "0 3 * * 0"  # Sundays at three
@@ -19,7 +19,7 @@ RETRAIN_CRON = "0 3 * * 0"  # Sundays at three
 )
 def retrain(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
     """Ask for a run of each partition."""
-    for name in BASE_MODELS.get_partition_keys():
+    for name in RECIPES.get_partition_keys():
         yield dg.RunRequest(run_key=f"{context.scheduled_execution_time:%Y-%m-%dT%H:%M}/{name}", partition_key=name)
 
 

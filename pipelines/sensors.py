@@ -5,7 +5,7 @@ from collections.abc import Callable
 import dagster as dg
 
 from assets.external_assets import BASE_MODEL_SOURCE, DATASET_SOURCES, RECIPE, seen
-from assets.partitions import BASE_MODELS
+from assets.partitions import RECIPES
 from finetuning.freshness.changes import Cursor, look_again
 from pipelines.jobs import main_line
 from pipelines.notices import failure_notice
@@ -29,7 +29,7 @@ def result(
     """
     before = Cursor.parse(context.cursor)
     after, changed, troubles = look_again(
-        before, BASE_MODELS.get_partition_keys(), look, settle=settle, new_is_change=new_is_change
+        before, RECIPES.get_partition_keys(), look, settle=settle, new_is_change=new_is_change
     )
     for trouble in troubles:
         context.log.warning(trouble)

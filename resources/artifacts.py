@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 
 import dagster as dg
 
-from finetuning.errors import KIND, FinetuningError, PassingError
+from finetuning.errors import KIND, FinetuningError, TransientError
 from resources.store.artifact import LOG, Artifact, Log, Origin, fingerprint_of
 from resources.store.disk import DiskStore
 from resources.store.locks import hold
@@ -168,5 +168,5 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
         try:
             return self.artifacts.held(context.asset_key.path[-1], context.partition_key, context.log.info)
         except FinetuningError as error:
-            passes = isinstance(error, PassingError)
+            passes = isinstance(error, TransientError)
             raise dg.Failure(str(error), metadata={KIND: error.kind}, allow_retries=passes) from None

@@ -19,6 +19,7 @@ from finetuning.chat.segments import Conversation
 from finetuning.checks.findings import FindingsTable
 from finetuning.dataset.formats import Message, NotChosen, RowDropped, to_messages, to_pair, tools_of
 from finetuning.dataset.raw_folder import read_rows
+from finetuning.dataset.raw_summary import JsonRow
 from finetuning.recipe.dataset import DatasetSpec, SourceSpec, sources
 from finetuning.recipe.training import Method
 
@@ -83,7 +84,7 @@ def batches(
 
 
 def _usable(
-    raw: list[tuple[str, bytes]], read: Callable[[str, dict[str, Any]], Row], dropped: FindingsTable
+    raw: list[tuple[str, bytes]], read: Callable[[str, JsonRow], Row], dropped: FindingsTable
 ) -> tuple[list[Row], list[bytes]]:
     """Return the rows that hold a conversation, and their texts."""
     rows, texts = [], []
@@ -168,13 +169,13 @@ def _raw_rows(path: Path) -> Iterator[list[tuple[str, bytes]]]:
     yield part
 
 
-def _row(place: str, record: dict[str, Any], source: SourceSpec, format: str) -> Row:
+def _row(place: str, record: JsonRow, source: SourceSpec, format: str) -> Row:
     messages = to_messages(record, source, format)
     has_tools = format in ("messages", "sharegpt", "preference") and "tools" in record
     return Row(place, Conversation(messages, tools_of(record) if has_tools else None))
 
 
-def _pair(place: str, record: dict[str, Any], source: SourceSpec, format: str) -> Row:
+def _pair(place: str, record: JsonRow, source: SourceSpec, format: str) -> Row:
     tools = tools_of(record)
     return Row(place, *(Conversation(messages, tools) for messages in to_pair(record, source)))
 

@@ -3,7 +3,7 @@
 import codecs
 import io
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -146,7 +146,7 @@ def _broken_table(file: SourceFile, error: Exception, where: str) -> FinetuningE
     )
 
 
-def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | str]:
+def _rows(batch: pa.RecordBatch) -> Iterator[Mapping[str, object] | str]:
     """The batch's rows; of one that Python cannot hold, why not."""
     try:
         yield from batch.to_pylist()

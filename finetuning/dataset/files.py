@@ -9,7 +9,7 @@ import gzip
 import io
 import lzma
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -169,8 +169,8 @@ def said_by(error: BaseException) -> str:
     return " ".join(said.split())[:300].rstrip(". ") or type(error).__name__
 
 
-def file_info(file: SourceFile, where: str) -> dict[str, Any]:
-    """What a remote file's file system knows of it; nothing of a file of this machine.
+def file_info(file: SourceFile, where: str) -> Mapping[str, object]:
+    """Return what a remote file's file system knows of it; an empty mapping for a file of this machine.
 
     Raises:
         FinetuningError: it does not answer.

@@ -8,11 +8,14 @@
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from pydantic import JsonValue
 
 from finetuning.dataset.drawing import describe
 from finetuning.dataset.formats import OPTIONAL_COLUMNS, TOOL_KEYS
 from finetuning.dataset.raw_folder import read_sources
+from finetuning.dataset.raw_summary import JsonRow
 from finetuning.errors import FinetuningError
 from finetuning.recipe.dataset import FORMAT_COLUMNS, DatasetSpec, SourceSpec, sources
 from finetuning.recipe.mistakes import nearest
@@ -77,7 +80,7 @@ def unused_columns(raw_folder: Path, dataset: DatasetSpec, formats: Mapping[str,
     return {path: columns for path, columns in left.items() if columns}
 
 
-def unused(columns: Sequence[str], first_row: Mapping[str, Any], source: SourceSpec, format: str) -> list[str]:
+def unused(columns: Sequence[str], first_row: JsonRow, source: SourceSpec, format: str) -> list[str]:
     """Return columns that the format does not read, and keys that it does not read of turns.
 
     >>> row = {"id": 7, "messages": [{"role": "user", "content": "2 + 3?", "mood": "curious"}]}
@@ -92,7 +95,7 @@ def unused(columns: Sequence[str], first_row: Mapping[str, Any], source: SourceS
     return found
 
 
-def format_of(columns: Sequence[str], first_row: Mapping[str, Any], source: SourceSpec, where: str) -> str:
+def format_of(columns: Sequence[str], first_row: JsonRow, source: SourceSpec, where: str) -> str:
     """Return the format that the source names, or that its rows are recognised as.
 
     Args:
@@ -109,9 +112,7 @@ def format_of(columns: Sequence[str], first_row: Mapping[str, Any], source: Sour
     return recognise(columns, first_row, source, where)
 
 
-def check_columns(
-    present: Sequence[str], source: SourceSpec, where: str, first_row: Mapping[str, Any] | None = None
-) -> None:
+def check_columns(present: Sequence[str], source: SourceSpec, where: str, first_row: JsonRow | None = None) -> None:
     """Raise an error unless the columns that the source's format needs are all among those `present`.
 
     Raises:
@@ -129,7 +130,7 @@ def check_columns(
         )
 
 
-def recognise(columns: Sequence[str], first_row: Mapping[str, Any], source: SourceSpec, where: str) -> str:
+def recognise(columns: Sequence[str], first_row: JsonRow, source: SourceSpec, where: str) -> str:
     """Return the one format whose columns are all there, and whose conversations are made of its own turns.
 
     Raises:
@@ -176,7 +177,7 @@ class _Near(NamedTuple):
         return lost, renamed, -len(self.present), PLAINNESS.get(self.format, len(PLAINNESS))
 
 
-def _unknown(columns: Sequence[str], first_row: Mapping[str, Any], source: SourceSpec, where: str) -> str:
+def _unknown(columns: Sequence[str], first_row: JsonRow, source: SourceSpec, where: str) -> str:
     near = sorted((_near(format, columns, first_row, source) for format in FORMAT_COLUMNS), key=lambda n: n.distance)
     lines = [f"{where}.format: {describe(source)} has the columns {_list(columns)}, and no format has them:"]
     for format, _, missing, _ in near:
@@ -189,7 +190,7 @@ def _unknown(columns: Sequence[str], first_row: Mapping[str, Any], source: Sourc
     return "\n".join(lines)
 
 
-def _near(format: str, columns: Sequence[str], first_row: Mapping[str, Any], source: SourceSpec) -> _Near:
+def _near(format: str, columns: Sequence[str], first_row: JsonRow, source: SourceSpec) -> _Near:
     present, missing, standing = [], [], {}
     for name, column in _needed(format, source, first_row).items():
         if column in columns and (name not in TURNS or _are_turns(first_row.get(column), TURNS[name])):
@@ -208,7 +209,7 @@ def _own(format: str, columns: Sequence[str]) -> set[str]:
     return {name for name in FORMAT_COLUMNS[format] if name in columns and name not in TURNS}
 
 
-def _stand_in(name: str, columns: Sequence[str], first_row: Mapping[str, Any]) -> str | None:
+def _stand_in(name: str, columns: Sequence[str], first_row: JsonRow) -> str | None:
     """Return the column that seems to hold what a format calls `name`, by its turns, its meaning, or its spelling."""
     if name in TURNS:
         return next((column for column in columns if _are_turns(first_row.get(column), TURNS[name])), None)
@@ -221,7 +222,7 @@ def _stand_in(name: str, columns: Sequence[str], first_row: Mapping[str, Any]) -
     return next((column for column in alike if not isinstance(first_row.get(column), (list, dict))), None)
 
 
-def _needed(format: str, source: SourceSpec, first_row: Mapping[str, Any]) -> dict[str, str]:
+def _needed(format: str, source: SourceSpec, first_row: JsonRow) -> dict[str, str]:
     """Return the format's columns by their names in the data set; those that it may lack only if they are named."""
     optional = OPTIONAL_COLUMNS.get(format, ())
     if format == "preference" and isinstance(first_row.get(source.columns.get("chosen", "chosen")), str):
@@ -233,7 +234,7 @@ def _needed(format: str, source: SourceSpec, first_row: Mapping[str, Any]) -> di
     }
 
 
-def _turns_fit(format: str, first_row: Mapping[str, Any], source: SourceSpec) -> bool:
+def _turns_fit(format: str, first_row: JsonRow, source: SourceSpec) -> bool:
     """Whether the conversation of a format that has one is made of that format's turns, where one can see it."""
     return all(
         _are_turns(first_row.get(str(source.columns.get(name, name))), TURNS[name])
@@ -242,16 +243,16 @@ def _turns_fit(format: str, first_row: Mapping[str, Any], source: SourceSpec) ->
     )
 
 
-def _are_turns(value: Any, keys: tuple[str, ...]) -> bool:
+def _are_turns(value: JsonValue, keys: tuple[str, ...]) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and set(keys) <= value[0].keys()
 
 
-def _turns(row: Mapping[str, Any], name: str, source: SourceSpec) -> list[dict[str, Any]]:
+def _turns(row: JsonRow, name: str, source: SourceSpec) -> list[dict[str, JsonValue]]:
     value = row.get(str(source.columns.get(name, name)))
     return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
 
-def shortened(value: Any, depth: int = 0) -> Any:
+def shortened(value: JsonValue, depth: int = 0) -> JsonValue:
     """Cut the long texts of a value, and all but the first entries of its lists: enough to see what it is made of."""
     if isinstance(value, str):
         return value[:SHOWN_CHARACTERS]

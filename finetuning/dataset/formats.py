@@ -12,10 +12,11 @@ from types import NoneType
 from typing import Any
 
 import orjson
+from pydantic import JsonValue
 
+from finetuning.dataset.raw_summary import JsonRow
 from finetuning.recipe.dataset import SourceSpec
 
-Row = Mapping[str, Any]
 # `role` and `content`, both text; of an assistant that calls tools also `tool_calls`, of a tool's answer `name` and
 # `tool_call_id`, where the row has them.
 Message = dict[str, Any]
@@ -65,7 +66,7 @@ class NotChosen(RowDropped):
     """The row is as it should be, and the recipe does not want it."""
 
 
-def to_messages(row: Row, source: SourceSpec, format: str | None = None) -> list[Message]:
+def to_messages(row: JsonRow, source: SourceSpec, format: str | None = None) -> list[Message]:
     """The conversation in `row`: an optional system message, then user and assistant by turns, the assistant last.
 
     An assistant that calls tools is followed by what the tools answer, and then speaks again.
@@ -84,7 +85,7 @@ def to_messages(row: Row, source: SourceSpec, format: str | None = None) -> list
     return _conversation(row, source, FORMATS[named], has_system=named in ("sharegpt", "alpaca", "preference"))
 
 
-def to_pair(row: Row, source: SourceSpec) -> tuple[list[Message], list[Message]]:
+def to_pair(row: JsonRow, source: SourceSpec) -> tuple[list[Message], list[Message]]:
     """The conversation with the chosen answer in a row of `preference`, and the same one with the rejected answer.
 
     Raises:
@@ -109,7 +110,7 @@ def to_pair(row: Row, source: SourceSpec) -> tuple[list[Message], list[Message]]
 
 
 def _conversation(
-    row: Row, source: SourceSpec, read: Callable[[Row, SourceSpec], list[Message]], *, has_system: bool
+    row: JsonRow, source: SourceSpec, read: Callable[[JsonRow, SourceSpec], list[Message]], *, has_system: bool
 ) -> list[Message]:
     """What `read` makes of a row, with the system prompt of the row, if it has one by itself, or of the source."""
     if source.columns:
@@ -130,7 +131,7 @@ def _conversation(
     return messages
 
 
-def tools_of(row: Row) -> list[Any] | None:
+def tools_of(row: JsonRow) -> list[JsonValue] | None:
     """The tools that a row of `messages` or `sharegpt` offers: JSON schemas, as the chat template takes them.
 
     >>> tools_of({"tools": '[{"name": "add"}]'})
@@ -142,12 +143,10 @@ def tools_of(row: Row) -> list[Any] | None:
             tools = orjson.loads(tools) if tools.strip() else None
         except ValueError as error:
             raise RowDropped("no JSON, which tools have to be", "tools") from error
-    if tools:
-        _check_records(tools, "tools", "tools")
-    return tools or None
+    return _records(tools, "tools", "tools") if tools else None
 
 
-def messages(row: Row, source: SourceSpec) -> list[Message]:
+def messages(row: JsonRow, source: SourceSpec) -> list[Message]:
     """The messages themselves, without any other key that they have.
 
     >>> messages({"messages": [{"role": "user", "content": "2 + 3?", "mood": "curious"}]}, None)
@@ -156,7 +155,7 @@ def messages(row: Row, source: SourceSpec) -> list[Message]:
     return _messages(row, "messages")
 
 
-def sharegpt(row: Row, source: SourceSpec) -> list[Message]:
+def sharegpt(row: JsonRow, source: SourceSpec) -> list[Message]:
     """The messages of `from` and `value` pairs.
 
     >>> sharegpt({"conversations": [{"from": "human", "value": "2 + 3?"}, {"from": "gpt", "value": "5"}]}, None)
@@ -168,11 +167,11 @@ def sharegpt(row: Row, source: SourceSpec) -> list[Message]:
     ]
 
 
-def _sharegpt_role(role: Any) -> Any:
+def _sharegpt_role(role: JsonValue) -> JsonValue:
     return SHAREGPT_ROLES.get(role, role) if isinstance(role, str) else role
 
 
-def alpaca(row: Row, source: SourceSpec) -> list[Message]:
+def alpaca(row: JsonRow, source: SourceSpec) -> list[Message]:
     """One question and its answer; the input, where there is one, follows the instruction after an empty line.
 
     >>> alpaca({"instruction": "Add the numbers.", "input": "2 3", "output": "5"}, None)[0]["content"]
@@ -188,7 +187,7 @@ def alpaca(row: Row, source: SourceSpec) -> list[Message]:
     return [_message("user", instruction, "instruction"), _message("assistant", row["output"], "output")]
 
 
-def prompt_completion(row: Row, source: SourceSpec) -> list[Message]:
+def prompt_completion(row: JsonRow, source: SourceSpec) -> list[Message]:
     """The prompt as the question, the completion as the answer.
 
     >>> prompt_completion({"prompt": "2 + 3 =", "completion": "5"}, None)
@@ -197,7 +196,7 @@ def prompt_completion(row: Row, source: SourceSpec) -> list[Message]:
     return [_message("user", row["prompt"], "prompt"), _message("assistant", row["completion"], "completion")]
 
 
-def question_answer(row: Row, source: SourceSpec) -> list[Message]:
+def question_answer(row: JsonRow, source: SourceSpec) -> list[Message]:
     """The question and its answer.
 
     >>> question_answer({"question": "2 + 3?", "answer": "5"}, None)
@@ -206,7 +205,7 @@ def question_answer(row: Row, source: SourceSpec) -> list[Message]:
     return [_message("user", row["question"], "question"), _message("assistant", row["answer"], "answer")]
 
 
-def ultrafeedback(row: Row, source: SourceSpec) -> list[Message]:
+def ultrafeedback(row: JsonRow, source: SourceSpec) -> list[Message]:
     """The instruction with the answer of the one model that `source.model` names, and the system prompt it was given.
 
     >>> completion = {"model": "gpt-4", "custom_system_prompt": "Be brief.", "response": "5"}
@@ -225,7 +224,7 @@ def ultrafeedback(row: Row, source: SourceSpec) -> list[Message]:
     ]
 
 
-def preference(row: Row, source: SourceSpec, side: str = "chosen") -> list[Message]:
+def preference(row: JsonRow, source: SourceSpec, side: str = "chosen") -> list[Message]:
     """The prompt with the answer of that side; an answer that is a whole conversation stands by itself.
 
     >>> row = {"prompt": "2 + 3?", "chosen": "5", "rejected": [{"role": "assistant", "content": "6"}]}
@@ -242,7 +241,7 @@ def preference(row: Row, source: SourceSpec, side: str = "chosen") -> list[Messa
     return [*(_messages(row, "prompt") if isinstance(prompt, list) else [_message("user", prompt, "prompt")]), *answer]
 
 
-FORMATS: dict[str, Callable[[Row, SourceSpec], list[Message]]] = {
+FORMATS: dict[str, Callable[[JsonRow, SourceSpec], list[Message]]] = {
     "messages": messages,
     "sharegpt": sharegpt,
     "alpaca": alpaca,
@@ -253,7 +252,7 @@ FORMATS: dict[str, Callable[[Row, SourceSpec], list[Message]]] = {
 }
 
 
-def _messages(row: Row, column: str) -> list[Message]:
+def _messages(row: JsonRow, column: str) -> list[Message]:
     found = []
     for number, message in enumerate(_dicts(row, column)):
         role, content = message.get("role"), message.get("content")
@@ -268,17 +267,19 @@ def _messages(row: Row, column: str) -> list[Message]:
     return found
 
 
-def _dicts(row: Row, column: str) -> list[Mapping[str, Any]]:
+def _dicts(row: JsonRow, column: str) -> list[JsonRow]:
     value = row[column]
     if not isinstance(value, list):
         raise RowDropped(f"{_kind(value)}, not a list of records", column)
+    found: list[JsonRow] = []
     for number, entry in enumerate(value):
         if not isinstance(entry, Mapping):
             raise RowDropped(f"{_kind(entry)}, not a record", f"{column}[{number}]")
-    return value
+        found.append(entry)
+    return found
 
 
-def _message(role: Any, content: Any, field: str) -> Message:
+def _message(role: JsonValue, content: JsonValue, field: str) -> Message:
     if not isinstance(role, str):
         raise RowDropped("no role" if role is None else f"{_kind(role)} as the role", field)
     if role not in ROLES:
@@ -292,13 +293,13 @@ def _message(role: Any, content: Any, field: str) -> Message:
 
 def _check_tool_keys(message: Message, field: str) -> None:
     if "tool_calls" in message:
-        _check_records(message["tool_calls"], f"{field}.tool_calls", "tool calls")
+        _records(message["tool_calls"], f"{field}.tool_calls", "tool calls")
     for key in ("name", "tool_call_id"):
         if not isinstance(message.get(key, ""), (str, int)):
             raise RowDropped(f"{_kind(message[key])} as the {key}, not text", f"{field}.{key}")
 
 
-def _check_records(records: Any, field: str, what: str) -> None:
+def _records(records: JsonValue, field: str, what: str) -> list[JsonValue]:
     if not isinstance(records, list):
         raise RowDropped(f"{_kind(records)}, not a list of {what}", field)
     strange = next((record for record in records if not isinstance(record, Mapping)), None)
@@ -308,9 +309,10 @@ def _check_records(records: Any, field: str, what: str) -> None:
         orjson.dumps(records)
     except TypeError as error:  # it writes less deep nesting than it reads
         raise RowDropped(f"{what} that are nested too deeply", field) from error
+    return records
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     if isinstance(value, dict) and value.keys() == {"bytes"}:
         return "bytes"  # as raw rows keep those that are no text
     kinds = {dict: "a record", list: "a list", str: "text", type(None): "nothing", bool: "true or false"}

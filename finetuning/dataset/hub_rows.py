@@ -1,6 +1,6 @@
 """Reads the raw rows of a data set on the Hub, all of them or as many as are asked for."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import datasets
@@ -58,7 +58,7 @@ def read_hub(source: SourceSpec, *, revision: str, drawn: int, api: "HfApi", whe
 
 def _stored(
     source: SourceSpec, revision: str, drawn: int, api: "HfApi", where: str
-) -> Iterator[tuple[int, dict[str, Any]]]:
+) -> Iterator[tuple[int, Mapping[str, object]]]:
     """The rows out of files on the disk that the library fetched and keeps, a batch in memory at a time."""
     rows = cast(Dataset, _load(source, revision, api))
     chosen = chosen_rows(len(rows), source, drawn, where) if source.rows else np.arange(len(rows))
@@ -76,12 +76,12 @@ def _stored(
 
 def _streamed(
     source: SourceSpec, revision: str, drawn: int, api: "HfApi", where: str
-) -> Iterator[tuple[int, dict[str, Any]]]:
+) -> Iterator[tuple[int, Mapping[str, object]]]:
     """As many rows as are asked for, of shuffled files through a buffer; little more than both is fetched."""
     rows = cast(IterableDataset, _load(source, revision, api, streaming=True))
     wanted, number = int(source.rows or 0), 0
     for number, row in enumerate(rows.shuffle(drawn, buffer_size=BUFFER_ROWS).take(wanted), 1):
-        yield number, cast(dict[str, Any], row)
+        yield number, cast(Mapping[str, object], row)
     if number < wanted and not source.at_most:
         raise too_few(number, source, where)
 

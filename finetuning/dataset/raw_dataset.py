@@ -22,7 +22,7 @@ from finetuning.dataset.file_rows import read_files
 from finetuning.dataset.format_recognition import format_of, shortened
 from finetuning.dataset.raw_folder import ROWS, UNREADABLE, RecordFile, read_rows
 from finetuning.dataset.raw_rows import Item, RawRow, Unreadable, row_item
-from finetuning.dataset.raw_summary import RawSource, RawSummary, Row, UnreadableLine
+from finetuning.dataset.raw_summary import JsonRow, RawSource, RawSummary, UnreadableLine
 from finetuning.recipe.dataset import DatasetSpec, SourceSpec, sources
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class _FirstRows:
     source: SourceSpec
     where: str
     columns: list[str] = field(default_factory=list)
-    row: Row = field(default_factory=dict)
+    row: JsonRow = field(default_factory=dict)
     _texts: list[bytes] = field(default_factory=list)
     _bytes: int = 0
     _checked: bool = False
@@ -145,7 +145,8 @@ class _FirstRows:
         rows = [orjson.loads(text) for text in self._texts]
         self.columns = list(dict.fromkeys(column for row in rows for column in row))
         # One with something in every column, if there is one: an empty row says nothing about the others.
-        self.row = shortened(max(rows, key=lambda row: sum(map(bool, row.values()))))
+        fullest = max(rows, key=lambda row: sum(map(bool, row.values())))
+        self.row = {column: shortened(value, depth=1) for column, value in fullest.items()}
         self._checked, self._texts = True, []
         format_of(self.columns, self.row, self.source, self.where)
 
@@ -189,7 +190,7 @@ def _draw(path: Path, chosen: np.ndarray) -> int:
     return rows.count
 
 
-def _preview(path: Path) -> list[Row]:
+def _preview(path: Path) -> list[JsonRow]:
     texts = (row.text for row in islice(read_rows(path), READ_FOR_PREVIEW))
     # What is shown lies in the instance's event log, where nobody looks for secrets.
     rows = (orjson.loads(text) for text in texts if not find_secret(text.decode()))

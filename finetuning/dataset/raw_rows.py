@@ -7,9 +7,11 @@ data/train.jsonl, line 8: {"question": "2 +
 """
 
 import re
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import orjson
+from pydantic import JsonValue
 
 from finetuning.checks.secrets import find_secret
 
@@ -80,7 +82,7 @@ def excerpt(text: bytes | str) -> str:
     return "" if find_secret(shown) else shown[:EXCERPT_CHARACTERS].strip()
 
 
-def row_item(name: str, number: int, row: dict[str, Any] | str) -> Item:
+def row_item(name: str, number: int, row: Mapping[str, object] | str) -> Item:
     """The row as JSON, or why it cannot be; a text is the reason why there is no row."""
     try:
         if isinstance(row, str):
@@ -93,7 +95,7 @@ def row_item(name: str, number: int, row: dict[str, Any] | str) -> Item:
     return RawRow(name, number, text) if len(text) <= MOST_BYTES else Unreadable(name, number, TOO_LONG, excerpt(text))
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> JsonValue:
     """A value that JSON has no kind for, as text; bytes that are no text as their number, which no format takes."""
     if isinstance(value, (bytes, bytearray)):
         try:

@@ -9,7 +9,7 @@ from finetuning.checks.counted import Counted
 from finetuning.record import Record
 
 # One row of a data set as its authors have it: a JSON object whose keys are theirs.
-Row = Mapping[str, JsonValue]
+JsonRow = Mapping[str, JsonValue]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class RawSource:
     revision: str
     columns: list[str]
     """Those of the first rows."""
-    first_row: Row
+    first_row: JsonRow
     """A row with something in every column, if there is one, shortened."""
     lines: int
     unreadable: int
@@ -48,4 +48,4 @@ class RawSummary(Record):
     unreadable_examples: list[UnreadableLine]
     checks: dict[str, Counted]
     sources: list[RawSource]
-    preview: list[Row]
+    preview: list[JsonRow]

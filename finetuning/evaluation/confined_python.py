@@ -88,7 +88,7 @@ ALLOWED_WHERE = (
 
 
 def limit() -> None:
-    """Nothing; computing, memory and files have their limits, and the process dies with its parent's thread."""
+    """Limit computing time, memory and files; let the process die with its parent's thread."""
     for name, most in (
         (resource.RLIMIT_CPU, SECONDS),
         (resource.RLIMIT_AS, MEMORY),
@@ -103,7 +103,7 @@ def limit() -> None:
 
 
 def confine_files() -> None:
-    """Nothing; what Python and its libraries need may be read, and files of the current folder written."""
+    """Allow what Python and its libraries need to be read, files of the current folder to be written, and no others."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.syscall(CREATE_RULESET, None, 0, VERSION) < OLDEST:
         raise Unconfined(f"Landlock {OLDEST} is missing, which Linux has from 6.2 on where it is switched on")
@@ -128,7 +128,7 @@ def confine_files() -> None:
 
 
 def confine_calls() -> None:
-    """Nothing; the kernel refuses every system call that is not allowed here, for good."""
+    """Have the kernel refuse every system call that is not allowed here, for good."""
     try:
         seccomp = ctypes.CDLL("libseccomp.so.2")
     except OSError:
@@ -151,7 +151,7 @@ def confine_calls() -> None:
 
 
 def main() -> None:
-    """Nothing; the process has ended, and told how."""
+    """Run the program from standard input in confinement, write how it ended to REPORT_FD, and end the process."""
     report, program = int(sys.argv[1]), sys.stdin.buffer.read()
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in range(3):

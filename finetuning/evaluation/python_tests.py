@@ -104,7 +104,7 @@ def report_of(text: str) -> str:
 
 
 def _wait(process: subprocess.Popen, folder: Path) -> None:
-    """Nothing; the process has ended by itself, or was killed for its time or its files."""
+    """Wait until the process has ended; kill it once it takes too long, or writes too much."""
     last = time.monotonic() + SECONDS
     while process.poll() is None:
         if time.monotonic() > last or size_of(folder) > FOLDER:
@@ -123,7 +123,7 @@ def size_of(folder: Path) -> int:
 
 
 def require_confinement(where: str) -> None:
-    """Nothing, when this machine can confine a program.
+    """Check that this machine can confine a program.
 
     Raises:
         FinetuningError: it cannot; nothing is run without.

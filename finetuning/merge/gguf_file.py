@@ -92,7 +92,7 @@ class Tensor:
 
 
 def write_gguf(folder: Path, file: Path, type: GgufType) -> None:
-    """Nothing; `file` holds the model and the tokenizer of `folder`. One weight at a time is in memory.
+    """Write the model and the tokenizer of `folder` to `file`, with one weight at a time in memory.
 
     Raises:
         FinetuningError: a GGUF file cannot hold this model; `require_exportable` tells that beforehand.
@@ -109,7 +109,7 @@ def write_gguf(folder: Path, file: Path, type: GgufType) -> None:
 
 
 def write(writer: GGUFWriter, tensors: list[Tensor], config: PreTrainedConfig) -> None:
-    """Nothing; the file of `writer` is written, with these weights."""
+    """Write the file of `writer`, with these weights."""
     try:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -121,7 +121,7 @@ def write(writer: GGUFWriter, tensors: list[Tensor], config: PreTrainedConfig) -
 
 
 def require_exportable(base_model: Path, tokenizer: Path, where: str) -> None:
-    """Nothing, when a GGUF file of such a model is read back with the same settings, and gives the same tokens.
+    """Check that a GGUF file of such a model is read back with the same settings, and gives the same tokens.
 
     It reads no weights, so that a training need not end with the news.
 
@@ -167,7 +167,7 @@ def described(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, file
 
 
 def add_settings(writer: GGUFWriter, config: Any) -> None:
-    """Nothing; `writer` has the numbers of the architecture."""
+    """Hand the numbers of the architecture to `writer`."""
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     rope = rope_of(config, "full_attention")
     writer.add_vocab_size(config.vocab_size)
@@ -246,7 +246,7 @@ def interleaved(weight: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 def require_same_settings(config: PreTrainedConfig, file: Path) -> None:
-    """Nothing, when who reads the file computes with the settings of `config`.
+    """Check that whoever reads the file computes with the settings of `config`.
 
     Raises:
         FinetuningError: the file does not say one of them, and its readers take another value for it.
@@ -270,7 +270,7 @@ def same(ours: Any, theirs: Any) -> bool:
 
 
 def require_same_tokens(tokenizer: PreTrainedTokenizerBase, file: Path) -> None:
-    """Nothing, when the file's tokenizer gives the same tokens: of texts, and of a conversation in the chat template.
+    """Check that the file's tokenizer gives the same tokens, of texts and of a conversation in the chat template.
 
     Raises:
         FinetuningError: it gives others.

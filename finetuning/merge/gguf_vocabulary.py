@@ -24,7 +24,7 @@ SPACE = "▁"  # how sentencepiece writes one
 
 
 def add_vocabulary(writer: GGUFWriter, tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
-    """Nothing; `writer` has the tokenizer, with a token for each of the `rows` of the model's embeddings.
+    """Hand the tokenizer to `writer`, with a token for each of the `rows` of the model's embeddings.
 
     The token that ends an answer is its end of text, whatever the tokenizer says itself.
 
@@ -117,7 +117,7 @@ def prefixes_space(state: dict[str, Any]) -> bool:
 
 
 def read_space_prefix(tokenizer: Any, theirs: Any) -> None:
-    """Nothing; a file's tokenizer, as transformers reads it, puts spaces where `tokenizer` puts them.
+    """Have a file's tokenizer, as transformers reads it, put spaces where `tokenizer` puts them.
 
     llama.cpp does what the file says of them; transformers 5.23 does not read that, and has a `tokenizer.json` that
     lies beside the file come first.

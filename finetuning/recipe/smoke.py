@@ -7,10 +7,14 @@
 """
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from finetuning.recipe.rules import LONGEST_NAME
 from finetuning.settings import Settings
+
+# Keys of a section, and the values that a smoke run gives them.
+Changes = Mapping[str, object]
 
 if TYPE_CHECKING:
     from finetuning.recipe.checks import CheckSpec
@@ -28,7 +32,7 @@ LUCK = 3
 
 
 def is_smoke() -> bool:
-    """Whether this process is part of a smoke run.
+    """Return whether this process is part of a smoke run.
 
     Raises:
         InfrastructureError: FINETUNING_SMOKE is neither 0 nor 1.
@@ -37,7 +41,7 @@ def is_smoke() -> bool:
 
 
 def load_for_run(name: str) -> "Recipe":
-    """The recipe of that name by which this process runs: as it is written, or cut down for a smoke run.
+    """Return the recipe of that name by which this process runs: as it is written, or cut down for a smoke run.
 
     Raises:
         RecipeError: there is none, or it is wrong.
@@ -49,7 +53,7 @@ def load_for_run(name: str) -> "Recipe":
 
 
 def smoke(recipe: "Recipe") -> "Recipe":
-    """The recipe with few rows, steps and answers, and with a repo of its own; all else is what it was.
+    """Return the recipe with few rows, steps and answers, and with a repo of its own; all else is what it was.
 
     What a run needs of a machine stays: base model, lengths, rows of a pass.
     """
@@ -67,27 +71,27 @@ def smoke(recipe: "Recipe") -> "Recipe":
 
 
 def smoke_repo(repo: str) -> str:
-    """What a smoke run publishes instead of `repo`."""
+    """Return what a smoke run publishes instead of `repo`."""
     return f"{repo[: LONGEST_NAME - len('-smoke-merged')].rstrip('-.')}-smoke"
 
 
 def title_of(recipe: "Recipe") -> str:
-    """What commits of the recipe's model are called on the hub."""
+    """Return what commits of the recipe's model are called on the hub."""
     return f"Publish {'smoke run of ' if recipe.smoke else ''}{recipe.name}"
 
 
 def by_luck(limit: float) -> float:
-    """The share of a fault that so few rows may show where the share of all rows keeps to `limit`; none stays none."""
+    """Return the share of a fault that so few rows may show where that of all rows keeps to `limit`; 0 stays 0."""
     if limit == 0:
         return 0.0
     return min(1.0, limit + LUCK * math.sqrt(limit * (1 - limit) / ROWS) + 1 / ROWS)
 
 
-def _with_luck(check: "CheckSpec") -> dict[str, Any]:
+def _with_luck(check: "CheckSpec") -> Changes:
     return {"severity": check.severity, "limit": by_luck(check.limit)}
 
 
-def _few_rows(dataset: "DatasetSpec") -> dict[str, Any]:
+def _few_rows(dataset: "DatasetSpec") -> Changes:
     share, own = dataset.eval.fraction, dataset.eval.sources
     if own:
         held_out = {"sources": [_few(source, EVAL_ROWS) for source in own]}
@@ -96,15 +100,15 @@ def _few_rows(dataset: "DatasetSpec") -> dict[str, Any]:
     return {"sources": [_few(source, ROWS) for source in dataset.sources], "eval": held_out}
 
 
-def _few(source: "SourceSpec", most: int) -> dict[str, Any]:
-    """The source with `most` rows, or with its own number of them, or with all that are there, if these are fewer."""
+def _few(source: "SourceSpec", most: int) -> Changes:
+    """Return the source with `most` rows, or with its own number of them, or all that are there, if fewer."""
     rows = {"rows": min(source.rows, most)} if source.rows else {"rows": most, "at_most": True}
     return source.model_dump(mode="json", exclude_unset=True) | rows
 
 
-def _few_steps(training: "TrainingSpec") -> dict[str, Any]:
+def _few_steps(training: "TrainingSpec") -> Changes:
     steps = STEPS if training.max_steps == -1 else min(training.max_steps, STEPS)
-    few: dict[str, Any] = {"max_steps": steps, "logging_steps": 1}
+    few: dict[str, object] = {"max_steps": steps, "logging_steps": 1}
     for key in ("eval_steps", "save_steps"):
         if own := getattr(training, key):
             few[key] = min(own, STEPS_BETWEEN)
@@ -114,8 +118,8 @@ def _few_steps(training: "TrainingSpec") -> dict[str, Any]:
     return few | {"report_to": [tracker for tracker in training.report_to if tracker == "tensorboard"]}
 
 
-def _few_answers(evaluation: "EvaluationSpec") -> dict[str, Any]:
-    few: dict[str, Any] = {
+def _few_answers(evaluation: "EvaluationSpec") -> Changes:
+    few: dict[str, object] = {
         "rows": min(evaluation.rows, ANSWERS),
         "max_new_tokens": min(evaluation.max_new_tokens, ANSWER_TOKENS),
     }

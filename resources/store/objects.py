@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import fsspec
 
-from finetuning.errors import FinetuningError, InfrastructureError, PassingError
+from finetuning.errors import FinetuningError, InfrastructureError, TransientError
 from resources.store.multipart import send_in_parts, wants_parts
 
 T = TypeVar("T")
@@ -126,7 +126,9 @@ class Objects:
         try:
             self._ask(send)
         except FileNotFoundError as error:
-            raise PassingError(f"{self.address}/{name}: its upload was ended from elsewhere. Run it again.") from error
+            raise TransientError(
+                f"{self.address}/{name}: its upload was ended from elsewhere. Run it again."
+            ) from error
 
     def fetch(self, name: str, path: Path) -> bool:
         """Copy the object to `path`; return whether there is one."""
@@ -147,7 +149,7 @@ class Objects:
 
         Raises:
             FileNotFoundError, FileExistsError: the object, not the bucket, is missing, or is there already.
-            PassingError: it went on failing.
+            TransientError: it went on failing.
             FinetuningError: what a further try would meet as well.
         """
         for pause in (*self.pauses, None):
@@ -194,7 +196,7 @@ def explained(address: str, error: Exception) -> Exception:
     """Return the error as a user is meant to read it; what nobody foresaw stays as it is."""
     said = said_by(error)
     if is_passing(error):
-        return PassingError(
+        return TransientError(
             f"{address} cannot be reached or fails ({said}). Nothing that was made is lost: it lies on this machine, "
             "and the next run sends what is missing. Run it again later."
         )

@@ -3,7 +3,7 @@ import pytest
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.utils import hf_raise_for_status
 
-from finetuning.errors import FinetuningError, PassingError
+from finetuning.errors import FinetuningError, TransientError
 from finetuning.hub_errors import HubOutage, explain, is_transient
 
 HUB = "https://hub.example"
@@ -67,7 +67,7 @@ def test_an_error_of_the_hub_says_what_happened_where_and_what_to_do(error, word
 def test_what_may_be_over_a_moment_later_can_be_tried_again_unless_that_was_done(error, passing):
     error.__cause__ = httpx2.ConnectError("refused") if isinstance(error, HubOutage) else None
     found = explain(error, "owner/data", HUB, has_token=True)
-    assert isinstance(found, PassingError) is passing and isinstance(found, FinetuningError)
+    assert isinstance(found, TransientError) is passing and isinstance(found, FinetuningError)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 412, 503])

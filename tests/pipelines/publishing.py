@@ -6,12 +6,12 @@ dagster-daemon run -m tests.pipelines.publishing
 import dagster as dg
 
 import pipelines.definitions as shipped
-from assets.partitions import BASE_MODELS
+from assets.partitions import RECIPES
 
 PARTITION = "locked"
 
 publish, publish_merged = (
-    dg.define_asset_job(job, selection=dg.AssetSelection.assets(asset), partitions_def=BASE_MODELS)
+    dg.define_asset_job(job, selection=dg.AssetSelection.assets(asset), partitions_def=RECIPES)
     for job, asset in (("publish", "published_repo"), ("publish_merged", "published_merged_repo"))
 )
 

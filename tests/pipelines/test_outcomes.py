@@ -4,7 +4,7 @@ import dagster as dg
 import pytest
 
 from assets.failures import explained
-from finetuning.errors import FAULT, GATE, INFRASTRUCTURE, INPUT, CrashError, FinetuningError, GateError, PassingError
+from finetuning.errors import FAULT, GATE, INFRASTRUCTURE, INPUT, CrashError, FinetuningError, GateError, TransientError
 from pipelines.outcomes import WELL, outcome_of
 
 
@@ -75,7 +75,7 @@ def test_a_step_that_fails_is_of_the_kind_of_its_error(error, kind):
 
 
 def test_what_passes_is_infrastructure_once_all_tries_are_over():
-    assert outcome(failing(PassingError("the hub is out"), retries=2)) == (INFRASTRUCTURE, ["model: the hub is out"])
+    assert outcome(failing(TransientError("the hub is out"), retries=2)) == (INFRASTRUCTURE, ["model: the hub is out"])
 
 
 def test_a_gate_says_nothing_where_something_else_broke():

@@ -12,7 +12,7 @@ import dagster as dg
 import fsspec
 import pytest
 
-from finetuning.errors import FinetuningError, PassingError
+from finetuning.errors import FinetuningError, TransientError
 from resources.artifacts import ArtifactIOManager, Artifacts
 from resources.store import multipart
 from resources.store.artifact import MANIFEST, manifest_of, read_artifact
@@ -383,10 +383,10 @@ def test_what_was_made_while_the_server_went_out_is_kept_and_stored_by_the_next_
 
     try:
         with pytest.raises(
-            PassingError, match=f"{here.address} cannot be reached or fails .*Nothing that was made is lost"
+            TransientError, match=f"{here.address} cannot be reached or fails .*Nothing that was made is lost"
         ):
             here.plan().obtain(write)
-        with pytest.raises(PassingError):
+        with pytest.raises(TransientError):
             here.store.fetch(here.plan().home / here.plan().fingerprint)
     finally:
         server.start()

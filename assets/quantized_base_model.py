@@ -47,9 +47,8 @@ def quantized_base_model(
             from finetuning.base_model.quantized_base_model import quantize
 
             source = fetch(spec, resolved["revision"], connection.api, recipe.file)
-            config = gpu.quantization_config(spec)
             with gpu.exclusive("training", context.log.info):
-                return quantize(spec, source, folder, config, gpu.model_kwargs(spec), recipe.file, loftq)
+                return quantize(spec, source, folder, gpu.model_kwargs(spec), recipe.file, loftq)
 
         artifact = artifacts.plan(
             context,

@@ -98,7 +98,7 @@ def prepare(root: Path, recipe: Recipe, steps: int) -> None:
     revisions = resolve_all(recipe.dataset, api=api, where=recipe.file)
     write_raw(recipe.dataset, revisions, root / "raw", api=api, file=recipe.file)
     write_chat(root / "raw", root / "chat", recipe, load_tokenizer(spec, folder, recipe.file))
-    quantize(spec, folder, root / "base", Gpu().quantization_config(spec), kwargs, recipe.file)
+    quantize(spec, folder, root / "base", kwargs, recipe.file)
     job = TrainingJob(
         where=recipe.file,
         lora=recipe.lora,

@@ -21,7 +21,6 @@ from finetuning.chat.chat_dataset import write_chat
 from finetuning.chat.tokenizer import load_tokenizer
 from finetuning.dataset.raw_dataset import write_raw
 from finetuning.dataset.revisions import resolve_all
-from finetuning.quantization import bitsandbytes_config
 from finetuning.recipe.base_model import BaseModelSpec, QuantizationSpec
 from finetuning.recipe.chat import ChatSpec
 from finetuning.recipe.dataset import DatasetSpec, EvalSpec, SourceSpec
@@ -41,10 +40,11 @@ def main(job: Preparation) -> None:
     cut(work / "chat/eval.parquet", job.eval_rows)
     with (work / "rows.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row) + "\n" for row in conversations(train))
-    quantize(spec.base_model, source, work / "bf16", None, MODEL_KWARGS, spec.file)
+    dense = spec.base_model.model_copy(update={"quantization": None})
+    quantize(dense, source, work / "bf16", MODEL_KWARGS, spec.file)
     if job.nf4:
-        nf4 = bitsandbytes_config(QuantizationSpec(bits=4), MODEL_KWARGS["dtype"])
-        quantize(spec.base_model, source, work / "nf4", nf4, MODEL_KWARGS, spec.file)
+        nf4 = dense.model_copy(update={"quantization": QuantizationSpec(bits=4)})
+        quantize(nf4, source, work / "nf4", MODEL_KWARGS, spec.file)
     Path(job.record).write_text(json.dumps(sizes(train) | parameters(work / "bf16")))
 
 

@@ -7,13 +7,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, BitsAndBytesConfig, GgufConfig, PreTrainedModel
+from transformers import AutoTokenizer, GgufConfig, PreTrainedModel
 
 from finetuning.base_model.loading import dequantize, is_quantized, load_model
 from finetuning.base_model.loftq import write_factors
 from finetuning.base_model.quantization_summary import QuantizationSummary, QuantizedLayer
 from finetuning.base_model.source import gguf_file, readable
 from finetuning.errors import FinetuningError
+from finetuning.quantization import bitsandbytes_config
 from finetuning.recipe.base_model import BaseModelSpec
 
 MIB = 2**20
@@ -47,14 +48,14 @@ def quantize(
     spec: BaseModelSpec,
     folder: Path,
     out: Path,
-    config: BitsAndBytesConfig | None,
     model_kwargs: dict[str, Any],
     where: str,
     loftq: int | None = None,
 ) -> QuantizationSummary:
-    """Write the model to `out`, quantized by `config` or, without one, in full precision; return its summary.
+    """Write the model to `out`, quantized as `spec` says or, where it says nothing of that, in full precision.
 
     Args:
+        model_kwargs: for `from_pretrained`; their `dtype` is what 4-bit weights are computed in.
         loftq: the rank of what an adapter is to give back of the difference (`loftq.py`); None for nothing.
 
     Raises:
@@ -74,13 +75,14 @@ def quantize(
         quantization_error=0.0,
         layers=[],
     )
-    if config is None:
+    if spec.quantization is None:
         dense.save_pretrained(out)
         return summary
     with TemporaryDirectory(dir=out) as plain:
         if spec.gguf:  # transformers does not quantize a GGUF file while it reads it
             dense.save_pretrained(plain)
         source = plain if spec.gguf else folder
+        config = bitsandbytes_config(spec.quantization, model_kwargs["dtype"])
         model = load_model(source, quantization_config=config, **model_kwargs)
     layers, error = compare_layers(dense, model)
     if not layers:

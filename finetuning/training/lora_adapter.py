@@ -106,7 +106,6 @@ def _train(
         rows_per_step=job.training.per_device_train_batch_size * job.training.gradient_accumulation_steps * processes(),
         order=job.training.train_sampling_strategy,
         own_head=on_cpu(job) or trains_head(model, job.lora, new_tokens),
-        keep=job.training.save_total_limit,
         saved=lambda checkpoint: (curves.flush(), saved(checkpoint)),
         loraplus_lr_ratio=job.training.loraplus_lr_ratio,
         tokens_per_step=job.training.tokens_per_step,
@@ -157,7 +156,7 @@ def _run(job: TrainingJob, trainer: AdapterTrainer, callback: TrainingProgress) 
     job.checkpoints.mkdir(parents=True, exist_ok=True)
     trained = sum(p.numel() * 4 for p in trainer.trainable().values())
     # What is trained and the optimizer's two numbers for each, in float32, and one checkpoint more while it is written.
-    require_space(job.checkpoints, 3 * trained * (trainer.keep + 1) + trained)
+    require_space(job.checkpoints, 3 * trained * (job.training.save_total_limit + 1) + trained)
     found = complete(job.checkpoints)
     callback.checkpoint = found[-1] if found else None
     if callback.checkpoint:

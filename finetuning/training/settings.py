@@ -23,7 +23,6 @@ OURS = {
     "on_oom",
     "save_steps",
     "save_minutes",
-    "save_total_limit",
     "step_timeout_minutes",
 }
 

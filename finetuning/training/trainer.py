@@ -58,6 +58,9 @@ class Progress:
     """Evaluations since then."""
 
 
+KEPT = 2  # checkpoints, where the settings do not say how many
+
+
 class AdapterTrainer(SFTTrainer):
     """Trains an adapter on rows that are tokens already.
 
@@ -67,7 +70,6 @@ class AdapterTrainer(SFTTrainer):
         order: how rows become steps (`StepBatches`).
         own_head: take the loss from `supervised_loss`; trl's own needs less memory on a GPU, and twice the time of a
             step's head on a CPU, where its backward pass runs in float32.
-        keep: how many checkpoints remain.
         saved: is called in every process with each checkpoint, once it is complete.
         loraplus_lr_ratio: how much faster the matrices B learn (LoRA+); None for the same speed.
     """
@@ -78,13 +80,12 @@ class AdapterTrainer(SFTTrainer):
         rows_per_step: int,
         order: Order,
         own_head: bool,
-        keep: int = 2,
         saved: Saved = nothing,
         loraplus_lr_ratio: float | None = None,
         tokens_per_step: int | None = None,
         **settings: Any,
     ) -> None:
-        self.rows_per_step, self.own_head, self.keep, self.saved = rows_per_step, own_head, keep, saved
+        self.rows_per_step, self.own_head, self.saved = rows_per_step, own_head, saved
         self.order: Order = order
         self.loraplus_lr_ratio, self.tokens_per_step = loraplus_lr_ratio, tokens_per_step
         # What a checkpoint keeps beside transformers' own state.
@@ -203,7 +204,8 @@ class AdapterTrainer(SFTTrainer):
         self.progress.loss = sum(losses) / len(losses)
         folder, step = Path(self.args.output_dir or ""), self.state.global_step
         if self.is_world_process_zero():
-            write_checkpoint(folder, step, lambda draft: self._write(draft, states), self.keep)
+            keep = self.args.save_total_limit or KEPT
+            write_checkpoint(folder, step, lambda draft: self._write(draft, states), keep)
         self.accelerator.wait_for_everyone()
         self.saved(checkpoint_of(folder, step))
 

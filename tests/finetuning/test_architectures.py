@@ -153,7 +153,7 @@ def save_base(name: str, quantization: dict[str, Any] | None, kernel: str, folde
     settings = {"repo": str(source), "quantization": quantization, "attention": [kernel], "dtype": "float32"}
     spec = BaseModelSpec.model_validate(settings)
     kwargs = Gpu().model_kwargs(spec) | {"device_map": {"": "cpu"}}
-    quantize(spec, source, folder / "base", Gpu().quantization_config(spec), kwargs, f"{name}.yaml")
+    quantize(spec, source, folder / "base", kwargs, f"{name}.yaml")
     return folder / "base", kwargs
 
 

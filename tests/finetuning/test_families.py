@@ -76,9 +76,7 @@ def trained(request, tmp_path_factory):
     write_raw(recipe.dataset, revisions, root / "raw", api=None, file=recipe.file)  # type: ignore[arg-type]
     write_chat(root / "raw", root / "chat", recipe, load_tokenizer(recipe.base_model, model, recipe.name))
     kwargs = Gpu().model_kwargs(recipe.base_model)
-    quantized = quantize(
-        recipe.base_model, model, root / "base", Gpu().quantization_config(recipe.base_model), kwargs, recipe.name
-    )
+    quantized = quantize(recipe.base_model, model, root / "base", kwargs, recipe.name)
     job = TrainingJob(
         where=recipe.name,
         lora=recipe.lora,

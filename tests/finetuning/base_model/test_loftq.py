@@ -22,7 +22,7 @@ def test_the_adapted_model_starts_nearer_to_the_full_one_than_the_quantized_one_
     source = save_tiny_model("smollm2-135m", tmp_path / "source")
     spec = BaseModelSpec.model_validate({"repo": str(source)})
     kwargs = Gpu().model_kwargs(spec)
-    quantize(spec, source, tmp_path, Gpu().quantization_config(spec), kwargs, "tiny", loftq=16)
+    quantize(spec, source, tmp_path, kwargs, "tiny", loftq=16)
     ids = torch.arange(1, 41)[None]
     with torch.no_grad():
         full = load_dense(spec, source, "bfloat16", "tiny")(ids).logits
@@ -53,7 +53,7 @@ def test_training_starts_from_it(tmp_path):
     source, base = save_tiny_model("smollm2-135m", tmp_path / "source"), tmp_path / "base"
     spec = BaseModelSpec.model_validate({"repo": str(source)})
     kwargs = Gpu().model_kwargs(spec)
-    quantize(spec, source, base, Gpu().quantization_config(spec), kwargs, "tiny", loftq=4)
+    quantize(spec, source, base, kwargs, "tiny", loftq=4)
     data(tmp_path, source)
     lora = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "init_lora_weights": "loftq"}
     settings = {"max_steps": 1, "learning_rate": 1e-12, "weight_decay": 0.0, "warmup_steps": 0}

@@ -21,7 +21,7 @@ def tiny_llama(tmp_path_factory):
 def test_gradients_are_those_of_the_dequantized_weight_after_an_evaluation(tmp_path, tiny_llama):
     spec = BaseModelSpec.model_validate({"repo": str(tiny_llama)})
     kwargs = Gpu().model_kwargs(spec)
-    quantize(spec, tiny_llama, tmp_path, Gpu().quantization_config(spec), kwargs, "tiny")
+    quantize(spec, tiny_llama, tmp_path, kwargs, "tiny")
     model = load_model(tmp_path, **kwargs)
     keep_trainable_on_cpu(model)
     layer = next(module for module in model.modules() if isinstance(module, Linear4bit))
@@ -40,7 +40,7 @@ def tiny_nf4(tmp_path_factory, tiny_llama):
     """The folder of a tiny model in NF4, and what it is loaded with."""
     folder, spec = tmp_path_factory.mktemp("nf4"), BaseModelSpec.model_validate({"repo": str(tiny_llama)})
     kwargs = Gpu().model_kwargs(spec) | {"device_map": {"": "cpu"}}
-    quantize(spec, tiny_llama, folder, Gpu().quantization_config(spec), kwargs, "tiny")
+    quantize(spec, tiny_llama, folder, kwargs, "tiny")
     return folder, kwargs
 
 
@@ -83,7 +83,7 @@ def test_the_switch_that_keeps_layers_trainable_is_still_bitsandbytes_own():
 
 def test_no_quantization_keeps_every_weight(tmp_path, tiny_llama):
     spec = BaseModelSpec.model_validate({"repo": str(tiny_llama), "quantization": None})
-    summary = quantize(spec, tiny_llama, tmp_path, None, Gpu().model_kwargs(spec), "tiny")
+    summary = quantize(spec, tiny_llama, tmp_path, Gpu().model_kwargs(spec), "tiny")
     assert summary.quantization_error == 0.0 and summary.layers == []
     kept, source = (load_dense(spec, folder, "bfloat16", "tiny").state_dict() for folder in (tmp_path, tiny_llama))
     assert all(torch.equal(kept[name], weight) for name, weight in source.items())

@@ -111,9 +111,7 @@ def line(request, tmp_path_factory):
     tokenizer = load_tokenizer(recipe.base_model, root / "model", recipe.file)
     write_chat(root / "raw", root / "chat", recipe, tokenizer)
     kwargs = Gpu().model_kwargs(recipe.base_model)
-    quantize(
-        recipe.base_model, root / "model", root / "base", Gpu().quantization_config(recipe.base_model), kwargs, "x"
-    )
+    quantize(recipe.base_model, root / "model", root / "base", kwargs, "x")
     job = TrainingJob(
         where="tiny.yaml",
         lora=recipe.lora,

@@ -33,7 +33,7 @@ def trained(folder, kind, quantization, family="smollm2-135m", dtype="float32"):
     source, base = save_tiny_model(family, folder / "source", ZEPHYR), folder / "base"
     spec = BaseModelSpec.model_validate({"repo": str(source), "quantization": quantization, "dtype": dtype})
     kwargs = Gpu().model_kwargs(spec)
-    quantize(spec, source, base, Gpu().quantization_config(spec), kwargs, "tiny")
+    quantize(spec, source, base, kwargs, "tiny")
     data(folder, source)
     settings = {"max_steps": 3, "learning_rate": 3e-2, "per_device_train_batch_size": 3, "bf16": False}
     lora = {"r": 4, "lora_dropout": 0.0, **KINDS[kind]}

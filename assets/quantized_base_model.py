@@ -39,6 +39,8 @@ def quantized_base_model(
 
     recipe = load_for_run(context.partition_key)
     spec = recipe.base_model
+    if gpu.require != "any":
+        gpu.machine()  # a GPU that is required and missing is said, whether the model is there already or not
     loftq = recipe.lora.r if recipe.lora.init_lora_weights == "loftq" else None
     with hub.connect() as connection:
         resolved = resolve(spec, connection.api, recipe.file)

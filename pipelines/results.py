@@ -5,14 +5,13 @@ python -m pipelines.results phi-2 --after $?
 """
 
 import argparse
-import json
 import sys
 
 import dagster as dg
 import pandas as pd
 
 from finetuning.errors import FAULT, GATE, INFRASTRUCTURE, INPUT, FinetuningError
-from finetuning.evaluation.verdict import verdict_in_words
+from finetuning.evaluation.verdict import read_report, verdict_in_words
 from pipelines.outcomes import WELL, outcome_of
 from resources.artifacts import Artifacts
 from resources.dagster_internals import instance_of_the_command_line
@@ -36,14 +35,15 @@ def results(artifacts: Artifacts, partition: str) -> str:
     evaluated, published = (in_force(artifacts, asset, partition) for asset in ("evaluation_report", "published_repo"))
     if evaluated is None:
         return ""
-    report = json.loads((evaluated.path / "report.json").read_text())
-    figures = pd.DataFrame.from_dict(report["metrics"] | report["benchmarks"], orient="index")
+    report = read_report(evaluated.path)
+    found = {name: figure.model_dump() for name, figure in (report.metrics | report.benchmarks).items()}
+    figures = pd.DataFrame.from_dict(found, orient="index")
     lines = [
         "",
         figures[["base", "tuned", "gain", "interval"]].to_markdown(floatfmt=".3f"),
         "",
         f"report     {evaluated.path / 'report.md'}",
-        f"verdict    {verdict_in_words(report['verdict'])}",
+        f"verdict    {verdict_in_words(report.verdict)}",
     ]
     if published and published.inputs["evaluation_report"] == evaluated.fingerprint:
         summary = published.summary

@@ -75,6 +75,12 @@ class Recipe(Spec):
         """Whether this is a recipe that was cut down for a smoke run."""
         return self._smoke
 
+    def __eq__(self, other: object) -> bool:
+        """Whether both say the same, in whichever files they stand."""
+        return isinstance(other, Recipe) and super().__eq__(other.at(self._path))
+
+    __hash__ = Spec.__hash__
+
     def at(self, path: Path | None) -> Self:
         """Return the same recipe as loaded from that file."""
         placed = self.model_copy()

@@ -33,7 +33,8 @@ def test_the_terminal_shows_what_the_steps_say_and_the_compute_logs_have_everyth
     assert "dagster - INFO" in said and "loading libraries" in said
     for noise in ("Failed to load CPU gemm", "FutureWarning", "PreviewWarning", "BetaWarning", "'train_runtime'"):
         assert noise not in said
-    assert "Failed to load CPU gemm" in everything and "'train_runtime'" in everything
+    # What bitsandbytes says of a kernel, it says on CPUs with AVX512-BF16 alone.
+    assert "FutureWarning" in everything and "'train_runtime'" in everything
     assert set(re.findall(r"^.* - dagster - INFO - .* - (?:step|tuned).*$", said, re.MULTILINE)) <= {
         *everything.splitlines()
     }

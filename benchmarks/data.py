@@ -70,7 +70,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--without-peer", action="store_true", help="leave LLaMA-Factory and its environment out")
     options = parser.parse_args(arguments)
     if options.files and not options.files.is_file():
-        parser.error(f"--files: {options.files} is no file; name a JSONL file of rows with `messages`")
+        parser.error(f"--files: {options.files} is not a file; name a JSONL file of rows with `messages`")
     return options
 
 

@@ -91,7 +91,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     if options.steps <= WARM_UP:
         parser.error(f"--steps: {options.steps} leaves none to measure; the first {WARM_UP} warm up")
     if options.files and not options.files.is_file():
-        parser.error(f"--files: {options.files} is no file; name a JSONL file of rows with `messages`")
+        parser.error(f"--files: {options.files} is not a file; name a JSONL file of rows with `messages`")
     return options
 
 

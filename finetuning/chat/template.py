@@ -165,7 +165,7 @@ def _template_text(tokenizer: PreTrainedTokenizerBase, chat_template: str, where
     if not path.is_file():
         names = ", ".join(sorted(file.stem for file in CHAT_TEMPLATES.glob("*.jinja")))
         raise FinetuningError(
-            f"{where}: {chat_template!r} is no file (looked in {Path.cwd()}), nor one of native, {names}."
+            f"{where}: {chat_template!r} is not a file (looked in {Path.cwd()}), nor one of native, {names}."
         )
     try:
         text = path.read_text(encoding="utf-8")

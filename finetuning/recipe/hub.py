@@ -43,8 +43,8 @@ class HubSpec(Spec):
             or not all(re.fullmatch(part, p) for p in parts)
         ):
             raise ValueError(
-                f"{value!r} is no name that the Hub takes; write name or namespace/name, of letters, digits, '-', '_' "
-                f"and '.', at most {LONGEST_NAME}, with no '--' or '..', and no '-' or '.' at either end"
+                f"{value!r} is not a name that the Hub takes; write name or namespace/name, of letters, digits, '-', "
+                f"'_' and '.', at most {LONGEST_NAME}, with no '--' or '..', and no '-' or '.' at either end"
             )
         return value
 

@@ -29,7 +29,7 @@ def test_a_side_that_fails_says_why(tmp_path):
 def test_a_file_that_is_not_there_is_a_mistake_in_the_command(tmp_path, capsys):
     with pytest.raises(SystemExit):
         data.parse(["--files", str(tmp_path / "none.jsonl")])
-    assert "none.jsonl is no file" in capsys.readouterr().err
+    assert "none.jsonl is not a file" in capsys.readouterr().err
 
 
 def test_the_peers_requirements_are_exact_versions():

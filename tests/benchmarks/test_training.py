@@ -107,7 +107,7 @@ def test_steps_that_all_warm_up_are_a_mistake_in_the_command(capsys):
 def test_a_file_that_is_not_there_is_a_mistake_in_the_command(tmp_path, capsys):
     with pytest.raises(SystemExit):
         training.parse(["--files", str(tmp_path / "none.jsonl")])
-    assert "none.jsonl is no file" in capsys.readouterr().err
+    assert "none.jsonl is not a file" in capsys.readouterr().err
 
 
 def test_made_up_rows_are_as_long_and_as_different_in_length_as_those_of_gsm8k(tmp_path, smollm2_tokenizer):

@@ -89,7 +89,7 @@ def test_a_template_of_ones_own_is_a_file(tiny_tokenizer, tmp_path):
     load_template(tiny_tokenizer, str(path), WHERE)
     assert tiny_tokenizer.apply_chat_template([QUESTION], tokenize=False) == "user:What is 2 + 3?</s>"
     found = mistake(tiny_tokenizer, str(tmp_path / "none.jinja"))
-    assert "none.jinja' is no file" in found and "native, chatml, instruction" in found
+    assert "none.jinja' is not a file" in found and "native, chatml, instruction" in found
 
 
 def test_marks_of_a_file_whose_answers_end_in_one_become_tokens(tiny_tokenizer, tmp_path):

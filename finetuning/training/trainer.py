@@ -36,9 +36,7 @@ class Moment(NamedTuple):
     random: dict[str, torch.Tensor]
     """The states of torch's random number generators, which are all that training draws from."""
     loss: torch.Tensor
-    """The sum of the losses of steps since the last point of the loss curve, as the mean of all processes."""
-    losses: list[float] = field(default_factory=list)
-    """The same sum of each process: their mean would be rounded another time."""
+    """The sum of the losses of steps since the last point of the loss curve."""
     tokens: int
 
 
@@ -47,7 +45,9 @@ class Progress:
     """What a training has come to, that transformers' own state does not hold."""
 
     loss: float = 0.0
-    """The sum of the losses of steps since the last point of the loss curve."""
+    """The sum of the losses of steps since the last point of the loss curve, as the mean of all processes."""
+    losses: list[float] = field(default_factory=list)
+    """The same sum of each process: their mean would be rounded another time."""
     logged: int = 0
     """The step of that point."""
     seconds: float = 0.0

@@ -38,7 +38,7 @@ TINY = Shape(
         "num_attention_heads": 4,
         "num_key_value_heads": 1,
     },
-    *(128, 32, 2_500, 4, 1024),
+    *(128, 32, 2_500, 4, 256),
 )
 SHAPES = {"mistral-7b": MISTRAL_7B, "tiny": TINY}
 LORA: dict[str, Any] = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0}  # on every linear layer but the head

@@ -15,11 +15,10 @@ from typing import Any
 from torch.profiler import ProfilerActivity, profile
 from transformers import TrainerCallback, trainer
 
+from benchmarks import training_ours
 from benchmarks.sides import WORK
 from benchmarks.training import SEED, folder_for, job_of, parse, prepare
-from benchmarks.training_jobs import WARM_UP
-from benchmarks.training_ours import training_job
-from finetuning.training import process as training_process
+from benchmarks.training_jobs import WARM_UP, Training
 
 # The beginnings of the operations' names; the first kind that has one takes it.
 KINDS = {
@@ -58,20 +57,28 @@ def main(arguments: list[str] | None = None) -> None:
         work = Path(folder)
         prepare(work, options)
         precision = "bf16" if options.precision == "bf16" else "nf4"
-        job = job_of(folder_for(work, "run"), work, precision, False, SEED)._replace(started=time.monotonic())
-        Path(job.adapter).mkdir()
-        path = work / "training_job.json"
-        path.write_text(json.dumps(training_job(job)))
-        profiler = Profiler()
-        callbacks: list[Any] = trainer.DEFAULT_CALLBACKS
-        callbacks.append(profiler)
-        if code := training_process.main(path):
-            sys.exit(code)
-    seconds = by_kind({event.key: event.self_cpu_time_total / 1e6 for event in profiler.profile.key_averages()})
+        seconds = profiled(job_of(folder_for(work, "run"), work, precision, False, SEED))
     total = sum(seconds.values())
     for kind, own in sorted(seconds.items(), key=lambda item: -item[1]):
         print(f"{own / total:6.1%}  {kind}")
     print(json.dumps({kind: round(own / total, 4) for kind, own in seconds.items()} | {"seconds": round(total, 2)}))
+
+
+def profiled(job: Training) -> dict[str, float]:
+    """The seconds that the training spends on each kind of operation.
+
+    Raises:
+        SystemExit: the training failed; it has said why.
+    """
+    profiler = Profiler()
+    callbacks: list[Any] = trainer.DEFAULT_CALLBACKS
+    callbacks.append(profiler)
+    try:
+        if code := training_ours.main(job._replace(started=time.monotonic())):
+            sys.exit(code)
+    finally:
+        callbacks.remove(profiler)
+    return by_kind({event.key: event.self_cpu_time_total / 1e6 for event in profiler.profile.key_averages()})
 
 
 def by_kind(seconds: Mapping[str, float]) -> dict[str, float]:

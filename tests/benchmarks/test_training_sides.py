@@ -15,6 +15,7 @@ from benchmarks import (
     training_loss,
     training_ours,
     training_preparation,
+    training_profile,
     training_rate,
     training_rows,
     training_trl,
@@ -70,10 +71,20 @@ def test_every_side_trains_on_every_token_once(prepared, tmp_path, side, precisi
     assert record["versions"]["torch"] and (tmp_path / "adapter/adapter_model.safetensors").is_file()
 
 
-def test_our_side_leaves_the_callbacks_of_trainers_as_they_were(prepared, tmp_path):
+def test_what_watches_a_training_leaves_the_callbacks_of_trainers_as_they_were(prepared, tmp_path):
     before = list(trainer.DEFAULT_CALLBACKS)
     trained(prepared, tmp_path, "ours")
     assert before == trainer.DEFAULT_CALLBACKS
+    with pytest.raises(OSError):
+        training_profile.profiled(job_in(prepared, tmp_path / "failed")._replace(chat=str(tmp_path / "none")))
+    assert before == trainer.DEFAULT_CALLBACKS
+
+
+def test_a_profile_has_the_operations_of_the_training_by_kind(prepared, tmp_path):
+    found = training_profile.profiled(job_in(prepared, tmp_path, precision="nf4"))
+    assert list(found) == list(training_profile.KINDS) and all(seconds >= 0 for seconds in found.values())
+    measured = ("matrix products of layers and head", "attention", "weights out of 4 bits", "loss", "optimizer")
+    assert all(found[kind] > 0 for kind in measured)
 
 
 def test_a_training_that_fails_leaves_no_record(prepared, tmp_path):

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import dagster as dg
 
 from finetuning.errors import InfrastructureError
-from finetuning.memory.fit import Fit, fit_of
+from finetuning.memory.fit import Fit, Placement, fit_of
+from finetuning.memory.free import free_memory
 from finetuning.memory.rows import TrainingData
 from finetuning.memory.savings import with_settings
 from finetuning.recipe.base_model import BaseModelSpec
@@ -55,18 +56,15 @@ def detect() -> Machine:
     import torch
 
     if torch.cuda.is_available():
-        free, _ = torch.cuda.mem_get_info()
         return Machine(
             device="cuda",
             name=torch.cuda.get_device_name(),
             capability=torch.cuda.get_device_capability(),
-            free_memory=free,
+            free_memory=free_memory(),
             bf16=torch.cuda.is_bf16_supported(including_emulation=False),
         )
-    import psutil
-
     # torch computes bf16 on every CPU, in hardware or in float32 registers.
-    return Machine("cpu", "CPU", None, free_memory=psutil.virtual_memory().available, bf16=True)
+    return Machine("cpu", "CPU", None, free_memory=free_memory(), bf16=True)
 
 
 def obstacle(kernel: str, machine: Machine) -> str | None:
@@ -196,19 +194,26 @@ class Gpu(dg.ConfigurableResource):
         Raises:
             FinetuningError: the base model runs code that its repo ships.
         """
-        machine = self.machine()
-        # Each with a memory of its own, which is what a share of the base model would be small for.
-        sharing = (recipe.resources.workers or processes) if machine.device == "cuda" else 1
-        here = {
-            "base_model.dtype": self.dtype(recipe.base_model),
-            "base_model.attention": (self.attention(recipe.base_model).kernel,),
-            "resources.workers": sharing,
-        }
-
-        def free() -> int:
-            found = self.machine()
-            return found.free_memory if found.device == "cuda" else found.free_memory // processes
-
         most = min(longest or recipe.chat.max_length, recipe.chat.max_length)
-        rows = TrainingData(most, supervised, list(new_tokens))
-        return fit_of(with_settings(recipe, here), model_folder, rows, machine.device, free)
+        rows, place = TrainingData(most, supervised, list(new_tokens)), Placement(self.machine().device, processes)
+        return fit_of(self.adapted(recipe, processes), model_folder, rows, place, lambda: self.machine().free_memory)
+
+    def adapted(self, recipe: Recipe, processes: int = 1) -> Recipe:
+        """Return the recipe with this machine's number format and kernel, and as many workers as share the weights.
+
+        Args:
+            processes: that train together: each on a GPU of its own, or all on the CPU.
+
+        Raises:
+            FinetuningError: no kernel that the recipe allows can run here.
+        """
+        # Each with a memory of its own, which is what a share of the base model would be small for.
+        sharing = (recipe.resources.workers or processes) if self.machine().device == "cuda" else 1
+        return with_settings(
+            recipe,
+            {
+                "base_model.dtype": self.dtype(recipe.base_model),
+                "base_model.attention": (self.attention(recipe.base_model).kernel,),
+                "resources.workers": sharing,
+            },
+        )

@@ -13,7 +13,6 @@ import dagster as dg
 from pydantic import JsonValue
 
 from finetuning.errors import CrashError, FinetuningError, InfrastructureError, of_kind
-from finetuning.memory.fit import predicted, told
 from finetuning.recipe.recipe import Recipe
 from finetuning.settings import Settings
 from finetuning.training.job import (
@@ -27,7 +26,7 @@ from finetuning.training.job import (
     TrainingTask,
 )
 from resources.dagster_internals import DagsterPipesExecutionError
-from resources.gpu import MIB, Gpu
+from resources.gpu import Gpu
 from resources.store.artifact import Artifact
 from resources.store.plan import checkpoints_of
 
@@ -169,21 +168,21 @@ def on_this_machine(
     """Train in child processes of this machine, which leave the adapter in `folder`.
 
     Returns:
-        The kernels passed over and the predicted memory, which the summary in that folder does not know.
+        The kernels passed over, which the summary in that folder does not know.
     """
     attention = gpu.attention(recipe.base_model)
     for kernel, reason in attention.passed_over.items():
         context.log.info(f"attention: {kernel} passed over: {reason}")
     chat, base, workers = inputs["chat_dataset"].path, inputs["base_model"].path, recipe.resources.workers
     with gpu.exclusive("training", context.log.info):
-        fit = predicted(context.log, gpu, recipe, chat, base, launcher.count(workers))
         job = TrainingJob(
-            **dict(told(TrainingTask.of(recipe), fit)),
+            **dict(TrainingTask.of(recipe)),
+            recipe=gpu.adapted(recipe, launcher.count(workers)),
             chat_dataset=chat,
             base_model=base,
             model_kwargs=gpu.model_kwargs(recipe.base_model),
             output=folder,
             checkpoints=checkpoints_of(folder),
         )
-        launcher.run(context, "finetuning.training.process", job.model_dump(mode="json"), workers)
-    return {"passed_over": {**attention.passed_over}, "predicted_memory_mb": fit and fit.prediction.total // MIB}
+        launcher.run(context, "finetuning.memory.predicted_training", job.model_dump(mode="json"), workers)
+    return {"passed_over": {**attention.passed_over}}

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from finetuning.errors import FinetuningError
+from finetuning.memory.free import free_memory
 from finetuning.memory.rows import TrainingData
 from finetuning.memory.savings import Settings, settings_that_fit, with_settings
 from finetuning.recipe.mistakes import as_yaml
@@ -19,8 +20,17 @@ SHOWN = 300  # characters of an error
 
 MIB = 2**20
 
-
 CHECKPOINTING = "training.activation_checkpointing"
+
+Task = TypeVar("Task", bound=TrainingTask)
+
+
+class Placement(NamedTuple):
+    """Where the training takes place."""
+
+    device: "Device"
+    processes: int
+    """That train together there: each on a GPU of its own, or all on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -93,13 +103,16 @@ def fitted(recipe: Recipe, longest: int, free: int, predicted: "Callable[[Recipe
     return Fit(free, prediction, bool(recipe.training.activation_checkpointing), kept, alternatives, unquantized)
 
 
-def fit_of(recipe: Recipe, model_folder: Path, rows: TrainingData, device: "Device", free: Callable[[], int]) -> Fit:
+def fit_of(
+    recipe: Recipe, model_folder: Path, rows: TrainingData, place: Placement, free: Callable[[], int] = free_memory
+) -> Fit:
     """Predict what training on such rows needs on one device, beside what is free there.
 
     Args:
         recipe: with the number format and the attention kernel of the machine, and the processes that share weights.
         model_folder: the base model's artifact, of which `config.json` is read.
-        free: gives the free bytes, and is asked once the libraries are imported, which take a part of them.
+        free: gives the free bytes of a GPU, or of the machine that its processes share, and is asked once the
+            libraries are imported, which take a part of them.
 
     Raises:
         FinetuningError: the base model runs code that its repo ships.
@@ -113,9 +126,9 @@ def fit_of(recipe: Recipe, model_folder: Path, rows: TrainingData, device: "Devi
     config, (longest, supervised, new_tokens) = AutoConfig.from_pretrained(model_folder), rows
 
     def needed(changed: Recipe) -> "Prediction":
-        return predict(changed, config, device, min(longest, changed.chat.max_length), supervised, new_tokens)
+        return predict(changed, config, place.device, min(longest, changed.chat.max_length), supervised, new_tokens)
 
-    return fitted(recipe, longest, free(), needed)
+    return fitted(recipe, longest, free() // (1 if place.device == "cuda" else place.processes), needed)
 
 
 def in_yaml(value: Any) -> str:
@@ -124,13 +137,16 @@ def in_yaml(value: Any) -> str:
     return f"{{{', '.join(f'{key}: {in_yaml(item)}' for key, item in items)}}}" if items else as_yaml(value).strip("'")
 
 
-def predicted(log: Any, gpu: Any, recipe: Recipe, chat: Path, base: Path, processes: int) -> Fit | None:
-    """What training will need of the memory that is free, which the log then says; None where that cannot be told."""
+def predicted(log: Any, recipe: Recipe, chat: Path, base: Path, place: Placement) -> Fit | None:
+    """What training will need of the memory that is free, which the log then says; None where that cannot be told.
+
+    Args:
+        recipe: as for `fit_of`.
+    """
     try:
         from finetuning.memory.data import training_data
 
-        data = training_data(recipe, chat, base)
-        fit = gpu.fit(recipe, base, *data, processes)
+        fit = fit_of(recipe, base, training_data(recipe, chat, base), place)
     except Exception as error:  # whatever it is: no training has to fail for want of a prediction
         log.warning(f"memory: not predicted ({type(error).__name__}: {' '.join(str(error).split())[:SHOWN]})")
         return None
@@ -138,7 +154,7 @@ def predicted(log: Any, gpu: Any, recipe: Recipe, chat: Path, base: Path, proces
     return fit
 
 
-def told(task: TrainingTask, fit: Fit | None) -> TrainingTask:
+def told(task: Task, fit: Fit | None) -> Task:
     """Return the task with what the prediction decided, and what to say when memory runs out all the same."""
     if fit is None:
         return task

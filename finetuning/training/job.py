@@ -70,13 +70,16 @@ class TrainingJob(TrainingTask):
     model_kwargs: dict[str, Any]
     """Keyword arguments (JSON) of `from_pretrained`, from `Gpu.model_kwargs`."""
     output: Path
+    recipe: Recipe | None = None
+    """As it runs on this machine, where what it needs of the memory is to be predicted before."""
     checkpoints: Path = Field(default_factory=lambda job: job["output"].with_name(f"{job['output'].name}.checkpoints"))
     """Checkpoints of this very job, which outlive a failure."""
 
 
-# Beside the job: what a child writes about a mistake that the user can mend, of which kind, about where it hung, and,
-# where memory ran out, how it would go on in a new process.
+# Beside the job: what a child writes about a mistake that the user can mend, of which kind, about where it hung, where
+# memory ran out, how it would go on in a new process, and what the first of several found out for all.
 FAILURE, FAILURE_KIND, HANG, SMALLER = "failure.txt", "failure-kind.txt", "hang.txt", "batch_size.json"
+SETTLED = "settled.json"
 
 # Exit codes of a child: a mistake that the user can mend; asked to end; memory ran out, and smaller passes come next.
 MISTAKE, INTERRUPTED, TOO_LARGE = 3, 4, 5

@@ -1,5 +1,6 @@
-"""The process that trains: `python -m finetuning.training.process JOB.json`, alone or as the child of `lora_adapter`.
+"""The process that trains: `python -m finetuning.training.process JOB.json`.
 
+The asset `lora_adapter` starts it as `finetuning.memory.predicted_training`, which predicts its memory first.
 It says what it does before it imports what takes seconds to import; the lines reach Dagster through Pipes, and the
 terminal where there is no Dagster. The job names everything by path, so the process needs no hub and no token.
 """
@@ -7,9 +8,11 @@ terminal where there is no Dagster. The job names everything by path, so the pro
 import json
 import os
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from dagster_pipes import PipesEnvVarParamsLoader, open_dagster_pipes
 
@@ -28,25 +31,44 @@ from finetuning.training.job import (
     TrainingJob,
 )
 
+Settle = Callable[[TrainingJob, Path, Any], tuple[TrainingJob, dict[str, Any]]]
 
-def main(path: Path) -> int:
+
+class Lines:
+    """The part of a logger that is used here, where there is none: all lines are told alike."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self.info = self.warning = tell
+
+
+def as_it_is(job: TrainingJob, path: Path, log: Any) -> tuple[TrainingJob, dict[str, Any]]:
+    """Return the job, and nothing that its summary would not have."""
+    return job, {}
+
+
+def main(path: Path, settle: Settle = as_it_is) -> int:
     """Train as the job in that file says, write `summary.json` into its output folder, and return the exit code.
 
-    It is 0; 3 for a mistake of the user, which `failure.txt` beside the job then explains; 4 for an end that was asked
-    for; 5 where the job goes on with the `batch_size` in `batch_size.json` beside it.
+    `settle` may change the job before, and add to its summary; it gets the job, its file and a log.
+
+    The code is 0; 3 for a mistake of the user, which `failure.txt` beside the job then explains; 4 for an end that was
+    asked for; 5 where the job goes on with the `batch_size` in `batch_size.json` beside it.
     """
     # Of several processes, the first one speaks for all.
     is_first = os.environ.get("RANK", "0") == "0"
     in_dagster = is_first and PipesEnvVarParamsLoader().is_dagster_pipes_process()
-    with (
-        open_dagster_pipes() if in_dagster else nullcontext() as pipes,
-        Progress(pipes.log.info if pipes else say if is_first else lambda line: None, "loading libraries") as progress,
-    ):
+    with open_dagster_pipes() if in_dagster else nullcontext() as pipes:
+        log = pipes.log if pipes else Lines(say if is_first else lambda line: None)
+        return _train(path, settle, log, is_first)
+
+
+def _train(path: Path, settle: Settle, log: Any, is_first: bool) -> int:
+    with Progress(log.info, "loading libraries") as progress:
         try:
             from finetuning.training.lora_adapter import train
 
-            job = TrainingJob.model_validate_json(path.read_text())
-            summary = train(job, progress, path.with_name(HANG))
+            job, known = settle(TrainingJob.model_validate_json(path.read_text()), path, log)
+            summary = train(job, progress, path.with_name(HANG)) | known
         except TooLarge as error:
             path.with_name(SMALLER).write_text(json.dumps(asdict(error.size)))
             progress.log(str(error))

@@ -24,7 +24,7 @@ import ray.train
 from ray.exceptions import RayError
 
 from finetuning.errors import FAULT, FinetuningError, InfrastructureError
-from finetuning.memory.fit import predicted, told
+from finetuning.memory.fit import Placement, predicted, told
 from finetuning.memory.savings import with_settings
 from finetuning.progress import Progress
 from finetuning.recipe.recipe import Recipe
@@ -200,7 +200,8 @@ def settle(training: RayTraining, board: Any, log: Log, gpu: Gpu, chat: Path, ba
     if ray.get(board.settled.remote()):  # by those in whose place these are
         return
     recipe = with_settings(training.recipe, {"resources.workers": training.workers})
-    fit = predicted(log, gpu, recipe, chat, base, ray.train.get_context().get_local_world_size())
+    place = Placement(gpu.machine().device, ray.train.get_context().get_local_world_size())
+    fit = predicted(log, gpu.adapted(recipe, place.processes), chat, base, place)
     summary = {
         "passed_over": gpu.attention(training.recipe.base_model).passed_over,
         "predicted_memory_mb": fit and fit.prediction.total // MIB,

@@ -8,9 +8,11 @@ import pytest
 from datasets import Dataset
 from transformers import AutoTokenizer
 
-from finetuning.memory.fit import predicted, told
+from finetuning.memory.fit import MIB, Placement, predicted, told
+from finetuning.memory.predicted_training import settle
 from finetuning.recipe.recipe import Recipe
-from finetuning.training.job import TrainingTask
+from finetuning.training.job import BatchSize, TrainingJob, TrainingTask
+from finetuning.training.process import Lines
 from resources.gpu import Gpu
 from tests.tiny_models import save_tiny_model
 
@@ -40,7 +42,7 @@ def recipe_of(base_model: dict[str, Any] | None = None, training: dict[str, Any]
 
 def test_training_is_told_what_was_decided_and_what_would_fit(inputs):
     recipe = recipe_of()
-    fit = predicted(dg.build_asset_context().log, Gpu(), recipe, *inputs, processes=1)
+    fit = predicted(dg.build_asset_context().log, Gpu().adapted(recipe), *inputs, Placement("cpu", 1))
     assert fit and recipe.training.activation_checkpointing is None
     task = told(TrainingTask.of(recipe), fit)
     assert task.training.model_dump() == recipe.training.model_dump() | {"activation_checkpointing": False}
@@ -49,8 +51,31 @@ def test_training_is_told_what_was_decided_and_what_would_fit(inputs):
 
 def test_what_the_recipe_says_of_checkpointing_is_kept(inputs):
     recipe = recipe_of(training={"activation_checkpointing": True})
-    fit = predicted(dg.build_asset_context().log, Gpu(), recipe, *inputs, processes=1)
+    fit = predicted(dg.build_asset_context().log, Gpu().adapted(recipe), *inputs, Placement("cpu", 1))
     assert fit and told(TrainingTask.of(recipe), fit).training.activation_checkpointing is True
+
+
+@pytest.mark.parametrize("size", [None, BatchSize(1, 8)])
+def test_all_processes_train_as_the_first_one_predicted(inputs, tmp_path, monkeypatch, size):
+    recipe, gpu = recipe_of(), Gpu()
+    job = TrainingJob(
+        **dict(TrainingTask.of(recipe)) | {"batch_size": size},
+        recipe=gpu.adapted(recipe),
+        chat_dataset=inputs[0],
+        base_model=inputs[1],
+        model_kwargs=gpu.model_kwargs(recipe.base_model),
+        output=tmp_path / "adapter",
+    )
+    read, said = TrainingJob.model_validate_json(job.model_dump_json()), []
+    first, known = settle(read, tmp_path / "job.json", Lines(said.append))
+    assert first.training.activation_checkpointing is False and first.fit and first.batch_size == size
+    assert said[0].startswith(f"memory: {known['predicted_memory_mb']:,} MiB at its peak (")
+    fewer = recipe.training.model_copy(update={"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8})
+    trained = recipe.model_copy(update={"training": fewer}) if size else recipe
+    fit = predicted(Lines(said.append), gpu.adapted(trained), *inputs, Placement("cpu", 1))
+    assert fit and fit.prediction.total // MIB == known["predicted_memory_mb"]
+    monkeypatch.setenv("RANK", "1")
+    assert settle(read, tmp_path / "job.json", None) == (first, known)
 
 
 @pytest.mark.parametrize("broken", ["code of its own", "no configuration", "no rows"])
@@ -60,6 +85,6 @@ def test_what_can_not_be_predicted_is_trained_all_the_same(inputs, broken, capfd
         (inputs[1] / "config.json").write_text("{}")
     if broken == "no rows":
         (inputs[0] / "train.parquet").unlink()
-    assert predicted(dg.build_asset_context().log, Gpu(), recipe, *inputs, processes=1) is None
+    assert predicted(dg.build_asset_context().log, Gpu().adapted(recipe), *inputs, Placement("cpu", 1)) is None
     assert "memory: not predicted (" in capfd.readouterr().err
     assert told(TrainingTask.of(recipe), None) == TrainingTask.of(recipe)

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.long("runs that are killed and made up for")
 
 KILLS = int(os.environ.get("FINETUNING_KILLS", "1"))
 ADAPTER = "adapter_model.safetensors"
-TRAINING = "finetuning.training.process"
+TRAINING = "finetuning.memory.predicted_training"
 
 
 @pytest.fixture(scope="module")

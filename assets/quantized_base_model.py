@@ -50,7 +50,7 @@ def quantized_base_model(
 
             source = fetch(spec, resolved["revision"], connection.api, recipe.file)
             with gpu.exclusive("training", context.log.info):
-                return quantize(spec, source, folder, gpu.model_kwargs(spec), recipe.file, loftq)
+                return quantize(spec, source, folder, gpu.quantization_kwargs(spec), recipe.file, loftq)
 
         artifact = artifacts.plan(
             context,

@@ -92,13 +92,13 @@ def prepare(root: Path, recipe: Recipe, steps: int) -> None:
     spec = recipe.base_model
     folder = local_folder(spec, recipe.file)
     assert folder is not None, "the recipe's weights are on this machine"
-    api, kwargs = HfApi(token=False), Gpu().model_kwargs(spec)
+    api, gpu = HfApi(token=False), Gpu()
     for name in ("raw", "base", "adapter"):
         (root / name).mkdir()
     revisions = resolve_all(recipe.dataset, api=api, where=recipe.file)
     write_raw(recipe.dataset, revisions, root / "raw", api=api, file=recipe.file)
     write_chat(root / "raw", root / "chat", recipe, load_tokenizer(spec, folder, recipe.file))
-    quantize(spec, folder, root / "base", kwargs, recipe.file)
+    quantize(spec, folder, root / "base", gpu.quantization_kwargs(spec), recipe.file)
     job = TrainingJob(
         where=recipe.file,
         lora=recipe.lora,
@@ -106,7 +106,7 @@ def prepare(root: Path, recipe: Recipe, steps: int) -> None:
         max_length=recipe.chat.max_length,
         chat_dataset=root / "chat",
         base_model=root / "base",
-        model_kwargs=kwargs,
+        model_kwargs=gpu.model_kwargs(spec),
         output=root / "adapter",
     )
     train(job, SILENT)

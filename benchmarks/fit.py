@@ -95,7 +95,7 @@ def prepare(work: Path, recipe: Recipe) -> None:
     write_raw(recipe.dataset, revisions, work / "raw", api=api, file=recipe.file)
     write_chat(work / "raw", work / "chat", recipe, load_tokenizer(spec, source, recipe.file))
     gpu = Gpu()
-    quantize(spec, source, work / "base", gpu.model_kwargs(spec), recipe.file)
+    quantize(spec, source, work / "base", gpu.quantization_kwargs(spec), recipe.file)
 
 
 def compare(work: Path, recipe: Recipe, rows: int) -> Comparison:

@@ -34,7 +34,10 @@ FLASH_KERNELS = {
 
 @dataclass(frozen=True)
 class Machine:
-    """What was found: `device` is cuda or cpu, memory in bytes, `capability` the CUDA compute capability."""
+    """What was found: `device` is cuda or cpu, memory in bytes, `capability` the CUDA compute capability.
+
+    `bf16` is whether its products of bfloat16 are those of the hardware.
+    """
 
     device: Literal["cuda", "cpu"]
     name: str
@@ -63,8 +66,10 @@ def detect() -> Machine:
             free_memory=free_memory(),
             bf16=torch.cuda.is_bf16_supported(including_emulation=False),
         )
-    # torch computes bf16 on every CPU, in hardware or in float32 registers.
-    return Machine("cpu", "CPU", None, free_memory=free_memory(), bf16=True)
+    # torch multiplies bfloat16 on every CPU, and where oneDNN has no kernel for it (AVX2 and older) up to 100 times
+    # slower than float32.
+    bf16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return Machine("cpu", "CPU", None, free_memory=free_memory(), bf16=bf16)
 
 
 def obstacle(kernel: str, machine: Machine) -> str | None:
@@ -141,9 +146,14 @@ class Gpu(dg.ConfigurableResource):
         return bitsandbytes_config(spec, self.dtype(base_model)) if spec else None
 
     def dtype(self, base_model: BaseModelSpec) -> str:
-        """Return the name of the torch dtype to compute in: the recipe's, or float16 on a GPU without bfloat16."""
+        """Return the name of the torch dtype to compute in: the recipe's, or another where bfloat16 is not for it.
+
+        A GPU without bfloat16 computes in float16, and a CPU in float32.
+        """
         machine = self.machine()
-        return "float16" if base_model.dtype == "bfloat16" and not machine.bf16 else base_model.dtype
+        if base_model.dtype != "bfloat16" or machine.bf16:
+            return base_model.dtype
+        return "float16" if machine.device == "cuda" else "float32"
 
     def attention(self, base_model: BaseModelSpec) -> AttentionChoice:
         """Return the first kernel that the recipe allows and this machine has.
@@ -172,6 +182,15 @@ class Gpu(dg.ConfigurableResource):
             "use_safetensors": True,
             "trust_remote_code": base_model.trust_remote_code,
         }
+
+    def quantization_kwargs(self, base_model: BaseModelSpec) -> dict[str, Any]:
+        """Return the same for quantizing what is then kept in an artifact.
+
+        Weights that are not quantized are kept as the recipe says, whatever this CPU computes in: the files are the
+        same on every CPU.
+        """
+        kwargs = self.model_kwargs(base_model)
+        return kwargs | ({"dtype": base_model.dtype} if self.machine().device == "cpu" else {})
 
     def fit(
         self,

@@ -19,6 +19,8 @@ SPARE_MEMORY = 0.5  # share of the free memory that weights which are written ou
 def load_model(folder: Path | str, **kwargs: Any) -> Any:
     """Load the causal language model in `folder` by transformers with `kwargs`, with no progress bar.
 
+    Layers of 4 bits compute in the `dtype` of `kwargs`, whatever the machine computed in that saved them.
+
     transformers 5.23 quantizes layers whose type is exactly `torch.nn.Linear`. Falcon's linear layers are a subclass
     that computes the same; they would stay in full precision with no error.
 
@@ -28,7 +30,7 @@ def load_model(folder: Path | str, **kwargs: Any) -> Any:
     logging.disable_progress_bar()
     modeling_falcon.FalconLinear = torch.nn.Linear  # pyright: ignore[reportAttributeAccessIssue]
     try:
-        return AutoModelForCausalLM.from_pretrained(folder, **kwargs)
+        model = AutoModelForCausalLM.from_pretrained(folder, **kwargs)
     except ValueError as error:
         architecture, lacks, _ = str(error).partition(" does not support ")
         if not lacks or "attn_implementation" not in kwargs:
@@ -37,6 +39,10 @@ def load_model(folder: Path | str, **kwargs: Any) -> Any:
             f"base_model.attention: {kwargs['attn_implementation']} is not a kernel that {architecture} has. Write "
             "another one, such as eager, which every architecture has."
         ) from error
+    if "dtype" in kwargs:
+        for layer in (module for module in model.modules() if isinstance(module, Linear4bit)):
+            layer.compute_dtype = model.dtype
+    return model
 
 
 def is_quantized(module: torch.nn.Module) -> bool:

@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 import yaml
 
+from tests.pipelines.warm_server import WarmServer
+
 ROOT = Path(__file__).resolve().parents[2]
 # Of the instance that ships: what decides how runs are started, watched and limited.
 BASIC = ("telemetry", "run_launcher", "run_monitoring", "run_retries", "concurrency")
@@ -47,6 +49,12 @@ def kill(processes: list[psutil.Process]) -> None:
     psutil.wait_procs(processes, timeout=20)
 
 
+def asset_materialize(partition: str, select: str) -> list[str]:
+    """What `python -m` is told."""
+    command = ["dagster", "asset", "materialize", "-m", "pipelines.definitions"]
+    return [*command, "--select", select, "--partition", partition, "--config-json", IN_PROCESS]
+
+
 @dataclass
 class World:
     """A folder that holds all that the commands write, and the environment that points them to it."""
@@ -78,9 +86,17 @@ class World:
 
     def materialize(self, partition: str, select: str = "*", **environment: str) -> subprocess.CompletedProcess[str]:
         """What `dagster asset materialize` answered, with stderr in stdout, in one process for all steps."""
-        command = ["dagster", "asset", "materialize", "-m", "pipelines.definitions"]
-        options = ["--select", select, "--partition", partition, "--config-json", IN_PROCESS]
-        return self.python("-m", *command, *options, **environment)
+        return self.python("-m", *asset_materialize(partition, select), **environment)
+
+    def materialize_warm(
+        self, partition: str, select: str = "*", **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """What the same command answered in a fork of a process that had imported the libraries, as its training did.
+
+        The first one of a world takes longer, since the libraries are imported for it.
+        """
+        surroundings = {**self.environment, **environment}
+        return WarmServer.serving(surroundings).run(asset_materialize(partition, select), surroundings)
 
     def results(self, partition: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """What `python -m pipelines.results` answered."""

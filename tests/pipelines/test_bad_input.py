@@ -23,7 +23,7 @@ BAD = {
 def test_a_bad_recipe_is_one_clear_message_and_no_file(world, recipe, case):
     section, message = BAD[case]
     world.write_recipe("bad", recipe | section)
-    run = world.materialize("bad")
+    run = world.materialize_warm("bad")
     assert run.returncode == 1
     assert re.search(message, run.stdout), run.stdout[-3000:]
     assert "lora_adapter" not in world.artifacts("bad")
@@ -33,7 +33,7 @@ def test_a_bad_recipe_is_one_clear_message_and_no_file(world, recipe, case):
 def test_a_bad_recipe_takes_no_other_down(world, recipe):
     (world.root / "recipes" / "broken.yaml").write_text("summary: [")
     world.write_recipe("tiny", recipe)
-    assert world.materialize("tiny").returncode == 0
+    assert world.materialize_warm("tiny").returncode == 0
     (world.root / "recipes" / "broken.yaml").unlink()
 
 
@@ -45,20 +45,22 @@ def test_a_column_that_is_not_there_is_named_beside_those_that_are(world, recipe
         "columns": {"question": "qestion"},
     }
     world.write_recipe("columns", changed(recipe, "dataset", sources=[source]))
-    run = world.materialize("columns", select="raw_dataset")
+    run = world.materialize_warm("columns", select="raw_dataset")
     assert run.returncode == 1
     assert "qestion" in run.stdout and "it has question, answer" in run.stdout.replace("'", "")
 
 
 def test_a_partition_that_does_not_exist_is_named(world):
-    run = world.materialize("no-such-model", select="raw_dataset")
+    run = world.materialize_warm("no-such-model", select="raw_dataset")
     assert run.returncode != 0
     assert "no-such-model" in run.stdout
 
 
 def test_a_gpu_that_is_required_and_absent_is_said_before_anything_is_written(world, recipe):
     world.write_recipe("gpu", recipe)
-    run = world.materialize("gpu", select="quantized_base_model", FINETUNING_REQUIRE="cuda", CUDA_VISIBLE_DEVICES="")
+    run = world.materialize_warm(
+        "gpu", select="quantized_base_model", FINETUNING_REQUIRE="cuda", CUDA_VISIBLE_DEVICES=""
+    )
     assert run.returncode == 1
     assert "gpu.require: cuda, but torch" in run.stdout
     assert "gpu" not in {path.parent.name for path in (world.root / "artifacts").glob("*/*/current.json")}
@@ -69,14 +71,14 @@ TOKEN, WRONG = "hf_Known+by/the.Hub", "hf_Wrong+and/Unknown"
 
 def test_no_token_is_left_anywhere_by_publications_that_fail_and_one_that_does_not(world, recipe):
     world.write_recipe("tiny", recipe)
-    assert world.materialize("tiny").returncode == 0
+    assert world.materialize_warm("tiny").returncode == 0
     said = []
     elsewhere = {name: str(world.root / name) for name in ("TMPDIR", "MPLCONFIGDIR")}
     for folder in elsewhere.values():
         Path(folder).mkdir()
 
     def publish(**environment: str) -> tuple[int, str]:
-        run = world.materialize(
+        run = world.materialize_warm(
             "tiny", select="published_repo", FINETUNING_HUB=hub.endpoint, **elsewhere, **environment
         )
         said.append(run.stdout)

@@ -52,7 +52,7 @@ def test_a_bad_row_ends_the_run_before_anything_is_trained_however_that_is_selec
     bad = {"messages": [{"role": "user", "content": "2 + 3?"}, {"role": "robot", "content": "5"}]}
     file = data(world, "bad", [*many(), bad])
     world.write_recipe("bad", recipe | {"dataset": dataset(file)})
-    run = world.materialize("bad", select="*")
+    run = world.materialize_warm("bad", select="*")
     assert run.returncode == 1
     assert "checks.bad_rows: 1 of 21 rows hold no conversation (4.76%; 0.00% may be): " in run.stdout
     assert f"{file}:21:messages[1]" in run.stdout
@@ -61,12 +61,12 @@ def test_a_bad_row_ends_the_run_before_anything_is_trained_however_that_is_selec
     assert "lora_adapter" not in world.artifacts("bad")
     told = world.results("bad", "--after", "1")
     assert told.returncode == 4 and "bad failed by its recipe or data:\nbad_rows: " in told.stdout
-    assert world.materialize("bad", select="quantized_base_model").returncode == 0
-    alone = world.materialize("bad", select="lora_adapter")
+    assert world.materialize_warm("bad", select="quantized_base_model").returncode == 0
+    alone = world.materialize_warm("bad", select="lora_adapter")
     assert alone.returncode == 1 and "checks.bad_rows: 1 of 21 rows" in alone.stdout
     assert "lora_adapter" not in world.artifacts("bad")
     world.write_recipe("bad", recipe | {"dataset": dataset(file), "checks": {"bad_rows": {"limit": 0.0477}}})
-    allowed = world.materialize("bad", select=DATA)
+    allowed = world.materialize_warm("bad", select=DATA)
     assert allowed.returncode == 0 and allowed.stdout.count(": reused,") == 2
     summary = world.artifacts("bad")["chat_dataset"]["summary"]
     assert summary["train_rows"] + summary["eval_rows"] == 20
@@ -76,10 +76,10 @@ def test_a_bad_row_ends_the_run_before_anything_is_trained_however_that_is_selec
 def test_a_line_that_is_no_row_ends_the_run(world, recipe):
     file = data(world, "broken", [*many(), '{"messages": [{"role": '])
     world.write_recipe("broken", recipe | {"dataset": dataset(file)})
-    run = world.materialize("broken", select=DATA)
+    run = world.materialize_warm("broken", select=DATA)
     assert run.returncode == 1
     assert "checks.unreadable_rows: no row can be read from 1 of 21 lines" in run.stdout and f"{file}:21" in run.stdout
-    alone = world.materialize("broken", select="chat_dataset")
+    alone = world.materialize_warm("broken", select="chat_dataset")
     assert alone.returncode == 1 and "checks.unreadable_rows" in alone.stdout
 
 
@@ -87,7 +87,7 @@ def test_a_question_in_train_and_eval_ends_the_run_and_is_left_out_of_train(worl
     exam = data(world, "exam", many()[:3])
     spec = {"sources": [{"files": [data(world, "train", many())]}], "eval": {"sources": [{"files": [exam]}]}}
     world.write_recipe("leak", recipe | {"dataset": spec})
-    run = world.materialize("leak", select=DATA)
+    run = world.materialize_warm("leak", select=DATA)
     assert run.returncode == 1
     assert "checks.overlap: the questions of 3 of 20 train rows are in eval as well" in run.stdout
     assert world.artifacts("leak")["chat_dataset"]["summary"]["train_rows"] == 17
@@ -99,7 +99,7 @@ def test_a_question_of_eval_that_a_longer_conversation_answers_on_its_way_is_lef
     files = {name: data(world, name, lines) for name, lines in (("long", train[5:]), ("short", many()[4:5]))}
     spec = {"sources": [{"files": [files["long"]]}], "eval": {"sources": [{"files": [files["short"]]}]}}
     world.write_recipe("way", recipe | {"dataset": spec})
-    run = world.materialize("way", select=DATA)
+    run = world.materialize_warm("way", select=DATA)
     assert run.returncode == 1
     assert "checks.overlap: the questions of 1 of 16 train rows are in eval as well" in run.stdout
     assert f"{files['long']}:16" in run.stdout
@@ -107,7 +107,7 @@ def test_a_question_of_eval_that_a_longer_conversation_answers_on_its_way_is_lef
 
 def test_a_warning_is_in_the_log_and_ends_nothing(world, recipe):
     world.write_recipe("twice", recipe | {"dataset": dataset(data(world, "twice", many() + many()[:1]))})
-    run = world.materialize("twice", select=DATA)
+    run = world.materialize_warm("twice", select=DATA)
     assert run.returncode == 0
     assert "checks.duplicates: 1 of 21 rows repeat another one word for word" in run.stdout
     assert "Write `dataset.dedup: exact`" in run.stdout
@@ -117,7 +117,7 @@ def test_files_that_nothing_can_be_read_from_are_one_message(world, recipe):
     for name, content in (("empty", ""), ("prose", "Dear reader,\nthis is no data.\n")):
         (world.root / f"{name}.jsonl").write_text(content)
         world.write_recipe(name, recipe | {"dataset": dataset(str(world.root / f"{name}.jsonl"))})
-        run = world.materialize(name, select=DATA)
+        run = world.materialize_warm(name, select=DATA)
         assert run.returncode == 1
         assert f"{name}.yaml: dataset.sources[0].files: " in run.stdout, run.stdout[-3000:]
         assert "Traceback" not in run.stdout

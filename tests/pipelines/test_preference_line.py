@@ -58,7 +58,7 @@ def row(number: int) -> dict:
 
 def test_one_command_takes_preferences_from_rows_to_a_published_adapter(world, recipe):
     world.write_recipe("prefer", recipe)
-    run = world.materialize("prefer")
+    run = world.materialize_warm("prefer")
     assert run.returncode == 0, run.stdout[-4000:]
     found = world.artifacts("prefer")
     assert found["chat_dataset"]["summary"]["train_rows"] == 32 and len(found) == 6
@@ -82,6 +82,6 @@ def test_what_is_shown_has_both_answers_and_the_rewards(world, recipe, monkeypat
 def test_data_without_preferences_is_one_message(world, recipe):
     (world.root / "rows.jsonl").write_text(json.dumps({"question": "2 + 3?", "answer": "5"}) + "\n")
     world.write_recipe("none", recipe | {"dataset": {"sources": [{"files": [str(world.root / "rows.jsonl")]}]}})
-    run = world.materialize("none", select="raw_dataset")
+    run = world.materialize_warm("none", select="raw_dataset")
     assert run.returncode == 1
     assert "columns.chosen: the data set" in run.stdout and "it has question, answer" in run.stdout

@@ -52,7 +52,7 @@ def world(tmp_path_factory, recipe):
     """A world in which adapter and merged model passed and were published."""
     world = World(tmp_path_factory.mktemp("world"))
     world.write_recipe(PARTITION, recipe)
-    run = world.materialize(PARTITION)
+    run = world.materialize_warm(PARTITION)
     assert run.returncode == 0, run.stdout[-4000:]
     return world
 
@@ -72,7 +72,7 @@ def in_force(store, asset):
 def refused(world, store, asset):
     """What the run that selects no more than `asset` says; it fails, and the hub is as it was."""
     before = [commits(world, repo) for repo in REPOS]
-    run = world.materialize(PARTITION, select=asset, FINETUNING_ARTIFACTS=str(store))
+    run = world.materialize_warm(PARTITION, select=asset, FINETUNING_ARTIFACTS=str(store))
     assert run.returncode == 1, run.stdout[-3000:]
     assert [commits(world, repo) for repo in REPOS] == before
     return run.stdout
@@ -113,7 +113,7 @@ def test_a_merged_model_that_was_edited_after_it_was_compared_is_not_published(w
 def failed(world, recipe):
     """The same world after another exam of the same adapter, which it failed; what that run said is in `failed.log`."""
     world.write_recipe(PARTITION, changed(recipe, "evaluation", gate=FAILS, rows=1))
-    run = world.materialize(PARTITION, select="evaluation_report")
+    run = world.materialize_warm(PARTITION, select="evaluation_report")
     (world.root / "failed.log").write_text(run.stdout)
     assert run.returncode == 1, run.stdout[-3000:]
     return world

@@ -11,20 +11,20 @@ from tests.tiny_models import ZEPHYR, save_tiny_model
 def test_a_forged_report_publishes_nothing(world, recipe):
     world.share("forged")
     world.write_recipe("forged", changed(changed(recipe, "evaluation", gate=FAILS), "hub", repo="forged-adapter"))
-    assert world.materialize("forged").returncode == 1
+    assert world.materialize_warm("forged").returncode == 1
     path = world.folder("evaluation_report", "forged") / "report.json"
     # As long as it was: a file of another length is taken for one that was cut short.
     forged = path.read_text().replace('"passed": false', '"passed": true ')
     path.write_text(forged)
-    alone = world.materialize("forged", select="published_repo")
+    alone = world.materialize_warm("forged", select="published_repo")
     assert alone.returncode == 1
     assert "changed after it was written: report.json" in alone.stdout
     other = changed(changed(recipe, "evaluation", gate=FAILS), "lora", r=3)
     world.write_recipe("forged", changed(other, "hub", repo="forged-adapter"))
-    assert world.materialize("forged", select="lora_adapter").returncode == 0
+    assert world.materialize_warm("forged", select="lora_adapter").returncode == 0
     evaluated, now = json.loads(forged)["adapter"], world.artifacts("forged")["lora_adapter"]["fingerprint"]
     path.write_text(forged.replace(evaluated, now))
-    alone = world.materialize("forged", select="published_repo")
+    alone = world.materialize_warm("forged", select="published_repo")
     assert alone.returncode == 1
     assert "the evaluation_report in force" in alone.stdout and "was made from lora_adapter" in alone.stdout
     assert not (world.root / "hub" / "repos" / "models" / "local" / "forged-adapter.json").exists()
@@ -33,7 +33,7 @@ def test_a_forged_report_publishes_nothing(world, recipe):
 def test_a_recipe_that_asks_for_it_gets_one_model_of_base_and_adapter(world, recipe):
     world.share("merged")
     world.write_recipe("merged", {**changed(recipe, "hub", repo="both"), "merge": {"dtype": "float32"}})
-    run = world.materialize("merged")
+    run = world.materialize_warm("merged")
     assert run.returncode == 0, run.stdout[-4000:]
     found = world.artifacts("merged")
     assert set(found) == ASSETS | {"merged_model", "published_merged_repo"}
@@ -42,7 +42,7 @@ def test_a_recipe_that_asks_for_it_gets_one_model_of_base_and_adapter(world, rec
     assert found["merged_model"]["sections"] == {"merge": {"dtype": "float32"}}, (
         "so that it is what it was without gguf"
     )
-    again = world.materialize("merged")
+    again = world.materialize_warm("merged")
     assert len(re.findall(r": reused,", again.stdout)) == 8 and len(commits(world, "local/both-merged")) == 2
     with local_hub(world.root / "hub", grace=1.0) as hub:
         code = (
@@ -56,7 +56,7 @@ def test_a_recipe_that_asks_for_it_gets_one_model_of_base_and_adapter(world, rec
 def test_a_gguf_file_that_can_not_be_made_is_known_before_anything_is_trained(world, recipe, tmp_path):
     phi = save_tiny_model("phi-2", tmp_path / "tiny-phi", ZEPHYR)
     world.write_recipe("phi", recipe | {"base_model": {"repo": str(phi)}, "merge": {"gguf": "q8_0"}})
-    run = world.materialize("phi", select="raw_dataset,chat_dataset,quantized_base_model,lora_adapter")
+    run = world.materialize_warm("phi", select="raw_dataset,chat_dataset,quantized_base_model,lora_adapter")
     assert run.returncode == 1
     assert re.search(r"phi\.yaml: merge\.gguf: models of type phi cannot be exported; .* llama", run.stdout)
     assert "quantized_base_model" in world.artifacts("phi") and "lora_adapter" not in world.artifacts("phi")
@@ -64,7 +64,7 @@ def test_a_gguf_file_that_can_not_be_made_is_known_before_anything_is_trained(wo
 
 def test_a_recipe_that_does_not_ask_for_it_says_that_merging_is_skipped(world, recipe):
     world.write_recipe("tiny", recipe)
-    run = world.materialize("tiny")
+    run = world.materialize_warm("tiny")
     assert run.returncode == 0
     assert "skipped:" in run.stdout and "has no merge section" in run.stdout
     assert set(world.artifacts("tiny")) == ASSETS
@@ -74,14 +74,14 @@ def test_a_merged_model_is_not_published_without_the_verdict_or_when_it_says_som
     world.share("unmerged")
     failing = changed(changed(recipe, "evaluation", gate=FAILS), "hub", repo="never")
     world.write_recipe("unmerged", {**failing, "merge": {"dtype": "bfloat16"}})
-    assert world.materialize("unmerged").returncode == 1
+    assert world.materialize_warm("unmerged").returncode == 1
     assert "published_merged_repo" not in world.artifacts("unmerged")
     world.share("unlike")
     strict = {"dtype": "bfloat16", "max_kl": 1e-12}
     world.write_recipe("unlike", {**changed(recipe, "hub", repo="unlike"), "merge": strict})
-    run = world.materialize("unlike")
+    run = world.materialize_warm("unlike")
     assert run.returncode == 1 and "nats a token apart, and merge.max_kl allows 1e-12" in run.stdout
-    alone = world.materialize("unlike", select="published_merged_repo")
+    alone = world.materialize_warm("unlike", select="published_merged_repo")
     assert alone.returncode == 1 and "merge: not published" in alone.stdout
     assert "published_merged_repo" not in world.artifacts("unlike")
 
@@ -89,14 +89,14 @@ def test_a_merged_model_is_not_published_without_the_verdict_or_when_it_says_som
 def test_a_failed_gate_fails_the_run_and_publishes_nothing_however_it_is_selected(world, recipe):
     world.share("failing")
     world.write_recipe("failing", changed(changed(recipe, "evaluation", gate=FAILS), "hub", repo="never-published"))
-    run = world.materialize("failing")
+    run = world.materialize_warm("failing")
     assert run.returncode == 1
     assert "gain in exact-match is 0.000, which misses by 1.000 the 1.000" in run.stdout
     assert set(world.artifacts("failing")) == ASSETS - {"published_repo"}
     told = world.results("failing", "--after", "1")
     assert told.returncode == 3 and "failing failed its gate: nothing was published:\nverdict: gain in" in told.stdout
     assert re.search(r"^verdict +failed$", told.stdout, re.MULTILINE) and "published  " not in told.stdout
-    alone = world.materialize("failing", select="published_repo")
+    alone = world.materialize_warm("failing", select="published_repo")
     assert alone.returncode == 1
     assert "failing: not published: adapter" in alone.stdout and "failed its gate" in alone.stdout
     assert not (world.root / "hub" / "repos" / "models" / "local" / "never-published.json").exists()
@@ -105,11 +105,11 @@ def test_a_failed_gate_fails_the_run_and_publishes_nothing_however_it_is_selecte
 def test_an_adapter_without_a_verdict_of_its_own_is_not_published(world, recipe):
     world.share("other")
     world.write_recipe("other", changed(recipe, "hub", repo="other-adapter"))
-    assert world.materialize("other").returncode == 0
+    assert world.materialize_warm("other").returncode == 0
     history = commits(world, "local/other-adapter")
     world.write_recipe("other", changed(changed(recipe, "lora", r=3), "hub", repo="other-adapter"))
-    assert world.materialize("other", select="lora_adapter").returncode == 0
-    alone = world.materialize("other", select="published_repo")
+    assert world.materialize_warm("other", select="lora_adapter").returncode == 0
+    alone = world.materialize_warm("other", select="published_repo")
     assert alone.returncode == 1
     assert "is about adapter" in alone.stdout and "Materialize evaluation_report for other" in alone.stdout
     assert commits(world, "local/other-adapter") == history
@@ -118,18 +118,18 @@ def test_an_adapter_without_a_verdict_of_its_own_is_not_published(world, recipe)
 def test_a_gate_that_was_raised_after_the_exam_holds(world, recipe):
     world.share("raised")
     world.write_recipe("raised", changed(recipe, "hub", repo="raised-adapter"))
-    assert world.materialize("raised", select=",".join(ASSETS - {"published_repo"})).returncode == 0
+    assert world.materialize_warm("raised", select=",".join(ASSETS - {"published_repo"})).returncode == 0
     stricter = changed(changed(recipe, "evaluation", gate=FAILS), "hub", repo="raised-adapter")
     world.write_recipe("raised", stricter)
-    alone = world.materialize("raised", select="published_repo")
+    alone = world.materialize_warm("raised", select="published_repo")
     assert alone.returncode == 1
     assert "raised.yaml: evaluation: changed since report" in alone.stdout
 
 
 def test_an_adapter_never_sits_its_exam_on_rows_that_it_may_have_learned(world, recipe):
     world.write_recipe("other", changed(changed(recipe, "dataset", seed=9), "hub", repo="other-adapter"))
-    assert world.materialize("other", select="raw_dataset,chat_dataset").returncode == 0
-    exam = world.materialize("other", select="evaluation_report")
+    assert world.materialize_warm("other", select="raw_dataset,chat_dataset").returncode == 0
+    exam = world.materialize_warm("other", select="evaluation_report")
     assert exam.returncode == 1
     assert "the lora_adapter in force" in exam.stdout and "was made from chat_dataset" in exam.stdout
 
@@ -137,16 +137,16 @@ def test_an_adapter_never_sits_its_exam_on_rows_that_it_may_have_learned(world, 
 def test_an_adapter_that_was_edited_after_its_exam_is_not_published(world, recipe):
     world.share("edited")
     world.write_recipe("edited", changed(recipe, "hub", repo="edited-adapter"))
-    assert world.materialize("edited", select=",".join(ASSETS - {"published_repo"})).returncode == 0
+    assert world.materialize_warm("edited", select=",".join(ASSETS - {"published_repo"})).returncode == 0
     config = world.folder("lora_adapter", "edited") / "adapter_config.json"
     config.write_text(config.read_text().replace('"lora_alpha": 8', '"lora_alpha": 9'))
     weights = config.with_name("adapter_model.safetensors")
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
-    alone = world.materialize("edited", select="published_repo")
+    alone = world.materialize_warm("edited", select="published_repo")
     assert alone.returncode == 1
     assert "changed after it was written: adapter_config.json, adapter_model.safetensors" in alone.stdout
     world.write_recipe("edited", changed(changed(recipe, "evaluation", rows=1), "hub", repo="edited-adapter"))
-    exam = world.materialize("edited", select="evaluation_report")
+    exam = world.materialize_warm("edited", select="evaluation_report")
     assert exam.returncode == 1
     assert "changed after it was written: adapter_config.json, adapter_model.safetensors" in exam.stdout
 
@@ -156,7 +156,7 @@ def test_somebody_elses_commit_is_never_overwritten(world, recipe):
 
     world.share("shared")
     world.write_recipe("shared", changed(recipe, "hub", repo="shared-adapter"))
-    assert world.materialize("shared").returncode == 0
+    assert world.materialize_warm("shared").returncode == 0
     with local_hub(world.root / "hub", grace=1.0) as hub:
         api = HfApi(endpoint=hub.endpoint, token=hub.token)
         api.upload_file(
@@ -166,7 +166,7 @@ def test_somebody_elses_commit_is_never_overwritten(world, recipe):
             commit_message="Add my notes",
         )
     world.write_recipe("shared", changed(changed(recipe, "lora", r=3), "hub", repo="shared-adapter"))
-    run = world.materialize("shared")
+    run = world.materialize_warm("shared")
     assert run.returncode == 1
     assert "'Add my notes'" in run.stdout and "was not made by this recipe" in run.stdout
     assert commits(world, "local/shared-adapter")[0] == "Add my notes"

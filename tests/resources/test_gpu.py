@@ -1,10 +1,12 @@
 """The GPU resource: what a machine gets of what a recipe asks for."""
 
+import timeit
 from dataclasses import fields
 from types import SimpleNamespace
 
 import psutil
 import pytest
+import torch
 
 from finetuning.errors import FinetuningError
 from finetuning.memory.fit import fitted, in_yaml
@@ -21,6 +23,27 @@ T4 = Machine("cuda", "Tesla T4", (7, 5), 15 << 30, bf16=False)
 
 def base_model(**changes):
     return BaseModelSpec.model_validate({"repo": "someone/model", **changes})
+
+
+FEW_INSTRUCTIONS = Machine("cpu", "CPU", None, 8 << 30, bf16=False)
+
+
+@pytest.mark.parametrize(("machine", "computed"), [(T4, "float16"), (FEW_INSTRUCTIONS, "float32"), (H100, "bfloat16")])
+def test_what_does_not_multiply_bfloat16_fast_computes_in_something_else(monkeypatch, machine, computed):
+    monkeypatch.setattr("resources.gpu.detect", lambda: machine)
+    assert Gpu().model_kwargs(base_model())["dtype"] == computed
+    assert Gpu().model_kwargs(base_model(dtype="float32"))["dtype"] == "float32"
+    assert Gpu().quantization_kwargs(base_model())["dtype"] == ("bfloat16" if machine.device == "cpu" else computed)
+
+
+@pytest.mark.skipif(detect().device == "cuda", reason="this machine has a GPU")
+def test_a_cpu_computes_in_bfloat16_only_where_that_is_not_far_slower():
+    def seconds(dtype):
+        left, right = torch.ones(512, 512, dtype=dtype), torch.ones(512, 512, dtype=dtype)
+        return min(timeit.repeat(lambda: left @ right, number=1, repeat=5))
+
+    slowdown = seconds(getattr(torch, Gpu().dtype(base_model()))) / seconds(torch.float32)
+    assert slowdown < 5
 
 
 def test_nf4_with_double_quantization_becomes_a_bitsandbytes_configuration():

@@ -19,7 +19,8 @@ SPARE_MEMORY = 0.5  # share of the free memory that weights which are written ou
 def load_model(folder: Path | str, **kwargs: Any) -> Any:
     """Load the causal language model in `folder` by transformers with `kwargs`, with no progress bar.
 
-    Layers of 4 bits compute in the `dtype` of `kwargs`, whatever the machine computed in that saved them.
+    All that is not quantized has the `dtype` of `kwargs`, and layers of 4 bits compute in it, whatever they were saved
+    in: transformers 5.23 leaves a checkpoint that is quantized already as it is.
 
     transformers 5.23 quantizes layers whose type is exactly `torch.nn.Linear`. Falcon's linear layers are a subclass
     that computes the same; they would stay in full precision with no error.
@@ -39,10 +40,19 @@ def load_model(folder: Path | str, **kwargs: Any) -> Any:
             f"base_model.attention: {kwargs['attn_implementation']} is not a kernel that {architecture} has. Write "
             "another one, such as eager, which every architecture has."
         ) from error
-    if "dtype" in kwargs:
-        for layer in (module for module in model.modules() if isinstance(module, Linear4bit)):
-            layer.compute_dtype = model.dtype
+    if getattr(model, "is_quantized", False) and "dtype" in kwargs:
+        compute_in(model, model.config.dtype)
     return model
+
+
+def compute_in(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Give the quantized model another number format, but for its quantized weights and what is in float32."""
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.compute_dtype = dtype
+        for parameter in module.parameters(recurse=False):
+            if parameter.dtype in (torch.bfloat16, torch.float16):
+                parameter.data = parameter.data.to(dtype)
 
 
 def is_quantized(module: torch.nn.Module) -> bool:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
 
-from finetuning.base_model.loading import answer_on_cpu, dequantize, keep_trainable_on_cpu, load_model
+from finetuning.base_model.loading import answer_on_cpu, dequantize, is_quantized, keep_trainable_on_cpu, load_model
 from finetuning.base_model.quantized_base_model import load_dense, quantize
 from finetuning.base_model.source import resolve
 from finetuning.errors import FinetuningError
@@ -55,6 +55,27 @@ def test_written_out_weights_answer_as_the_model_that_trained(tiny_nf4):
     answer_on_cpu(answering)
     assert not [module for module in answering.modules() if isinstance(module, Linear4bit)]
     assert torch.equal(logits_of(answering.eval()), logits_of(trained.train()))
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_machine_computes_in_its_own_format_whatever_the_one_did_that_quantized(tmp_path, tiny_llama, bits, dtype):
+    spec = BaseModelSpec.model_validate({"repo": str(tiny_llama), "quantization": {"bits": bits}})
+    kwargs = Gpu().model_kwargs(spec) | {"device_map": {"": "cpu"}}
+    quantize(spec, tiny_llama, tmp_path, kwargs | {"dtype": "bfloat16"}, "tiny")
+    model = load_model(tmp_path, **kwargs | {"dtype": dtype})
+    wanted = getattr(torch, dtype)
+    plain = [p for m in model.modules() if not is_quantized(m) for p in m.parameters(recurse=False)]
+    assert plain and {parameter.dtype for parameter in plain} == {wanted} == {model.dtype}
+    assert {m.compute_dtype for m in model.modules() if isinstance(m, Linear4bit)} <= {wanted}
+    assert (model.get_output_embeddings().weight is model.get_input_embeddings().weight) == (
+        model.config.tie_word_embeddings
+    )
+    if dtype == "float32":
+        keep_trainable_on_cpu(model)
+        found, narrow = logits_of(model), logits_of(load_model(tmp_path, **kwargs | {"dtype": "bfloat16"}))
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, narrow.float(), rtol=0.05, atol=0.05)
 
 
 def test_weights_that_have_no_room_stay_quantized_and_answer_the_same(tiny_nf4, monkeypatch):

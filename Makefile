@@ -19,13 +19,13 @@ demo: $(INSTALLED) ## Take RECIPE (smollm2-135m) from raw data to a published, e
 	@$(BIN)/dg launch --job main_line --partition $(RECIPE); code=$$?; \
 	  $(BIN)/python -m pipelines.results $(RECIPE) --after $$code
 
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --durations=30 --durations-min=1
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations=30 --durations-min=1
 
 test: $(INSTALLED) ## Run the tests, but not the long proofs
-	$(PYTEST) --dist loadfile -m "not long"
+	$(PYTEST) -m "not long"
 
 test-long: $(INSTALLED) ## Run the long proofs: Ray, PostgreSQL, a browser, runs that are killed
-	$(PYTEST) --dist loadfile -m long
+	$(PYTEST) -m long
 
 test-all: test test-long ## Run the tests and the long proofs
 

@@ -168,11 +168,13 @@ def on_this_machine(
     """Train in child processes of this machine, which leave the adapter in `folder`.
 
     Returns:
-        The kernels passed over, which the summary in that folder does not know.
+        The kernels passed over and the number format, which the summary in that folder does not know.
     """
     attention = gpu.attention(recipe.base_model)
     for kernel, reason in attention.passed_over.items():
         context.log.info(f"attention: {kernel} passed over: {reason}")
+    if (dtype := gpu.dtype(recipe.base_model)) != recipe.base_model.dtype:
+        context.log.info(f"base_model.dtype: computing in {dtype}, as bfloat16 is slow on {gpu.machine().name}")
     chat, base, workers = inputs["chat_dataset"].path, inputs["base_model"].path, recipe.resources.workers
     with gpu.exclusive("training", context.log.info):
         job = TrainingJob(
@@ -185,4 +187,4 @@ def on_this_machine(
             checkpoints=checkpoints_of(folder),
         )
         launcher.run(context, "finetuning.memory.predicted_training", job.model_dump(mode="json"), workers)
-    return {"passed_over": {**attention.passed_over}}
+    return {"passed_over": {**attention.passed_over}, "dtype": dtype}

@@ -18,6 +18,12 @@ os.environ.update(
     TOKENIZERS_PARALLELISM="false",
 )
 
+
+def pytest_collection_modifyitems(items):
+    """Put whole runs first, which take longest, so that no worker goes on with one when the others are done."""
+    items.sort(key=lambda item: item.path.parent.name != "pipelines")
+
+
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 

@@ -204,6 +204,7 @@ def settle(training: RayTraining, board: Any, log: Log, gpu: Gpu, chat: Path, ba
     fit = predicted(log, gpu.adapted(recipe, place.processes), chat, base, place)
     summary = {
         "passed_over": gpu.attention(training.recipe.base_model).passed_over,
+        "dtype": gpu.dtype(training.recipe.base_model),
         "predicted_memory_mb": fit and fit.prediction.total // MIB,
     }
     ray.get(board.settle.remote(Settled(told(training.task, fit), summary)))

@@ -7,6 +7,7 @@ from benchmarks import data, llamafactory_environment
 ROWS = 300
 
 
+@pytest.mark.long("each side prepares the rows in a process of its own")
 def test_ours_and_trl_prepare_the_same_tokens_and_labels(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(data, "WORK", tmp_path)
     data.main(["--rows", str(ROWS), "--rounds", "1", "--gigabytes", "0.0002", "--without-peer"])

@@ -62,6 +62,7 @@ def job_in(prepared, folder, side, rows_per_pass=4, **kernel):
     return job._replace(rows=str(prepared[0] / "rows"), base_model=str(prepared[0] / "nf4"))
 
 
+@pytest.mark.long("a preparation and two trainings, each in a process of its own")
 def test_the_command_measures_this_project_and_trl_on_the_same_tokens(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(gpu, "WORK", tmp_path)
     gpu.main([*ON_CPU, "--rounds", "1"])

@@ -20,9 +20,12 @@ pytestmark = pytest.mark.long("real weights, through the whole line")
 # Runs alone, as a stranger's program would: no more than the code of the card, asked the questions of the exam.
 ASK = """
 import contextlib, io, json, sys
+import torch
 from bitsandbytes.nn import Linear4bit
 
-code, conversations = json.load(sys.stdin)
+from finetuning.base_model.loading import compute_in
+
+code, dtype, conversations = json.load(sys.stdin)
 setup, _, use = code.partition("messages = ")
 loaded = {}
 exec(setup, loaded)
@@ -30,6 +33,7 @@ for module in loaded["model"].modules():
     if isinstance(module, Linear4bit):
         # Some CPUs have a kernel that rounds the weights' scales; trained and evaluated is what GPUs compute as well.
         module.support_avx512bf16_for_cpu = False
+compute_in(loaded["model"], getattr(torch, dtype))  # as the exam did on this machine
 answers = []
 for messages in conversations:
     with contextlib.redirect_stdout(io.StringIO()) as said:
@@ -74,7 +78,12 @@ def test_the_published_model_answers_as_the_evaluated_one_did_by_the_code_on_its
         card = api.hf_hub_download(summary["repo_id"], "README.md", revision=summary["tag"], cache_dir=tmp_path)
         (code,) = re.findall(r"```python\n(.*?)```", Path(card).read_text(), re.DOTALL)
         environment = {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": hub.token, "HF_HOME": str(tmp_path)}
-        answered = world.python("-c", ASK, stdin=json.dumps([code, conversations]), **environment)
+        answered = world.python(
+            "-c",
+            ASK,
+            stdin=json.dumps([code, manifests["lora_adapter"]["summary"]["dtype"], conversations]),
+            **environment,
+        )
     assert answered.returncode == 0, answered.stdout[-3000:]
     base, revision, answers = json.loads(answered.stdout.split("ANSWERS")[1])
     assert (base, revision) == (summary["base"]["repo_id"], summary["base"]["commit"])

@@ -19,6 +19,8 @@ from resources.launcher import Launcher
 from tests.finetuning.training.test_lost_training import ADAPTER, Training, make_inputs, row, until
 from tests.tiny_models import save_tiny_model
 
+pytestmark = pytest.mark.long("two processes that divide a model, beside two that do not")
+
 MIB = 2**20
 IN_FOUR_BITS = {"num_train_epochs": 6, "save_steps": None, "activation_checkpointing": True, "eval_steps": 20}
 

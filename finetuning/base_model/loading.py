@@ -31,7 +31,7 @@ def load_model(folder: Path | str, **kwargs: Any) -> Any:
     logging.disable_progress_bar()
     modeling_falcon.FalconLinear = torch.nn.Linear  # pyright: ignore[reportAttributeAccessIssue]
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, **kwargs)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, **kwargs)
     except ValueError as error:
         architecture, lacks, _ = str(error).partition(" does not support ")
         if not lacks or "attn_implementation" not in kwargs:

@@ -95,6 +95,7 @@ class World:
 
         The first one of a world takes longer, since the libraries are imported for it.
         """
+        assert not WarmServer.of(environment), "the libraries have read these already"
         surroundings = {**self.environment, **environment}
         return WarmServer.serving(surroundings).run(asset_materialize(partition, select), surroundings)
 

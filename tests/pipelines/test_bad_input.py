@@ -58,9 +58,7 @@ def test_a_partition_that_does_not_exist_is_named(world):
 
 def test_a_gpu_that_is_required_and_absent_is_said_before_anything_is_written(world, recipe):
     world.write_recipe("gpu", recipe)
-    run = world.materialize_warm(
-        "gpu", select="quantized_base_model", FINETUNING_REQUIRE="cuda", CUDA_VISIBLE_DEVICES=""
-    )
+    run = world.materialize("gpu", select="quantized_base_model", FINETUNING_REQUIRE="cuda", CUDA_VISIBLE_DEVICES="")
     assert run.returncode == 1
     assert "gpu.require: cuda, but torch" in run.stdout
     assert "gpu" not in {path.parent.name for path in (world.root / "artifacts").glob("*/*/current.json")}
@@ -78,7 +76,7 @@ def test_no_token_is_left_anywhere_by_publications_that_fail_and_one_that_does_n
         Path(folder).mkdir()
 
     def publish(**environment: str) -> tuple[int, str]:
-        run = world.materialize_warm(
+        run = world.materialize(
             "tiny", select="published_repo", FINETUNING_HUB=hub.endpoint, **elsewhere, **environment
         )
         said.append(run.stdout)

@@ -56,7 +56,7 @@ class WarmServer:
     def serving(cls, environment: dict[str, str]) -> "WarmServer":
         """Return the server; another one where libraries would read something else."""
         if cls.current and cls.current.read_once != cls.of(environment):
-            cls.current.process.terminate()
+            cls.current.process.kill()
             cls.current.process.wait()
             cls.current.held.close()
             cls.current = None

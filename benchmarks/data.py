@@ -32,7 +32,7 @@ GIGABYTE = 10**9
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Nothing; the table and the JSON object are printed."""
+    """The table and the JSON object are printed."""
     options = parse(arguments)
     WORK.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="data-", dir=WORK) as folder:

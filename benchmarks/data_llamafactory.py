@@ -25,7 +25,7 @@ DESCRIPTION = {
 
 
 def main(job: Job) -> None:
-    """Nothing; the rows are prepared, and what that took is on record."""
+    """The rows are prepared, and what that took is on record."""
     model_args, data_args, training_args, *_ = get_train_args(settings(job))
     tokenizer = load_tokenizer(model_args)["tokenizer"]
     template = get_template_and_fix_tokenizer(tokenizer, data_args)

@@ -39,7 +39,7 @@ def recipe(rows: str, max_length: int) -> Recipe:
 
 
 def main(job: Job) -> None:
-    """Nothing; the rows are prepared, and what that took is on record."""
+    """The rows are prepared, and what that took is on record."""
     work, spec, api = Path(job.work), recipe(job.rows, job.max_length), HfApi(token=False)
     tokenizer = AutoTokenizer.from_pretrained(job.tokenizer)
     before = resident("VmRSS")

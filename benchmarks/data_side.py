@@ -39,7 +39,7 @@ def job() -> Job:
 
 
 def report(job: Job, seconds: float, prepared: Iterable[pa.Table | pa.RecordBatch], **more: Any) -> None:
-    """Nothing; the record of a preparation that took `seconds` is written, and digests of its rows beside it."""
+    """The record of a preparation that took `seconds` is written, and digests of its rows beside it."""
     digests, tokens, supervised = [], 0, 0
     for batch in prepared:
         for ids, labels in zip(_arrays(batch, "input_ids"), _arrays(batch, "labels"), strict=True):

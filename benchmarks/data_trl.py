@@ -30,7 +30,7 @@ FIRST_ROW = {"messages": [{"role": "user", "content": "2 + 3?"}, {"role": "assis
 
 
 def main(job: Job) -> None:
-    """Nothing; the rows are prepared, and what that took is on record."""
+    """The rows are prepared, and what that took is on record."""
     tokenizer = AutoTokenizer.from_pretrained(job.tokenizer)
     tokenizer.chat_template = TEMPLATE
     args = settings(job)

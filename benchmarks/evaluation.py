@@ -69,7 +69,7 @@ class Side:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Nothing; the table and the JSON object are printed."""
+    """The table and the JSON object are printed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.evaluation", description="Measure how models answer.")
     parser.add_argument("--rows", type=int, default=128, help="eval rows that are answered in batches (128)")
     parser.add_argument("--sequential-rows", type=int, default=12, help="of these, answered one at a time too (12)")
@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def prepare(root: Path, recipe: Recipe, steps: int) -> None:
-    """Nothing; `root` has the folders chat, base and adapter."""
+    """Fill `root` with the folders chat, base and adapter."""
     spec = recipe.base_model
     folder = local_folder(spec, recipe.file)
     assert folder is not None, "the recipe's weights are on this machine"
@@ -175,7 +175,7 @@ def scored(questions: Sequence[Question], answers: Sequence[Answer]) -> list[Out
 
 
 def report(sides: Sequence[Side]) -> None:
-    """Nothing; the table and the JSON object are printed."""
+    """The table and the JSON object are printed."""
     seconds = sum(side.seconds for side in sides)
 
     def ratio(rate: Callable[[Side], float]) -> float:

@@ -71,7 +71,7 @@ class Comparison(NamedTuple):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Nothing; the table and the JSON object are printed."""
+    """The table and the JSON object are printed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fit", description="Measure predictions of memory.")
     parser.add_argument("--steps", type=int, default=3, help="steps of each training (3)")
     parser.add_argument("--rows", type=int, nargs="+", default=ROWS, help="rows of a pass, for each training (4 8 16)")
@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def prepare(work: Path, recipe: Recipe) -> None:
-    """Nothing; `work` has the rows in `chat`, and the base model in `base`."""
+    """Fill `work` with the rows in `chat`, and the base model in `base`."""
     spec, api = recipe.base_model, HfApi(token=False)
     source = local_folder(spec, recipe.file)
     assert source is not None, "the recipe's base model is on this machine"

@@ -37,7 +37,7 @@ KERNELS = ["flash_attention_3", "flash_attention_4", "flash_attention_2", "sdpa"
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Nothing; the table and the JSON object are printed."""
+    """The table and the JSON object are printed."""
     options = parse(arguments)
     if options.device == "cuda" and detect().device != "cuda":
         sys.exit("No GPU was found: run this where torch sees one, or try it with --device cpu --tiny.")

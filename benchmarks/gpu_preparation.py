@@ -28,7 +28,7 @@ SHORTEST = 16
 
 
 def main(job: Preparation) -> None:
-    """Nothing; all is prepared, and what it is, and what this machine can do, is on record."""
+    """All is prepared, and what it is, and what this machine can do, is on record."""
     work, shape = Path(job.work), SHAPES[job.shape]
     spec, gpu = BaseModelSpec(repo="random", attention=job.attention), Gpu()  # pyright: ignore[reportArgumentType]
     machine, choice, kwargs = gpu.machine(), gpu.attention(spec), gpu.model_kwargs(spec)

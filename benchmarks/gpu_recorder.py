@@ -45,7 +45,7 @@ class DeviceRecorder(Recorder):
             self.peak_gb = torch.cuda.max_memory_allocated() / 1e9
 
     def report(self, job: Training, rows_per_pass: int) -> None:
-        """Nothing; the record is written."""
+        """The record is written."""
         record = {
             "seconds_to_first_step": self.steps.ends[0],
             "peak_gb": self.peak_gb,
@@ -95,6 +95,6 @@ def matrix_rate(size: int) -> float:
 
 
 def synchronize() -> None:
-    """Nothing; the GPU, if there is one, has done all that it was given."""
+    """The GPU, if there is one, has done all that it was given."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()

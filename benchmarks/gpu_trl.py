@@ -10,7 +10,7 @@ from benchmarks.gpu_recorder import DeviceRecorder, rows_that_fit
 
 
 def main(job: Training) -> None:
-    """Nothing; the adapter is trained, and its steps are on record."""
+    """The adapter is trained, and its steps are on record."""
     recorders = []
 
     def attempt(rows: int) -> None:
@@ -22,7 +22,7 @@ def main(job: Training) -> None:
 
 
 def train(job: Training, rows: int, recorder: DeviceRecorder) -> None:
-    """Nothing; the adapter is trained, with so many rows in a pass."""
+    """The adapter is trained, with so many rows in a pass."""
     trainer = SFTTrainer(
         model=AutoModelForCausalLM.from_pretrained(job.base_model, **job.model_kwargs),
         args=settings(job, rows),

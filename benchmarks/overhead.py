@@ -31,7 +31,7 @@ SIDES = ("script", "pipeline", "nothing changed")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Nothing; the table and the JSON object are printed."""
+    """The table and the JSON object are printed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead", description="Measure what assets cost.")
     parser.add_argument("--steps", type=int, help="steps of the training (those of the recipe)")
     parser.add_argument("--rows", type=int, help="eval rows (those of the recipe)")

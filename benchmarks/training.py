@@ -57,7 +57,7 @@ SIDES = {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Nothing; the tables and the JSON object are printed."""
+    """The tables and the JSON object are printed."""
     options = parse(arguments)
     precisions = ["nf4", "bf16"] if options.precision == "both" else [options.precision]
     pythons = dict.fromkeys(SIDES, sys.executable)

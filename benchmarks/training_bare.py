@@ -13,7 +13,7 @@ MAX_GRAD_NORM = 1.0  # as the trainers have it
 
 
 def main(job: Training) -> None:
-    """Nothing; the adapter is trained, and its steps are on record."""
+    """The adapter is trained, and its steps are on record."""
     set_seed(job.seed)
     steps = Steps(job.started)
     model = AutoModelForCausalLM.from_pretrained(job.base_model, dtype="bfloat16", device_map="cpu")

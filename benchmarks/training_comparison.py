@@ -98,7 +98,7 @@ def difference(runs: Runs, key: str, other: str) -> list[float]:
 
 
 def show(runs: Runs, prepared: dict[str, Any], base_loss: float) -> None:
-    """Nothing; the tables are printed, with a line for each side whose rows differ."""
+    """The tables are printed, with a line for each side whose rows differ."""
     table = pd.DataFrame({NAMES[side]: line(own) for side, own in runs.items()}).T
     print(f"\n{table.to_markdown()}\n\nThe loss of the base model on the same rows is {base_loss:.4f}.\n")
     curves = pd.DataFrame({NAMES[side]: curve(own) for side, own in runs.items()}).T

@@ -12,7 +12,7 @@ from benchmarks.training_recorder import Recorder
 
 
 def main(job: Training) -> None:
-    """Nothing; the adapter is trained, and its steps are on record."""
+    """The adapter is trained, and its steps are on record."""
     recorder = Recorder(job.started)
     run_exp(settings(job), callbacks=[recorder])
     recorder.steps.report(job, recorder.rows)

@@ -15,7 +15,7 @@ from finetuning.base_model.loading import keep_trainable_on_cpu, load_model
 
 
 def main(job: Judgement) -> None:
-    """Nothing; the losses of the base model and of each adapter are on record, as means over supervised tokens."""
+    """The losses of the base model and of each adapter are on record, as means over supervised tokens."""
     rows = pq.read_table(f"{job.chat}/eval.parquet", columns=["input_ids", "labels"]).to_pylist()
     model = load_model(job.base_model, **MODEL_KWARGS)
     keep_trainable_on_cpu(model)

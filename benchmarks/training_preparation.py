@@ -29,7 +29,7 @@ from finetuning.recipe.recipe import Recipe
 
 
 def main(job: Preparation) -> None:
-    """Nothing; all is prepared, and how much it is is on record."""
+    """All is prepared, and how much it is is on record."""
     work, spec = Path(job.work), recipe(job)
     source = local_folder(spec.base_model, spec.file)
     assert source is not None, "the base model of the benchmark is on this machine"

@@ -50,14 +50,18 @@ class Profiler(TrainerCallback):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Nothing; a table and the JSON object are printed."""
+    """A table and the JSON object are printed."""
     options = parse(arguments)
     WORK.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="profile-", dir=WORK) as folder:
         work = Path(folder)
         prepare(work, options)
         precision = "bf16" if options.precision == "bf16" else "nf4"
-        seconds = profiled(job_of(folder_for(work, "run"), work, precision, False, SEED))
+        show(profiled(job_of(folder_for(work, "run"), work, precision, False, SEED)))
+
+
+def show(seconds: Mapping[str, float]) -> None:
+    """Print the share of each kind, the largest first, and the JSON object."""
     total = sum(seconds.values())
     for kind, own in sorted(seconds.items(), key=lambda item: -item[1]):
         print(f"{own / total:6.1%}  {kind}")

@@ -33,14 +33,14 @@ class Steps:
         self.losses: list[float] = []
 
     def add(self, tokens: int, positions: int) -> None:
-        """Nothing; a step that ends now is on record."""
+        """A step that ends now is on record."""
         self.ends.append(time.monotonic() - self.started)
         self.cpu_seconds.append(time.process_time())
         self.tokens.append(tokens)
         self.positions.append(positions)
 
     def report(self, job: Training, rows: Any) -> None:
-        """Nothing; the record is written, with the sums over `rows` and the most memory that was held."""
+        """The record is written, with the sums over `rows` and the most memory that was held."""
         trained = [rows[i] for i in range(len(rows))]
         record = {
             "seconds_to_first_step": self.ends[0],

@@ -10,7 +10,7 @@ from benchmarks.training_recorder import Recorder
 
 
 def main(job: Training) -> None:
-    """Nothing; the adapter is trained, and its steps are on record."""
+    """The adapter is trained, and its steps are on record."""
     recorder = Recorder(job.started)
     trainer = SFTTrainer(
         model=AutoModelForCausalLM.from_pretrained(job.base_model, dtype="bfloat16", device_map="cpu"),

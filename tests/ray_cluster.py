@@ -52,7 +52,7 @@ class Node:
         return [process for process in self.known if process.is_running()]
 
     def kill(self) -> None:
-        """Nothing; all of its processes are dead, as when a machine loses its power."""
+        """All of its processes are dead, as when a machine loses its power."""
         for _ in range(3):  # a worker may be starting another one this moment
             for process in self.members():
                 try:
@@ -99,7 +99,7 @@ class Cluster:
         return node
 
     def start_head(self, environment: Mapping[str, str] | None = None, cpus: int = 1, dashboard: bool = False) -> None:
-        """Nothing; the first node is there. With a dashboard there are Ray's job API, and its state API."""
+        """The first node is there. With a dashboard there are Ray's job API, and its state API."""
         options = ["--head", f"--node-ip-address={self.head}", f"--port={self.port}", f"--temp-dir={self.folder}"]
         options += [f"--ray-client-server-port={free_port()}"]
         if dashboard:
@@ -130,7 +130,7 @@ class Cluster:
         return node
 
     def _until(self, count: int, node: Node) -> None:
-        """Nothing, once so many nodes are alive."""
+        """Return once so many nodes are alive."""
         from resources.ray_internals import nodes_alive
 
         deadline = time.monotonic() + 60
@@ -146,7 +146,7 @@ class Cluster:
         raise AssertionError(f"the node did not come up: {words[-3000:]}")
 
     def stop(self) -> None:
-        """Nothing; no process of the cluster is left."""
+        """No process of the cluster is left."""
         for node in reversed(self.nodes):
             node.kill()
         shutil.rmtree(self.folder, ignore_errors=True)

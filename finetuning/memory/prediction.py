@@ -36,7 +36,7 @@ MIB = 2**20
 Device = Literal["cpu", "cuda"]
 
 # The resident size of a process that trained a model of a few kilobytes: Python, torch and the Hugging Face libraries.
-# tests/finetuning/test_memory.py measures it again.
+# tests/finetuning/memory/test_prediction.py measures it again.
 LIBRARIES = 580 * MIB
 # A CUDA context with torch's kernels. An allowance: nothing of this was measured on a GPU.
 CUDA_CONTEXT = 512 * MIB

@@ -20,7 +20,6 @@ from finetuning.errors import FinetuningError
 
 # What a text is split by -> llama.cpp's name for it.
 SPLITS = {GGUF_PRE_TOKENIZER_SPLITS[name]: name for name in ("llama-bpe", "tekken", "gpt-4o", "qwen2")}
-SPACE = "▁"  # how sentencepiece writes one
 
 
 def add_vocabulary(writer: GGUFWriter, tokenizer: PreTrainedTokenizerBase, rows: int) -> None:

@@ -116,7 +116,7 @@ class Deployment:
         return words
 
     def start(self, service: str) -> None:
-        """Nothing; the service starts."""
+        """The service starts."""
         self.processes[service] = subprocess.Popen(
             self.command(service),
             cwd=ROOT,
@@ -149,7 +149,7 @@ class Deployment:
         )
 
     def follow(self, script: str, folder: Path) -> None:
-        """Nothing; a script of the guide was carried out in `folder`, with what it does in containers done here."""
+        """A script of the guide was carried out in `folder`, with what it does in containers done here."""
         docker = folder / "docker"
         docker.write_text(ENGINE)
         docker.chmod(0o755)
@@ -173,7 +173,7 @@ class Deployment:
         return {"PGHOST": "127.0.0.1", "PGPORT": str(self.database.port), "PGPASSWORD": self.database.password}
 
     def move_to(self, database: Server) -> None:
-        """Nothing; the deployment, which stands still, has lost its volumes and has a new, empty database."""
+        """The deployment, which stands still, has lost its volumes and has a new, empty database."""
         for name in ("data", "logs"):
             shutil.rmtree(self.root / name)
             (self.root / name).mkdir()
@@ -184,7 +184,7 @@ class Deployment:
         wait_for(lambda: self.health_check(service).returncode == 0, lambda: self.said(service))
 
     def kill(self, service: str) -> None:
-        """Nothing; all processes of the service are dead, as when its container is killed."""
+        """All processes of the service are dead, as when its container is killed."""
         process = self.processes.pop(service)
         family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
         for member in family:
@@ -193,7 +193,7 @@ class Deployment:
         psutil.wait_procs(family, timeout=10)
 
     def stop(self) -> None:
-        """Nothing; no process of the deployment is left."""
+        """No process of the deployment is left."""
         for service in list(self.processes):
             self.kill(service)
 

@@ -50,7 +50,7 @@ def account() -> dict[str, int]:
 
 
 def run(folder: Path, command: str, *arguments: str) -> None:
-    """Nothing; the server's command succeeded. As the server's user, who may not read the caller's folders."""
+    """The server's command succeeded. As the server's user, who may not read the caller's folders."""
     assert BINARIES
     done = subprocess.run(
         [BINARIES / command, *arguments],

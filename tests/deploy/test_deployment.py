@@ -73,7 +73,7 @@ def test_a_partition_is_materialized_through_queue_and_code_location(deployment,
 
 
 def stop_between_launches(deployment):
-    """Nothing; the daemon stands still, and no run is just being handed over, which would take two minutes more."""
+    """The daemon stands still, and no run is just being handed over, which would take two minutes more."""
     daemon = deployment.processes["daemon"]
     for _ in range(10):
         daemon.send_signal(signal.SIGSTOP)

@@ -42,7 +42,7 @@ def family_of(process: psutil.Process) -> list[psutil.Process]:
 
 
 def kill(processes: list[psutil.Process]) -> None:
-    """Nothing; none of them is there any more."""
+    """None of them is there any more."""
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()
@@ -81,7 +81,7 @@ class World:
         }
 
     def write_recipe(self, name: str, recipe: dict) -> None:
-        """Nothing; the recipe is there for the next command."""
+        """The recipe is there for the next command."""
         (self.root / "recipes" / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
 
     def materialize(self, partition: str, select: str = "*", **environment: str) -> subprocess.CompletedProcess[str]:
@@ -148,7 +148,7 @@ class World:
         return found
 
     def share(self, other: str, partition: str = "tiny") -> None:
-        """Nothing; what was trained for one partition is there for another too, whose recipe wants the same trained."""
+        """What was trained for one partition is there for another too, whose recipe wants the same trained."""
         for asset in ("raw_dataset", "chat_dataset", "quantized_base_model", "lora_adapter"):
             home = self.folder(asset, partition).parent.with_name(other)
             shutil.copytree(home.with_name(partition), home)

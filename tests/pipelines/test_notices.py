@@ -35,7 +35,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format, *args):
-        """Nothing is printed."""
+        """Print to nobody."""
 
 
 @pytest.fixture

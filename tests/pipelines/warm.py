@@ -4,7 +4,7 @@ What the project's own modules read of the environment they read anew in each fo
 libraries read once when they are imported, such as HF_HOME, is that of the process: each world has one of its own.
 
     python -m tests.pipelines.warm SOCKET     serves; ends with the process that started it
-    python warm.py -m MODULE ARGUMENT …       asks for a training, in the place of the interpreter
+    python warm.py -m MODULE ARGUMENT …       asks for a command or a training, in the place of the interpreter
 """
 
 import json

@@ -145,7 +145,7 @@ def start(act: Callable[..., None], *arguments) -> multiprocessing.Process:
 
 
 def obtain_when(environment: dict[str, str], machine: Machine, ready: Path, go: Path) -> None:
-    """Nothing; makes an artifact of its own once `go` is there, and writes down whose it ended with."""
+    """Makes an artifact of its own once `go` is there, and writes down whose it ended with."""
     os.environ.update(environment)
     machine.store.objects.read("connected")
     ready.touch()
@@ -157,7 +157,7 @@ def obtain_when(environment: dict[str, str], machine: Machine, ready: Path, go: 
 
 
 def obtain_until(environment: dict[str, str], machine: Machine, moment: int) -> None:
-    """Nothing; is killed once the server has done as many changes, or comes to its end before."""
+    """Is killed once the server has done as many changes, or comes to its end before."""
     import aiobotocore.client
 
     os.environ.update(environment)

@@ -38,7 +38,7 @@ class Server:
             return error.code, error.read()
 
     def faults(self, *faults: dict[str, Any]) -> None:
-        """Nothing; from now on these are what `resources.hub_server.faults` describes."""
+        """From now on these are what `resources.hub_server.faults` describes."""
         self.ask("POST", "/_test/faults", json.dumps(faults).encode())
 
     def log(self) -> list[list[str]]:
@@ -80,7 +80,7 @@ class Publisher:
     folder: Path
 
     def ask(self, repo_id: str, *, seed: int, tag: str, **waits: float) -> None:
-        """Nothing; it begins."""
+        """It begins."""
         asked = {"repo_id": repo_id, "seed": seed, "tag": tag, "timeout": 0.3, "deadline": 20, "pause": 0.02, **waits}
         assert self.process.stdin
         self.process.stdin.write(json.dumps({**asked, "folder": str(self.folder)}) + "\n")

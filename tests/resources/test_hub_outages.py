@@ -154,7 +154,7 @@ def titles(hub: Server, repo_id: str) -> list[str]:
 
 
 def begin(line: Line, repo_id: str, seed: int, fault: dict[str, Any]) -> None:
-    """Nothing, once the line's publisher has come as far as to the fault."""
+    """Return once the line's publisher has come as far as to the fault."""
     before, end = len(line.hub.log()), time.monotonic() + 10
     line.hub.faults(fault)
     line.publisher.ask(repo_id, seed=seed, tag=TAG, timeout=1.5)

@@ -116,7 +116,7 @@ tried("gated", DatasetSpec(sources=(gated,)))
 
 
 def child(endpoint: str, folder: Path, code: str, token: str) -> None:
-    """Nothing; the code ran in a process that has the server for its hub, and caches of its own."""
+    """The code ran in a process that has the server for its hub, and caches of its own."""
     folder.mkdir()
     quiet = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     env = {**os.environ, **quiet, "HF_ENDPOINT": endpoint, "HF_HOME": str(folder / "cache"), "HF_TOKEN": token}

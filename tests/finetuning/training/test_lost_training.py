@@ -124,7 +124,7 @@ def whole(tmp_path_factory, inputs):
 
 
 def until(happened: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    """Nothing, once it happened, or the process has ended."""
+    """Return once it happened, or the process has ended."""
     while process.poll() is None and not happened():
         time.sleep(0.01)
 

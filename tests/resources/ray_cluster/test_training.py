@@ -128,7 +128,7 @@ class OnCluster:
 
 @contextmanager
 def while_it_trains(training):
-    """Nothing; it has ended after the block."""
+    """It has ended after the block."""
 
     def run():
         try:

@@ -20,17 +20,22 @@ from transformers import PreTrainedTokenizerBase
 
 from finetuning.chat.chat_summary import ChatSummary, Histogram, Lengths, ShownToken
 from finetuning.chat.conversations import Batch, batches
+from finetuning.chat.earlier_answers import EarlierAnswers
 from finetuning.chat.rendering import Renderer
 from finetuning.chat.shuffling import write_in_order
 from finetuning.chat.splits import Fate, Split, split
+from finetuning.chat.template_settings import TODAY, writes_date
 from finetuning.chat.tokenized_rows import TokenizedRows
-from finetuning.checks.counted import Counted
-from finetuning.checks.findings import Count, FindingsTable
-from finetuning.checks.judgement import EXAMPLES
-from finetuning.checks.secrets import find_secret
-from finetuning.dataset.format_recognition import recognise_all, unused_columns
+from finetuning.checks import eval_rows
+from finetuning.checks.counted import Counted, Dropped
+from finetuning.checks.findings import Count, FindingsTable, most_frequent
+from finetuning.checks.judgement import EXAMPLES, remedy_of
+from finetuning.checks.secrets import find_secret, masked
+from finetuning.dataset.format_recognition import recognise_all
 from finetuning.dataset.raw_folder import read_sources
+from finetuning.dataset.unread import unread_by_source
 from finetuning.errors import FinetuningError
+from finetuning.recipe.dataset import sources
 from finetuning.recipe.recipe import Recipe
 from finetuning.tokens import NOT_SUPERVISED, Tokens
 
@@ -38,6 +43,8 @@ HISTOGRAM_BINS = 20
 PREVIEW_CONVERSATIONS, PREVIEW_TOKENS, READ_FOR_PREVIEW = 3, 400, 20
 # Columns of tokens and labels; the second ones are there for preferences to be learned alone.
 PREVIEWED = (("input_ids", "labels"), ("rejected_input_ids", "rejected_labels"))
+# How much more good answers may count than bad ones in all.
+HEAVIEST = 4 / 3
 COLLECTED_AFTER = 100  # batches
 # One makes lists of what the tokenizer found while the others wait for it, which itself uses all cores.
 THREADS = 3
@@ -65,15 +72,27 @@ def write_chat(raw_folder: Path, folder: Path, recipe: Recipe, tokenizer: PreTra
     """
     method = recipe.training.method
     formats = recognise_all(raw_folder, recipe.dataset, recipe.file, method)
+    if "text" in formats.values() and recipe.chat.over_length != "drop":
+        raise FinetuningError(
+            f"{recipe.file}: chat.over_length: {recipe.chat.over_length} would be ignored for rows of text, which are "
+            "cut into rows of chat.max_length tokens with nothing lost. Leave it out."
+        )
+    unread = unread_by_source(raw_folder, recipe.dataset, formats, recipe.file)
     folder.mkdir(parents=True, exist_ok=True)
     with FindingsTable(folder / "dropped.parquet") as dropped, FindingsTable(folder / "findings.parquet") as findings:
         try:
-            renderer = Renderer(tokenizer)
-            with TokenizedRows(folder, recipe, renderer, dropped, findings) as rows, _rare_collection():
-                for batch, tokens in _tokenized(
+            renderer = Renderer(tokenizer, recipe.chat.train_on_reasoning)
+            with (
+                TokenizedRows(folder, recipe, renderer, dropped, findings) as rows,
+                EarlierAnswers(folder, recipe.chat.max_length, findings) as earlier,
+                _rare_collection(),
+            ):
+                for batch, tokens, before in _tokenized(
                     renderer, batches(raw_folder, recipe.dataset, formats, renderer, dropped, method)
                 ):
-                    rows.add(batch, tokens)
+                    numbers = rows.add(batch, tokens)
+                    if before is not None and not rows.last_alone:
+                        earlier.add(batch, before, numbers)
         except FinetuningError as error:
             raise FinetuningError(f"{recipe.file}: base_model.chat_template: {error}") from error
         is_eval = np.concatenate([np.zeros(0, bool), *rows.index.is_eval])
@@ -81,41 +100,60 @@ def write_chat(raw_folder: Path, folder: Path, recipe: Recipe, tokenizer: PreTra
         _record(decided, rows.path, dropped, findings)
     for side, fate in SIDES.items():
         if not (decided.fate == fate).any():
-            raise FinetuningError(f"{recipe.file}: dataset: the {side} split is empty. {_what_became(dropped)}")
-        write_in_order(rows.path, np.where(decided.fate == fate, decided.position, -1), folder / f"{side}.parquet")
+            became = _what_became(dropped, decided)
+            raise FinetuningError(f"{recipe.file}: dataset: the {side} split is empty. {became}")
+        main, others = earlier.positions(decided, fate)
+        sources_of = [(rows.path, main), (earlier.path, others)] if len(others) else [(rows.path, main)]
+        write_in_order(sources_of, folder / f"{side}.parquet")
     rows.path.unlink()
-    rows.sketches.path.unlink()
+    earlier.path.unlink()
+    rows.sketches.remove()
     tokenizer.save_pretrained(folder / "tokenizer")
     in_train = decided.fate == Fate.TRAIN
+    notes = rows.texts.notes(recipe.chat.max_length)
+    if method == "kto":
+        notes += balance(np.concatenate(rows.desirable)[in_train], recipe)
     kept_lengths = np.concatenate(rows.kept_lengths)[in_train]
+    more, more_supervised = earlier.tokens_in(decided, Fate.TRAIN)
+    in_eval = len(earlier.tokens_in(decided, Fate.EVAL)[0])
     return ChatSummary(
-        train_rows=int(in_train.sum()),
-        eval_rows=int((decided.fate == Fate.EVAL).sum()),
+        train_rows=int(in_train.sum()) + len(more),
+        eval_rows=int((decided.fate == Fate.EVAL).sum()) + in_eval,
         dropped=dropped.by_reason(),
-        unused_columns=unused_columns(raw_folder, recipe.dataset, formats),
-        checks=_checks(raw_folder, rows, decided),
-        tokens=int(np.concatenate(rows.tokens)[in_train].sum()),
-        supervised_tokens=int(np.concatenate(rows.supervised)[in_train].sum()),
+        unused_columns={path: list(map(masked, names)) for path, names in unread.items()},
+        checks=_checks(raw_folder, recipe, rows, decided),
+        tokens=int(np.concatenate(rows.tokens)[in_train].sum()) + int(more.sum()),
+        supervised_tokens=int(np.concatenate(rows.supervised)[in_train].sum()) + int(more_supervised.sum()),
+        earlier_answers=len(more) + in_eval,
+        template_date=TODAY.isoformat() if writes_date(str(tokenizer.chat_template)) else None,
+        template_kwargs=dict(recipe.chat.template_kwargs),
         stop_token=renderer.stop,
         given_tokens=getattr(tokenizer, "given_tokens", {}),
         lengths=Lengths(_histogram(kept_lengths), int(np.concatenate(rows.lengths).max())),
+        text_rows=int(np.concatenate(rows.texts.is_text)[in_train].sum()),
+        notes=notes,
         preview=_preview(folder / "train.parquet", tokenizer, PREVIEWED if method == "dpo" else PREVIEWED[:1]),
     )
 
 
-def _tokenized(renderer: Renderer, found: Iterable[Batch]) -> Iterator[tuple[Batch, Tokens]]:
-    """Yield each batch with its tokens, which threads make while other batches are read and checked."""
+def _tokenized(renderer: Renderer, found: Iterable[Batch]) -> Iterator[tuple[Batch, Tokens, Tokens | None]]:
+    """Yield each batch with its tokens, which threads make while other batches are read and checked.
+
+    After them come those of all earlier answers that are laid out by themselves, or None.
+    """
     with ThreadPoolExecutor(THREADS) as pool:
-        waiting: deque[tuple[Batch, Future[Tokens]]] = deque()
+        waiting: deque[tuple[Batch, Future[Tokens], Future[Tokens] | None]] = deque()
         for number, batch in enumerate(found, 1):
             if number % COLLECTED_AFTER == 0:
                 gc.collect()
-            waiting.append((batch, pool.submit(renderer.tokenize, batch.laid_out)))
+            earlier = [before for laid_out in batch.laid_out for before in laid_out.earlier]
+            later = pool.submit(renderer.tokenize, earlier) if earlier else None
+            waiting.append((batch, pool.submit(renderer.tokenize, batch.laid_out), later))
             if len(waiting) > THREADS:
-                first, tokens = waiting.popleft()
-                yield first, tokens.result()
-        for batch, tokens in waiting:
-            yield batch, tokens.result()
+                first, tokens, before = waiting.popleft()
+                yield first, tokens.result(), before and before.result()
+        for batch, tokens, before in waiting:
+            yield batch, tokens.result(), before and before.result()
 
 
 @contextmanager
@@ -148,13 +186,14 @@ def _record(decided: Split, path: Path, dropped: FindingsTable, findings: Findin
                     findings.add(str(batch["place"][i]), check, "repeats an earlier row")
 
 
-def _checks(raw_folder: Path, rows: TokenizedRows, decided: Split) -> dict[str, Counted]:
+def _checks(raw_folder: Path, recipe: Recipe, rows: TokenizedRows, decided: Split) -> dict[str, Counted]:
     """Return what each check counted: how many rows, of how many, and the first ones."""
     readable = sum(source.rows for source in read_sources(raw_folder))
     rendered, kept = sum(map(len, rows.lengths)), len(decided.fate)
     overlapping = (decided.fate == Fate.OVERLAP) | (decided.fate == Fate.NEAR_OVERLAP)
     of = {
         "bad_rows": readable,
+        "refused_rows": rendered + rows.dropped.checks.get("refused_rows", Count()).rows,
         "max_length": rendered,
         "supervision": kept,
         "stop_token": kept,
@@ -177,17 +216,97 @@ def _checks(raw_folder: Path, rows: TokenizedRows, decided: Split) -> dict[str, 
             of=total,
             examples=examples[:EXAMPLES],
             percentiles=percentiles if check == "max_length" else None,
+            reason=most_frequent(counts),
         )
-    return found
+    return found | _eval_checks(recipe, rows, decided)
 
 
-def _what_became(dropped: FindingsTable) -> str:
-    reasons = [f"{x.rows} rows were dropped: {x.reason} (such as {x.example})" for x in dropped.by_reason()]
-    if reasons:
-        return "; ".join(reasons[:5]) + "."
+def balance(desirable: np.ndarray, recipe: Recipe) -> list[str]:
+    """Say how many answers were judged good and bad, and how to weigh them where one kind outweighs the other.
+
+    Source: equation 8 of Ethayarajh et al., KTO (2024).
+
+    Raises:
+        FinetuningError: all were judged alike.
+    """
+    good, training = int(desirable.sum()), recipe.training
+    bad = len(desirable) - good
+    if not good or not bad:
+        raise FinetuningError(
+            f"{recipe.file}: training.method: kto learns to tell good answers from bad ones, and all {len(desirable)} "
+            f"train rows have the label {str(bool(good)).lower()}. Add rows with the other one"
+            + (", or learn these with method: sft, from data without the label." if good else ".")
+        )
+    share = good * training.desirable_weight / (bad * training.undesirable_weight)
+    found = f"{good} answers were judged good and {bad} bad"
+    if share > HEAVIEST:
+        return [
+            f"{found}: write training.undesirable_weight: {good * training.desirable_weight / bad:.3g} to even it out"
+        ]
+    if share < 1:
+        return [
+            f"{found}: write training.desirable_weight: {bad * training.undesirable_weight / good:.3g} to even it out"
+        ]
+    return [found]
+
+
+def _eval_checks(recipe: Recipe, rows: TokenizedRows, decided: Split) -> dict[str, Counted]:
+    """Return whether eval is as large as asked for, and like train.
+
+    Rows of `eval.sources` are meant to be like those of train where these are of one source; where several are mixed,
+    they may well stand for one of them.
+    """
+    kept = decided.fate <= Fate.EVAL
+    is_eval = decided.fate[kept] == Fate.EVAL
+    if not recipe.dataset.eval.fraction:
+        size = Counted(0, 0, [])
+    else:
+        size = eval_rows.size(int(is_eval.sum()), decided.wanted, len(is_eval))
+    if not recipe.dataset.eval.fraction and len(recipe.dataset.sources) > 1:
+        return {"eval_size": size, "eval_likeness": Counted(0, 0, [])}
+    answer, source, tokens = (
+        np.concatenate(lists)[kept] for lists in (rows.index.answer, rows.index.source, rows.kept_lengths)
+    )
+    names = {number: path for number, (_, path) in enumerate(sources(recipe.dataset).values())}
+    by_source = eval_rows.sources(source, names) if recipe.dataset.eval.fraction else []
+    aspects = eval_rows.Aspects(rows.answers.kinds(answer), by_source, eval_rows.lengths(tokens))
+    return {"eval_size": size, "eval_likeness": eval_rows.unlike(is_eval, aspects)}
+
+
+def _what_became(dropped: FindingsTable, decided: Split) -> str:
+    """Say why a split is empty, and what to write."""
+    reasons = [_left_out(found, dropped) for found in dropped.by_reason()[:5]]
+    left = int((decided.fate <= Fate.EVAL).sum())
+    if not left or not decided.wanted:
+        return "; ".join(reasons or ["No row was dropped: the sources have none"]) + "."
+    return f"{'; '.join(reasons) or 'No row was dropped'}: {_undivided(left, decided)}"
+
+
+def _left_out(found: Dropped, dropped: FindingsTable) -> str:
+    """Say how many rows were dropped for a reason, where the first one has it, and what to write."""
+    field = dropped.reasons[found.reason].examples[0].field
+    remedy = remedy_of(found.reason, field)
+    place = f"{found.example}:{field}" if field else found.example
+    were = "row was" if found.rows == 1 else "rows were"
+    return f"{found.rows} {were} dropped: {found.reason} (such as {place})" + (f". {remedy}" if remedy else "")
+
+
+def _undivided(rows: int, decided: Split) -> str:
+    """Say why the rows that are left cannot be divided by `eval.fraction`, and what to write."""
+    other = "write `dataset.eval.sources` with rows that ask something else"
+    if rows == 1:
+        return f"the sources have too few rows, one is left. Add rows, or {other}."
+    if decided.groups > 1:
+        return f"dataset.eval.fraction takes all {rows} rows that are left. Lower it, or add rows."
+    if decided.questions == 1:
+        return (
+            f"all {rows} rows that are left ask the same question, and none is in both train and eval, or the exam "
+            f"would ask what was learned by heart. Give the rows questions of their own, or {other}."
+        )
     return (
-        "No row was dropped: the sources have too few, or so many questions are nearly the same that they could not be "
-        "parted; where all begin with one long instruction, raise dataset.similarity."
+        f"all {rows} rows that are left ask nearly the same ({decided.questions} questions that differ a little), and "
+        "what is nearly the same is never in both train and eval. If they are different questions, write "
+        f"`dataset: {{similarity: 1}}`; otherwise {other}."
     )
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from finetuning.checks.counted import Counted, Dropped
 from finetuning.record import Record
@@ -49,5 +49,15 @@ class ChatSummary(Record):
     stop_token: str
     given_tokens: dict[str, str]
     """Control tokens that the tokenizer was given, and where each came from."""
+    template_date: str | None = None
+    """What the chat template takes for today, where it writes the date."""
+    template_kwargs: dict[str, JsonValue] = Field(default_factory=dict)
+    """The arguments that it is given."""
+    earlier_answers: int = 0
+    """Rows of both splits that teach an earlier answer of a conversation by itself: the template asks for it."""
     lengths: Lengths
     preview: list[list[ShownToken]]
+    text_rows: int = 0
+    """Rows of train that are text and no conversation."""
+    notes: list[str] = Field(default_factory=list)
+    """What a person may want to change, and is no fault."""

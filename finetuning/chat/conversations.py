@@ -16,10 +16,15 @@ import pyarrow as pa
 from finetuning.chat.layouts import LaidOut
 from finetuning.chat.rendering import Renderer
 from finetuning.chat.segments import Conversation
+from finetuning.chat.text_rows import lay_out_text, text_layout
 from finetuning.checks.findings import FindingsTable
-from finetuning.dataset.formats import Message, NotChosen, RowDropped, to_messages, to_pair, tools_of
+from finetuning.checks.white_space import bare
+from finetuning.dataset.formats import to_messages, to_pair, tools_of
+from finetuning.dataset.other_formats import judgement_of
 from finetuning.dataset.raw_folder import read_rows
 from finetuning.dataset.raw_summary import JsonRow
+from finetuning.dataset.row_faults import NotChosen, RowDropped, without_nulls
+from finetuning.dataset.turns import Message
 from finetuning.recipe.dataset import DatasetSpec, SourceSpec, sources
 from finetuning.recipe.training import Method
 
@@ -27,7 +32,8 @@ BATCH_ROWS = 1_000
 BATCH_BYTES = 8 * 2**20
 DIGEST_BYTES = 8
 TEXT = pa.string()
-MESSAGE = pa.struct([(key, TEXT) for key in ("role", "content", "tool_calls", "name", "tool_call_id")])
+TEXTS = ("name", "tool_call_id", "reasoning_content")
+MESSAGE = pa.struct([*[(key, TEXT) for key in ("role", "content", "tool_calls", *TEXTS)], ("train", pa.bool_())])
 
 
 class Row(NamedTuple):
@@ -37,6 +43,10 @@ class Row(NamedTuple):
     conversation: Conversation
     rejected: Conversation | None = None
     """The same conversation with the answer that is not preferred, where a row is a preference to be learned."""
+    desirable: bool | None = None
+    """Whether the answer was judged good, where a judgement is to be learned."""
+    whole: str | None = None
+    """Of a text, or a piece of one, the whole text."""
 
 
 class Batch(NamedTuple):
@@ -45,6 +55,8 @@ class Batch(NamedTuple):
     is_eval: bool
     rows: list[Row]
     laid_out: list[LaidOut]
+    source: int = 0
+    """The number of the source among all of the recipe."""
 
 
 def batches(
@@ -59,28 +71,38 @@ def batches(
 
     Args:
         formats: of each source, by its stem.
-        method: with `dpo`, a row has a rejected conversation too.
-
-    Raises:
-        FinetuningError: the chat template changes what went before when a turn is added.
+        method: with `dpo`, a row has a rejected conversation too, and with `kto` a judgement.
     """
-    for stem, (source, _) in sources(dataset).items():
-        read = partial(_pair if method == "dpo" else _row, source=source, format=formats[stem])
+    as_text = text_layout(renderer.tokenizer)
+    for number, (stem, (source, _)) in enumerate(sources(dataset).items()):
+        kinds = {"preference": _pair if method == "dpo" else _row, "unpaired-preference": _judged, "text": _text_row}
+        read = partial(kinds.get(formats[stem], _row), source=source, format=formats[stem])
         for raw in _raw_rows(raw_folder / f"{stem}.parquet"):
             rows, texts = _usable(raw, read, dropped)
             conversations = [row.conversation for row in rows]
             if method == "dpo":
                 conversations += [row.rejected for row in rows if row.rejected]
-            found = renderer.lay_out(conversations)
+            found: list[LaidOut | RowDropped]
+            if formats[stem] == "text":
+                found = [lay_out_text(as_text, conversation.messages[0]["content"]) for conversation in conversations]
+            else:
+                found = renderer.lay_out(conversations)
             faults = _faults(found, len(rows))
             for i, fault in sorted(faults.items()):
-                dropped.add(rows[i].place, "bad_rows", str(fault), fault.field, texts[i].decode())
-            kept = [row for i, row in enumerate(rows) if i not in faults]
+                dropped.add(rows[i].place, "refused_rows", str(fault), fault.field, texts[i].decode())
+            kept = [_learned(row, found[i]) for i, row in enumerate(rows) if i not in faults]
             laid_out = [
                 side for i, side in enumerate(found) if not (isinstance(side, RowDropped) or i % len(rows) in faults)
             ]
             if kept:
-                yield Batch(stem.startswith("eval"), kept, laid_out)
+                yield Batch(stem.startswith("eval"), kept, laid_out, number)
+
+
+def _learned(row: Row, laid_out: LaidOut | RowDropped) -> Row:
+    """Return the row up to its last answer that is learned."""
+    messages = row.conversation.messages
+    turns = laid_out.layout.turns if isinstance(laid_out, LaidOut) else len(messages)
+    return row._replace(conversation=row.conversation._replace(messages=messages[:turns])) if turns else row
 
 
 def _usable(
@@ -112,13 +134,26 @@ def _faults(found: list[LaidOut | RowDropped], rows: int) -> dict[int, RowDroppe
 def digests(rows: list[Row], seed: int) -> tuple[list[int], list[int], list[tuple[int, int]]]:
     """Return, for each row, a digest of all that is said, and one of what the user says, which depends on the seed too.
 
+    White space that carries no meaning makes no difference.
+
     Beside them, for each answer but a row's last one, the row (from 0) and a number for what the user said until then.
     """
     key = str(seed).encode()[:64]
     conversations, questions, prefixes = [], [], []
-    for number, (_, (messages, tools), _) in enumerate(rows):
-        whole = orjson.dumps([messages, tools]) if tools else orjson.dumps(messages)
+    known: tuple[str | None, int] = (None, 0)
+    for number, row in enumerate(rows):
+        messages, tools = row.conversation
+        said = [message | {"content": bare(message["content"])} for message in messages]
+        whole = orjson.dumps([said, tools]) if tools else orjson.dumps(said)
+        if row.desirable is not None:
+            whole += b"good" if row.desirable else b"bad"
         conversations.append(int.from_bytes(hashlib.blake2b(whole, digest_size=DIGEST_BYTES).digest()))
+        if row.whole is not None:  # all pieces of a text go the same way
+            if row.whole is not known[0]:
+                text = bare(row.whole).casefold().encode()
+                known = row.whole, int.from_bytes(hashlib.blake2b(text, digest_size=DIGEST_BYTES, key=key).digest())
+            questions.append(known[1])
+            continue
         asked = hashlib.blake2b(digest_size=DIGEST_BYTES, key=key)
         before = None
         for message in messages:
@@ -139,11 +174,12 @@ def messages_column(conversations: list[list[Message]]) -> pa.ListArray:
         offsets.append(offsets[-1] + len(messages))
     columns = [pa.array([message["role"] for message in flat], TEXT), pa.array([m["content"] for m in flat], TEXT)]
     if all(len(message) == 2 for message in flat):
-        columns += [pa.nulls(len(flat), TEXT)] * 3
+        columns += [pa.nulls(len(flat), field.type) for field in list(MESSAGE)[2:]]
     else:
         calls = [message.get("tool_calls") for message in flat]
         columns.append(pa.array([call and orjson.dumps(call).decode() for call in calls], TEXT))
-        columns += [pa.array([_text(message.get(key)) for message in flat], TEXT) for key in ("name", "tool_call_id")]
+        columns += [pa.array([_text(message.get(key)) for message in flat], TEXT) for key in TEXTS]
+        columns.append(pa.array([message.get("train") for message in flat], pa.bool_()))
     records = pa.StructArray.from_arrays(columns, fields=list(MESSAGE))
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), records)
 
@@ -170,14 +206,33 @@ def _raw_rows(path: Path) -> Iterator[list[tuple[str, bytes]]]:
 
 
 def _row(place: str, record: JsonRow, source: SourceSpec, format: str) -> Row:
+    record = _without_padding(place, record, source)
     messages = to_messages(record, source, format)
-    has_tools = format in ("messages", "sharegpt", "preference") and "tools" in record
-    return Row(place, Conversation(messages, tools_of(record) if has_tools else None))
+    return Row(place, Conversation(messages, tools_of(record, source, format)))
 
 
 def _pair(place: str, record: JsonRow, source: SourceSpec, format: str) -> Row:
-    tools = tools_of(record)
-    return Row(place, *(Conversation(messages, tools) for messages in to_pair(record, source)))
+    record = _without_padding(place, record, source)
+    tools = tools_of(record, source, format)
+    chosen, rejected = (Conversation(messages, tools) for messages in to_pair(record, source))
+    return Row(place, chosen, rejected)
+
+
+def _judged(place: str, record: JsonRow, source: SourceSpec, format: str) -> Row:
+    return _row(place, record, source, format)._replace(desirable=judgement_of(record, source))
+
+
+def _text_row(place: str, record: JsonRow, source: SourceSpec, format: str) -> Row:
+    row = _row(place, record, source, format)
+    return row._replace(whole=row.conversation.messages[0]["content"])
+
+
+def _without_padding(place: str, record: JsonRow, source: SourceSpec) -> JsonRow:
+    """The row without the nulls that a table writes into each record for the keys that only others of them have."""
+    is_table = source.hub is not None or ".parquet" in place.rpartition(":")[0].lower()
+    if not is_table or not any(isinstance(value, (list, dict)) for value in record.values()):
+        return record
+    return {column: without_nulls(value) for column, value in record.items()}
 
 
 def _text(value: Any) -> str | None:

@@ -61,6 +61,8 @@ class Layout(NamedTuple):
     """Whether the template takes white space off either end of each turn."""
     is_known: bool = False
     """Whether the template does with all texts what it does with those that it was tried on."""
+    turns: int = 0
+    """How many turns of the conversation it has: the last one is an answer that is learned in it."""
 
 
 class LaidOut(NamedTuple):
@@ -68,6 +70,8 @@ class LaidOut(NamedTuple):
 
     layout: Layout
     contents: list[str]
+    earlier: tuple["LaidOut", ...] = ()
+    """Texts of their own for answers that the template writes otherwise once another turn follows."""
 
     @property
     def text(self) -> str:

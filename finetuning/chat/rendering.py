@@ -9,21 +9,32 @@ training. And no text of a conversation becomes a control token, whatever it spe
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from finetuning.chat.layout_search import Layouts, control_tokens
-from finetuning.chat.layouts import LaidOut, Pattern, Piece, joined, layout_of
-from finetuning.chat.segments import Conversation, is_plain, roles_of, texts_of
-from finetuning.chat.template import stop_text
-from finetuning.chat.tokenization import PlainText, token_ids
-from finetuning.dataset.formats import RowDropped
-from finetuning.tokens import ANSWER, OTHER, Tokens
+from finetuning.chat.abilities import abilities_of, as_the_template_takes_them, require_tools
+from finetuning.chat.layout_search import Layouts, Roles, control_tokens
+from finetuning.chat.layouts import LaidOut, Layout, Pattern, Piece, joined, layout_of
+from finetuning.chat.segments import Conversation, is_plain, learned_turns, roles_of, texts_of
+from finetuning.chat.template import stops_of
+from finetuning.chat.tokenization import PlainText, added_tokens, token_ids
+from finetuning.dataset.row_faults import RowDropped
+from finetuning.tokens import ANSWER, OTHER, THOUGHT, Tokens
 
 MOST_SYSTEM_PROMPTS = 1_000
 # So many conversations with the same roles are rendered and compared before a template is relied on.
 COMPARED = 100
+
+
+class Taken(NamedTuple):
+    """A conversation as the template takes it, and the numbers of the turns that are learned."""
+
+    conversation: Conversation
+    learned: tuple[int, ...]
+
+
 # A piece on its way to become tokens: its place among all parts, the piece, and its text.
 Text = tuple[int, Piece, str]
 
@@ -31,29 +42,39 @@ Text = tuple[int, Piece, str]
 class Renderer:
     """Renders by the chat template of a tokenizer, and remembers what it found out about that template."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.tokenizer, self.stop = tokenizer, stop_text(tokenizer)
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, learn_reasoning: bool = True) -> None:
+        self.tokenizer, self.stops = tokenizer, stops_of(tokenizer)
+        self.stop, self.abilities = self.stops.answer, abilities_of(tokenizer)
         self._plain = PlainText(tokenizer, control_tokens(tokenizer))
-        self._layouts = Layouts(tokenizer, self.stop, self._plain)
-        self._compared: dict[tuple[str, ...], int] = {}
+        self._layouts = Layouts(tokenizer, self.stops, self._plain, learn_reasoning)
+        self._learn_reasoning = learn_reasoning
+        self._compared: dict[Roles, int] = {}
         self._system_prompts: dict[tuple[str, str], list[int]] = {}
         self._lengths: dict[str, int] = {}
+
+    @property
+    def stop_ids(self) -> list[int]:
+        """The tokens that end an answer, the first one, and a call of tools."""
+        ids = added_tokens(self.tokenizer)
+        return [ids[text] for text in dict.fromkeys([self.stops.answer, self.stops.call])]
 
     def lay_out(self, conversations: Sequence[Conversation]) -> list[LaidOut | RowDropped]:
         """Return the pieces of each conversation, or why the template does not take it.
 
         Their texts together are exactly what the template makes of that conversation: each is rendered and compared,
-        but for a template that only writes what turns say, where the first ones with the same roles are.
-
-        Raises:
-            FinetuningError: the template changes what went before when a turn is added.
+        but for a template that only writes what turns say, where the first ones with the same roles are. Where the
+        template changes earlier turns when a turn is added, answers before the last one may be laid out by themselves.
         """
-        unsure = [i for i, conversation in enumerate(conversations) if not self._is_sure(conversation)]
-        rendered = dict(zip(unsure, texts_of(self.tokenizer, [conversations[i] for i in unsure]), strict=True))
+        taken = [self._taken(conversation) for conversation in conversations]
+        unsure = [i for i, one in enumerate(taken) if not isinstance(one, RowDropped) and not self._is_sure(one)]
+        plain = {i: one.conversation for i, one in enumerate(taken) if not isinstance(one, RowDropped)}
+        plain = {i: plain[i] for i in unsure if is_plain(plain[i])}
+        rendered = texts_of(self.tokenizer, list(plain.values()))
+        whole = dict(zip(plain, rendered, strict=True))
         found: list[LaidOut | RowDropped] = []
-        for i, conversation in enumerate(conversations):
+        for i, one in enumerate(taken):
             try:
-                found.append(self._pieces(conversation, rendered.get(i)))
+                found.append(one if isinstance(one, RowDropped) else self._pieces(one, whole.get(i)))
             except RowDropped as reason:
                 found.append(reason)
         return found
@@ -70,7 +91,7 @@ class Renderer:
             raise found
         pieces = found.layout.pieces
         answer = max(i for i, piece in enumerate(pieces) if piece.kind == ANSWER)
-        while answer and pieces[answer - 1].kind == ANSWER:
+        while answer and pieces[answer - 1].kind in (ANSWER, THOUGHT):
             answer -= 1
         prompt = layout_of(pieces[:answer], self._plain.control_ids)
         return self.tokenize([LaidOut(prompt, found.contents)]).ids.tolist()
@@ -81,14 +102,14 @@ class Renderer:
         kinds: list[int] = []
         ends: list[int] = []
         found: list[Text] = []
-        for layout, contents in conversations:
+        for layout, contents, _ in conversations:
             found += [(len(parts) + offset, piece, piece.text(contents)) for offset, piece in layout.texts]
             parts += layout.parts
             kinds += layout.kinds
             ends.append(len(parts))
         self._fill(parts, found)
         tokens = joined(parts, kinds, ends)
-        controls = sum([layout.controls for layout, _ in conversations])
+        controls = sum([layout.controls for layout, _, _ in conversations])
         if np.count_nonzero(self._plain.is_control[tokens.ids]) > controls:
             spelled_out = [text for text in found if not self._plain.control_ids.isdisjoint(parts[text[0]])]
             for place, piece, text in spelled_out:
@@ -116,7 +137,7 @@ class Renderer:
     def _take_off_margins(self, tokens: Tokens, parts: list[list[int]], conversations: Sequence[LaidOut]) -> None:
         """Mark the tokens of a question that are not the user's own words as of kind OTHER."""
         margins, start = [], 0
-        for layout, contents in conversations:
+        for layout, contents, _ in conversations:
             for offset, head, tail in layout.margins:
                 margins.append((start + offset, self._length(head, contents), self._length(tail, contents)))
             start += len(layout.parts)
@@ -143,25 +164,65 @@ class Renderer:
             length = self._lengths[text] = len(token_ids(self.tokenizer, [pattern.fill(contents)])[0])
         return length
 
-    def _is_sure(self, conversation: Conversation) -> bool:
-        """Whether the layout of the conversation's roles is known to be what the template makes of it."""
-        return is_plain(conversation) and self._compared.get(roles_of(conversation), 0) >= COMPARED
+    def _taken(self, conversation: Conversation) -> Taken | RowDropped:
+        """Return the conversation as the template takes it, up to the last answer that is learned."""
+        learned = learned_turns(conversation)
+        until = conversation.messages[: learned[-1] + 1] if learned else conversation.messages
+        try:
+            require_tools(until, conversation.tools, self.abilities)
+            messages = as_the_template_takes_them(until, self.abilities)
+        except RowDropped as reason:
+            return reason
+        return Taken(Conversation(messages, conversation.tools), learned)
 
-    def _pieces(self, conversation: Conversation, text: str | RowDropped | None) -> LaidOut:
-        """Return the pieces of a conversation; `text` is what the template made of it, if that is not known."""
-        if isinstance(text, RowDropped):
-            raise text
+    def _is_sure(self, taken: Taken) -> bool:
+        """Whether the layout of the conversation's roles is known to be what the template makes of it."""
+        conversation, learned = taken
+        return is_plain(conversation) and self._compared.get((roles_of(conversation), learned), 0) >= COMPARED
+
+    def _pieces(self, taken: Taken, whole: str | RowDropped | None) -> LaidOut:
+        """Return the pieces of a conversation; `whole` is what the template made of it, if that is known."""
+        if isinstance(whole, RowDropped):
+            raise whole
+        conversation, learned = taken
+        layouts = self._by_roles(taken)
+        known = [_with_contents(layout, conversation) for layout in layouts]
+        if known and whole is None:
+            return _together(known)
+        if len(known) == 1 and known[0].text == whole:
+            self._count(taken, layouts)
+            return known[0]
+        texts = self._layouts.texts(conversation, learned)
+        if [laid_out.text for laid_out in known] == [text.text for text in texts]:
+            self._count(taken, layouts)
+            return _together(known)
+        return _together([LaidOut(layout, []) for layout in self._layouts.of_one(conversation, texts)])
+
+    def _by_roles(self, taken: Taken) -> list[Layout]:
+        """Return the layouts of the conversation's roles; none where the template may arrange it by what is in it."""
+        conversation, learned = taken
+        thinks = not self._learn_reasoning and any("</" in message["content"] for message in conversation.messages)
         # Whatever has more than a role and a content, the template may arrange by what is in it.
-        if not is_plain(conversation):
-            return LaidOut(self._layouts.of_one(conversation, str(text)), [])
-        roles = roles_of(conversation)
-        layout = self._layouts.of_roles(roles)
-        contents = [message["content"] for message in conversation.messages]
-        if any(layout.strips):
-            contents = [c.strip() if strip else c for c, strip in zip(contents, layout.strips, strict=True)]
-        if text is None:
-            return LaidOut(layout, contents)
-        if layout.pattern.fill(contents) == text:
-            self._compared[roles] = self._compared.get(roles, 0) + layout.is_known
-            return LaidOut(layout, contents)
-        return LaidOut(self._layouts.of_one(conversation, text), [])
+        if thinks or not is_plain(conversation):
+            return []
+        try:
+            return self._layouts.of_roles(roles_of(conversation), learned)
+        except RowDropped:
+            return []
+
+    def _count(self, taken: Taken, layouts: list[Layout]) -> None:
+        """Count a conversation whose layouts, by its roles, were what the template makes of it."""
+        key = roles_of(taken.conversation), taken.learned
+        self._compared[key] = self._compared.get(key, 0) + all(layout.is_known for layout in layouts)
+
+
+def _with_contents(layout: Layout, conversation: Conversation) -> LaidOut:
+    contents = [message["content"] for message in conversation.messages[: layout.turns]]
+    if any(layout.strips):
+        contents = [c.strip() if strip else c for c, strip in zip(contents, layout.strips, strict=True)]
+    return LaidOut(layout, contents)
+
+
+def _together(laid_out: list[LaidOut]) -> LaidOut:
+    """Return the last one, with the earlier ones in it."""
+    return laid_out[-1]._replace(earlier=tuple(laid_out[:-1]))

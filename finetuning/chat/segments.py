@@ -4,14 +4,29 @@
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from os.path import commonprefix
+from typing import NamedTuple, Protocol
 
 from pydantic import JsonValue
 from transformers import PreTrainedTokenizerBase
 
-from finetuning.chat.template import texts
-from finetuning.dataset.formats import Message, RowDropped
-from finetuning.errors import FinetuningError
+from finetuning.chat.abilities import WITH_PLACE
+from finetuning.chat.answers import answer_in, split_thought, without_thought
+from finetuning.chat.template import Stops, texts
+from finetuning.dataset.row_faults import RowDropped
+from finetuning.dataset.turns import Message
+from finetuning.tokens import ANSWER, OTHER, THOUGHT
+
+# Stands for another answer; private use, in no text that is read.
+OTHER_ANSWER = "\ue002answer\ue003"
+
+
+class Render(Protocol):
+    """Makes the text of the turns up to a number of them, as a whole conversation or as a prompt."""
+
+    def __call__(self, turns: int, as_prompt: bool, last: Message | None = None) -> str:
+        """Return the text, with `last` in place of the last of these turns."""
+        ...
 
 
 class Conversation(NamedTuple):
@@ -22,10 +37,33 @@ class Conversation(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """A piece of a rendered conversation: a prompt, an answer with its stop token, or what follows the last one."""
+    """A piece of a rendered conversation: a prompt, (a part of) an answer with its stop token, or what follows."""
 
     text: str
-    supervised: bool
+    kind: int
+    is_prompt: bool
+
+
+class Written(NamedTuple):
+    """One text to learn from: the first turns of a conversation, with the answers that are learned in it."""
+
+    turns: int
+    segments: list[Segment]
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return "".join(segment.text for segment in self.segments)
+
+
+class Answer(NamedTuple):
+    """An answer, what it follows and what follows it, as it is when it is given."""
+
+    turn: int
+    prompt: str
+    said: str
+    rest: str
+    thought: str
 
 
 def roles_of(conversation: Conversation) -> tuple[str, ...]:
@@ -33,9 +71,15 @@ def roles_of(conversation: Conversation) -> tuple[str, ...]:
     return tuple([message["role"] for message in conversation.messages])
 
 
+def learned_turns(conversation: Conversation) -> tuple[int, ...]:
+    """Return the numbers of the assistant's turns that are to be learned."""
+    turns = enumerate(conversation.messages)
+    return tuple([i for i, m in turns if m["role"] == "assistant" and m.get("train") is not False])
+
+
 def is_plain(conversation: Conversation) -> bool:
-    """Whether no tools are offered, and no turn has more than a role and a content."""
-    return conversation.tools is None and all(len(message) == 2 for message in conversation.messages)
+    """Whether no tools are offered, and no turn has more for the template than a role and a content."""
+    return conversation.tools is None and all(len(m) - ("train" in m) == 2 for m in conversation.messages)
 
 
 def texts_of(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation]) -> list[str | RowDropped]:
@@ -54,39 +98,107 @@ def texts_of(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Convers
     return found
 
 
-def segments(tokenizer: PreTrainedTokenizerBase, conversation: Conversation, stop: str) -> list[Segment]:
-    """Divide the rendered conversation: prompt, answer with the `stop` token, prompt, answer, …, the rest.
+def rendering_of(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> Render:
+    """Return what renders the first turns of a conversation."""
 
-    An answer is what the template adds to the prompt (with `add_generation_prompt`) when it is given the answer too.
+    def render(turns: int, as_prompt: bool, last: Message | None = None) -> str:
+        messages, tools = conversation.messages[:turns], conversation.tools
+        messages = [*messages[:-1], last] if last else messages
+        return texts(tokenizer, [messages], add_generation_prompt=as_prompt, tools=tools)[0]
+
+    return render
+
+
+def written(
+    messages: list[Message], learned: Sequence[int], render: Render, stops: Stops, learn_reasoning: bool = True
+) -> list[Written]:
+    """Divide what the template makes of a conversation into texts, so that each learned answer is in one of them.
+
+    An answer is what follows the generation prompt. There is one text, but where the template changes earlier turns
+    when a turn is added: an answer that does not stand in the whole text as it was given is in a text that ends with
+    it.
+
+    Args:
+        messages: as the template takes them.
+        learned: numbers of the turns whose answers are learned.
 
     Raises:
-        RowDropped: the template refuses the conversation.
-        FinetuningError: the template changes what went before when a turn is added.
+        RowDropped: the template refuses the conversation, an answer cannot be told apart, or none is to be learned.
     """
-    messages, tools = conversation
-    turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-    prompts = texts(tokenizer, [messages[:turn] for turn in turns], add_generation_prompt=True, tools=tools)
-    whole = texts(tokenizer, [messages[: turn + 1] for turn in turns], tools=tools)
-    found: list[Segment] = []
-    before, end = "", 0
-    for prompt, text in zip(prompts, whole, strict=True):
-        if not prompt.startswith(before):
-            raise _unstable(before, prompt)
-        if not text.startswith(prompt) or stop not in text[len(prompt) :]:
-            raise _unstable(prompt, text)
-        found.append(Segment(prompt[end:], False))
-        end = text.rindex(stop) + len(stop)
-        found.append(Segment(text[len(prompt) : end], True))
-        before = text
-    return [*found, Segment(before[end:], False)] if before[end:] else found
+    if not learned:
+        raise RowDropped("no answer in it is to be learned (train: false, or a weight of 0)")
+    answers = [_answer(messages, turn, render, stops) for turn in learned]
+    pending, found = list(answers), []
+    while pending:
+        last = pending.pop()
+        text = last.prompt + last.said
+        standing = [a for a in answers if a.turn < last.turn and text.startswith(a.prompt + a.said)]
+        segments: list[Segment] = []
+        end = 0
+        for answer in [*standing, last]:
+            if len(answer.prompt) < end:
+                continue  # a prompt begins before the answer of another one ends
+            segments.append(Segment(text[end : len(answer.prompt)], OTHER, True))
+            is_learned = answer is last or answer in pending
+            segments += _said(answer, learn_reasoning) if is_learned else [Segment(answer.said, OTHER, False)]
+            end = len(answer.prompt) + len(answer.said)
+            if is_learned and answer is not last:
+                pending.remove(answer)
+        if last.rest:
+            segments.append(Segment(last.rest, OTHER, True))
+        found.append(Written(last.turn + 1, segments))
+    return found[::-1]
 
 
-def _unstable(before: str, after: str) -> FinetuningError:
-    pairs = enumerate(zip(before, after, strict=False))
-    same = next((i for i, (a, b) in pairs if a != b), min(len(before), len(after)))
-    shown = slice(max(0, same - 20), same + 40)
-    pieces = [text[shown].replace("\ue000", "<").replace("\ue001", ">") for text in (before, after)]
-    return FinetuningError(
-        f"the template is not prefix-stable: {pieces[0]!r} becomes {pieces[1]!r} when the next turn is added, "
-        "so that prompt and answer cannot be told apart. Use chatml or instruction instead."
-    )
+def _answer(messages: list[Message], turn: int, render: Render, stops: Stops) -> Answer:
+    message = messages[turn]
+    thought = str(message.get("reasoning_content", ""))
+    prompt = render(turn, True)
+    whole = render(turn + 1, False)
+    said = answer_in(prompt, whole, thought)
+    if said is None:
+        said = _said_behind_changes(turn, render, prompt, whole, thought)
+    if said is None:
+        raise RowDropped(
+            f"the chat template does not write this answer as what follows its prompt ({WITH_PLACE})", f"turn {turn}"
+        )
+    if thought.strip() and thought.strip() not in said:
+        raise RowDropped(f"the chat template leaves out the reasoning_content ({WITH_PLACE})", f"turn {turn}")
+    stop = stops.call if message.get("tool_calls") else stops.answer
+    found = [end for end in (stop, stops.answer) if end in said]
+    if found:
+        end = said.rindex(found[0]) + len(found[0])
+        return Answer(turn, prompt, said[:end], said[end:], thought)
+    if stops.written:
+        raise RowDropped(f"the chat template does not end the answer with {stop}", f"turn {turn}")
+    return Answer(turn, prompt, said + stop, "", thought)
+
+
+def _said_behind_changes(turn: int, render: Render, prompt: str, whole: str, thought: str) -> str | None:
+    """Return the answer in `whole`, where the template changes earlier turns as soon as any answer is there.
+
+    gpt-oss leaves out what was thought before a call once the answer is given: the prompt of that answer still has it.
+    None where the template does something else.
+    """
+    try:
+        asked, other = render(turn, False), render(turn + 1, False, {"role": "assistant", "content": OTHER_ANSWER})
+    except RowDropped:
+        return None
+    if not prompt.startswith(asked) or answer_in(prompt, other) is not None:
+        return None
+    same = commonprefix([whole, other])  # noqa: RUF071 (character by character is what is meant)
+    begin = prompt[len(asked) :]
+    found = same.rfind(without_thought(begin))
+    if found < 0 or not (begin or other.startswith(OTHER_ANSWER, len(same))):
+        return None
+    return answer_in(same[:found] + begin, whole, thought)
+
+
+def _said(answer: Answer, learn_reasoning: bool) -> list[Segment]:
+    """Return the answer as segments: one, or three where what was thought is in it and is not learned."""
+    thought = answer.thought.strip() or split_thought(answer.said)[0]
+    if learn_reasoning or not thought:
+        return [Segment(answer.said, ANSWER, False)]
+    before, _, after = answer.said.partition(thought)
+    parts = ((before, ANSWER), (thought, THOUGHT), (after, ANSWER))
+    return [Segment(text, kind, False) for text, kind in parts if text]

@@ -1,6 +1,7 @@
 """Writes the rows of a file in another order, with bounded memory: first into buckets, then bucket by bucket."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -11,33 +12,43 @@ BUCKET_BYTES = 128 * 2**20
 ROW_GROUP_ROWS = 10_000
 
 
-def write_in_order(source: Path, position: np.ndarray, target: Path) -> None:
-    """Write the rows of the Arrow file `source` that have a position to the Parquet file `target`, in that order.
+Part = tuple[pa.RecordBatch, np.ndarray]
+Source = tuple[Path, np.ndarray]
+
+
+def write_in_order(sources: Sequence[Source], target: Path) -> None:
+    """Write the rows of Arrow files that have a position to the Parquet file `target`, in that order.
 
     Args:
-        position: each row's place in `target`, from 0 without a gap, or -1 (rows,).
+        sources: files with the same columns, and each row's place in `target`, among the rows of all files, from 0
+            without a gap, or -1 (rows,).
     """
-    rows = int((position >= 0).sum())
-    buckets = min(max(1, -(-source.stat().st_size // BUCKET_BYTES)), max(rows, 1))
+    rows = sum(int((position >= 0).sum()) for _, position in sources)
+    size = sum(source.stat().st_size for source, _ in sources)
+    buckets = min(max(1, -(-size // BUCKET_BYTES)), max(rows, 1))
     bucket_rows = -(-max(rows, 1) // buckets)
-    with pa.OSFile(str(source)) as file, pa.ipc.open_file(file) as reader:
+    with pa.OSFile(str(sources[0][0])) as file, pa.ipc.open_file(file) as reader:
         schema = reader.schema
-        if buckets == 1:
-            tables = [(reader.read_all(), position)]
-        else:
-            tables = _from_buckets(_batches(reader, position), schema, target, bucket_rows)
-        with pq.ParquetWriter(target, schema, compression="zstd", compression_level=1) as writer:
-            for table, places in tables:
-                wanted = np.flatnonzero(places >= 0)
-                in_order = wanted[np.argsort(places[wanted])]
-                writer.write_table(table.take(in_order), row_group_size=ROW_GROUP_ROWS)
+    parts = chain.from_iterable(map(_batches, sources))
+    tables = [_at_once(list(parts), schema)] if buckets == 1 else _from_buckets(parts, schema, target, bucket_rows)
+    with pq.ParquetWriter(target, schema, compression="zstd", compression_level=1) as writer:
+        for table, places in tables:
+            writer.write_table(table.take(np.argsort(places)), row_group_size=ROW_GROUP_ROWS)
 
 
-Part = tuple[pa.RecordBatch, np.ndarray]
+def _at_once(parts: list[Part], schema: pa.Schema) -> tuple[pa.Table, np.ndarray]:
+    places = [np.zeros(0, np.int64), *(places for _, places in parts)]
+    return pa.Table.from_batches([batch for batch, _ in parts], schema), np.concatenate(places)
 
 
-def _batches(reader: pa.RecordBatchFileReader, position: np.ndarray) -> Iterator[Part]:
-    """Yield the wanted rows of each batch, with their positions."""
+def _batches(source: Source) -> Iterator[Part]:
+    """Yield the wanted rows of each batch of a file, with their positions."""
+    path, position = source
+    with pa.OSFile(str(path)) as file, pa.ipc.open_file(file) as reader:
+        yield from _wanted(reader, position)
+
+
+def _wanted(reader: pa.RecordBatchFileReader, position: np.ndarray) -> Iterator[Part]:
     start = 0
     for i in range(reader.num_record_batches):
         batch = reader.get_batch(i)

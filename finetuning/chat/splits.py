@@ -33,6 +33,10 @@ class Index:
     """A digest of what the user says in it, which depends on the data set's seed too."""
     prefixes: list[np.ndarray] = field(default_factory=list)
     """Of the answers before the last one: the conversation's number, and the digest of what was asked until then."""
+    source: list[np.ndarray] = field(default_factory=list)
+    """The number of its source among all of the recipe."""
+    answer: list[np.ndarray] = field(default_factory=list)
+    """The number of its last answer where that is short, as the name of a class is; 0 otherwise."""
 
     def joined(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The three arrays (conversations,)."""
@@ -55,6 +59,12 @@ class Split:
     near_duplicate: np.ndarray
     overlap: int
     """How many of the conversations in train are, in the end, about a question in eval: none, if this code is right."""
+    wanted: int = 0
+    """How many conversations `eval.fraction` asks for; 0 with `eval.sources`."""
+    questions: int = 0
+    """How many questions there are in the conversations that are left, of which those that are equal are one."""
+    groups: int = 0
+    """The same, where those that are nearly equal are one as well."""
 
 
 def split(index: Index, pairs: Pairs, dataset: DatasetSpec) -> Split:
@@ -74,16 +84,22 @@ def split(index: Index, pairs: Pairs, dataset: DatasetSpec) -> Split:
         fate[duplicate] = Fate.DUPLICATE
     if dataset.dedup == "near":
         fate[near_duplicate] = Fate.NEAR_DUPLICATE
-    if dataset.eval.fraction:
-        fate[_drawn(fate, question, pairs, dataset.eval.fraction)] = Fate.EVAL
-    else:
+    rows = np.flatnonzero(fate <= Fate.EVAL)
+    label = _groups(question, pairs)
+    groups, questions = len(np.unique(label[rows])), len(np.unique(question[rows]))
+    wanted = 0
+    if dataset.eval.fraction and len(rows):
+        wanted = max(1, round(dataset.eval.fraction * len(rows)))
+        fate[rows[_drawn(label[rows], question[rows], wanted)]] = Fate.EVAL
+    elif not dataset.eval.fraction:
         _leave_out_overlap(fate, question, pairs)
     rng = np.random.default_rng(dataset.seed)
     position = np.full(len(fate), -1, np.int64)
     for side in (Fate.TRAIN, Fate.EVAL):
         rows = np.flatnonzero(fate == side)
         position[rows] = rng.permutation(len(rows))
-    return Split(fate, position, duplicate, near_duplicate, _overlap(fate, question, pairs))
+    overlap = _overlap(fate, question, pairs)
+    return Split(fate, position, duplicate, near_duplicate, overlap, wanted, questions, groups)
 
 
 def _repeats(conversation: np.ndarray, is_eval: np.ndarray) -> np.ndarray:
@@ -121,24 +137,31 @@ def _with_prefixes(pairs: Pairs, question: np.ndarray, prefixes: np.ndarray, is_
     )
 
 
-def _drawn(fate: np.ndarray, question: np.ndarray, pairs: Pairs, fraction: float) -> np.ndarray:
-    """Draw the conversations that go to eval: whole groups, in the order of their digests, which the seed mixes.
-
-    A group that is too big for what is left to draw stays in train; the smallest one goes to eval if all are.
-    """
-    rows = np.flatnonzero(fate == Fate.TRAIN)
-    if not len(rows):
-        return rows
+def _groups(question: np.ndarray, pairs: Pairs) -> np.ndarray:
+    """Return a number for each conversation, the same for all that have the same question or nearly so."""
+    if not len(question):
+        return np.zeros(0, np.int64)
     _, same, number = np.unique(question, return_index=True, return_inverse=True)
     # The same question is in one group, whatever is nearly like it.
-    label = clusters(len(fate), np.r_[pairs.first, same[number]], np.r_[pairs.second, np.arange(len(fate))])
-    _, group = np.unique(label[rows], return_inverse=True)
+    first, second = np.r_[pairs.first, same[number]], np.r_[pairs.second, np.arange(len(question))]
+    return clusters(len(question), first, second)
+
+
+def _drawn(label: np.ndarray, question: np.ndarray, wanted: int) -> np.ndarray:
+    """Draw `wanted` conversations for eval: whole groups, in the order of their digests, which the seed mixes.
+
+    A group that is too big for what is left to draw stays in train; the smallest one goes to eval if all are. Returned
+    is whether each is drawn.
+    """
+    _, group = np.unique(label, return_inverse=True)
     sizes = np.bincount(group)
-    first = np.full(len(sizes), np.iinfo(np.uint64).max, np.uint64)
-    np.minimum.at(first, group, question[rows])
-    wanted = max(1, round(fraction * len(rows)))
+    first, last = np.full(len(sizes), np.iinfo(np.uint64).max, np.uint64), np.zeros(len(sizes), np.uint64)
+    np.minimum.at(first, group, question)
+    np.maximum.at(last, group, question)
+    # The least of several digests is small: mixed once more, a group is drawn as often as a question by itself.
+    order = np.where(first == last, first, _mixed(first))
     drawn, held = np.zeros(len(sizes), bool), 0
-    for chosen in np.argsort(first):
+    for chosen in np.argsort(order):
         if held + sizes[chosen] <= wanted:
             drawn[chosen] = True
             held += sizes[chosen]
@@ -146,7 +169,17 @@ def _drawn(fate: np.ndarray, question: np.ndarray, pairs: Pairs, fraction: float
             break
     if not held and len(sizes) > 1:
         drawn[sizes.argmin()] = True
-    return rows[drawn[group]]
+    return drawn[group]
+
+
+def _mixed(digests: np.ndarray) -> np.ndarray:
+    """Return other digests in place of these, spread evenly wherever these are.
+
+    Source: the finalizer of Steele et al., Fast Splittable Pseudorandom Number Generators (2014).
+    """
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        digests = (digests ^ (digests >> np.uint64(shift))) * np.uint64(factor)
+    return digests ^ (digests >> np.uint64(31))
 
 
 def _leave_out_overlap(fate: np.ndarray, question: np.ndarray, pairs: Pairs) -> None:

@@ -1,8 +1,12 @@
 """Loads the tokenizer of a base model, with the chat template that the recipe gives it."""
 
 import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
 
 from finetuning.recipe.base_model import CHAT_TEMPLATES, BaseModelSpec
 
@@ -11,14 +15,17 @@ if TYPE_CHECKING:
 from finetuning.base_model.source import gguf_file, readable, rows_of
 
 
-def template_revision(spec: BaseModelSpec) -> str:
-    """A hash of the chat template's text where a file holds it, else the template's name."""
+def template_revision(spec: BaseModelSpec, template_kwargs: Mapping[str, JsonValue] | None = None) -> str:
+    """A hash of the chat template's text where a file holds it, else the template's name, and then its arguments."""
+    given = f" {json.dumps(template_kwargs, sort_keys=True)}" if template_kwargs else ""
     path = CHAT_TEMPLATES / f"{spec.chat_template}.jinja"
     path = path if path.exists() else Path(spec.chat_template).expanduser()
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else spec.chat_template
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] + given if path.is_file() else spec.chat_template + given
 
 
-def load_tokenizer(spec: BaseModelSpec, folder: Path, where: str) -> "PreTrainedTokenizerBase":
+def load_tokenizer(
+    spec: BaseModelSpec, folder: Path, where: str, template_kwargs: Mapping[str, JsonValue] | None = None
+) -> "PreTrainedTokenizerBase":
     """The base model's tokenizer, with the recipe's chat template set, the tokens that it needs, and a padding token.
 
     Where new tokens came from is in its `given_tokens` (see `load_template`), which is not saved with it.
@@ -30,7 +37,7 @@ def load_tokenizer(spec: BaseModelSpec, folder: Path, where: str) -> "PreTrained
     gguf = gguf_file(spec, folder, where)
     with readable(spec, where):
         tokenizer = AutoTokenizer.from_pretrained(folder, **gguf, trust_remote_code=spec.trust_remote_code)
-    tokenizer.given_tokens = load_template(tokenizer, spec.chat_template, where, rows_of(folder))
+    tokenizer.given_tokens = load_template(tokenizer, spec.chat_template, where, rows_of(folder), template_kwargs)
     if tokenizer.pad_token is None:
         # Safe: batches carry an attention mask and labels of their own, so padding never hides a stop token.
         tokenizer.pad_token = tokenizer.eos_token

@@ -4,6 +4,10 @@ judgement        how much of a fault there is, where, and what to do
 findings         keeps a table of the rows that have a fault
 tokens           faults in the tokens that training will see
 near_duplicates  conversations that nearly repeat each other
+shared_text      text that many rows share, which makes no two of them alike
+white_space      white space that makes no difference between two rows
+round_trip       what is lost between a text and what its tokens decode to
+eval_rows        whether eval is as large as asked for, and like train
 secrets          text that looks like a key or password
 counted          rows with a fault and rows that were dropped, counted
 """

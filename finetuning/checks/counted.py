@@ -24,6 +24,10 @@ class Counted:
     examples: list[Example]
     percentiles: Annotated[list[int] | None, Field(exclude_if=lambda found: found is None)] = None
     """Of `max_length` alone: lengths in tokens, from that of the shortest row to that of the longest."""
+    fraction: Annotated[float | None, Field(exclude_if=lambda found: found is None)] = None
+    """Of `eval_size` alone: the share of the rows that is in eval."""
+    reason: Annotated[str, Field(exclude_if=lambda found: not found)] = ""
+    """The most frequent reason, of faults that have several."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Keeps account of rows that were dropped and of rows that have a fault: all of them in a table, some as examples."""
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -9,7 +11,7 @@ import pyarrow.parquet as pq
 
 from finetuning.checks.counted import Dropped, Example
 from finetuning.checks.judgement import EXAMPLES
-from finetuning.checks.secrets import find_secret
+from finetuning.checks.secrets import find_secret, masked
 
 SHOWN_CHARACTERS = 200
 WRITTEN_TOGETHER = 10_000
@@ -38,12 +40,16 @@ class Count:
 
     rows: int = 0
     examples: list[Example] = field(default_factory=list)
+    reasons: dict[str, int] = field(default_factory=dict)
+    """How many have each reason, of the first MOST_REASONS."""
 
     def add(self, place: str, detail: str, field: str) -> None:
         """Count one more row."""
         self.rows += 1
         if len(self.examples) < EXAMPLES:
             self.examples.append(Example(place, field, detail))
+        if detail in self.reasons or len(self.reasons) < MOST_REASONS:
+            self.reasons[detail] = self.reasons.get(detail, 0) + 1
 
 
 class FindingsTable:
@@ -64,7 +70,7 @@ class FindingsTable:
 
     def add(self, place: str, check: str, reason: str, field: str = "", text: str = "") -> None:
         """Write down one more row, without its text where that looks like a secret."""
-        shown = "" if find_secret(text) else text[:SHOWN_CHARACTERS]
+        shown, reason = "" if find_secret(text) else text[:SHOWN_CHARACTERS], masked(reason)
         self._waiting.append(Finding(place, check, reason, field, shown))
         known = reason in self.reasons or len(self.reasons) < MOST_REASONS
         self.reasons.setdefault(reason if known else "other reasons", Count()).add(place, "", field)
@@ -81,3 +87,11 @@ class FindingsTable:
         columns = zip(*self._waiting, strict=True) if self._waiting else [()] * len(SCHEMA)
         self._writer.write_table(pa.table([pa.array(column, pa.string()) for column in columns], SCHEMA))
         self._waiting.clear()
+
+
+def most_frequent(counts: Iterable[Count]) -> str:
+    """Return the reason that most of the rows in some counts have; empty where there is none."""
+    together: Counter[str] = Counter()
+    for count in counts:
+        together.update(count.reasons)
+    return together.most_common(1)[0][0] if together else ""

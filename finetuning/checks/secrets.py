@@ -4,10 +4,6 @@ import re
 from functools import cache
 from typing import Any
 
-import re2
-from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
-from detect_secrets.plugins.base import RegexBasedDetector
-
 # An address is no secret, and Artifactory's pattern takes ordinary words that begin with AP for one.
 LEFT_OUT = ("Public IP (ipv4)", "Artifactory Credentials")
 # Services that the library does not know yet, by the shapes that they document.
@@ -16,20 +12,77 @@ FURTHER = {
     "GitHub Token": r"\bgithub_pat_[A-Za-z0-9_]{82}\b",
     "Google API Key": r"\bAIza[0-9A-Za-z_-]{35}\b",
     "OpenAI Token": r"\bsk-(?:proj|svcacct|admin)-[A-Za-z0-9_-]{40,}",
+    # With a slash in the password, which is none of a port.
+    "Basic Auth Credentials": r"://[^\s:/?#@]+:(?!\d{1,5}[/?#])[^\s@\"'<>]+@",
     "Anthropic API Key": r"\bsk-ant-[a-z0-9]+-[A-Za-z0-9_-]{80,}",
 }
+# Of a key in a file the library knows the first line alone.
+PRIVATE_KEY = re.compile(
+    r"(?:-{2,5} ?)?\bBEGIN [A-Z0-9 ]{0,40}PRIVATE KEY.*?(?:\bEND [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?(?: ?-{2,5})?|\Z)"
+    r"|PuTTY-User-Key-File-\d.*?(?:Private-MAC: *\w+|\Z)",
+    re.DOTALL,
+)
+# How JSON and programs write a character: JSON within JSON has several of the first.
+ESCAPED = re.compile(r"\\+(?:u([0-9a-fA-F]{4})|([/nrt]))")
+# What a finding goes on with: of some keys only the beginning has a fixed length.
+WORD = re.compile(r"[\w+/=.~-]*")
 LOOKAROUND = re.compile(r"\(\?<?[=!](?:[^()\\]|\\.)*\)")
 MOST_REPETITIONS = re.compile(r"\{(\d+),\d{4,}\}")
 
 
 def find_secret(text: str) -> str | None:
-    """Return what kind of secret the text seems to hold, such as `AWS Access Key`; None where it holds none."""
+    """Return what kind of secret the text seems to hold, such as `AWS Access Key`; None where it holds none.
+
+    One that is written with escapes, as JSON may have it, is one too.
+    """
+    return _found(text) or (_found(unescaped(text)) if "\\" in text else None)
+
+
+def unescaped(text: str) -> str:
+    """Return the text with the characters that its escapes stand for: `https:\\/\\/`, `\\u0041KIA`."""
+
+    def character(escape: re.Match[str]) -> str:
+        code, letter = escape.groups()
+        return chr(int(code, 16)) if code else {"/": "/", "t": "\t"}.get(letter, "\n")
+
+    return ESCAPED.sub(character, text)
+
+
+def _found(text: str) -> str | None:
+    return next((kind for kind, pattern in _candidates(text) if pattern.search(text)), None)
+
+
+def _candidates(text: str) -> list[tuple[str, re.Pattern[str]]]:
+    """The patterns that may find something in the text, which may hold halves of surrogates."""
     matcher, patterns = _patterns()
-    for number in sorted(matcher.Match(text) or ()):
-        kind, pattern = patterns[number]
-        if pattern.search(text):
-            return kind
-    return None
+    return [patterns[number] for number in sorted(matcher.Match(text.encode(errors="replace")) or ())]
+
+
+def masked(text: str) -> str:
+    """Return the text with the kind of each secret in its place, for people to read: `my key is [AWS Access Key]`.
+
+    Ask before a text is cut, for of half a secret nothing is found.
+    """
+    if "\\" in text and not _found(text) and _found(unescaped(text)):
+        text = unescaped(text)
+    text = PRIVATE_KEY.sub("[Private Key]", text)
+    for kind, pattern in _candidates(text):
+        text = _replaced(text, pattern, f"[{kind}]")
+    return text
+
+
+def _replaced(text: str, pattern: re.Pattern[str], kind: str) -> str:
+    """The text with all findings replaced, each with the rest of the word that it is in."""
+    parts, end = [], 0
+    for found in pattern.finditer(text):
+        begin = found.start()
+        while begin > end and text[begin - 1] != "=" and WORD.fullmatch(text[begin - 1]):
+            begin -= 1
+        if begin >= end:
+            parts += [text[end:begin], kind]
+        rest = WORD.match(text, max(found.end(), end))
+        end = rest.end() if rest else found.end()
+    return "".join([*parts, text[end:]])
 
 
 @cache
@@ -38,6 +91,10 @@ def _patterns() -> tuple[Any, list[tuple[str, re.Pattern[str]]]]:
 
     The matcher knows no lookaround, so that it finds too much; the pattern itself then decides.
     """
+    import re2  # these take longer to load than whoever only may need them should wait
+    from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
+    from detect_secrets.plugins.base import RegexBasedDetector
+
     options = re2.Options()
     options.log_errors = False
     matcher, patterns = re2.Set.SearchSet(options), []

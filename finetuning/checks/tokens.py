@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from finetuning.tokens import ANSWER, OTHER, Tokens
+from finetuning.tokens import ANSWER, OTHER, THOUGHT, Tokens
 
 
 def lengths(tokens: Tokens) -> np.ndarray:
@@ -32,10 +32,15 @@ def without_supervision_or_prompt(tokens: Tokens) -> np.ndarray:
     return (count == 0) | (count == lengths(tokens))
 
 
-def without_stop_token(tokens: Tokens, stop: int, turns: np.ndarray) -> np.ndarray:
-    """Whether fewer of a conversation's `turns` (conversations,) end in the supervised token `stop`."""
+def answers(tokens: Tokens) -> np.ndarray:
+    """Count the supervised answers of each conversation (conversations,)."""
+    return _sums(answer_ends(tokens), tokens)
+
+
+def without_stop_token(tokens: Tokens, stops: int | list[int], turns: np.ndarray) -> np.ndarray:
+    """Whether fewer of a conversation's `turns` (conversations,) end in one of the supervised tokens `stops`."""
     ends = answer_ends(tokens)
-    return _sums(ends & (tokens.ids == stop), tokens) < turns
+    return _sums(ends & np.isin(tokens.ids, stops), tokens) < turns
 
 
 def without_one_bos(tokens: Tokens, bos: int, stop: int) -> np.ndarray:
@@ -51,7 +56,8 @@ def without_one_bos(tokens: Tokens, bos: int, stop: int) -> np.ndarray:
 def answer_ends(tokens: Tokens) -> np.ndarray:
     """Whether a token is the last one of a supervised answer (tokens,)."""
     is_answer = tokens.kinds == ANSWER
-    followed = np.r_[is_answer[1:], False]
+    # What was thought within it is a part of the answer.
+    followed = np.r_[is_answer[1:] | (tokens.kinds[1:] == THOUGHT), False]
     followed[tokens.ends - 1] = False
     return is_answer & ~followed
 
@@ -60,8 +66,9 @@ def last_answers(tokens: Tokens) -> Tokens:
     """Leave only the last answer of each conversation supervised."""
     is_answer = tokens.kinds == ANSWER
     starts = tokens.ends - lengths(tokens)
-    begins = is_answer & ~np.r_[False, is_answer[:-1]]
-    begins[starts] = is_answer[starts]
+    is_said = is_answer | (tokens.kinds == THOUGHT)
+    begins = is_said & ~np.r_[False, is_said[:-1]]
+    begins[starts] = is_said[starts]
     place = np.arange(len(tokens.ids))
     last = np.maximum.reduceat(np.where(begins, place, -1), starts)
     kinds = np.where(is_answer & (place < np.repeat(last, lengths(tokens))), np.int8(OTHER), tokens.kinds)

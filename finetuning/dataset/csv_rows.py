@@ -7,17 +7,20 @@ or 5?",05
 """
 
 import csv
+import io
 from collections import Counter
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import orjson
 
+from finetuning.checks.secrets import masked
+from finetuning.dataset.encodings import conversion
 from finetuning.dataset.json_rows import lines
 from finetuning.dataset.raw_rows import MOST_BYTES, TOO_LONG, Item, RawRow, Unreadable, excerpt
 from finetuning.errors import FinetuningError
 
-OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
+DELIMITERS = (",", ";", "\t", "|")
 OPEN_QUOTE = "a quote that is never closed"
 FAULTS = {
     "unexpected end of data": OPEN_QUOTE,
@@ -31,13 +34,14 @@ def csv_items(stream: BinaryIO, name: str, where: str, delimiter: str) -> Iterat
     """The rows after the header, each numbered by the line that it begins on.
 
     Raises:
-        FinetuningError: the header names no column, one twice, or is separated by something else; or a quote takes in
-            the rest of the file, or 64 MiB of it.
+        FinetuningError: the header names no column, or one twice; or a quote takes in the rest of the file, or 64 MiB
+            of it.
     """
     csv.field_size_limit(MOST_BYTES)
+    delimiter = _delimiter(cast(io.BufferedReader, stream).peek(), delimiter)
     source = _Lines(stream)
     reader = csv.reader(source, delimiter=delimiter, strict=True)
-    header = _header(reader, name, where, delimiter)
+    header = _header(reader, name, where)
     while True:
         line, source.first, source.too_long = reader.line_num + 1, "", False
         try:
@@ -48,8 +52,8 @@ def csv_items(stream: BinaryIO, name: str, where: str, delimiter: str) -> Iterat
             fault = _fault(error)
             if fault == OPEN_QUOTE or (fault == TOO_LONG and reader.line_num > line):
                 raise FinetuningError(
-                    f"{where}.files: {name} cannot be read beyond line {line}: {OPEN_QUOTE} takes in the lines after "
-                    f"it: {_shown(source.first)[:80]!r}. Close it; within quotes, a quote is written twice."
+                    f"{where}: {name} cannot be read beyond line {line}: {OPEN_QUOTE} takes in the lines after "
+                    f"it: {masked(_shown(source.first))[:80]!r}. Close it; within quotes, a quote is written twice."
                 ) from error
             yield Unreadable(name, line, fault, _shown(source.first))
             continue
@@ -63,7 +67,19 @@ def csv_items(stream: BinaryIO, name: str, where: str, delimiter: str) -> Iterat
             yield _item(name, line, dict(zip(header, fields, strict=True)), source.first)
 
 
-def _header(reader: Iterator[list[str]], name: str, where: str, delimiter: str) -> list[str]:
+def _delimiter(start: bytes, named: str) -> str:
+    """Return what separates the columns of a header: the delimiter that the file's name stands for, unless it has one
+    column by that and several by another.
+    """
+    first = next((line for line in start.decode(errors="replace").splitlines() if line.strip()), "")
+    try:
+        columns = {sign: len(next(csv.reader([first], delimiter=sign), [])) for sign in (named, *DELIMITERS)}
+    except csv.Error:
+        return named
+    return named if columns[named] > 1 else max(columns, key=lambda sign: columns[sign])
+
+
+def _header(reader: Iterator[list[str]], name: str, where: str) -> list[str]:
     try:
         header = next(reader, [])
         while header == []:
@@ -71,41 +87,34 @@ def _header(reader: Iterator[list[str]], name: str, where: str, delimiter: str) 
     except StopIteration:
         return []
     except csv.Error as error:
-        raise FinetuningError(f"{where}.files: {name} cannot be read: its header has {_fault(error)}.") from error
+        raise FinetuningError(f"{where}: {name} cannot be read: its header has {_fault(error)}.") from error
     named = [column.encode(errors="replace").decode() for column in header]
     if named != header:
         raise FinetuningError(
-            f"{where}.files: {name} cannot be read: its header is not valid UTF-8: {_list(named)}. Convert the file: "
-            "iconv -f latin1 -t utf-8."
-        )
-    other = next((sign for sign in OTHER_DELIMITERS if len(header) == 1 and sign in header[0]), None)
-    if other and other != delimiter:
-        advice = {"\t": "name it .tsv", ",": "name it .csv"}.get(other, "write commas instead")
-        raise FinetuningError(
-            f"{where}.files: {name} cannot be read: the header {named[0][:80]!r} is one column, and has "
-            f"{OTHER_DELIMITERS[other]} in it: {advice}."
+            f"{where}: {name} cannot be read: its header is not valid UTF-8: {_list(named)}. Convert the file: "
+            f"{conversion(','.join(header).encode(errors='surrogateescape'))}."
         )
     strange = next((column for column in header if "\0" in column), None)
     if strange:
         raise FinetuningError(
-            f"{where}.files: {name} cannot be read: its header has a NUL byte in {strange[:80]!r}. Rename it."
+            f"{where}: {name} cannot be read: its header has a NUL byte in {masked(strange)[:80]!r}. Rename it."
         )
     empty = next((number for number, column in enumerate(header, 1) if not column.strip()), None)
     if empty:
         raise FinetuningError(
-            f"{where}.files: {name} cannot be read: column {empty} of its header has no name; it has {_list(named)}. "
+            f"{where}: {name} cannot be read: column {empty} of its header has no name; it has {_list(named)}. "
             "Name it, or take the column out."
         )
     twin = next((column for column, times in Counter(named).items() if times > 1), None)
     if twin:
         raise FinetuningError(
-            f"{where}.files: {name} cannot be read: its header has {twin!r} twice; it has {_list(named)}. Rename one."
+            f"{where}: {name} cannot be read: its header has {twin!r} twice; it has {_list(named)}. Rename one."
         )
     return header
 
 
 def _list(columns: list[str]) -> str:
-    return ", ".join(repr(column[:40]) for column in columns[:20]) + (", …" if len(columns) > 20 else "")
+    return ", ".join(repr(masked(column)[:40]) for column in columns[:20]) + (", …" if len(columns) > 20 else "")
 
 
 def _item(name: str, line: int, row: dict[str, str], first: str) -> Item:

@@ -12,15 +12,17 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, BinaryIO, cast
 
 import fsspec
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
+from finetuning import git_lfs
 from finetuning.errors import FinetuningError, InfrastructureError
 from finetuning.public_names import without_secrets
+from finetuning.recipe.local_files import PATTERN_ADVICE, local_paths
 
 KINDS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
 
@@ -35,8 +37,6 @@ FIRST_BYTES = {
 }
 
 BUFFER_BYTES = 1 << 20
-
-PATTERN_ADVICE = "All files of a folder and of those in it are `FOLDER/**/*.jsonl`."
 
 
 @dataclass(frozen=True)
@@ -81,16 +81,7 @@ def matching_files(patterns: tuple[str, ...], where: str) -> list[SourceFile]:
 
 
 def _local(pattern: str, where: str) -> list[SourceFile]:
-    try:
-        path = Path(pattern).expanduser()
-        paths = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
-        matched = sorted(paths)
-    except (ValueError, RuntimeError, OSError) as error:
-        raise FinetuningError(f"{where}.files: {pattern[:200]!r}: {said_by(error)}. {PATTERN_ADVICE}") from error
-    if not matched and path.is_symlink():
-        matched = [path]
-    if not matched:
-        raise FinetuningError(f"{where}.files: no file matches {pattern!r}; {_there(path)}.")
+    matched = local_paths(pattern, where)
     files = [found for found in matched if found.is_file()]
     if not files:
         kind = "a folder" if matched[0].is_dir() else "a link that leads to no file"
@@ -106,13 +97,6 @@ def _local(pattern: str, where: str) -> list[SourceFile]:
 def _is_text(name: str) -> bool:
     """Whether a file's name is Unicode; the system allows any bytes, which Python keeps as halves of surrogates."""
     return not any("\ud800" <= letter <= "\udfff" for letter in name)
-
-
-def _there(pattern: Path) -> str:
-    folder = next(parent for parent in pattern.absolute().parents if parent.is_dir())
-    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-    return f"the folder {folder} holds {shown or 'nothing'}"
 
 
 def _remote(pattern: str, where: str) -> list[SourceFile]:
@@ -136,7 +120,7 @@ def _remote(pattern: str, where: str) -> list[SourceFile]:
     except FinetuningError:
         raise
     except Exception as error:
-        raise _unreachable(shown, error, where) from error
+        raise _unreachable(shown, error, f"{where}.files") from error
     if not found:
         raise FinetuningError(
             f"{where}.files: no file matches {shown!r}. Check the address; a folder's files are `{shown}/*.jsonl`."
@@ -158,7 +142,7 @@ def _unreachable(name: str, error: Exception, where: str) -> FinetuningError:
     # Of a wrong address the recipe is to blame; of the rest, the network, or whoever keeps the credentials.
     of_recipe = isinstance(error, (FileNotFoundError, ImportError, ValueError))
     mistake = FinetuningError if of_recipe else InfrastructureError
-    return mistake(f"{where}.files: {name} cannot be reached: {said}. {advice}")
+    return mistake(f"{where}: {name} cannot be reached: {said}. {advice}")
 
 
 def said_by(error: BaseException) -> str:
@@ -206,17 +190,20 @@ def decompressed(file: SourceFile, where: str) -> Iterator[BinaryIO]:
         FinetuningError: the file cannot be opened, or is no data of the kind that its name says.
     """
     with opened(file, where) as stream:
-        first = cast(io.BufferedReader, stream).peek(8)[:8]
+        start = cast(io.BufferedReader, stream).peek(len(git_lfs.BEGINS))
+        if start.startswith(git_lfs.BEGINS):
+            raise FinetuningError(f"{where}: {file.name} {git_lfs.IS_A_POINTER}.")
+        first = start[:8]
         found = next((name for start, name in FIRST_BYTES.items() if first.startswith(start)), None)
         if found == "zip":
             raise FinetuningError(
-                f"{where}.files: {file.name} is a zip archive. Unpack it, or write `zip://*::{file.name}`, with the "
+                f"{where}: {file.name} is a zip archive. Unpack it, or write `zip://*::{file.name}`, with the "
                 "pattern of the files in it before the two colons."
             )
         # A web server may have decompressed it on the way.
         if file.compression and not found and first and file.system is None:
             raise FinetuningError(
-                f"{where}.files: {file.name} cannot be read: its name says {file.compression}, and it begins with "
+                f"{where}: {file.name} cannot be read: its name says {file.compression}, and it begins with "
                 f"{first!r}, which is no {file.compression} data. Rename it, or fetch it again."
             )
         if found is None:
@@ -270,11 +257,11 @@ def _buffered(read: Callable[[int], bytes], mistake: Callable[[Exception], Finet
 def _unreadable(file: SourceFile, error: Exception, where: str) -> FinetuningError:
     if file.system is not None:
         return _unreachable(file.name, error, where)
-    return FinetuningError(f"{where}.files: {file.name} cannot be read: {said_by(error)}.")
+    return FinetuningError(f"{where}: {file.name} cannot be read: {said_by(error)}.")
 
 
 def _damaged(file: SourceFile, compression: str, error: Exception, where: str) -> FinetuningError:
     return FinetuningError(
-        f"{where}.files: {file.name} cannot be read: its {compression} data is damaged or cut short "
+        f"{where}: {file.name} cannot be read: its {compression} data is damaged or cut short "
         f"({said_by(error)}). Fetch or make it again."
     )

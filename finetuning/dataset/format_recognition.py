@@ -5,43 +5,36 @@
     `columns: {question: Problem, answer: Solution}`
 """
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from pydantic import JsonValue
 
 from finetuning.dataset.drawing import describe
-from finetuning.dataset.formats import OPTIONAL_COLUMNS, TOOL_KEYS
+from finetuning.dataset.format_advice import (
+    CHOSEN,
+    REJECTED,
+    TURNS,
+    are_turns_of,
+    beside_a_text,
+    listed,
+    needed,
+    text_advice,
+    unknown,
+)
+from finetuning.dataset.other_formats import is_judged
 from finetuning.dataset.raw_folder import read_sources
 from finetuning.dataset.raw_summary import JsonRow
+from finetuning.dataset.row_columns import ignored_by
 from finetuning.errors import FinetuningError
+from finetuning.recipe.columns import MORE_COLUMNS, OF_A_QUESTION, words_of
 from finetuning.recipe.dataset import FORMAT_COLUMNS, DatasetSpec, SourceSpec, sources
 from finetuning.recipe.mistakes import nearest
+from finetuning.recipe.rules import ANSWERS
 from finetuning.recipe.training import Method
 
-# Column names that mean the same to those who publish data sets.
-MEANINGS = (
-    {"question", "prompt", "instruction", "problem", "query", "input", "request", "task", "user"},
-    {"answer", "completion", "output", "response", "solution", "reply", "target", "assistant"},
-    {"messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns"},
-)
-# What the turns of a conversation hold, by the column that is a list of them.
-TURNS = {"messages": ("role", "content"), "conversations": ("from", "value")}
-# What formats read beside their own columns, and of the turns in a column.
-ALSO_READ = {
-    "messages": ("tools",),
-    "sharegpt": ("tools", "system"),
-    "alpaca": ("system",),
-    "preference": ("tools", "system"),
-}
-READ_OF_TURNS = {
-    "conversations": TURNS["conversations"],
-    **dict.fromkeys(("messages", *FORMAT_COLUMNS["preference"]), (*TURNS["messages"], *TOOL_KEYS)),
-}
-# Where columns could be those of several formats, the one that asks for the least comes first.
-PLAINNESS = {"question-answer": 0, "prompt-completion": 1}
+# Formats of one answer to a prompt, which may be judged.
+JUDGED = ("unpaired-preference", "prompt-completion")
 SHOWN_CHARACTERS, SHOWN_ENTRIES, SHOWN_DEPTH = 200, 10, 6
 
 
@@ -49,67 +42,54 @@ def recognise_all(raw_folder: Path, dataset: DatasetSpec, where: str, method: Me
     """Return the format of each source in a folder of raw rows, by its stem; `where` is the recipe's file.
 
     Args:
-        method: `dpo` leaves no choice but `preference`.
+        method: `dpo` leaves no choice but `preference`, and `kto` none but `unpaired-preference`, which no other
+            method learns from.
 
     Raises:
         FinetuningError: a source lacks a column of its format, or is in none or several of them.
     """
     named = sources(dataset)
-    if method == "dpo":
-        only = {"format": "preference"}
-        named = {stem: (source.model_copy(update=only), path) for stem, (source, path) in named.items()}
-    return {
-        found.stem: format_of(found.columns, found.first_row, source, f"{where}: {path}")
-        for found in read_sources(raw_folder)
-        for source, path in (named[found.stem],)
-    }
+    formats = {}
+    for found in read_sources(raw_folder):
+        source, path = named[found.stem]
+        formats[found.stem] = format_of(found.columns, found.first_row, source, f"{where}: {path}", method)
+        if method == "sft" and formats[found.stem] in JUDGED and is_judged(found.first_row, source):
+            column = source.columns.get("label", "label")
+            raise FinetuningError(
+                f"{where}: {path}: {describe(source)} says in {column!r} which answers are good and which are bad, and "
+                "training.method: sft would learn the bad ones too. Write training.method: kto, which learns from "
+                f"both; or `ignore: [{column}]` to learn them all as if they were good."
+            )
+    return formats
 
 
-def unused_columns(raw_folder: Path, dataset: DatasetSpec, formats: Mapping[str, str]) -> dict[str, list[str]]:
-    """Return what each source's first rows have and its format does not read, by the source's path in the recipe.
-
-    Args:
-        formats: of each source, by its stem.
-    """
-    named = sources(dataset)
-    left = {
-        path: unused(found.columns, found.first_row, source, formats[found.stem])
-        for found in read_sources(raw_folder)
-        for source, path in (named[found.stem],)
-    }
-    return {path: columns for path, columns in left.items() if columns}
-
-
-def unused(columns: Sequence[str], first_row: JsonRow, source: SourceSpec, format: str) -> list[str]:
-    """Return columns that the format does not read, and keys that it does not read of turns.
-
-    >>> row = {"id": 7, "messages": [{"role": "user", "content": "2 + 3?", "mood": "curious"}]}
-    >>> unused(["id", "messages"], row, SourceSpec(files=("x.jsonl",)), "messages")
-    ['id', 'messages[].mood']
-    """
-    own = {str(source.columns.get(name, name)): name for name in FORMAT_COLUMNS[format]}
-    found = [column for column in columns if column not in own and column not in ALSO_READ.get(format, ())]
-    for column, name in own.items():
-        keys = [key for turn in _turns(first_row, name, source) for key in turn] if name in READ_OF_TURNS else []
-        found += [f"{column}[].{key}" for key in dict.fromkeys(keys) if key not in READ_OF_TURNS[name]]
-    return found
-
-
-def format_of(columns: Sequence[str], first_row: JsonRow, source: SourceSpec, where: str) -> str:
+def format_of(
+    columns: Sequence[str], first_row: JsonRow, source: SourceSpec, where: str, method: Method = "sft"
+) -> str:
     """Return the format that the source names, or that its rows are recognised as.
 
     Args:
         columns: those that the first rows have.
         first_row: the first of them; long text and lists in it may be cut.
         where: the source's place, such as `recipes/phi-2.yaml: dataset.sources[0]`.
+        method: `dpo` and `kto` learn from one format each.
 
     Raises:
         FinetuningError: a column of the named format is missing, or none or several formats fit.
     """
-    if source.format:
+    only = ANSWERS[method][0] if method in ANSWERS else None
+    if source.format and only in (None, source.format):
         check_columns(columns, source, where, first_row)
         return source.format
-    return recognise(columns, first_row, source, where)
+    if only is None:
+        return recognise(columns, first_row, source, where)
+    present = _not_ignored(columns, source)
+    if not all(column in present for column in needed(only, source, first_row).values()):
+        raise FinetuningError(
+            f"{where}.format: training.method: {method} learns from {only}, and {describe(source)} has the columns "
+            + "\n".join([f"{listed(present)}:", *unknown(present, first_row, source, [only])])
+        )
+    return only
 
 
 def check_columns(present: Sequence[str], source: SourceSpec, where: str, first_row: JsonRow | None = None) -> None:
@@ -118,13 +98,13 @@ def check_columns(present: Sequence[str], source: SourceSpec, where: str, first_
     Raises:
         FinetuningError: a line for each that is missing.
     """
-    named = _needed(str(source.format), source, first_row or {})
+    named = needed(str(source.format), source, first_row or {})
     missing = {name: column for name, column in named.items() if column not in present}
     if missing:
         raise FinetuningError(
             "\n".join(
                 f"{where}.columns.{name}: the data set {describe(source)} has no column {column!r}; it has "
-                f"{_list(present)}{nearest(column, present)}"
+                f"{listed(present)}{nearest(column, present)}"
                 for name, column in missing.items()
             )
         )
@@ -136,115 +116,71 @@ def recognise(columns: Sequence[str], first_row: JsonRow, source: SourceSpec, wh
     Raises:
         FinetuningError: none or several are; or it needs to be told whose answers to take.
     """
+    columns = _not_ignored(columns, source)
     fitting = [
         format
         for format in FORMAT_COLUMNS
-        if set(source.columns) <= set(FORMAT_COLUMNS[format])
-        and all(column in columns for column in _needed(format, source, first_row).values())
+        if set(source.columns) <= {*FORMAT_COLUMNS[format], *MORE_COLUMNS.get(format, OF_A_QUESTION)}
+        and all(column in columns for column in needed(format, source, first_row).values())
         and _turns_fit(format, first_row, source)
     ]
     # No other format has a use for a rejected answer.
     if "preference" in fitting:
         return "preference"
+    if "unpaired-preference" in fitting:
+        if is_judged(first_row, source):
+            return "unpaired-preference"
+        fitting.remove("unpaired-preference")
+    # Beside the columns of a conversation, a text is that conversation once more.
+    if len(fitting) > 1 and "text" in fitting:
+        fitting.remove("text")
     if len(fitting) > 1:
         raise FinetuningError(
-            f"{where}.format: {describe(source)} has the columns {_list(columns)}, which make it "
+            f"{where}.format: {describe(source)} has the columns {listed(columns)}, which make it "
             f"{' as well as '.join(fitting)}. Write which it is, such as `format: {fitting[0]}`."
         )
-    if not fitting:
-        raise FinetuningError(_unknown(columns, first_row, source, where))
+    if not fitting or _are_pairs(columns):
+        lines = unknown(columns, first_row, source, list(FORMAT_COLUMNS))
+        raise FinetuningError(
+            "\n".join(
+                [
+                    f"{where}.format: {describe(source)} has the columns {listed(columns)}, and no format has them:",
+                    *lines,
+                ]
+            )
+        )
+    lost = beside_a_text(columns, source) if fitting == ["text"] else []
+    if lost:
+        raise FinetuningError(
+            f"{where}.format: {describe(source)} has the columns {listed(columns)}; to learn its text alone would lose "
+            f"{listed(lost)}. {text_advice(lost, source)}"
+        )
     if fitting == ["ultrafeedback"] and source.model is None:
         models = [completion.get("model") for completion in _turns(first_row, "completions", source)]
         raise FinetuningError(
             f"{where}.model: missing; {describe(source)} is ultrafeedback, whose rows have an answer of each of "
-            f"several models: write whose. The first row has {_list([str(model) for model in models])}."
+            f"several models: write whose. The first row has {listed([str(model) for model in models])}."
         )
     return fitting[0]
 
 
-class _Near(NamedTuple):
-    """What a format has and lacks of its columns, and which of the data set's could stand for those that it lacks."""
-
-    format: str
-    present: list[str]
-    missing: list[str]
-    columns: dict[str, str]
-
-    @property
-    def distance(self) -> tuple[int, ...]:
-        """First counts what nothing stands for, then what has another name; last, what is there under its own."""
-        lost, renamed = len(self.missing) - len(self.columns), len(self.columns)
-        return lost, renamed, -len(self.present), PLAINNESS.get(self.format, len(PLAINNESS))
+def _not_ignored(columns: Sequence[str], source: SourceSpec) -> list[str]:
+    ignored = ignored_by(source)
+    return [column for column in columns if column.casefold() not in ignored]
 
 
-def _unknown(columns: Sequence[str], first_row: JsonRow, source: SourceSpec, where: str) -> str:
-    near = sorted((_near(format, columns, first_row, source) for format in FORMAT_COLUMNS), key=lambda n: n.distance)
-    lines = [f"{where}.format: {describe(source)} has the columns {_list(columns)}, and no format has them:"]
-    for format, _, missing, _ in near:
-        lines.append(f"  {format} lacks {_list(missing)}" if missing else f"  {format} has turns of another kind")
-    if near[0].distance[0] == 0 and near[0].columns:
-        mapped = ", ".join(f"{name}: {column}" for name, column in {**source.columns, **near[0].columns}.items())
-        lines.append(f"Write `format: {near[0].format}` with `columns: {{{mapped}}}`, if that is what they are.")
-    else:
-        lines.append("Write `format` and `columns`, which gives the format's names and then the data set's.")
-    return "\n".join(lines)
-
-
-def _near(format: str, columns: Sequence[str], first_row: JsonRow, source: SourceSpec) -> _Near:
-    present, missing, standing = [], [], {}
-    for name, column in _needed(format, source, first_row).items():
-        if column in columns and (name not in TURNS or _are_turns(first_row.get(column), TURNS[name])):
-            present.append(name)
-            continue
-        missing.append(name)
-        free = [other for other in columns if other not in standing.values() and other not in _own(format, columns)]
-        stand_in = _stand_in(name, free, first_row)
-        if stand_in:
-            standing[name] = stand_in
-    return _Near(format, present, missing, standing)
-
-
-def _own(format: str, columns: Sequence[str]) -> set[str]:
-    """Return columns that the format has a use for under their own names."""
-    return {name for name in FORMAT_COLUMNS[format] if name in columns and name not in TURNS}
-
-
-def _stand_in(name: str, columns: Sequence[str], first_row: JsonRow) -> str | None:
-    """Return the column that seems to hold what a format calls `name`, by its turns, its meaning, or its spelling."""
-    if name in TURNS:
-        return next((column for column in columns if _are_turns(first_row.get(column), TURNS[name])), None)
-    if name == "completions":
-        return None
-    same = next((words for words in MEANINGS if name in words), {name})
-    alike = [column for column in columns if column.lower() in same or set(column.lower().split("_")) & same]
-    near = difflib.get_close_matches(name, [column.lower() for column in columns], n=1, cutoff=0.75)
-    alike += [column for column in columns if column.lower() in near]
-    return next((column for column in alike if not isinstance(first_row.get(column), (list, dict))), None)
-
-
-def _needed(format: str, source: SourceSpec, first_row: JsonRow) -> dict[str, str]:
-    """Return the format's columns by their names in the data set; those that it may lack only if they are named."""
-    optional = OPTIONAL_COLUMNS.get(format, ())
-    if format == "preference" and isinstance(first_row.get(source.columns.get("chosen", "chosen")), str):
-        optional = ()  # a text is no whole conversation
-    return {
-        name: str(source.columns.get(name, name))
-        for name in FORMAT_COLUMNS[format]
-        if name in source.columns or name not in optional
-    }
+def _are_pairs(columns: Sequence[str]) -> bool:
+    """Whether there are good and bad answers to the same, which no format but `preference` has a use for."""
+    words = [set(words_of(column)) for column in columns if column.lower() in CHOSEN | REJECTED]
+    return any(found & CHOSEN for found in words) and any(found & REJECTED for found in words)
 
 
 def _turns_fit(format: str, first_row: JsonRow, source: SourceSpec) -> bool:
     """Whether the conversation of a format that has one is made of that format's turns, where one can see it."""
+    conversations = {name: first_row.get(str(source.columns.get(name, name))) for name in FORMAT_COLUMNS[format]}
     return all(
-        _are_turns(first_row.get(str(source.columns.get(name, name))), TURNS[name])
-        for name in FORMAT_COLUMNS[format]
-        if name in TURNS
+        value is None or are_turns_of(value, TURNS[name]) for name, value in conversations.items() if name in TURNS
     )
-
-
-def _are_turns(value: JsonValue, keys: tuple[str, ...]) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and set(keys) <= value[0].keys()
 
 
 def _turns(row: JsonRow, name: str, source: SourceSpec) -> list[dict[str, JsonValue]]:
@@ -263,8 +199,3 @@ def shortened(value: JsonValue, depth: int = 0) -> JsonValue:
     if isinstance(value, list):
         return [shortened(entry, depth + 1) for entry in value[:SHOWN_ENTRIES]]
     return {key: shortened(entry, depth + 1) for key, entry in value.items()}
-
-
-def _list(words: Sequence[str]) -> str:
-    shown = [word if len(word) <= 60 and word.isprintable() else repr(word[:60]) for word in words[:20]]
-    return ", ".join(shown) + (f" and {len(words) - 20} more" if len(words) > 20 else "") or "none"

@@ -6,37 +6,31 @@
 A new format is a function here, a line in FORMATS, and its name and a row of it in finetuning/recipe/dataset.py.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from types import NoneType
 from typing import Any
 
-import orjson
 from pydantic import JsonValue
 
 from finetuning.dataset.raw_summary import JsonRow
+from finetuning.dataset.row_columns import named_in_data, read_columns
+from finetuning.dataset.row_faults import NotChosen, RowDropped, is_empty, kind
+from finetuning.dataset.tool_calls import are_calls, calls_in, is_no_call, tools_in, without_strange_nulls
+from finetuning.dataset.turns import (
+    Message,
+    are_turns,
+    as_turns,
+    keys_of,
+    message,
+    messages_in,
+    parsed_list,
+    records_in,
+)
 from finetuning.recipe.dataset import SourceSpec
-
-# `role` and `content`, both text; of an assistant that calls tools also `tool_calls`, of a tool's answer `name` and
-# `tool_call_id`, where the row has them.
-Message = dict[str, Any]
 
 # Columns that a data set may lack.
 OPTIONAL_COLUMNS = {"alpaca": ("input",), "preference": ("prompt",)}
 
-SHAREGPT_ROLES = {
-    "system": "system",
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "model": "assistant",
-    "assistant": "assistant",
-    "tool": "tool",
-    "observation": "tool",
-    "function_response": "tool",
-}
-ROLES = ("system", "user", "assistant", "tool")
 # What may come after what; a conversation begins after None.
 FOLLOWING = {
     None: ("system", "user"),
@@ -45,25 +39,12 @@ FOLLOWING = {
     "assistant": ("user", "tool"),
     "tool": ("tool", "assistant"),
 }
-TOOL_KEYS = ("tool_calls", "name", "tool_call_id")
 # Each answer is rendered with all that precedes it, so that time grows with the square of the turns.
 MOST_TURNS = 1_000
 # White space, and marks that no reader sees.
 BLANK = "".join(map(chr, [*range(0x21), 0x7F, 0x85, 0xA0, 0x1680, *range(0x2000, 0x2010), 0x2028, 0x2029, 0x202F])) + (
     "\u205f\u2060\u3000\ufeff"
 )
-
-
-class RowDropped(Exception):
-    """Why a row cannot be used: a few words that are the same for all rows with that fault, and the field it is in."""
-
-    def __init__(self, reason: str, field: str = "") -> None:
-        super().__init__(reason)
-        self.field = field
-
-
-class NotChosen(RowDropped):
-    """The row is as it should be, and the recipe does not want it."""
 
 
 def to_messages(row: JsonRow, source: SourceSpec, format: str | None = None) -> list[Message]:
@@ -82,7 +63,7 @@ def to_messages(row: JsonRow, source: SourceSpec, format: str | None = None) -> 
     ['Be brief.', '2 + 3?', '5']
     """
     named = format or source.format or ""
-    return _conversation(row, source, FORMATS[named], has_system=named in ("sharegpt", "alpaca", "preference"))
+    return _conversation(row, source, FORMATS[named], named)
 
 
 def to_pair(row: JsonRow, source: SourceSpec) -> tuple[list[Message], list[Message]]:
@@ -96,9 +77,9 @@ def to_pair(row: JsonRow, source: SourceSpec) -> tuple[list[Message], list[Messa
     >>> chosen[:-1] == rejected[:-1], rejected[-1]["content"]
     (True, '6')
     """
-    chosen = _conversation(row, source, preference, has_system=True)
+    chosen = _conversation(row, source, preference, "preference")
     try:
-        rejected = _conversation(row, source, partial(preference, side="rejected"), has_system=True)
+        rejected = _conversation(row, source, partial(preference, side="rejected"), "preference")
     except RowDropped as reason:
         field = f"rejected {reason.field}" if reason.field.startswith("turn ") else reason.field
         raise RowDropped(str(reason), field) from reason
@@ -110,49 +91,67 @@ def to_pair(row: JsonRow, source: SourceSpec) -> tuple[list[Message], list[Messa
 
 
 def _conversation(
-    row: JsonRow, source: SourceSpec, read: Callable[[JsonRow, SourceSpec], list[Message]], *, has_system: bool
+    row: JsonRow, source: SourceSpec, read: Callable[[JsonRow, SourceSpec], list[Message]], format: str
 ) -> list[Message]:
     """What `read` makes of a row, with the system prompt of the row, if it has one by itself, or of the source."""
-    if source.columns:
-        row = {**row, **{name: row[column] for name, column in source.columns.items() if column in row}}
+    found = read_columns(row, source, format)
     try:
-        messages = read(row, source)
+        messages = read(found, source)
+        if read is text:  # no conversation
+            return messages
+        return _complete(messages, found, source)
     except KeyError as missing:
         name = str(missing.args[0])
         raise RowDropped("a column is missing", source.columns.get(name, name)) from missing
-    has_own = has_system and isinstance(row.get("system"), str)
-    if has_own and messages and messages[0]["role"] != "system":
-        messages.insert(0, {"role": "system", "content": row["system"]})
+    except RowDropped as reason:
+        reason.field = named_in_data(reason.field, row, source, format)
+        raise
+
+
+def _complete(messages: list[Message], row: JsonRow, source: SourceSpec) -> list[Message]:
+    """The messages with the system prompt in the row or of the source, once they are found to be in a right order."""
     if messages and messages[0]["role"] == "system" and not messages[0]["content"].strip():
         del messages[0]
+    if "system" in row and messages:
+        own = message("system", row["system"], "system")
+        if messages[0]["role"] != "system":
+            messages.insert(0, own)
+        elif messages[0]["content"].strip() != own["content"].strip():
+            raise RowDropped("a system message, and another one in a column", "system")
     if source.system and messages and messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": source.system})
+    calling = [made for made in messages if "tool_calls" in made]
+    tools = tools_in(row["tools"]) if calling and "tools" in row else None
+    for made in calling if tools else ():
+        made["tool_calls"] = without_strange_nulls(made["tool_calls"], tools or [])
     _check(messages)
     return messages
 
 
-def tools_of(row: JsonRow) -> list[JsonValue] | None:
-    """The tools that a row of `messages` or `sharegpt` offers: JSON schemas, as the chat template takes them.
+def tools_of(row: JsonRow, source: SourceSpec, format: str | None = None) -> list[Any] | None:
+    """The tools that a row offers: JSON schemas, as the chat template takes them.
 
-    >>> tools_of({"tools": '[{"name": "add"}]'})
+    Args:
+        format: the row's, where the source does not name it.
+
+    Raises:
+        RowDropped: its column holds something else.
+
+    >>> source = SourceSpec(files=["x.jsonl"], format="messages")
+    >>> tools_of({"tools": '[{"name": "add"}]'}, source)
     [{'name': 'add'}]
     """
-    tools = row.get("tools")
-    if isinstance(tools, str):
-        try:
-            tools = orjson.loads(tools) if tools.strip() else None
-        except ValueError as error:
-            raise RowDropped("no JSON, which tools have to be", "tools") from error
-    return _records(tools, "tools", "tools") if tools else None
+    read = read_columns(row, source, format or source.format or "")
+    return tools_in(read["tools"], source.columns.get("tools", "tools")) if "tools" in read else None
 
 
 def messages(row: JsonRow, source: SourceSpec) -> list[Message]:
-    """The messages themselves, without any other key that they have.
+    """The messages themselves, without keys that are not read.
 
     >>> messages({"messages": [{"role": "user", "content": "2 + 3?", "mood": "curious"}]}, None)
     [{'role': 'user', 'content': '2 + 3?'}]
     """
-    return _messages(row, "messages")
+    return messages_in(row["messages"], "messages")
 
 
 def sharegpt(row: JsonRow, source: SourceSpec) -> list[Message]:
@@ -161,14 +160,7 @@ def sharegpt(row: JsonRow, source: SourceSpec) -> list[Message]:
     >>> sharegpt({"conversations": [{"from": "human", "value": "2 + 3?"}, {"from": "gpt", "value": "5"}]}, None)
     [{'role': 'user', 'content': '2 + 3?'}, {'role': 'assistant', 'content': '5'}]
     """
-    return [
-        _message(_sharegpt_role(turn.get("from")), turn.get("value"), f"conversations[{i}]")
-        for i, turn in enumerate(_dicts(row, "conversations"))
-    ]
-
-
-def _sharegpt_role(role: JsonValue) -> JsonValue:
-    return SHAREGPT_ROLES.get(role, role) if isinstance(role, str) else role
+    return messages_in(row["conversations"], "conversations", ("from", "value"))
 
 
 def alpaca(row: JsonRow, source: SourceSpec) -> list[Message]:
@@ -179,30 +171,25 @@ def alpaca(row: JsonRow, source: SourceSpec) -> list[Message]:
     >>> alpaca({"instruction": "What is 2 + 3?", "input": "", "output": "5"}, None)[0]["content"]
     'What is 2 + 3?'
     """
-    instruction, given = row["instruction"], row.get("input")
-    if not isinstance(given, (str, NoneType)):
-        raise RowDropped(f"{_kind(given)} in the input, not text", "input")
-    if isinstance(instruction, str) and given and given.strip():
-        instruction = f"{instruction}\n\n{given}"
-    return [_message("user", instruction, "instruction"), _message("assistant", row["output"], "output")]
+    return _asked_and_answered(row, "instruction", "output")
 
 
 def prompt_completion(row: JsonRow, source: SourceSpec) -> list[Message]:
-    """The prompt as the question, the completion as the answer.
+    """The prompt as the question, the completion as the answer; each is a text or a list of messages.
 
     >>> prompt_completion({"prompt": "2 + 3 =", "completion": "5"}, None)
     [{'role': 'user', 'content': '2 + 3 ='}, {'role': 'assistant', 'content': '5'}]
     """
-    return [_message("user", row["prompt"], "prompt"), _message("assistant", row["completion"], "completion")]
+    return _asked_and_answered(row, "prompt", "completion")
 
 
 def question_answer(row: JsonRow, source: SourceSpec) -> list[Message]:
-    """The question and its answer.
+    """The question and its answer; what goes with the question, such as a context, follows it after an empty line.
 
-    >>> question_answer({"question": "2 + 3?", "answer": "5"}, None)
-    [{'role': 'user', 'content': '2 + 3?'}, {'role': 'assistant', 'content': '5'}]
+    >>> question_answer({"question": "How warm is it?", "context": "Oslo, 4 degrees", "answer": "4"}, None)
+    [{'role': 'user', 'content': 'How warm is it?\\n\\nOslo, 4 degrees'}, {'role': 'assistant', 'content': '4'}]
     """
-    return [_message("user", row["question"], "question"), _message("assistant", row["answer"], "answer")]
+    return _asked_and_answered(row, "question", "answer")
 
 
 def ultrafeedback(row: JsonRow, source: SourceSpec) -> list[Message]:
@@ -213,14 +200,14 @@ def ultrafeedback(row: JsonRow, source: SourceSpec) -> list[Message]:
     >>> [turn["content"] for turn in ultrafeedback({"instruction": "2 + 3?", "completions": [completion]}, source)]
     ['Be brief.', '2 + 3?', '5']
     """
-    completions = _dicts(row, "completions")
+    completions = records_in(row["completions"], "completions")
     completion = next((answer for answer in completions if answer.get("model") == source.model), None)
     if completion is None:
         raise NotChosen(f"no answer of {source.model}", "completions")
     return [
-        _message("system", completion.get("custom_system_prompt") or "", "completions.custom_system_prompt"),
-        _message("user", row["instruction"], "instruction"),
-        _message("assistant", completion.get("response"), "completions.response"),
+        message("system", completion.get("custom_system_prompt") or "", "completions.custom_system_prompt"),
+        message("user", row["instruction"], "instruction"),
+        message("assistant", completion.get("response"), "completions.response"),
     ]
 
 
@@ -231,14 +218,36 @@ def preference(row: JsonRow, source: SourceSpec, side: str = "chosen") -> list[M
     >>> [turn["content"] for side in ("chosen", "rejected") for turn in preference(row, None, side)]
     ['2 + 3?', '5', '2 + 3?', '6']
     """
-    is_text = not isinstance(row[side], list)
-    answer = [_message("assistant", row[side], side)] if is_text else _messages(row, side)
+    answer = _answer(row, side)
     if not answer or answer[0]["role"] != "assistant":
         return answer
-    prompt = row.get("prompt")
-    if prompt is None:
+    if row.get("prompt") is None:
         raise RowDropped("an answer without a prompt", "prompt")
-    return [*(_messages(row, "prompt") if isinstance(prompt, list) else [_message("user", prompt, "prompt")]), *answer]
+    return [*_turns(row, "prompt", "user"), *answer]
+
+
+def unpaired_preference(row: JsonRow, source: SourceSpec) -> list[Message]:
+    """The prompt with the completion, whether it was judged good or bad; each is a text or a list of messages.
+
+    >>> row = {"prompt": "2 + 3?", "completion": [{"role": "assistant", "content": "6"}], "label": False}
+    >>> unpaired_preference(row, None)
+    [{'role': 'user', 'content': '2 + 3?'}, {'role': 'assistant', 'content': '6'}]
+    """
+    return preference(row, source, side="completion")
+
+
+def text(row: JsonRow, source: SourceSpec) -> list[Message]:
+    """The whole text as one message, of a role that no chat template knows.
+
+    >>> text({"text": "It rained."}, None)
+    [{'role': 'text', 'content': 'It rained.'}]
+    """
+    content = row["text"]
+    if content is not None and not isinstance(content, str):
+        raise RowDropped(f"{kind(content)}, not text", "text")
+    if not (content or "").strip(BLANK):
+        raise RowDropped("an empty text", "text")
+    return [{"role": "text", "content": content}]
 
 
 FORMATS: dict[str, Callable[[JsonRow, SourceSpec], list[Message]]] = {
@@ -249,85 +258,78 @@ FORMATS: dict[str, Callable[[JsonRow, SourceSpec], list[Message]]] = {
     "question-answer": question_answer,
     "ultrafeedback": ultrafeedback,
     "preference": preference,
+    "unpaired-preference": unpaired_preference,
+    "text": text,
 }
 
 
-def _messages(row: JsonRow, column: str) -> list[Message]:
-    found = []
-    for number, message in enumerate(_dicts(row, column)):
-        role, content = message.get("role"), message.get("content")
-        if role in ROLES and isinstance(content, str):  # as nearly all are
-            made: Message = {"role": role, "content": content}
-        else:
-            made = _message(role, content, f"{column}[{number}]")
-        if len(message) > 2 and role in ("assistant", "tool"):
-            made |= {key: message[key] for key in TOOL_KEYS if message.get(key)}
-            _check_tool_keys(made, f"{column}[{number}]")
-        found.append(made)
-    return found
+def _asked_and_answered(row: JsonRow, asked: str, answered: str) -> list[Message]:
+    """The conversation of a row with one question, and of what goes with it: a history, an input, a context, a thought.
+
+    >>> row = {"q": "And 3?", "a": "6", "history": [["2 + 2?", "4"]], "reasoning": "3 + 3 = 6"}
+    >>> [turn.get("reasoning_content", turn["content"]) for turn in _asked_and_answered(row, "q", "a")]
+    ['2 + 2?', '4', 'And 3?', '3 + 3 = 6']
+    """
+    question, answer = _turns(row, asked, "user"), _answer(row, answered)
+    for name in ("input", "context"):
+        more = row.get(name)
+        if not isinstance(more, str | None):
+            raise RowDropped(f"{kind(more)} in the {name}, not text", name)
+        if more and more.strip() and question and question[-1]["role"] == "user":
+            question[-1]["content"] = f"{question[-1]['content']}\n\n{more}"
+    if answer and "reasoning" in row:
+        thought = message("assistant", row["reasoning"], "reasoning")["content"]
+        answer[-1].setdefault("reasoning_content", thought)
+    before = _history(row["history"]) if "history" in row else []
+    if before and question and question[0]["role"] == "system":
+        before.insert(0, question.pop(0))
+    return [*before, *question, *answer]
 
 
-def _dicts(row: JsonRow, column: str) -> list[JsonRow]:
-    value = row[column]
-    if not isinstance(value, list):
-        raise RowDropped(f"{_kind(value)}, not a list of records", column)
-    found: list[JsonRow] = []
-    for number, entry in enumerate(value):
-        if not isinstance(entry, Mapping):
-            raise RowDropped(f"{_kind(entry)}, not a record", f"{column}[{number}]")
-        found.append(entry)
-    return found
+def _answer(row: JsonRow, column: str) -> list[Message]:
+    """The answer of a row, which is calls of its tools where it has the shape of some."""
+    answer = row[column]
+    if "tools" in row and (are_calls(answer) or is_no_call(answer)) and tools_in(row["tools"]):
+        if is_no_call(answer):
+            raise RowDropped("an empty list of calls, not an answer", column)
+        return [{"role": "assistant", "content": "", "tool_calls": calls_in(answer, column)}]
+    return _turns(row, column, "assistant")
 
 
-def _message(role: JsonValue, content: JsonValue, field: str) -> Message:
-    if not isinstance(role, str):
-        raise RowDropped("no role" if role is None else f"{_kind(role)} as the role", field)
-    if role not in ROLES:
-        raise RowDropped(f"unknown role {role[:20]!r}", field)
-    if content is None:
-        content = ""
-    if not isinstance(content, str):
-        raise RowDropped(f"{_kind(content)} in the {role} turn, not text", field)
-    return {"role": role, "content": content}
+def _turns(row: JsonRow, column: str, role: str) -> list[Message]:
+    """The messages that a column holds, or the one that its text is."""
+    turns = as_turns(row[column])
+    if are_turns(turns):
+        return messages_in(turns, column, keys_of(turns))
+    return [message(role, row[column], column)]
 
 
-def _check_tool_keys(message: Message, field: str) -> None:
-    if "tool_calls" in message:
-        _records(message["tool_calls"], f"{field}.tool_calls", "tool calls")
-    for key in ("name", "tool_call_id"):
-        if not isinstance(message.get(key, ""), (str, int)):
-            raise RowDropped(f"{_kind(message[key])} as the {key}, not text", f"{field}.{key}")
-
-
-def _records(records: JsonValue, field: str, what: str) -> list[JsonValue]:
-    if not isinstance(records, list):
-        raise RowDropped(f"{_kind(records)}, not a list of {what}", field)
-    strange = next((record for record in records if not isinstance(record, Mapping)), None)
-    if strange is not None or None in records:
-        raise RowDropped(f"a list with {_kind(strange)} in it, not of {what}", field)
-    try:
-        orjson.dumps(records)
-    except TypeError as error:  # it writes less deep nesting than it reads
-        raise RowDropped(f"{what} that are nested too deeply", field) from error
-    return records
-
-
-def _kind(value: object) -> str:
-    if isinstance(value, dict) and value.keys() == {"bytes"}:
-        return "bytes"  # as raw rows keep those that are no text
-    kinds = {dict: "a record", list: "a list", str: "text", type(None): "nothing", bool: "true or false"}
-    return kinds.get(type(value), "a number" if isinstance(value, (int, float)) else type(value).__name__)
+def _history(value: JsonValue) -> list[Message]:
+    """The turns before the question: messages, or pairs of a question and its answer."""
+    turns = as_turns(value)
+    if are_turns(turns):
+        return messages_in(turns, "history", keys_of(turns))
+    pairs = parsed_list(value)
+    if pairs is None or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        raise RowDropped("a history that is no list of messages, nor of questions with their answers", "history")
+    return [
+        message(role, text, f"history[{number}]")
+        for number, pair in enumerate(pairs)
+        if isinstance(pair, list)
+        for role, text in zip(("user", "assistant"), pair, strict=True)
+        if not is_empty(text)
+    ]
 
 
 def _check(conversation: list[Message]) -> None:
     if len(conversation) > MOST_TURNS:
         raise RowDropped(f"more than {MOST_TURNS} turns")
     before = None
-    for number, message in enumerate(conversation):
-        role = message["role"]
+    for number, turn in enumerate(conversation):
+        role = turn["role"]
         if role not in FOLLOWING[before]:
             raise RowDropped(_disorder(before, role), f"turn {number}")
-        if not message["content"].strip(BLANK) and not (message.get("tool_calls") or role == "tool"):
+        if not turn["content"].strip(BLANK) and not (turn.get("tool_calls") or role == "tool"):
             raise RowDropped(f"empty {'answer' if role == 'assistant' else f'{role} turn'}", f"turn {number}")
         before = role
     if before is None:

@@ -13,6 +13,7 @@ from typing import BinaryIO, cast
 
 import orjson
 
+from finetuning.checks.secrets import masked
 from finetuning.dataset.raw_rows import MOST_BYTES, TOO_LONG, Item, RawRow, excerpt, json_item
 from finetuning.errors import FinetuningError
 
@@ -62,7 +63,7 @@ def json_items(stream: BinaryIO, name: str, where: str) -> Iterator[Item]:
     except _Break as error:
         shown = excerpt(text.ahead().encode(errors="surrogateescape"))
         raise FinetuningError(
-            f"{where}.files: {name} cannot be read beyond row {number}: {error}: {shown[:80]!r}. Mend it, or write an "
+            f"{where}: {name} cannot be read beyond row {number}: {error}: {shown[:80]!r}. Mend it, or write an "
             "object a line into a .jsonl file, where a fault costs one row."
         ) from error
 
@@ -87,8 +88,8 @@ def _row_texts(text: "_JsonText", name: str, where: str) -> Iterator[str]:
         yield from _rows_within(text, name, where)
     elif sign:
         raise FinetuningError(
-            f"{where}.files: {name} cannot be read: it begins with {text.ahead()[:40]!r}, and a JSON file begins with "
-            "[ or {."
+            f"{where}: {name} cannot be read: it begins with {masked(text.ahead())[:40]!r}, and a JSON file "
+            "begins with [ or {."
         )
 
 
@@ -110,7 +111,7 @@ def _rows_within(text: "_JsonText", name: str, where: str) -> Iterator[str]:
         if list_key:
             both = f"{list_key} and {key}".encode(errors="replace").decode()
             raise FinetuningError(
-                f"{where}.files: {name} cannot be read: it holds several lists of objects, {both}. Keep the one that "
+                f"{where}: {name} cannot be read: it holds several lists of objects, {both}. Keep the one that "
                 "is the rows."
             )
         list_key = key

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
@@ -24,6 +24,7 @@ from finetuning.dataset.raw_folder import ROWS, UNREADABLE, RecordFile, read_row
 from finetuning.dataset.raw_rows import Item, RawRow, Unreadable, row_item
 from finetuning.dataset.raw_summary import JsonRow, RawSource, RawSummary, UnreadableLine
 from finetuning.recipe.dataset import DatasetSpec, SourceSpec, sources
+from finetuning.recipe.training import Method
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -35,13 +36,14 @@ SHOWN_UNREADABLE = 10
 
 
 def write_raw(
-    dataset: DatasetSpec, revisions: Mapping[str, str], folder: Path, *, api: "HfApi", file: str
+    dataset: DatasetSpec, revisions: Mapping[str, str], folder: Path, *, api: "HfApi", file: str, method: Method = "sft"
 ) -> RawSummary:
     """Write the rows of every source into `folder` (see `raw_folder`); return its summary.
 
     Args:
         revisions: of every source, as `revisions.resolve_all` gives them.
         file: the recipe's, for messages.
+        method: that of training, which may learn from one format alone.
 
     Raises:
         FinetuningError: a source cannot be read, has too few rows, or is not in its format.
@@ -53,7 +55,7 @@ def write_raw(
         for stem, (source, path) in sources(dataset).items():
             seed, where = seed_of(dataset.seed, stem), f"{file}: {path}"
             items = read(source, revision=revisions[stem], seed=seed, api=api, where=where)
-            target, first, lost_before = folder / f"{stem}.parquet", _FirstRows(source, where), unreadable.count
+            target, first, lost_before = folder / f"{stem}.parquet", _FirstRows(source, where, method), unreadable.count
             there = _write(target, items, first, lost)
             found.append(
                 RawSource(
@@ -120,6 +122,7 @@ class _FirstRows:
 
     source: SourceSpec
     where: str
+    method: Method = "sft"
     columns: list[str] = field(default_factory=list)
     row: JsonRow = field(default_factory=dict)
     _texts: list[bytes] = field(default_factory=list)
@@ -148,7 +151,7 @@ class _FirstRows:
         fullest = max(rows, key=lambda row: sum(map(bool, row.values())))
         self.row = {column: shortened(value, depth=1) for column, value in fullest.items()}
         self._checked, self._texts = True, []
-        format_of(self.columns, self.row, self.source, self.where)
+        format_of(self.columns, self.row, self.source, self.where, self.method)
 
 
 @dataclass
@@ -193,8 +196,21 @@ def _draw(path: Path, chosen: np.ndarray) -> int:
 def _preview(path: Path) -> list[JsonRow]:
     texts = (row.text for row in islice(read_rows(path), READ_FOR_PREVIEW))
     # What is shown lies in the instance's event log, where nobody looks for secrets.
-    rows = (orjson.loads(text) for text in texts if not find_secret(text.decode()))
+    rows = (row for row in map(orjson.loads, texts) if not find_secret("\n".join(_texts(row))))
     return [{column: _short(value) for column, value in row.items()} for row in islice(rows, PREVIEW_ROWS)]
+
+
+def _texts(row: JsonRow) -> Iterator[str]:
+    """Yield every key and text of a row, as they are shown."""
+    waiting: list[Any] = [row]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [*value, *value.values()]
+        elif isinstance(value, list):
+            waiting += value
+        elif isinstance(value, str):
+            yield value
 
 
 def _short(value: JsonValue) -> JsonValue:

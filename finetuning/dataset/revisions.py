@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING
 
 from finetuning.dataset import linear_equations
 from finetuning.dataset.files import SourceFile, file_info, matching_files, opened
+from finetuning.errors import FinetuningError
+from finetuning.paths import is_path, no_folder, with_folder
 from finetuning.recipe.dataset import DatasetSpec, SourceSpec, sources
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 
-# What file systems call what identifies the contents of a file, the surest first.
+# What file systems call what identifies the contents of a file, the surest first. No time of a change is among them:
+# two contents may have one, and one size.
 CHECKSUMS = ("sha256", "md5Hash", "md5", "content_md5", "Content-MD5", "Digest", "checksum", "generation")
-CHECKSUMS += ("ETag", "etag", "e_tag", "crc32c")
-CHANGE_TIMES = ("LastModified", "last_modified", "Last-Modified", "updated", "mtime")
+# What object storage makes anew for each content; a web server makes it of size and time.
+TAGS = ("ETag", "etag", "e_tag", "crc32c")
 
 
 def resolve_all(dataset: DatasetSpec, *, api: "HfApi", where: str) -> dict[str, str]:
@@ -42,7 +45,7 @@ def resolve(source: SourceSpec, *, api: "HfApi", where: str) -> str:
     if source.hub:
         return _commit(source.hub, source.revision, api, where)
     if source.files:
-        return _hash(matching_files(source.files, where), where)
+        return _hash(matching_files(source.files, where), f"{where}.files")
     return f"{source.generator}@{linear_equations.VERSION}"
 
 
@@ -55,14 +58,13 @@ def _hash(files: list[SourceFile], where: str) -> str:
 
 
 def _contents(file: SourceFile, where: str) -> str:
-    """The sha256 of the contents; of a remote file what its file system knows of them, as long as it knows anything."""
+    """The sha256 of the contents; of a remote file what its file system knows of them, as long as that is sure."""
     known = file_info(file, where)
-    for key in CHECKSUMS:
+    protocol = file.system.protocol if file.system else ""
+    is_web = not {"http", "https", "webdav"}.isdisjoint([protocol] if isinstance(protocol, str) else protocol)
+    for key in CHECKSUMS if is_web else CHECKSUMS + TAGS:
         if known.get(key):
             return f"{key} {known[key]}"
-    for key in CHANGE_TIMES:
-        if known.get(key) and known.get("size"):
-            return f"{key} {known[key]} {known['size']}"
     digest = hashlib.sha256()
     with opened(file, where) as stream:
         while piece := stream.read(1 << 20):
@@ -71,6 +73,8 @@ def _contents(file: SourceFile, where: str) -> str:
 
 
 def _commit(repo_id: str, revision: str, api: "HfApi", where: str) -> str:
+    if is_path(repo_id):
+        raise FinetuningError(f"{where}.hub: {no_folder(repo_id)}. {_as_files(repo_id)}.")
     try:
         return str(api.dataset_info(repo_id, revision=revision).sha)
     except Exception as error:
@@ -78,4 +82,11 @@ def _commit(repo_id: str, revision: str, api: "HfApi", where: str) -> str:
 
         reason = explain(error, repo_id, api.endpoint, has_token=bool(api.token), revision=revision)
     # Raised out here, so that the client's own error, which may hold the token, is no part of the traceback.
-    raise type(reason)(f"{where}: {reason}")
+    raise with_folder(reason, repo_id, where, _as_files(repo_id))
+
+
+def _as_files(path: str) -> str:
+    """How the recipe names data of this machine."""
+    path = path.rstrip("/")
+    pattern = path if PurePosixPath(path).suffix else f"{path}/*.jsonl"
+    return f"`hub` is a data set on the Hub, such as openai/gsm8k; data of this machine is `files: [{pattern}]`"

@@ -4,6 +4,7 @@ __main__         the command `python -m finetuning.recipe`
 recipe           the whole recipe
 base_model       the section `base_model`
 dataset          the section `dataset`
+columns          what formats read beside their own columns, and which names carry meaning
 chat             the section `chat`
 checks           the section `checks`
 lora             the section `lora`
@@ -14,9 +15,11 @@ merge            the section `merge`
 hub              the section `hub`
 spec             the base of all sections
 loading          finds and loads recipes
+names            what a recipe's file may be called
 strict_yaml      reads YAML, and remembers the line of each key
 mistakes         every mistake in a recipe at once, a line each
 rules            keys that do not go together
+local_files      finds the files of this machine that a source names
 smoke            the recipe of a smoke run
 reference        writes docs/recipe.md from the schema
 benchmark_names  whether a benchmark exists

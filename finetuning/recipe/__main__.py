@@ -13,10 +13,12 @@ from finetuning.errors import FinetuningError
 from finetuning.recipe.base_model import CHAT_TEMPLATES
 from finetuning.recipe.benchmark_names import require_names
 from finetuning.recipe.loading import find, folders, load, load_file
+from finetuning.recipe.local_files import missing_files
 from finetuning.recipe.mistakes import shown
 from finetuning.recipe.recipe import Recipe
 from finetuning.recipe.reference import reference
 from finetuning.recipe.spec import listed
+from finetuning.settings import LOCAL, text_of
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,7 +63,7 @@ def validate(named: Sequence[str]) -> int:
 
 
 def require_named(recipe: Recipe) -> None:
-    """Check that the chat template and the benchmarks that the recipe names are there; asks no network.
+    """Check that the chat template, the benchmarks and the files that the recipe names are there; asks no network.
 
     Raises:
         FinetuningError: they are not.
@@ -73,25 +75,33 @@ def require_named(recipe: Recipe) -> None:
         raise FinetuningError(
             f"{recipe.file}: base_model.chat_template: {template!r} is not a file (looked in {Path.cwd()})"
         )
+    missing = list(missing_files(recipe))
+    if missing:
+        raise FinetuningError("\n".join(missing))
 
 
 def shared_repos(recipes: Mapping[str, Recipe]) -> Iterator[str]:
-    """Give a line for each repo that more than one recipe would publish to.
+    """Give a line for each repo that more than one recipe would publish to; the Hub takes no notice of case.
 
     phi-2, phi-2-copy: hub.repo: 'phi-2-basic-maths' is the repo of each, and none publishes over another; rename one
 
     Args:
         recipes: by what each is called in the line.
     """
+    # Of a repo without a namespace the hub's own is meant, which of the local one is known.
+    own = f"{LOCAL}/" if text_of("hub") == LOCAL else ""
     owners: dict[str, dict[str, str]] = {}
+    shown: dict[str, str] = {}
     for called, recipe in recipes.items():
         for repo in (recipe.hub.repo, *([f"{recipe.hub.repo}-merged"] if recipe.merge else [])):
             # A file that was named twice is one recipe.
-            owners.setdefault(repo, {}).setdefault(recipe.file, called)
+            key = repo.casefold().removeprefix(own)
+            owners.setdefault(key, {}).setdefault(recipe.file, called)
+            shown.setdefault(key, repo)
     for repo, names in owners.items():
         if len(names) > 1:
             who = listed(names.values())
-            yield f"{who}: hub.repo: {repo!r} is the repo of each, and none publishes over another; rename one"
+            yield f"{who}: hub.repo: {shown[repo]!r} is the repo of each, and none publishes over another; rename one"
 
 
 if __name__ == "__main__":

@@ -16,7 +16,9 @@ from finetuning.recipe.spec import DType, Spec, Text, listed, no_twins, remakes
 
 CHAT_TEMPLATES = Path(__file__).resolve().parents[1] / "chat_templates"
 
-Kernel = Literal["flash_attention_2", "flash_attention_3", "flash_attention_4", "sdpa", "eager"]
+Kernel = Literal["flash_attention_2", "flash_attention_3", "flash_attention_4", "varlen", "sdpa", "eager"]
+# Those that take the bounds of each row of a packed one; with the others, rows would attend to each other.
+KEEP_ROWS_APART: tuple[Kernel, ...] = ("flash_attention_2", "flash_attention_3", "flash_attention_4", "varlen")
 
 
 class QuantizationSpec(Spec):

@@ -39,6 +39,11 @@ class ChecksSpec(Spec):
         default=CheckSpec(),
         description="Rows that hold no conversation: unknown roles, wrong order, empty turns, values of another type.",
     )
+    refused_rows: CheckSpec = Field(
+        default=CheckSpec(limit=0.01),
+        description="Conversations that the chat template refuses, or of which it leaves something out. One of them "
+        "passes in any case where the limit is above 0.",
+    )
     supervision: CheckSpec = Field(
         default=CheckSpec(), description="Rows of which nothing is learned, or everything, the prompt too."
     )
@@ -48,7 +53,10 @@ class ChecksSpec(Spec):
     bos_token: CheckSpec = Field(
         default=CheckSpec(), description="Rows without exactly one begin-of-sequence token, for models that use one."
     )
-    duplicates: WarningSpec = Field(default=WarningSpec(), description="Rows that repeat another one word for word.")
+    duplicates: WarningSpec = Field(
+        default=WarningSpec(),
+        description="Rows that repeat another one word for word, but for white space that carries no meaning.",
+    )
     near_duplicates: WarningSpec = Field(default=WarningSpec(), description="Rows that nearly repeat another one.")
     overlap: CheckSpec = Field(
         default=CheckSpec(),
@@ -64,4 +72,15 @@ class ChecksSpec(Spec):
     )
     round_trip: CheckSpec = Field(
         default=CheckSpec(), description="Rows (of a sample) whose tokens do not decode to the text that they encode."
+    )
+    eval_size: WarningSpec = Field(
+        default=WarningSpec(limit=0.05),
+        description="Rows that eval has less, or more, than `dataset.eval.fraction` asks for: those that ask nearly "
+        "the same stay together. The limit is a share of what is asked for.",
+    )
+    eval_likeness: WarningSpec = Field(
+        default=WarningSpec(limit=0.05),
+        description="Eval rows that would have to be others for eval to be like train in length, source and short "
+        "answers, such as the names of classes. What chance may explain counts as none. An eval of its own sources is "
+        "compared where train is of one source.",
     )

@@ -9,12 +9,14 @@ from pydantic import (
     field_validator,
 )
 
+from finetuning.recipe.columns import ALIASES, MORE_COLUMNS, OF_A_QUESTION
 from finetuning.recipe.mistakes import nearest, section_mistake
-from finetuning.recipe.spec import Count, Spec, Text, listed, remakes
+from finetuning.recipe.spec import Count, Spec, Text, listed, no_twins, remakes
 
 Format = Literal[
-    "messages", "sharegpt", "alpaca", "prompt-completion", "question-answer", "ultrafeedback", "preference"
-]
+    "messages", "sharegpt", "alpaca", "prompt-completion", "question-answer", "ultrafeedback", "preference",
+    "unpaired-preference", "text",
+]  # fmt: skip
 
 # A row of each format, as the reference shows it.
 FORMAT_ROWS: dict[Format, str] = {
@@ -25,6 +27,8 @@ FORMAT_ROWS: dict[Format, str] = {
     "question-answer": '{"question": "…", "answer": "…"}',
     "ultrafeedback": '{"instruction": "…", "completions": [{"model": "gpt-4", "response": "…"}]}',
     "preference": '{"prompt": "…", "chosen": "…", "rejected": "…"}',
+    "unpaired-preference": '{"prompt": "…", "completion": "…", "label": true}',
+    "text": '{"text": "…"}',
 }
 
 # What a row of each format holds, by the names that `columns` translates from.
@@ -66,6 +70,12 @@ class SourceSpec(Spec):
         default={},
         description="The format's column names, to the data set's, where the two differ.",
         json_schema_extra=remakes("chat_dataset"),
+    )
+    ignore: tuple[Text, ...] = Field(
+        default=(),
+        strict=False,
+        description="Columns, and keys of messages, that are not looked at, whatever they mean: `[label, weight]`.",
+        json_schema_extra=remakes("chat_dataset", silent_default=True),
     )
     system: Text | None = Field(
         default=None,
@@ -119,14 +129,21 @@ class SourceSpec(Spec):
         if "format" not in info.data:
             return value
         format = info.data["format"]
-        own = (
-            FORMAT_COLUMNS[format] if format else sorted({name for names in FORMAT_COLUMNS.values() for name in names})
-        )
+        every = sorted({name for names in FORMAT_COLUMNS.values() for name in names} | ALIASES.keys())
+        own = (*FORMAT_COLUMNS[format], *MORE_COLUMNS.get(format, OF_A_QUESTION)) if format else every
         strangers = [column for column in value if column not in own]
         if strangers:
             named = ", ".join(f"{column!r}{nearest(column, own)}" for column in strangers)
             raise ValueError(f"no column of {format or 'any format'} (which has {listed(own)}): {named}")
         return value
+
+    @field_validator("ignore")
+    @classmethod
+    def _not_what_is_read(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        both = [name for name in value if name in info.data.get("columns", {}).values()]
+        if both:
+            raise ValueError(f"{listed(both)} is named in columns as well; leave it out of one of them")
+        return no_twins(value) or ()
 
     @field_validator("rows")
     @classmethod
@@ -197,8 +214,9 @@ class DatasetSpec(Spec):
     eval: EvalSpec = Field(default=EvalSpec(fraction=0.05), description="The rows that are kept out of training.")
     dedup: Literal["none", "exact", "near"] = Field(
         default="none",
-        description="Which repeated conversations are dropped: none of them, those that are word for word the same, or "
-        "also those whose question and answer are nearly the same (see `similarity`). Only the first is kept.",
+        description="Which repeated conversations are dropped: none of them, those that are word for word the same "
+        "(white space that carries no meaning aside), or also those whose question and answer are nearly the same (see "
+        "`similarity`). Only the first is kept.",
         json_schema_extra=remakes("chat_dataset"),
     )
     similarity: float = Field(
@@ -206,8 +224,8 @@ class DatasetSpec(Spec):
         ge=0.5,
         le=1,
         description="Share of three-token sequences that two texts have in common from which they are nearly the same: "
-        "for `dedup: near`, and to keep questions of eval out of train. Raise it where all questions begin with the "
-        "same long instruction; 1 means the same sequences.",
+        "for `dedup: near`, and to keep questions of eval out of train. What many questions share, such as an "
+        "instruction, does not count. 1 means the same sequences.",
         json_schema_extra=remakes("chat_dataset"),
     )
     seed: int = Field(

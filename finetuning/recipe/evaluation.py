@@ -14,22 +14,40 @@ from finetuning.recipe.mistakes import nearest
 from finetuning.recipe.spec import Count, Spec, Text, listed, no_twins, remakes
 
 # Metrics of which less is better, and those that are no shares between 0 and 1.
-LESS_IS_BETTER = ("unclear", "loss", "perplexity")
+LESS_IS_BETTER = ("unclear", "empty", "loss", "perplexity")
 
 UNBOUNDED = ("loss", "perplexity")
 
 Metric = Literal[
-    "final-answer", "unclear", "exact-match", "stop-rate", "rouge-l", "chrf", "python-tests", "loss", "perplexity"
+    "final-answer",
+    "unclear",
+    "exact-match",
+    "stop-rate",
+    "empty",
+    "rouge-l",
+    "chrf",
+    "python-tests",
+    "loss",
+    "perplexity",
 ]
 
 METRICS = get_args(Metric)
 
+# Metrics that compare what an answer says with its reference.
+OF_ANSWERS = ("final-answer", "exact-match", "rouge-l", "chrf", "python-tests")
+
 
 def with_implied(metrics: Iterable[str]) -> tuple[str, ...]:
-    """The metrics, and those that are always reported with them: `unclear` with `final-answer`, and `stop-rate`."""
+    """The metrics, and those that are always reported with them.
+
+    These are `unclear` with `final-answer`, `chrf` where the main one does not look at what an answer says, and
+    `stop-rate` and `empty`.
+    """
     named = tuple(metrics)
-    implied = ("unclear", "stop-rate") if "final-answer" in named else ("stop-rate",)
-    return tuple(dict.fromkeys((*named, *implied)))
+    implied = ["unclear"] if "final-answer" in named else []
+    if not set(named[:1]) & set(OF_ANSWERS):
+        implied.append("chrf")
+    return tuple(dict.fromkeys((*named, *implied, "stop-rate", "empty")))
 
 
 class GateSpec(Spec):
@@ -40,7 +58,7 @@ class GateSpec(Spec):
     min_gain: float = Field(
         default=0.0,
         description="Least by which the tuned model must be better than the base model: by a higher score or, of "
-        "`unclear`, `loss` and `perplexity`, by a lower one. Below 0 it may be worse by as much.",
+        "`unclear`, `empty`, `loss` and `perplexity`, by a lower one. Below 0 it may be worse by as much.",
     )
     min_score: float | None = Field(
         default=None, description="Least that the tuned model must score; `null` asks for nothing."
@@ -57,21 +75,32 @@ class EvaluationSpec(Spec):
 
     model_config = ConfigDict(json_schema_extra=remakes("evaluation_report"))
 
-    metrics: Annotated[tuple[Metric, ...], Field(strict=False, min_length=1)] = Field(
-        default=("final-answer",),
-        description="The first one is the main metric. `final-answer`: share of answers whose final answer (after "
+    metrics: Annotated[tuple[Metric, ...], Field(strict=False)] = Field(
+        default=(),
+        description="The first one is the main metric. Left out, it follows the references and the log says which it "
+        "is: `final-answer` where all of them state one, `exact-match` where all are one short line, `perplexity` of "
+        "texts without a question, else `chrf`; a metric that `gate` names comes before it. `final-answer`: share of "
+        "answers whose final answer (after "
         "`####`, or after words such as `The answer is`) is right, numbers compared as numbers; `unclear`, the share "
         "of those that state none, is reported with it. `exact-match`: share of answers that equal the reference word "
         "for word. `rouge-l` (English words) and `chrf` (characters of any language): how much of the reference an "
         "answer has. `python-tests`: share of answers whose Python code runs to its end, in a confined process, and "
         "keeps the asserts of the reference's code. `loss` (nats) and `perplexity`: of the supervised tokens of the "
-        "same rows, less is better. "
-        "`stop-rate`, the share of answers that end before `max_new_tokens`, is always reported.",
+        "same rows, less is better. `chrf` is reported too where the main metric does not look at what answers say, or "
+        "no answer of the tuned model scores anything in those that do. "
+        "`stop-rate`, the share of answers that end before `max_new_tokens`, and `empty`, the share of those that have "
+        "no letter or digit, are always reported.",
         json_schema_extra=remakes("evaluation_report", by_meaning=("base_answers", "published_answers")),
+    )
+    answer_markers: Annotated[tuple[Text, ...], Field(strict=False)] = Field(
+        default=(),
+        description="Words after which an answer states its final answer, up to the end of the line, beside `####`, "
+        "`\\boxed{}` and the English ones that `final-answer` knows: `[Respuesta final, Antwort]`.",
+        json_schema_extra=remakes("evaluation_report", silent_default=True),
     )
     rows: Count = Field(
         default=200,
-        description="Most eval rows that are answered.",
+        description="Most eval rows that are answered. Fewer than 5 carry no verdict.",
         json_schema_extra=remakes("evaluation_report", by_meaning=("base_answers", "published_answers")),
     )
     max_new_tokens: Count = Field(
@@ -115,8 +144,9 @@ class EvaluationSpec(Spec):
     gate: dict[str, GateSpec] = Field(
         default={},
         description="What the verdict requires, by metric. Left out, the first metric has to be better than the base "
-        "model's by more than its noise (the whole 95 % interval of the gain lies on the better side of 0), and "
-        "`stop-rate` not worse by more than its noise.",
+        "model's by more than its noise (the whole 95 % interval of the gain lies on the better side of 0), and no "
+        "other one worse by more than its noise. With one or without, `empty` may not be, unless the gate names it, "
+        "nor may the metrics of what answers say, unless the gate names one of them that is not 0.",
     )
     no_worse_than_published: bool = Field(
         default=True,
@@ -126,6 +156,8 @@ class EvaluationSpec(Spec):
     )
 
     _metrics_once = field_validator("metrics")(no_twins)
+
+    _markers_once = field_validator("answer_markers")(no_twins)
 
     _benchmarks_once = field_validator("benchmarks")(no_twins)
 
@@ -139,7 +171,8 @@ class EvaluationSpec(Spec):
     @field_validator("gate")
     @classmethod
     def _gates_on_metrics(cls, value: dict[str, GateSpec], info: ValidationInfo) -> dict[str, GateSpec]:
-        metrics = with_implied(info.data["metrics"]) if "metrics" in info.data else METRICS
+        named = info.data.get("metrics")
+        metrics = with_implied(named) if named else METRICS
         strangers = [metric for metric in value if metric not in metrics]
         if strangers:
             named = ", ".join(f"{metric!r}{nearest(metric, metrics)}" for metric in strangers)

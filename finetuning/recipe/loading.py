@@ -7,6 +7,7 @@ from pydantic import (
 )
 
 from finetuning.recipe.mistakes import RecipeError, mistakes, nearest, shown
+from finetuning.recipe.names import advised, fault_of, twin_of, written
 from finetuning.recipe.recipe import Recipe
 from finetuning.recipe.rules import contradictions
 from finetuning.recipe.spec import listed
@@ -36,6 +37,11 @@ def find() -> dict[str, Path]:
     return {name: paths[0] for name, paths in _files().items()}
 
 
+def partitions() -> list[str]:
+    """Return the names of all recipes but those that cannot be partitions, which `load` refuses."""
+    return [name for name in find() if not fault_of(name)]
+
+
 def load(name: str) -> Recipe:
     """Load the recipe of that name.
 
@@ -49,6 +55,11 @@ def load(name: str) -> Recipe:
         raise RecipeError(f"{name}: no such recipe in {where}; {there}")
     if len(files[name]) > 1:
         raise RecipeError(f"{name}: more than one file has this name: {listed(map(shown, files[name]))}; rename one")
+    if twin := twin_of(name, files):
+        raise RecipeError(
+            f"{name}: {shown(files[name][0])} and {shown(files[twin][0])} have names that some disks take for the "
+            "same; rename one"
+        )
     return load_file(files[name][0])
 
 
@@ -58,6 +69,11 @@ def load_file(path: Path) -> Recipe:
     Raises:
         RecipeError: it is wrong; the message has all of the file's mistakes, a line each.
     """
+    if fault := fault_of(path.stem):
+        raise RecipeError(
+            f"{shown(path.with_name(written(path.name)))}: no recipe can have the name {path.stem!r}: {fault}. "
+            f"Rename the file, such as to {advised(path.stem)}{path.suffix}"
+        )
     document = read_yaml(path)
     found = [*document.mistakes, *(document.mistake(key, message) for key, message in contradictions(document.data))]
     if "name" in document.data:

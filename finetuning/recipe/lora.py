@@ -15,7 +15,7 @@ from finetuning.recipe.spec import Count, Spec, Text, remakes
 class LoraSpec(Spec):
     """The adapter, by peft's own names."""
 
-    model_config = ConfigDict(json_schema_extra=remakes("lora_adapter"))
+    model_config = ConfigDict(json_schema_extra=remakes("lora_adapter"), serialize_by_alias=True)
 
     r: Count = Field(
         default=16,
@@ -39,6 +39,13 @@ class LoraSpec(Spec):
     )
     modules_to_save: Annotated[tuple[Text, ...], Field(strict=False, min_length=1)] | None = Field(
         default=None, description="Modules that are trained and saved whole, such as `lm_head`; `null` for none."
+    )
+    start_from: Text | None = Field(
+        default=None,
+        alias="from",  # a word of Python's own
+        description="Adapter to go on from: the name of a recipe whose adapter is there, a local folder, or a repo "
+        "(`me/adapter`, or `me/adapter@revision`). It says `r`, `lora_alpha` and targets; `null` starts anew.",
+        json_schema_extra=remakes("lora_adapter", silent_default=True),
     )
 
     @field_validator("target_modules", mode="before")

@@ -142,7 +142,8 @@ def _instead(path: KeyPath, model: type[BaseModel]) -> str:
     if dotted(path) in RENAMED:
         return f"; write {RENAMED[dotted(path)]}"
     # A recipe's name is its file's, and no key.
-    keys = [key for key in _spec(path[:-1], model).model_fields if key != "name"]
+    fields = _spec(path[:-1], model).model_fields.items()
+    keys = [field.alias or key for key, field in fields if key != "name"]
     return nearest(str(path[-1]), keys) or f"; there are {', '.join(keys)}"
 
 

@@ -56,6 +56,12 @@ class Recipe(Spec):
         json_schema_extra=remakes("merged_model"),
     )
     hub: HubSpec = Field(description="Where the adapter is published.")
+    schedule: bool = Field(
+        default=False,
+        description="Whether schedules and sensors, once somebody switched them on, start runs of this recipe; people "
+        "may always.",
+        json_schema_extra=remakes(),
+    )
     # Not keys: where a recipe lies is known to who loads it, and a smoke run is asked for by who starts it.
     _path: Path | None = PrivateAttr(default=None)
     _smoke: bool = PrivateAttr(default=False)

@@ -45,9 +45,11 @@ FORMATS = """
 ## Formats
 
 A format that is not named is recognised by its columns. Roles are system, user, assistant and tool; an assistant's turn
-may have `tool_calls`, and a row of `messages` its `tools`.
+may have `tool_calls`, `reasoning_content`, and `weight: 0` or `train: false`, which is not learned.
 
-`columns` translates the names below to a data set's own: `columns: {question: Problem, answer: Solution}`.
+`columns` translates the names below to a data set's own: `columns: {question: Problem, answer: Solution}`. Every format
+also reads `system` and `tools`; `alpaca`, `prompt-completion` and `question-answer` read `context`, `history` and
+`reasoning`. [data.md](data.md#what-else-is-read) has the names that count as these, and what becomes of them.
 
 | format | a row |
 | --- | --- |
@@ -56,8 +58,13 @@ PREFERENCES = """
 Each of `prompt`, `chosen` and `rejected` is a text or a list of messages. Where `chosen` and `rejected` are whole
 conversations, they differ in their last answer alone, and `prompt` may be missing. `training.method: sft` learns the
 chosen answers and does not look at the others.
+
+A row of `unpaired-preference` is for `training.method: kto`. Its `prompt` and `completion` are texts or lists of
+messages, and its `label` is true or false, or 1 or 0. A row of `text` is no conversation: all of it is learned, without
+a chat template.
 """
 TYPES = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false", "null": "`null`"}
+PLAIN = "#/$defs/JsonValue"
 BOUNDS = {"exclusiveMinimum": "over", "minimum": "at least", "exclusiveMaximum": "below", "maximum": "at most"}
 
 Schema = dict[str, Any]
@@ -91,7 +98,7 @@ def _tables(section: Schema, place: str, sections: dict[str, Schema]) -> Iterato
 def _sections_of(field: Any) -> Iterator[str]:
     """The names of the sections that a field's schema refers to."""
     for key, value in field.items() if isinstance(field, dict) else enumerate(field):
-        if key == "$ref":
+        if key == "$ref" and value != PLAIN:
             yield value.rpartition("/")[2]
         elif isinstance(value, (dict, list)):
             yield from _sections_of(value)
@@ -109,6 +116,8 @@ def _type(field: Schema) -> str:
             return f"list of: {_type(items)}"
         case {"type": "object"}:
             return f"mapping to: {_type(field['additionalProperties'])}"
+        case {"$ref": ref} if ref == PLAIN:
+            return "any plain value"
         case {"$ref": _}:
             return "section"
     bounds = [f"{words} {field[key]:g}" for key, words in BOUNDS.items() if key in field]

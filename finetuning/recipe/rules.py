@@ -6,8 +6,15 @@ They read the data as the file has it, so that they are found beside whatever el
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from finetuning.recipe.base_model import KEEP_ROWS_APART
 from finetuning.recipe.mistakes import KeyPath
 
+# What the methods that compare the model with what it was learn from: the format, and what it has that others lack.
+ANSWERS = {"dpo": ("preference", "rejected answers"), "kto": ("unpaired-preference", "judgements of answers")}
+WHOLE = {"dpo": "compares whole rows", "kto": "judges whole rows"}
+# Keys whose product is the rows of a step, with their defaults.
+ROWS = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}
+CUT = {"dpo": "whose two answers would be cut at different places", "kto": "whose answers were judged as they are"}
 LONGEST_NAME = 96  # of a repo on the Hub
 
 
@@ -48,23 +55,50 @@ def contradictions(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     if start == "loftq" and _section(data, "lora").get("use_dora") is True:
         yield ("lora", "use_dora"), "true with init_lora_weights: loftq, which it would start beside; leave one out"
     yield from _tokens_per_step(training, _section(data, "chat"))
+    yield from _start(data)
+    warmup, steps = training.get("warmup_steps"), training.get("max_steps")
+    if isinstance(warmup, (int, float)) and isinstance(steps, int) and 0 < steps < warmup:
+        yield (
+            ("training", "warmup_steps"),
+            f"{warmup:g}, and the training has {steps} steps (max_steps), so that learning_rate would never be reached"
+            "; write fewer, or a share below 1",
+        )
     name = _section(data, "hub").get("repo")
     if data.get("merge") is not None and isinstance(name, str) and len(name) > LONGEST_NAME - len("-merged"):
         yield ("hub", "repo"), f"{name!r} with -merged would be longer than the {LONGEST_NAME} characters of the Hub"
     yield from _overlap(dataset)
-    if training.get("method") == "dpo":
-        yield from _preference(data)
+    yield from _formats(dataset, training)
+    if training.get("method") in ANSWERS:
+        yield from _comparison(data)
 
 
 def _packing(base_model: Mapping[str, Any], training: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
-    # The flash kernels take the bounds of each sample in a packed row; these two let samples attend to each other.
     allowed = base_model.get("attention", ["sdpa"])
     mixing = [kernel for kernel in ("sdpa", "eager") if isinstance(allowed, list) and kernel in allowed]
     if training.get("packing") is True and mixing:
         yield (
             ("training", "packing"),
             f"true, and base_model.attention allows {' and '.join(mixing)}, which would let packed rows attend to each "
-            "other; write packing: false, or allow only flash_attention_2, flash_attention_3, flash_attention_4",
+            f"other; write packing: false, or allow only {', '.join(KEEP_ROWS_APART)}",
+        )
+
+
+def _start(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    """What does not go with `lora.from`."""
+    lora, method = _section(data, "lora"), _section(data, "training").get("method", "sft")
+    if not lora.get("from"):
+        return
+    start = lora.get("init_lora_weights", True)
+    if start is not True:
+        yield (
+            ("lora", "init_lora_weights"),
+            f"{start} beside lora.from, which says where the adapter starts; leave one of the two out",
+        )
+    if method != "sft":
+        yield (
+            ("lora", "from"),
+            f"an adapter to go on from with training.method: {method}, which compares with the base model as it was; "
+            "make one model of the two (merge), and name that in base_model.repo instead",
         )
 
 
@@ -85,43 +119,69 @@ def _tokens_per_step(training: Mapping[str, Any], chat: Mapping[str, Any]) -> It
         )
 
 
-def _preference(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
-    """What does not go with `training.method: dpo`."""
+def _formats(dataset: Mapping[str, Any], training: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    """What does not go with the format of a source."""
+    for section, path in ((dataset, ("dataset",)), (_section(dataset, "eval"), ("dataset", "eval"))):
+        for index, source in enumerate(_sources(section)):
+            format, place = source.get("format"), (*path, "sources", index)
+            if format == "unpaired-preference" and training.get("method", "sft") == "sft":
+                yield (
+                    (*place, "format"),
+                    "unpaired-preference with training.method: sft, which would learn the answers that were judged bad "
+                    "too; write method: kto",
+                )
+            if format == "text" and source.get("system"):
+                yield (*place, "system"), "would be ignored: text has no turns and no chat template; leave it out"
+
+
+def _comparison(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    """What does not go with `training.method: dpo` or `kto`."""
     training, lora = _section(data, "training"), _section(data, "lora")
+    method = training["method"]
     if training.get("packing") is True:
-        yield ("training", "packing"), "true with method: dpo, which compares whole rows; write packing: false"
+        yield ("training", "packing"), f"true with method: {method}, which {WHOLE[method]}; write packing: false"
     if training.get("neftune_noise_alpha") is not None:
         yield (
             ("training", "neftune_noise_alpha"),
-            "noise with method: dpo, which would compare it with a model that has none; write null",
+            f"noise with method: {method}, which would compare it with a model that has none; write null",
         )
-    # dpo's reference is the model with its adapter switched off, which has to be the model as it was.
+    # The reference is the model with its adapter switched off, which has to be the model as it was.
     if lora.get("bias", "none") != "none":
         yield (
             ("lora", "bias"),
-            f"{lora['bias']} with training.method: dpo, which needs the base model's own; write none",
+            f"{lora['bias']} with training.method: {method}, which needs the base model's own; write none",
         )
     if lora.get("init_lora_weights") in ("pissa", "olora", "loftq"):
         yield (
             ("lora", "init_lora_weights"),
-            f"{lora['init_lora_weights']} with training.method: dpo, which needs the base model as it was; write true",
+            f"{lora['init_lora_weights']} with training.method: {method}, which needs the base model as it was; write "
+            "true",
         )
     if _section(data, "chat").get("over_length") == "truncate":
         yield (
             ("chat", "over_length"),
-            "truncate with training.method: dpo, whose two answers would be cut at different places; write drop",
+            f"truncate with training.method: {method}, {CUT[method]}; write drop",
         )
-    yield from _without_preferences(_section(data, "dataset"))
+    rows, parts = (training.get(key, default) for key, default in ROWS.items())
+    if method == "kto" and rows == parts == 1 and training.get("tokens_per_step") is None:
+        yield (
+            ("training", "per_device_train_batch_size"),
+            "1 with method: kto and gradient_accumulation_steps: 1; a step needs several rows, whose answers tell how "
+            "far the model has gone as a whole; write 8",
+        )
+    yield from _without_answers(_section(data, "dataset"), method)
 
 
-def _without_preferences(dataset: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+def _without_answers(dataset: Mapping[str, Any], method: str) -> Iterator[tuple[KeyPath, str]]:
+    format, what = ANSWERS[method]
     for section, path in ((dataset, ("dataset",)), (_section(dataset, "eval"), ("dataset", "eval"))):
         for index, source in enumerate(_sources(section)):
-            if source.get("format") not in (None, "preference"):
+            if source.get("format") not in (None, format):
+                other = next((name for name, (own, _) in ANSWERS.items() if own == source["format"]), "sft")
                 yield (
                     (*path, "sources", index, "format"),
-                    f"{source['format']} has no rejected answers, and training.method: dpo needs them; write "
-                    "preference, or method: sft",
+                    f"{source['format']} has no {what}, and training.method: {method} needs them; write {format}, or "
+                    f"method: {other}",
                 )
 
 

@@ -36,7 +36,7 @@ def _keys(section: Spec, made: Made) -> dict[str, JsonValue]:
             if inner := _keys(value, made):
                 found[key] = inner
         elif declared and made in declared.by_value and not (declared.silent_default and value == field.default):
-            found[key] = values[key]
+            found[field.alias or key] = values[field.alias or key]
     return found
 
 

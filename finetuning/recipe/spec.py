@@ -65,7 +65,8 @@ def remakes(*made: Made, by_meaning: tuple[Made, ...] = (), silent_default: bool
 
 def remade_by(section: type[Spec], key: str) -> Remakes | None:
     """What a key of the section declares to remake, or the section for it; None where neither says anything."""
-    for declared in (section.model_fields[key].json_schema_extra, section.model_config.get("json_schema_extra")):
+    field = next(field for name, field in section.model_fields.items() if key in (name, field.alias))
+    for declared in (field.json_schema_extra, section.model_config.get("json_schema_extra")):
         if isinstance(declared, dict) and "remakes" in declared:
             return Remakes.model_validate_json(json.dumps(declared["remakes"]))
     return None

@@ -1,15 +1,21 @@
 """YAML files read strictly: UTF-8, one mapping, no key twice, and the line of every key kept for messages."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from finetuning.bounded_yaml import BoundedLoader, require_bounded
 from finetuning.recipe.mistakes import KeyPath, Mistake, RecipeError, shown
 
+MOST_DIGITS = 18  # which 64 bits hold
+MOST_BYTES, LONGEST_KEY = 1 << 20, 200
+SURROGATE = re.compile(r"[\ud800-\udfff]")
 
-class _Loader(yaml.SafeLoader):
+
+class _Loader(BoundedLoader):
     """A SafeLoader that notes where each key is, which are there twice, and which text a comment cut off."""
 
     def __init__(self, text: str):
@@ -26,15 +32,30 @@ class _Loader(yaml.SafeLoader):
         self._noted.add(id(node))
         self.lines.setdefault(path, node.start_mark.line + 1)
         if isinstance(node, yaml.ScalarNode):
+            self._require_sound(node)
             self._note_text(node, path)
         elif isinstance(node, yaml.SequenceNode):
             for index, item in enumerate(node.value):
                 self.note(item, (*path, index))
         elif isinstance(node, yaml.MappingNode):
             for key, value in node.value:
+                if isinstance(key, yaml.ScalarNode):
+                    self._require_sound(key)
+                    if len(key.value) > LONGEST_KEY:
+                        problem = f"a key of {len(key.value):,} characters, such as no section has: {key.value[:40]}…"
+                        raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
                 inner = (*path, key.value if isinstance(key, yaml.ScalarNode) else "?")
                 self._note_key(key, inner)
                 self.note(value, inner)
+
+    def _require_sound(self, node: yaml.ScalarNode) -> None:
+        problem = None
+        if node.tag == "tag:yaml.org,2002:int" and len(node.value) > MOST_DIGITS:
+            problem = f"{node.value[:MOST_DIGITS]}… is a larger number than any setting takes; quote it if it is text"
+        elif SURROGATE.search(node.value):
+            problem = "the text has half of a character in it, such as \\ud800; write the whole one"
+        if problem:
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
 
     def _note_key(self, key: yaml.Node, path: KeyPath) -> None:
         line = key.start_mark.line + 1
@@ -80,6 +101,7 @@ def read_yaml(path: Path) -> Document:
         node = loader.get_single_node()
         if node is None:
             raise RecipeError(f"{shown(path)}: the file is empty; a recipe begins with `summary:`")
+        require_bounded(node)
         loader.note(node)
         data = loader.construct_document(node)
     except yaml.YAMLError as error:
@@ -96,7 +118,14 @@ def read_yaml(path: Path) -> Document:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8")
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise RecipeError(
+                f"{shown(path)}: more than {MOST_BYTES >> 20} MiB, which no recipe has. Name data by its files, and a "
+                "chat template by its path."
+            )
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         byte = error.object[error.start]

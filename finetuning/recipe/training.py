@@ -9,9 +9,17 @@ from pydantic import (
     field_validator,
 )
 
-from finetuning.recipe.spec import Count, Spec, remakes
+from finetuning.recipe.spec import Count, Spec, listed, remakes
 
-Method = Literal["sft", "dpo"]
+Method = Literal["sft", "dpo", "kto"]
+
+# By trl's names.
+LossType = Literal["sigmoid", "hinge", "ipo", "kto", "apo_zero_unpaired"]
+# The losses of the methods that compare the model with what it was, the default first.
+LOSSES: dict[Method, tuple[LossType, ...]] = {
+    "dpo": ("sigmoid", "hinge", "ipo"),
+    "kto": ("kto", "apo_zero_unpaired"),
+}
 
 # By transformers' names.
 Tracker = Literal[
@@ -40,18 +48,34 @@ class TrainingSpec(Spec):
     method: Method = Field(
         default="sft",
         description="`sft` learns to say what the answers say; `dpo` to prefer each row's chosen answer to its "
-        "rejected one (direct preference optimization), from data of the format `preference`.",
+        "rejected one (direct preference optimization), from data of the format `preference`; `kto` to say what was "
+        "judged good and not what was judged bad (Kahneman-Tversky optimization), from data of the format "
+        "`unpaired-preference`.",
         json_schema_extra=remakes("chat_dataset", "lora_adapter"),
     )
     beta: Annotated[float, Field(gt=0)] | None = Field(
-        default_factory=lambda data: 0.1 if data.get("method") == "dpo" else None,
-        description="How strongly `dpo` holds the model to what it was: 0.1 unless said otherwise, and more for less "
-        "change. `sft` has none.",
+        default_factory=lambda data: 0.1 if data.get("method") in LOSSES else None,
+        description="How strongly `dpo` and `kto` hold the model to what it was: 0.1 unless said otherwise, and more "
+        "for less change. `sft` has none.",
     )
-    loss_type: Literal["sigmoid", "hinge", "ipo"] | None = Field(
-        default_factory=lambda data: "sigmoid" if data.get("method") == "dpo" else None,
+    loss_type: LossType | None = Field(
+        default_factory=lambda data: next(iter(LOSSES.get(data.get("method", "sft"), ())), None),
         description="Loss of `dpo`: `sigmoid` unless said otherwise; `hinge` (SLiC) and `ipo` stop pulling a pair "
-        "apart at some distance. `sft` has none.",
+        "apart at some distance. Loss of `kto`: `kto` unless said otherwise, which compares an answer's gain with how "
+        "far the model has gone as a whole; `apo_zero_unpaired` with 0. `sft` has none.",
+    )
+    desirable_weight: float = Field(
+        default=1.0,
+        gt=0,
+        description="What the loss of an answer that was judged good counts with `kto`.",
+        json_schema_extra=remakes("lora_adapter", silent_default=True),
+    )
+    undesirable_weight: float = Field(
+        default=1.0,
+        gt=0,
+        description="What the loss of an answer that was judged bad counts with `kto`. Good ones times their weight "
+        "should be 1 to 1.33 times as much as bad ones times theirs.",
+        json_schema_extra=remakes("lora_adapter", silent_default=True),
     )
     num_train_epochs: float = Field(default=1.0, gt=0, description="Passes over the training rows.")
     max_steps: int = Field(
@@ -163,11 +187,25 @@ class TrainingSpec(Spec):
 
     @field_validator("beta", "loss_type")
     @classmethod
-    def _settings_of_dpo(cls, value: float | str | None, info: ValidationInfo) -> float | str | None:
-        if info.data.get("method") == "sft" and value is not None:
-            raise ValueError(f"{value} would be ignored: training.method is sft; leave it out, or write method: dpo")
-        if info.data.get("method") == "dpo" and value is None:
-            raise ValueError("null, which dpo cannot do without; leave it out for its default")
+    def _settings_of_comparisons(cls, value: float | str | None, info: ValidationInfo) -> float | str | None:
+        method = info.data.get("method")
+        if method == "sft" and value is not None:
+            other = next((other for other, losses in LOSSES.items() if value in losses), "dpo")
+            raise ValueError(
+                f"{value} would be ignored: training.method is sft; leave it out, or write method: {other}"
+            )
+        if method in LOSSES and value is None:
+            raise ValueError(f"null, which {method} cannot do without; leave it out for its default")
+        if isinstance(value, str) and method in LOSSES and value not in LOSSES[method]:
+            raise ValueError(f"{value} is no loss of {method}, which has {listed(LOSSES[method])}")
+        return value
+
+    @field_validator("desirable_weight", "undesirable_weight")
+    @classmethod
+    def _weights_of_judgements(cls, value: float, info: ValidationInfo) -> float:
+        method = info.data.get("method")
+        if value != 1 and method in ("sft", "dpo"):
+            raise ValueError(f"{value:g} would be ignored: training.method is {method}, which judges no answers")
         return value
 
     @field_validator("max_steps")

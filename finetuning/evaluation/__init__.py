@@ -3,12 +3,15 @@
 exam               both models answer the same rows
 generation         greedy answers to many prompts at once
 metrics            scores of answers
-comparison         gains, with their intervals
+references         whether any answer could be right
+comparison         base and tuned answers beside each other
+intervals          how sure a gain is
 python_tests       the metric that runs the code in an answer
 confined_python    runs code that nobody has read
 benchmark_tasks    public benchmarks, as lm-eval has them
 benchmark_scores   both models on those
 verdict            whether the tuned model may be published
+tables             its figures in words
 evaluation_report  the report as Markdown and JSON
 report             the document report.json
 """

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 import torch
 from lm_eval.api.model import CacheHook
@@ -17,12 +16,15 @@ from lm_eval.evaluator import evaluate as run_tasks
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedTokenizerBase
 
+from finetuning.base_model.loading import freeing_models
 from finetuning.chat.template import stop_token
 from finetuning.errors import FinetuningError, InfrastructureError
 from finetuning.evaluation.benchmark_tasks import Benchmark
-from finetuning.evaluation.comparison import interval_of, resampled
 from finetuning.evaluation.exam import Candidate, Exam
+from finetuning.evaluation.intervals import Sides, figure_of, gain_interval, standard_error
+from finetuning.evaluation.metrics import perplexity
 from finetuning.evaluation.report import BenchmarkFigures
+from finetuning.out_of_memory import is_out_of_memory
 from finetuning.progress import Progress
 from finetuning.recipe.evaluation import EvaluationSpec
 from finetuning.record import Record
@@ -37,8 +39,8 @@ Harness: Any = HFLM  # whose decorator hides its type
 # What lm-eval shows of the mean over rows.
 FIGURES: Mapping[str, Callable[[Any], Any]] = {
     "mean": lambda mean: mean,
-    "perplexity": lambda mean: np.exp(-mean),
-    "weighted_perplexity": lambda mean: np.exp(-mean),
+    "perplexity": lambda mean: perplexity(-mean),
+    "weighted_perplexity": lambda mean: perplexity(-mean),
     "bits_per_byte": lambda mean: -mean / math.log(2),
 }
 
@@ -125,6 +127,7 @@ class Examinee(Harness):
         return super()._model_generate(context, max_length, stop, eos_token_id=self.eot_token_id, **generation_kwargs)
 
 
+@freeing_models()
 def sit_benchmarks(
     spec: EvaluationSpec,
     benchmarks: Mapping[str, Benchmark],
@@ -170,12 +173,14 @@ def run(examinee: Examinee, tasks: "dict[str, Task]", limit: int | None, chat: b
     try:
         asked = {"limit": limit, "bootstrap_iters": 0, "apply_chat_template": chat, "fewshot_as_multiturn": chat}
         found: Any = run_tasks(examinee, {"tasks": tasks}, **asked)
-    except torch.OutOfMemoryError as error:
-        raise InfrastructureError(
-            f"evaluation.batch_size: memory ran out with {examinee.batch_size} requests of benchmarks together: lower "
-            f"it ({error})"
-        ) from error
-    except (AssertionError, ValueError) as error:
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise InfrastructureError(
+                f"evaluation.batch_size: memory ran out with {examinee.batch_size} requests of benchmarks together: "
+                f"lower it ({error})"
+            ) from error
+        if not isinstance(error, (AssertionError, ValueError)):
+            raise
         raise FinetuningError(f"evaluation.benchmarks: lm-eval gave up on {', '.join(tasks)}: {error}") from error
     return found["samples"]
 
@@ -226,17 +231,15 @@ def compare_benchmarks(base: Path, tuned: Path) -> dict[str, BenchmarkFigures]:
 def compare(before: pd.DataFrame, after: pd.DataFrame) -> BenchmarkFigures:
     """Return the figures of both in one benchmark, with their standard errors, and the gain with its interval."""
     figure = FIGURES[before["aggregation"].iat[0]]
-    sides = [side[["sum", "weight"]].to_numpy() for side in (before, after)]
-    base, tuned = (float(figure(side[:, 0].sum() / side[:, 1].sum())) for side in sides)
-    drawn = resampled(sides, figure)
-    before_error, after_error = (float(side.std()) for side in drawn)
+    sides = Sides(*(side[["sum", "weight"]].to_numpy() for side in (before, after)))
+    base, tuned = (figure_of(side, figure) for side in sides)
     return BenchmarkFigures(
         metric=before["metric"].iat[0],
         rows=len(before),
         base=base,
         tuned=tuned,
         gain=tuned - base,
-        interval=interval_of(drawn),
-        standard_errors=(before_error, after_error),
+        interval=gain_interval(sides, figure),
+        standard_errors=(standard_error(sides.first, figure), standard_error(sides.second, figure)),
         higher_is_better=bool(before["higher_is_better"].iat[0]),
     )

@@ -5,6 +5,7 @@ dict_keys(['mmlu_abstract_algebra', 'mmlu_anatomy', …])
 """
 
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from finetuning.errors import FinetuningError
+from finetuning.paths import files_below
 from finetuning.recipe.evaluation import EvaluationSpec
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
 from finetuning.recipe.benchmark_names import PACKAGE, task_folders, task_index
 
+# What may be the path of a file in the text of a task: with a slash or a dot in it.
+NAME = re.compile(r"[^\s\"'\[\]{},=]{0,200}[./][^\s\"'\[\]{},=]{1,200}")
 FEWSHOT_SEED = 1234  # lm-eval's own
 
 # lm-eval's aggregations that are a mean over rows, or a function of one, so that rows can be drawn again.
@@ -59,16 +63,37 @@ def tasks_revision(spec: EvaluationSpec) -> dict[str, Any]:
     except PackageNotFoundError:
         found = None
     files = {str(path.relative_to(folder)): path for folder in task_folders(spec) for path in _files(folder)}
+    named = list(files.values())
+    while named:
+        for name, path in _named_in(named.pop()):
+            if path not in files.values():
+                files[name] = path
+                named.append(path)
     hashes = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
     return {"benchmarks": {"lm_eval": found, "folder": hashes}}
 
 
 def _files(folder: Path) -> Iterator[Path]:
     """The files of a folder, sorted, without what Python and editors leave there."""
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(files_below(folder)):
         hidden = any(part.startswith(".") or part == "__pycache__" for part in path.relative_to(folder).parts)
-        if path.is_file() and not hidden:
+        if not hidden:
             yield path
+
+
+def _named_in(path: Path) -> Iterator[tuple[str, Path]]:
+    """The files that a task's YAML names, by the name that it gives them: what it includes, and its data.
+
+    Those of a folder with a whole path are among them. A name may be relative to the YAML, or to where lm-eval runs.
+    """
+    if path.suffix not in (".yaml", ".yml"):
+        return
+    for name in sorted({*NAME.findall(path.read_text(errors="replace"))}):
+        for found in (path.parent / name, Path(name).absolute()):
+            if found.is_file():
+                yield name, found.resolve()
+            elif Path(name).is_absolute() and found.is_dir() and len(found.parts) > 2:
+                yield from ((str(file), file.resolve()) for file in _files(found))
 
 
 def _tasks(manager: "TaskManager", name: str, where: str) -> "dict[str, Task]":

@@ -1,74 +1,43 @@
 """Base and tuned answers beside each other: each metric of both, the gain, and the interval that it lies in."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
+from finetuning.chat.answers import split_thought
+from finetuning.checks.secrets import masked
 from finetuning.evaluation.exam import ANSWERS, Exam
 from finetuning.evaluation.generation import Question
-from finetuning.evaluation.metrics import Metric, Outcome, metrics_for
+from finetuning.evaluation.intervals import Sides, figure_of, gain_interval
+from finetuning.evaluation.metrics import METRICS, Metric, Outcome, metrics_for
 from finetuning.evaluation.report import Figures, Findings, PublishedFigures, Sample
-from finetuning.recipe.evaluation import EvaluationSpec
-
-RESAMPLES = 10_000
-
-RESAMPLES_AT_A_TIME = 500
+from finetuning.recipe.evaluation import OF_ANSWERS, EvaluationSpec
 
 
 def outcomes(folder: Path) -> list[Outcome]:
-    """What a model made of each row, as `sit` left it."""
-    return [Outcome(**row) for row in pq.read_table(folder / ANSWERS).to_pylist()]
+    """What a model made of each row, as `sit` left it, without what it thought before its answer."""
+    rows = [Outcome(**row) for row in pq.read_table(folder / ANSWERS).to_pylist()]
+    return [
+        row._replace(reference=split_thought(row.reference)[1], answer=split_thought(row.answer)[1]) for row in rows
+    ]
 
 
-def paired_bootstrap(
-    metric: Metric, base: Sequence[Outcome], tuned: Sequence[Outcome], seed: int = 0
-) -> tuple[float, float]:
-    """The 95 % interval (low, high) of the gain of `tuned` over `base`: the same rows drawn for both.
-
-    Source: Efron and Tibshirani, An Introduction to the Bootstrap (percentile bootstrap), chapter 13.
-    """
-    sides = [np.array([[metric.weight(x) * metric.score(x), metric.weight(x)] for x in side]) for side in (base, tuned)]
-    return interval_of(resampled(sides, metric.figure, seed))
-
-
-def resampled(sides: Sequence[np.ndarray], figure: Callable[[Any], Any], seed: int = 0) -> tuple[np.ndarray, ...]:
-    """The figure of each side for each resample (10,000): the same rows drawn for all sides.
-
-    Args:
-        sides: of each model an array (rows, 2): weight times score, and weight.
-    """
-    rng, rows = np.random.default_rng(seed), len(sides[0])
-    figures = []
-    for _ in range(RESAMPLES // RESAMPLES_AT_A_TIME):
-        times_drawn = rng.multinomial(rows, np.full(rows, 1 / rows), size=RESAMPLES_AT_A_TIME)
-        sums = [times_drawn @ side for side in sides]
-        figures.append([figure(side[:, 0] / np.maximum(side[:, 1], 1e-12)) for side in sums])
-    return tuple(np.concatenate(side) for side in zip(*figures, strict=True))
-
-
-def interval_of(drawn: Sequence[np.ndarray]) -> tuple[float, float]:
-    """The middle 95 % (low, high) of what the second side gained over the first, resample by resample."""
-    base, tuned = drawn
-    low, high = np.percentile(tuned - base, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def figure_of(metric: Metric, side: Sequence[Outcome]) -> float:
-    """The metric's figure over all rows."""
-    return float(metric.figure(np.average([metric.score(x) for x in side], weights=[metric.weight(x) for x in side])))
+def scores_of(metric: Metric, side: Sequence[Outcome]) -> np.ndarray:
+    """Weight times score, and weight, of each row (rows, 2)."""
+    return np.array([[metric.weight(x) * metric.score(x), metric.weight(x)] for x in side], dtype=float)
 
 
 def compare(metric: Metric, base: Sequence[Outcome], tuned: Sequence[Outcome]) -> Figures:
     """Return the figures of base and tuned, the gain, and its 95 % interval."""
-    before, after = figure_of(metric, base), figure_of(metric, tuned)
+    sides = Sides(scores_of(metric, base), scores_of(metric, tuned))
+    before, after = (figure_of(side, metric.figure) for side in sides)
     return Figures(
         base=before,
         tuned=after,
         gain=after - before,
-        interval=paired_bootstrap(metric, base, tuned),
+        interval=gain_interval(sides, metric.figure),
         higher_is_better=metric.higher_is_better,
     )
 
@@ -79,13 +48,23 @@ def evaluate(spec: EvaluationSpec, exam: Exam, base: Path, tuned: Path) -> Findi
     Args:
         base: the folder of the base model's answers, as `tuned` is of the tuned model's.
     """
-    metrics, sides = metrics_for(spec.metrics), (outcomes(base), outcomes(tuned))
+    metrics, sides = metrics_for(spec), (outcomes(base), outcomes(tuned))
     main = next(iter(metrics.values()))
+    figures = {name: compare(metric, *sides) for name, metric in metrics.items()}
     return Findings(
         rows=len(exam.questions),
-        metrics={name: compare(metric, *sides) for name, metric in metrics.items()},
+        metrics=with_text_metric(figures, *sides),
         samples=[sample(main, *row) for row in zip(exam.questions, *sides, strict=True)],
     )
+
+
+def with_text_metric(
+    figures: Mapping[str, Figures], base: Sequence[Outcome], tuned: Sequence[Outcome]
+) -> dict[str, Figures]:
+    """Return the figures, with those of chrf where no other metric tells the tuned model's answers from garbage."""
+    if any(figures[name].tuned > 0 for name in OF_ANSWERS if name in figures):
+        return dict(figures)
+    return {**figures, "chrf": compare(METRICS["chrf"], base, tuned)}
 
 
 def compare_with_published(spec: EvaluationSpec, published: Path, tuned: Path) -> dict[str, PublishedFigures]:
@@ -95,7 +74,7 @@ def compare_with_published(spec: EvaluationSpec, published: Path, tuned: Path) -
         published: the folder of the published version's answers, as `tuned` is of the tuned model's.
     """
     before, after = outcomes(published), outcomes(tuned)
-    found = {name: compare(metric, before, after) for name, metric in metrics_for(spec.metrics).items()}
+    found = {name: compare(metric, before, after) for name, metric in metrics_for(spec).items()}
     return {
         name: PublishedFigures(published=figures.base, **figures.model_dump(exclude={"base"}))
         for name, figures in found.items()
@@ -103,13 +82,13 @@ def compare_with_published(spec: EvaluationSpec, published: Path, tuned: Path) -
 
 
 def sample(main: Metric, question: Question, base: Outcome, tuned: Outcome) -> Sample:
-    """Return one question with both answers and their scores by the main metric."""
+    """Return one question with both answers and their scores by the main metric, without what looks like a secret."""
     return Sample(
         place=question.place,
-        question=question.messages[-1]["content"],
-        reference=question.reference,
-        base=base.answer,
-        tuned=tuned.answer,
+        question=masked(question.messages[-1]["content"]),
+        reference=masked(question.reference),
+        base=masked(base.answer),
+        tuned=masked(tuned.answer),
         base_score=main.score(base),
         tuned_score=main.score(tuned),
     )

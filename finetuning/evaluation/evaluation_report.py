@@ -5,34 +5,36 @@ machine is named.
 """
 
 import json
+import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import yaml
 
+from finetuning.errors import FinetuningError
+from finetuning.evaluation.intervals import least_gain
 from finetuning.evaluation.report import (
-    Answering,
     BenchmarkFigures,
     Figures,
     Findings,
     Published,
-    PublishedFigures,
     Report,
     Sample,
     Verdict,
 )
-from finetuning.evaluation.verdict import change_of, verdict_in_words
+from finetuning.evaluation.tables import answering_table, benchmarks_table, metrics_table
+from finetuning.evaluation.verdict import verdict_in_words
 from finetuning.plots import base_beside_tuned, loss_curve
-from finetuning.public_names import public_base, public_drops, public_source
+from finetuning.public_names import public_base, public_drops, public_path, public_source
 from finetuning.recipe.evaluation import UNBOUNDED
 from finetuning.recipe.recipe import Recipe
 
 COLUMN = 56  # letters of an answer in a line
-FEW_ROWS = 30
 OUTCOMES = {
     "passed": "**Passed**: may be published.",
     "failed": "**Failed**: will not be published.",
@@ -61,10 +63,17 @@ class Made(NamedTuple):
     """Of each data set `stem`, `split`, `source`, `revision` and `rows`."""
     chat: Mapping[str, Any]
     """`train_rows`, `eval_rows`, `supervised_tokens`, and `dropped`: reason, rows and an example's place."""
+    start: Mapping[str, Any] | None = None
+    """The adapter that training went on from: `kind`, `source` and `revision`; None for a fresh one."""
 
 
 def write_report(folder: Path, recipe: Recipe, made: Made, found: Findings, verdict: Verdict) -> Report:
-    """Write report.md, report.json, two plots and samples.parquet into `folder`; return the numbers."""
+    """Write report.md, report.json, two plots and samples.parquet into `folder`; return the numbers.
+
+    Raises:
+        FinetuningError: a figure is no finite number.
+    """
+    require_numbers(found)
     training = made.training
     (folder / "metrics.png").write_bytes(base_beside_tuned(found.metrics))
     curve = loss_curve(training["curve"], training["eval_loss"], training["eval_curve"])
@@ -86,28 +95,24 @@ def write_report(folder: Path, recipe: Recipe, made: Made, found: Findings, verd
     return report
 
 
-def metrics_table(metrics: Mapping[str, Figures] | Mapping[str, PublishedFigures]) -> pd.DataFrame:
-    """Put base, or published version, and tuned model in words, one row a metric.
+def require_numbers(found: Findings) -> None:
+    """Check that all that was measured are finite numbers.
 
-    Shares are percentages, and their gain is in points.
+    Raises:
+        FinetuningError: a figure is none.
     """
-    rows = []
-    for name, found in metrics.items():
-        number, points = ("{:.3f}", "{:+.3f}") if name in UNBOUNDED else ("{:.1%}", "{:+.1f}")
-        scale = 1 if name in UNBOUNDED else 100
-        low, high = (points.format(scale * edge) for edge in found.interval)
-        before, figure = ("base", found.base) if isinstance(found, Figures) else ("published", found.published)
-        rows.append(
-            {
-                "metric": name if found.higher_is_better else f"{name} (less is better)",
-                before: number.format(figure),
-                "tuned": number.format(found.tuned),
-                "gain": points.format(scale * found.gain) + ("" if name in UNBOUNDED else " points"),
-                "95 % interval": f"{low} to {high}",
-                "change": change_of(found),
-            }
-        )
-    return pd.DataFrame(rows)
+    beside = (found.published.metrics or {}) if found.published else {}
+    kinds = {"metrics": found.metrics, "benchmarks": found.benchmarks, "no_worse_than_published": beside}
+    for kind, figures in kinds.items():
+        for name, one in figures.items():
+            values = {key: value for key, value in one.model_dump().items() if isinstance(value, (float, tuple))}
+            wrong = [key for key, value in values.items() if not np.isfinite(value).all()]
+            if wrong:
+                told = ", ".join(f"{key} {values[key]}" for key in wrong)
+                raise FinetuningError(
+                    f"evaluation.{kind}: {name} is no finite number ({told}), so that nothing can be said of it. Lower "
+                    "training.learning_rate if it is the tuned model's; if not, base_model.dtype may be too narrow."
+                )
 
 
 def markdown(recipe: Recipe, made: Made, found: Findings, verdict: Verdict) -> str:
@@ -118,7 +123,7 @@ def markdown(recipe: Recipe, made: Made, found: Findings, verdict: Verdict) -> s
         f"# {recipe.name}: base beside tuned",
         recipe.summary,
         f"{outcome}\n\n" + "\n".join(f"- {reason}" for reason in verdict.reasons),
-        how_it_was_asked(found.rows),
+        how_it_was_asked(found.rows, found.metrics),
         metrics_table(found.metrics).to_markdown(index=False, disable_numparse=True),
         "![Base beside tuned](metrics.png)",
         *benchmarks(found.benchmarks),
@@ -138,34 +143,9 @@ def benchmarks(found: Mapping[str, BenchmarkFigures]) -> list[str]:
         return []
     how = (
         "By lm-eval: the same rows and the same shots for both. ± is a standard error, and the intervals are of the "
-        "same paired bootstrap as above."
+        "same kind as above. A fall fails where the interval, widened for the number of rules, is beyond the limit."
     )
     return ["## Benchmarks", how, benchmarks_table(found).to_markdown(index=False, disable_numparse=True)]
-
-
-def benchmarks_table(benchmarks: Mapping[str, BenchmarkFigures]) -> pd.DataFrame:
-    """Base beside tuned in words, one row a benchmark."""
-    rows = []
-    for name, found in benchmarks.items():
-        base, tuned = (
-            f"{figure:.3f} ± {error:.3f}"
-            for figure, error in zip((found.base, found.tuned), found.standard_errors, strict=True)
-        )
-        low, high = found.interval
-        metric = found.metric if found.higher_is_better else f"{found.metric} (less is better)"
-        rows.append(
-            {
-                "benchmark": name,
-                "metric": metric,
-                "rows": f"{found.rows:,}",
-                "base": base,
-                "tuned": tuned,
-                "gain": f"{found.gain:+.3f}",
-                "95 % interval": f"{low:+.3f} to {high:+.3f}",
-                "change": change_of(found),
-            }
-        )
-    return pd.DataFrame(rows)
 
 
 def beside_published(published: Published | None) -> list[str]:
@@ -179,13 +159,16 @@ def beside_published(published: Published | None) -> list[str]:
     return [*parts, table.to_markdown(index=False, disable_numparse=True)]
 
 
-def how_it_was_asked(rows: int) -> str:
-    """A sentence on the rows, and one on what a gain is worth."""
-    doubt = f" With fewer than {FEW_ROWS} rows the intervals themselves are rough." if rows < FEW_ROWS else ""
+def how_it_was_asked(rows: int, metrics: Mapping[str, Figures]) -> str:
+    """Sentences on the rows, on what a gain is worth, and on how small a one they show."""
+    name, main = next(iter(metrics.items()))
+    shown = least_gain(main.interval)
+    gain = f"{shown:.2g}" if name in UNBOUNDED else f"{math.ceil(100 * shown)} points"
     return (
-        f"{rows} rows of the eval split, never trained on; the same prompts and greedy decoding for both. The "
-        "intervals are of a paired bootstrap over the rows; a gain whose interval has zero in it is called "
-        f"noise.{doubt}"
+        f"{rows} rows of the eval split, never trained on; the same prompts and greedy decoding for both. A gain whose "
+        "95 % interval (Student's, over the rows' differences) has zero in it is called noise. "
+        f"So many rows show a gain in {name} of {gain} or more, in four of five exams; a model that gained nothing "
+        "seems better in at most one of forty."
     )
 
 
@@ -199,6 +182,7 @@ def what_was_trained(made: Made) -> list[str]:
         f"{trained['training_seconds']:.0f} s ({trained['tokens_per_second']:.0f} tokens/s) on {trained['device']} "
         f"with {trained['attention']}, at most {trained['peak_memory_mb']:,} MiB. Loss {trained['train_loss']:.3f} on "
         f"train, {trained['eval_loss']:.3f} on eval.",
+        *([f"It goes on from {went_on_from(made.start)}. Base is the model without either."] if made.start else []),
         "![Loss while training](loss.png)",
         "### Data",
         *what_it_saw(made),
@@ -206,6 +190,13 @@ def what_was_trained(made: Made) -> list[str]:
         quoted(yaml.safe_dump(dict(made.settings), sort_keys=False)),
         f"With {packages(made)}.",
     ]
+
+
+def went_on_from(start: Mapping[str, Any]) -> str:
+    """The adapter that training went on from, in words that name no folder of this machine."""
+    words = {"partition": "the adapter of the recipe", "repo": "the adapter", "folder": "an adapter in the folder"}
+    name = public_path(start["source"]) if start["kind"] == "folder" else start["source"]
+    return f"{words[start['kind']]} {name} at `{start['revision']}`"
 
 
 def what_it_saw(made: Made) -> list[str]:
@@ -227,21 +218,6 @@ def what_it_saw(made: Made) -> list[str]:
 def packages(made: Made) -> str:
     """Names and versions of the packages that it was trained with."""
     return ", ".join(f"{name} {version}" for name, version in sorted(made.versions.items()))
-
-
-def answering_table(answering: Mapping[str, Answering]) -> pd.DataFrame:
-    """What it took each model to answer: one row a model."""
-    rows = [
-        {
-            "model": name,
-            "tokens": took.tokens,
-            "seconds": took.seconds,
-            "tokens/s": took.tokens_per_second,
-            "MiB at most": took.peak_memory_mb,
-        }
-        for name, took in answering.items()
-    ]
-    return pd.DataFrame(rows)
 
 
 def samples(rows: Sequence[Sample], less_is_better: bool = False, shown: int = 3) -> list[str]:

@@ -4,22 +4,24 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow.parquet as pq
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from finetuning.base_model.loading import freeing_models
+from finetuning.chat.answers import split_thought
 from finetuning.chat.conversations import conversation_of
 from finetuning.chat.rendering import Renderer
+from finetuning.dataset.other_formats import TEXT_ROLE, is_text
 from finetuning.errors import FinetuningError
 from finetuning.evaluation.generation import Question, generate
-from finetuning.evaluation.metrics import Outcome, final_answer
-from finetuning.evaluation.python_tests import code_of, passes
+from finetuning.evaluation.metrics import Outcome
+from finetuning.evaluation.python_tests import passes
+from finetuning.evaluation.references import Reference, exam_rows, require_answerable
 from finetuning.evaluation.report import Answering
 from finetuning.lora.loading import load_side
 from finetuning.progress import Progress
@@ -55,6 +57,8 @@ class Candidate:
     base_model: Path
     adapter: Path | None
     model_kwargs: dict[str, Any]
+    mixed_precision: bool = True
+    """Whether the adapter's products were made in the number format of the model in training."""
 
     def load(self, exam: Exam) -> Any:
         """Load the model, ready to answer.
@@ -63,66 +67,56 @@ class Candidate:
             FinetuningError: the adapter is not whole or changes nothing.
         """
         prompt_ids = exam.questions[0].prompt_ids
-        return load_side(exam.tokenizer, prompt_ids, self.base_model, self.adapter, self.model_kwargs)
+        return load_side(
+            exam.tokenizer, prompt_ids, self.base_model, self.adapter, self.model_kwargs, self.mixed_precision
+        )
 
 
 def exam_of(spec: EvaluationSpec, chat_dataset: Path, trust_remote_code: bool = False) -> Exam:
     """Return the first `spec.rows` conversations of the eval split as an exam.
 
     Raises:
-        FinetuningError: `final-answer` is asked for, and a reference states none.
+        FinetuningError: by one of the metrics no answer could be right.
     """
     tokenizer = AutoTokenizer.from_pretrained(chat_dataset / "tokenizer", trust_remote_code=trust_remote_code)
-    questions = questions_of(chat_dataset, tokenizer, spec.rows)
-    if "final-answer" in spec.metrics:
-        require_final_answers(questions)
-    if runs_code(spec):
-        require_code(questions)
-    table = pq.read_table(chat_dataset / "eval.parquet", columns=["input_ids", "labels"]).slice(0, spec.rows)
+    questions = questions_of(chat_dataset, tokenizer, spec.rows, spec.max_new_tokens)
+    references = [Reference(question.place, question.reference) for question in questions]
+    require_answerable(spec, references, whole=True)  # how long they are was looked at before the training
+    table = exam_rows(chat_dataset, spec.rows, "input_ids", "labels")
     return Exam(tokenizer, questions, table["input_ids"].to_pylist(), table["labels"].to_pylist())
 
 
-def questions_of(chat_dataset: Path, tokenizer: PreTrainedTokenizerBase, rows: int) -> list[Question]:
-    """The first `rows` conversations of the eval split; their order is fixed by the data set's seed."""
-    table = pq.read_table(chat_dataset / "eval.parquet", columns=["messages", "tools", "place"]).slice(0, rows)
+def questions_of(
+    chat_dataset: Path, tokenizer: PreTrainedTokenizerBase, rows: int, most: int | None = None
+) -> list[Question]:
+    """The first `rows` conversations of the eval split; their order is fixed by the data set's seed.
+
+    Of a text, the first half is the question, and at most `most` tokens of what comes next the answer.
+    """
+    table = exam_rows(chat_dataset, rows, "tools", "place", "input_ids")
     questions, renderer = [], Renderer(tokenizer)
     for row in table.to_pylist():
+        if is_text(row["messages"]):
+            questions.append(half_of(row, tokenizer, most))
+            continue
         conversation = conversation_of(row)
         *prompt, answer = conversation.messages
         ids = renderer.prompt(conversation._replace(messages=prompt))
-        questions.append(Question(row["place"], prompt, ids, answer["content"]))
+        # What the model thinks is no part of its answer; a template without a place for it has it learned as text.
+        reference = split_thought(answer["content"])[1] if renderer.abilities.reasoning else answer["content"]
+        questions.append(Question(row["place"], prompt, ids, reference))
     return questions
 
 
-def require_final_answers(questions: Sequence[Question]) -> None:
-    """Refuse references of which no answer could be right.
-
-    Raises:
-        FinetuningError: a reference states no final answer.
-    """
-    unclear = [question for question in questions if final_answer(question.reference) is None]
-    if unclear:
-        raise FinetuningError(
-            f"evaluation.metrics: final-answer: {len(unclear)} of {len(questions)} references state no final answer; "
-            f"the first is {unclear[0].place}: {unclear[0].reference[:80]!r}. End them with `#### ` and the answer, or "
-            "use another metric."
-        )
+def half_of(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, most: int | None) -> Question:
+    """The first half of a text's tokens as a question, and as the answer the `most` next ones."""
+    ids, half = row["input_ids"], max(1, len(row["input_ids"]) // 2)
+    parts = (ids[:half], ids[half:][:most])
+    given, rest = (str(tokenizer.decode(part, skip_special_tokens=True)) for part in parts)
+    return Question(row["place"], [{"role": TEXT_ROLE, "content": given}], ids[:half], rest)
 
 
-def require_code(questions: Sequence[Question]) -> None:
-    """Refuse references by which no code could be tested.
-
-    Raises:
-        FinetuningError: no reference holds Python code.
-    """
-    if not any(code_of(question.reference) for question in questions):
-        raise FinetuningError(
-            f"evaluation.metrics: python-tests: none of {len(questions)} references holds Python code; the first is "
-            f"{questions[0].place}: {questions[0].reference[:80]!r}. Put it between ```python and ```, or use another "
-            "metric."
-        )
-
-
+@freeing_models()
 def sit(
     spec: EvaluationSpec,
     exam: Exam,

@@ -12,8 +12,10 @@ import torch
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
-from finetuning.chat.template import stop_token
+from finetuning.chat.template import before_answer, stop_token
+from finetuning.chat.tokenization import added_tokens
 from finetuning.errors import InfrastructureError
+from finetuning.out_of_memory import is_out_of_memory
 from finetuning.progress import Progress
 from finetuning.recipe.evaluation import EvaluationSpec
 
@@ -78,7 +80,7 @@ def generate(
     Raises:
         FinetuningError: memory ran out.
     """
-    stop = stop_token(tokenizer)
+    stop, mark = stop_token(tokenizer), before_answer(tokenizer)
     # Not the stop token where there is another: a repetition penalty of the model's would count it as said before.
     pad: Any = stop if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     order = sorted(range(len(questions)), key=lambda i: len(questions[i].prompt_ids))
@@ -90,12 +92,14 @@ def generate(
             what = f"{name}: {start}/{len(order)} rows answered, {len(batch)} at work"
             try:
                 found = continuations(model, prompts, stop, spec.max_new_tokens, progress, what)
-            except torch.OutOfMemoryError as error:
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
                 raise InfrastructureError(
                     f"evaluation.batch_size: memory ran out with {len(batch)} prompts answered together: lower it "
                     f"({error})"
                 ) from error
-            answers |= {i: answer_of(tokenizer, new, stop) for i, new in zip(batch, found, strict=True)}
+            answers |= {i: answer_of(tokenizer, new, stop, mark) for i, new in zip(batch, found, strict=True)}
     return [answers[i] for i in range(len(questions))]
 
 
@@ -144,8 +148,17 @@ def continuations(model: Any, prompts: Batch, stop: int, limit: int, progress: P
     return [found[row] for row in range(len(found))]
 
 
-def answer_of(tokenizer: PreTrainedTokenizerBase, ids: list[int], stop: int) -> Answer:
-    """The answer in new token `ids`, which are padded with the `stop` token."""
+def answer_of(tokenizer: PreTrainedTokenizerBase, ids: list[int], stop: int, mark: str = "") -> Answer:
+    """The answer in new token `ids`, which are padded with the `stop` token.
+
+    Args:
+        mark: what the model writes before the answer itself (`before_answer`); what it thought until then is left out.
+    """
     stopped = stop in ids
     length = ids.index(stop) if stopped else len(ids)
-    return Answer(str(tokenizer.decode(ids[:length], skip_special_tokens=True)), length + stopped, stopped)
+    said = ids[:length]
+    token = added_tokens(tokenizer).get(mark)
+    if token in said:
+        said = said[len(said) - said[::-1].index(token) :]
+    text = str(tokenizer.decode(said, skip_special_tokens=True))
+    return Answer(text.rpartition(mark)[2].lstrip() if mark else text, length + stopped, stopped)

@@ -3,18 +3,32 @@
 final-answer   "… so 9 + 9 = 18.\n#### 18"  against  "…\n#### 18"   is 1.0
 """
 
+import math
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from finetuning.recipe.evaluation import with_implied
+from finetuning.recipe.evaluation import EvaluationSpec, with_implied
 
-NUMBER = r"[-+]?\$?\s*\d[\d,]*(?:\.\d+)?(?:\s*/\s*\d+)?"
+NUMBER = r"[-+]?[$€£¥]?\s*\d(?:[\d.,'’\u00a0\u2009\u202f]*\d)?(?:\s*/\s*\d+)?"
+# Full-width characters, the minus of print, and the signs in Arabic numbers, as keyboards have them.
+PLAIN = {
+    **{code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)},
+    **{0x2212: "-", 0x066B: ".", 0x066C: ",", 0x3002: "."},
+}
+# In groups of three, or India's of two: "1,000", "1.000.000,5", "12,34,567.8".
+GROUPED = (
+    r"[1-9]\d{0,2}(,\d{3})+(\.\d+)?",
+    r"[1-9]\d{0,2}((\.\d{3}){2,}(,\d+)?|\.\d{3},\d+)",
+    r"[1-9]\d?(,\d\d)+,\d{3}(\.\d+)?",
+    r"[1-9]\d{0,2}((?P<space>['’\s])\d{3})((?P=space)\d{3})*([.,]\d+)?",
+)
 # What models end an answer with, the most explicit first; the last occurrence in the text counts.
 MARKERS = (
     r"####\s*(?P<answer>[^\n]+)",
@@ -22,6 +36,9 @@ MARKERS = (
     rf"(?i:answer|result|solution)\s*(?i:is|:|=)\s*(?:[a-z]\s*=\s*)?(?P<answer>{NUMBER})",
     rf"\b[a-z]\s*=\s*(?P<answer>{NUMBER})\s*\.?\s*$",
 )
+
+LARGEST = math.log(1e100)  # nats
+AROUND = " \t*_`"  # spaces and emphasis, on either side of an answer
 
 
 class Outcome(NamedTuple):
@@ -56,25 +73,66 @@ class Metric:
     """What is shown of the mean, a number or an array of them."""
 
 
-def final_answer(text: str) -> str | None:
-    """The final answer that `text` states, or None where it states none (an unclear answer)."""
-    for marker in MARKERS:
+def final_answer(text: str, markers: Sequence[str] = ()) -> str | None:
+    """The final answer that `text` states, or None where it states none (an unclear answer).
+
+    Args:
+        markers: words of the recipe after which it stands, up to the end of the line.
+    """
+    text, markers = text.translate(PLAIN), [marker.translate(PLAIN) for marker in markers]
+    explicit, *others = MARKERS
+    escaped = [f"(?i:{re.escape(marker)})" for marker in markers]
+    own = [rf"{words}[ \t*_]*+[:=]?+(?P<answer>(?:(?!{words})[^\n])+)" for words in escaped]
+    for marker in (explicit, *own, *others):
         found = list(re.finditer(marker, text, re.MULTILINE))
         if found:
-            return found[-1]["answer"].strip()
-    return None
+            return found[-1]["answer"].strip(AROUND) or None
+    return text.strip() if as_number(text) is not None or is_ambiguous(text) else None
 
 
 def as_number(text: str) -> Fraction | None:
-    """The exact value of `text`: "0.5", "1/2", "1,000", "$18.00", "-3"; None where it is not a number."""
-    plain = re.sub(r"[\s,$%]", "", text).rstrip(".")
-    if not re.fullmatch(r"[-+]?\d{1,30}(\.\d{1,30})?(/\d{1,30})?", plain):  # "1e99999999" takes hours to write out
+    """The exact value of `text`: "0.5", "0,5", "1/2", "1,000", "$18.00", "-3"; None where it is not a number.
+
+    A comma is a thousands sign before exactly three digits, and a decimal one before fewer or more.
+    """
+    if is_ambiguous(text):
         return None
-    number, _, divisor = plain.partition("/")
+    found = re.fullmatch(r"(?P<sign>[-+]?)(?P<number>[^/]+)(?:/(?P<divisor>[^/]+))?", bare_number(text))
+    if not found:
+        return None
+    number, divisor = (plain_digits(part.strip()) for part in (found["number"], found["divisor"] or "1"))
+    if number is None or divisor is None:
+        return None
     try:
-        return Fraction(number) / Fraction(divisor or 1)
+        return Fraction(found["sign"] + number) / Fraction(divisor)
     except ZeroDivisionError:
         return None
+
+
+def is_ambiguous(text: str) -> bool:
+    """Whether `text` is a number such as "1.000" or "2.500", which is a thousand times as much in half of the world."""
+    return re.fullmatch(r"[-+]?[1-9]\d{0,2}\.\d\d0", bare_number(text)) is not None
+
+
+def bare_number(text: str) -> str:
+    """`text` without what may stand around a number: spaces, currency, percent, the sentence's own full stop."""
+    plain = re.sub(r"[$€£¥%]", "", text.translate(PLAIN)).strip().rstrip(".,").strip()
+    return re.sub(r"^([-+])\s+", r"\1", plain)
+
+
+def plain_digits(number: str) -> str | None:
+    """A number without its thousands signs and with a decimal point; None where it is none."""
+    if re.fullmatch(r"\d{1,30}([.,]\d{1,30})?", number) and not re.fullmatch(GROUPED[0], number):
+        return number.replace(",", ".")  # "1e99999999" would take hours to write out
+    if len(number) > 60 or not any(re.fullmatch(form, number) for form in GROUPED):
+        return None
+    whole, sign, part = number, "", ""
+    if found := re.fullmatch(r"(.+)([.,])(\d+)", number):
+        # The last sign is a decimal one where the others are not the same, or where it is no thousands sign.
+        others = re.sub(r"\d", "", found[1])
+        if others and found[2] not in others:
+            whole, sign, part = found[1], ".", found[3]
+    return re.sub(r"\D", "", whole) + sign + part
 
 
 def same_answer(answer: str, reference: str) -> bool:
@@ -82,18 +140,23 @@ def same_answer(answer: str, reference: str) -> bool:
     numbers = as_number(answer), as_number(reference)
     if None not in numbers:
         return numbers[0] == numbers[1]
-    return answer.strip().casefold() == reference.strip().casefold()
+    return _bare(answer) == _bare(reference)
 
 
-def score_final_answer(outcome: Outcome) -> float:
+def _bare(text: str) -> str:
+    """An answer in words without what is around it: spaces, emphasis, the full stop."""
+    return text.translate(PLAIN).strip(AROUND + ".").casefold()
+
+
+def score_final_answer(outcome: Outcome, markers: Sequence[str] = ()) -> float:
     """1.0 where the final answers are equal; never by substring, so that 8 is not found in 18."""
-    stated, expected = final_answer(outcome.answer), final_answer(outcome.reference)
+    stated, expected = final_answer(outcome.answer, markers), final_answer(outcome.reference, markers)
     return float(stated is not None and expected is not None and same_answer(stated, expected))
 
 
-def score_unclear(outcome: Outcome) -> float:
+def score_unclear(outcome: Outcome, markers: Sequence[str] = ()) -> float:
     """1.0 where the answer states no final answer."""
-    return float(final_answer(outcome.answer) is None)
+    return float(final_answer(outcome.answer, markers) is None)
 
 
 def score_exact_match(outcome: Outcome) -> float:
@@ -104,6 +167,17 @@ def score_exact_match(outcome: Outcome) -> float:
 def score_stop(outcome: Outcome) -> float:
     """1.0 where the model ended its answer itself, with the stop token."""
     return float(outcome.stopped)
+
+
+def score_empty(outcome: Outcome) -> float:
+    """1.0 where the answer has no letter or digit of any script; signs say something where the reference has no other.
+
+    Beside white space that is what shows nothing, such as U+200B, and "..." or "```".
+    """
+    if any(map(str.isalnum, outcome.answer)):
+        return 0.0
+    of_signs = bool(outcome.reference.strip()) and not any(map(str.isalnum, outcome.reference))
+    return float(not (of_signs and any(unicodedata.category(sign)[0] in "SP" for sign in outcome.answer)))
 
 
 def score_rouge_l(outcome: Outcome) -> float:
@@ -132,6 +206,11 @@ def score_python_tests(outcome: Outcome) -> float:
     return outcome.passed
 
 
+def perplexity(loss: Any) -> Any:
+    """The exponential of a loss, up to 1e100; a model that is worse than that is as bad as one can be."""
+    return np.exp(np.minimum(loss, LARGEST))
+
+
 def supervised_tokens(outcome: Outcome) -> float:
     """How many tokens a mean over tokens counts a row for."""
     return float(outcome.supervised)
@@ -156,14 +235,23 @@ METRICS = {
     "unclear": Metric(score_unclear, higher_is_better=False),
     "exact-match": Metric(score_exact_match),
     "stop-rate": Metric(score_stop),
+    "empty": Metric(score_empty, higher_is_better=False),
     "rouge-l": Metric(score_rouge_l),
     "chrf": Metric(score_chrf),
     "python-tests": Metric(score_python_tests),
     "loss": Metric(score_loss, higher_is_better=False, weight=supervised_tokens),
-    "perplexity": Metric(score_loss, higher_is_better=False, weight=supervised_tokens, figure=np.exp),
+    "perplexity": Metric(score_loss, higher_is_better=False, weight=supervised_tokens, figure=perplexity),
 }
 
 
-def metrics_for(names: tuple[str, ...]) -> dict[str, Metric]:
+# Those that look for a final answer, which a recipe can have words of its own for.
+STATED = {"final-answer": score_final_answer, "unclear": score_unclear}
+
+
+def metrics_for(spec: EvaluationSpec) -> dict[str, Metric]:
     """The metrics that a recipe asks for, and those that always go with them."""
-    return {name: METRICS[name] for name in with_implied(names)}
+    found = {name: METRICS[name] for name in with_implied(spec.metrics)}
+    if spec.answer_markers:
+        for name in STATED.keys() & found.keys():
+            found[name] = replace(found[name], score=partial(STATED[name], markers=spec.answer_markers))
+    return found

@@ -11,6 +11,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
 from finetuning.record import Record
 
+# What stands for an artifact, or a file's content, in a report that may come from the hub: both become parts of paths.
+Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+FileName = Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")]
+
 # Whatever is not exactly true, such as "yes" in a file that somebody changed, has not passed.
 Passed = Annotated[bool, BeforeValidator(lambda value: value is True)]
 
@@ -31,9 +36,21 @@ class Gain(Part):
 
     tuned: float
     gain: float
+    """The tuned model's figure less the other's, so that a gain of what is better low is below 0."""
     interval: tuple[float, float]
-    """The middle 95 % of the gain over resampled rows."""
+    """The 95 % interval of the gain."""
     higher_is_better: bool
+
+    @property
+    def improvement(self) -> float:
+        """By how much the tuned model is better: what people are shown as the gain, above 0 for the better."""
+        return self.gain if self.higher_is_better else 0.0 - self.gain  # and never -0.0
+
+    @property
+    def improvement_interval(self) -> tuple[float, float]:
+        """The 95 % interval of the improvement."""
+        low, high = self.interval
+        return (low, high) if self.higher_is_better else (0.0 - high, 0.0 - low)
 
 
 class Figures(Gain):
@@ -73,6 +90,8 @@ class Published(Part):
     tag: str
     commit: str
     adapter: str
+    files: dict[str, str] = Field(default_factory=dict)
+    """The sha256 of its weights, by the file's name."""
     why: str | None = Field(default=None, exclude_if=absent)
     metrics: dict[str, PublishedFigures] | None = Field(default=None, exclude_if=absent)
 
@@ -93,9 +112,9 @@ class Proof(Record):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    adapter: str
+    adapter: Fingerprint
     """The adapter's fingerprint."""
-    files: dict[str, str] = Field(default_factory=dict)
+    files: dict[FileName, Sha256] = Field(default_factory=dict)
     """The sha256 of the adapter's weights, by the file's name."""
     alike: dict[str, JsonValue] = Field(default_factory=dict)
     """What two versions must have in common to answer the same prompts on the same base model."""
@@ -112,6 +131,10 @@ class Report(Proof):
     """By model: base and tuned."""
     published: Published | None = None
     """None where nothing was published, or only this adapter."""
+
+    def proof(self) -> Proof:
+        """What it proves, without the numbers."""
+        return Proof.model_validate(self.model_dump(include=set(Proof.model_fields)))
 
     @property
     def figures(self) -> Mapping[str, Figures]:

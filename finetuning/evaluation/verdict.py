@@ -1,41 +1,90 @@
 """Whether a tuned model may be published, by the rules of its recipe and the numbers of its report."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from finetuning.errors import GateError
+from finetuning.evaluation.intervals import LEAST_ROWS, widened
 from finetuning.evaluation.report import BenchmarkFigures, Figures, Gain, Published, Report, Verdict
-from finetuning.recipe.evaluation import EvaluationSpec, GateSpec
+from finetuning.recipe.evaluation import OF_ANSWERS, EvaluationSpec, GateSpec
 
+ROUNDING = 1e-9
 NOTHING_PROVED = "smoke run: nothing is proved; few rows, few steps, and no rule holds"
+
+
+class Family(NamedTuple):
+    """Rules that a model must not be worse, all of which together are to fail a good one in at most 2.5 % of exams."""
+
+    rules: int
+    rows: int
+    """How many the intervals are of."""
+
+    def widened(self, found: Gain) -> tuple[float, float]:
+        """The interval of the improvement, for one of the rules."""
+        return widened(found.improvement_interval, self.rules, self.rows)
+
+    def in_words(self) -> str:
+        """How many rules the interval is for, where there are several."""
+        return f" (one of {self.rules} rules)" if self.rules > 1 else ""
 
 
 def judge(
     spec: EvaluationSpec,
+    rows: int,
     metrics: Mapping[str, Figures],
     benchmarks: Mapping[str, BenchmarkFigures] | None = None,
     published: Published | None = None,
 ) -> Verdict:
     """Judge by the recipe's rules; the verdict has a reason for each, with the number and how far it missed.
 
-    Where the recipe sets no gate, the main metric has to be better than the base's beyond its 95 % interval, and the
-    stop rate not worse beyond its own. With one or without, no benchmark may fall by more than the recipe allows.
+    Where the recipe sets no gate, the main metric has to be better than the base's beyond its 95 % interval, and no
+    other one worse. With one or without, the share of empty answers may not rise beyond noise, no benchmark fall by
+    more than the recipe allows, and the published version not be better. The metrics that read answers may not be worse
+    either, unless the gate names one of them that is not 0; and they cannot all be 0.
+
+    A model that gained nothing in the main metric passes in at most 2.5 % of exams, and one that is in nothing worse
+    fails a rule that it must not be worse, or a benchmark, in at most 2.5 %, however many of these there are: each of
+    them takes a wider interval.
 
     Args:
+        rows: how many of them were answered.
         published: how the model compares with the version that is published now.
     """
-    if not spec.gate:
-        outcomes = [better_beyond_noise(spec.metrics[0], metrics[spec.metrics[0]])]
-        if spec.metrics[0] != "stop-rate":
-            outcomes.append(not_worse_beyond_noise("stop-rate", metrics["stop-rate"]))
+    main = spec.metrics[0]
+    kept = [name for name in metrics if name != main] if not spec.gate else kept_beside(spec.gate, metrics)
+    family = Family(len(kept) + bool(published and published.metrics) + len(benchmarks or {}), rows)
+    outcomes = [too_few(rows)] if rows < LEAST_ROWS else []
+    if spec.gate:
+        outcomes += [found for name, gate in spec.gate.items() for found in gate_outcomes(name, gate, metrics[name])]
     else:
-        outcomes = [outcome for name, gate in spec.gate.items() for outcome in gate_outcomes(name, gate, metrics[name])]
-    outcomes += [kept_its_figure(name, found, spec.max_benchmark_fall) for name, found in (benchmarks or {}).items()]
+        outcomes.append(better_beyond_noise(main, metrics[main]))
+    outcomes += [not_worse_beyond_noise(name, metrics[name], family) for name in kept]
+    outcomes += tells_nothing(spec.gate, metrics)
+    for name, found in (benchmarks or {}).items():
+        outcomes.append(kept_its_figure(name, found, spec.max_benchmark_fall, family._replace(rows=found.rows)))
     if published:
-        outcomes.append(beside_published(spec.metrics[0], published))
+        outcomes.append(beside_published(main, published, family))
     return Verdict(passed=all(passed for passed, _ in outcomes), reasons=tuple(reason for _, reason in outcomes))
+
+
+def kept_beside(gate: Mapping[str, GateSpec], metrics: Mapping[str, Figures]) -> list[str]:
+    """The metrics beside those of a gate that must not be worse: of answers, where it names none that tells of them."""
+    tells = any(metrics[name].tuned > 0 for name in gate if name in OF_ANSWERS)
+    of_answers = [] if tells else [name for name in metrics if name in OF_ANSWERS]
+    return [name for name in (*of_answers, "empty") if name not in gate]
+
+
+def tells_nothing(gate: Mapping[str, GateSpec], metrics: Mapping[str, Figures]) -> list[tuple[bool, str]]:
+    """A rule that is not kept, where all metrics that read answers are 0 for both; unless a gate says that they may."""
+    read = [name for name in metrics if name in OF_ANSWERS]
+    if any(name in gate and gate[name].min_gain <= -1 for name in read):
+        return []
+    if not read or any(metrics[name].base or metrics[name].tuned for name in read):
+        return []
+    return [(False, f"{', '.join(read)} is 0 for both, which tells nothing of what answers say: name another metric")]
 
 
 def of_smoke_run(verdict: Verdict) -> Verdict:
@@ -49,17 +98,29 @@ def verdict_in_words(verdict: Verdict) -> Literal["passed", "failed", "smoke run
 
 
 def change_of(found: Gain) -> Literal["better", "worse", "noise"]:
-    """What a metric's gain is: noise where its 95 % interval has zero in it."""
-    low, high = found.interval
-    if low <= 0 <= high:
-        return "noise"
-    return "better" if (low > 0) == found.higher_is_better else "worse"
+    """What a metric's gain is: noise where its 95 % interval has zero in it, or is no interval of numbers."""
+    return side_of_zero(found.improvement_interval)
+
+
+def side_of_zero(improvement: tuple[float, float]) -> Literal["better", "worse", "noise"]:
+    """Where the whole of an interval lies."""
+    low, high = improvement
+    return "better" if low > 0 and high > 0 else "worse" if low < 0 and high < 0 else "noise"
+
+
+def too_few(rows: int) -> tuple[bool, str]:
+    """A rule that is not kept: no gain could show."""
+    return False, (
+        f"{rows} eval rows prove nothing: with fewer than {LEAST_ROWS} not even all answers right after none could be "
+        "told from chance. Raise evaluation.rows or dataset.eval"
+    )
 
 
 def gate_outcomes(name: str, gate: GateSpec, found: Figures) -> list[tuple[bool, str]]:
     """Whether each limit of one metric's gate is kept, in words."""
-    sign = 1 if found.higher_is_better else -1
-    outcomes = [limit(f"gain in {name}" if sign == 1 else f"fall of {name}", sign * found.gain, gate.min_gain)]
+    outcomes = [
+        limit(f"gain in {name}" if found.higher_is_better else f"fall of {name}", found.improvement, gate.min_gain)
+    ]
     if gate.min_score is not None:
         outcomes.append(limit(f"{name} of the tuned model", found.tuned, gate.min_score))
     if gate.max_score is not None:
@@ -69,6 +130,8 @@ def gate_outcomes(name: str, gate: GateSpec, found: Figures) -> list[tuple[bool,
 
 def limit(what: str, value: float, bound: float, most: bool = False) -> tuple[bool, str]:
     """Whether `value` is at least (or at most) `bound`, and a sentence that says so."""
+    if not math.isfinite(value):
+        return False, f"{what} is no number: {value}"
     passed = value <= bound if most else value >= bound
     verb = "keeps to" if most else "reaches"
     verb = verb if passed else f"misses by {abs(bound - value):.3f}"
@@ -77,38 +140,63 @@ def limit(what: str, value: float, bound: float, most: bool = False) -> tuple[bo
 
 def better_beyond_noise(name: str, found: Gain) -> tuple[bool, str]:
     """Whether the whole 95 % interval of the gain lies on the better side of zero."""
-    passed, (low, high) = change_of(found) == "better", found.interval
-    missed = "" if passed else f", which misses by {abs(low if found.higher_is_better else high):.3f}"
+    if not is_number(found):
+        return no_number(name, found)
+    passed, (low, high) = change_of(found) == "better", found.improvement_interval
+    missed = "" if passed else f", which misses by {abs(low):.3f}"
     verdict = "better than the base beyond its noise" if passed else "not better than the base beyond its noise"
-    return passed, f"{name} is {verdict}: gain {found.gain:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}{missed}"
+    return (
+        passed,
+        f"{name} is {verdict}: gain {found.improvement:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}{missed}",
+    )
 
 
-def beside_published(name: str, published: Published) -> tuple[bool, str]:
+def beside_published(name: str, published: Published, family: Family) -> tuple[bool, str]:
     """Whether the main metric is not worse than that of the version that is published now, if they were compared."""
     if published.metrics is None:
         return True, f"not compared with the version that is published now: {published.why}"
-    return not_worse_beyond_noise(name, published.metrics[name], "that of the version that is published now")
+    return not_worse_beyond_noise(name, published.metrics[name], family, "that of the version that is published now")
 
 
-def not_worse_beyond_noise(name: str, found: Gain, other: str = "the base's") -> tuple[bool, str]:
-    """Whether zero, or the better side of it, is in the 95 % interval of the gain."""
-    passed, (low, high) = change_of(found) != "worse", found.interval
-    missed = "" if passed else f", which misses by {abs(high if found.higher_is_better else low):.3f}"
+def not_worse_beyond_noise(name: str, found: Gain, family: Family, other: str = "the base's") -> tuple[bool, str]:
+    """Whether zero, or the better side of it, is in the interval of the gain, widened for so many rules."""
+    if not is_number(found):
+        return no_number(name, found)
+    low, high = family.widened(found)
+    passed = side_of_zero((low, high)) != "worse"
+    missed = "" if passed else f", which misses by {abs(high):.3f}"
     verdict = f"{'not ' if passed else ''}worse than {other} beyond its noise"
-    return passed, f"{name} is {verdict}: gain {found.gain:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}{missed}"
+    interval = f"interval {low:+.3f} to {high:+.3f}{family.in_words()}"
+    return passed, f"{name} is {verdict}: gain {found.improvement:+.3f}, {interval}{missed}"
 
 
-def kept_its_figure(name: str, found: BenchmarkFigures, allowed: float) -> tuple[bool, str]:
-    """Whether a benchmark's figure is no worse than the base's by more than `allowed`.
+def is_number(found: Gain) -> bool:
+    """Whether the figure, the gain and its interval are finite numbers."""
+    return all(map(math.isfinite, (found.tuned, found.gain, *found.interval)))
+
+
+def no_number(name: str, found: Gain) -> tuple[bool, str]:
+    """A rule that is not kept: there is nothing to compare."""
+    low, high = found.interval
+    return False, f"{name} is no number: {found.tuned:.3f}, gain {found.gain:+.3f}, interval {low:+.3f} to {high:+.3f}"
+
+
+def kept_its_figure(name: str, found: BenchmarkFigures, allowed: float, family: Family) -> tuple[bool, str]:
+    """Whether a benchmark's figure may be no worse than the base's by more than `allowed`, by its widened interval.
 
     That is in points of a share, and of a figure above 1, such as a perplexity, a share of the base's figure.
     """
-    worse = -found.gain if found.higher_is_better else found.gain
+    if not is_number(found):
+        return no_number(name, found)
+    worse, (low, high) = -found.improvement, family.widened(found)
     bound = allowed * max(1.0, abs(found.base))
     figures = f"{found.metric} {found.base:.3f} before, {found.tuned:.3f} after"
-    passed = worse <= bound
-    limit = f"{'within' if passed else 'more than'} the {bound:.3f} that evaluation.max_benchmark_fall allows"
-    return passed, f"{name} {f'fell by {worse:.3f}, {limit}' if worse > 0 else 'did not fall'} ({figures})"
+    passed = high >= -bound - ROUNDING
+    within, beyond = ("within", "") if worse <= bound + ROUNDING else ("more than", "beyond its noise")
+    beyond = f", {'not ' if passed else ''}{beyond}" if beyond else ""
+    fell = f"fell by {worse:.3f}, {within} the {bound:.3f} that evaluation.max_benchmark_fall allows{beyond}"
+    interval = f"gain {found.improvement:+.3f}, interval {low:+.3f} to {high:+.3f}{family.in_words()}"
+    return passed, f"{name} {fell if worse > 0 else 'did not fall'} ({figures}; {interval})"
 
 
 def read_report(folder: Path) -> Report:
@@ -121,11 +209,20 @@ def read_report(folder: Path) -> Report:
     return Report.of(json.loads(path.read_text()), str(path))
 
 
-def require_verdict(report_folder: Path, adapter: str, where: str, smoke: bool = False) -> Report:
+def require_verdict(
+    report_folder: Path,
+    adapter: str,
+    files: Mapping[str, str],
+    where: str,
+    smoke: bool = False,
+    has_gate: bool = True,
+) -> Report:
     """Return the report in `report_folder`, which holds a passed verdict on the adapter with this fingerprint.
 
     Args:
+        files: the sha256 of the adapter's weights, by the file's name.
         smoke: whether this is a smoke run, whose own report says that nothing is proved, and which takes no other.
+        has_gate: whether the recipe sets a gate.
 
     Raises:
         FinetuningError: it is about another adapter, a smoke run's in a real one or the other way round, or the verdict
@@ -138,6 +235,11 @@ def require_verdict(report_folder: Path, adapter: str, where: str, smoke: bool =
             f"{where}: not published: the report in {path} is about adapter {report.adapter}, and the one to "
             f"publish is {adapter}. Materialize evaluation_report for {where}, then publish."
         )
+    if report.files != files:
+        raise GateError(
+            f"{where}: not published: the report in {path} is about other weights of adapter {adapter}, which was "
+            f"trained once more since. Materialize evaluation_report for {where}, then publish."
+        )
     if report.verdict.smoke != smoke:
         made, asked = ("a real run", "a smoke run") if smoke else ("a smoke run", "none")
         raise GateError(
@@ -146,8 +248,13 @@ def require_verdict(report_folder: Path, adapter: str, where: str, smoke: bool =
         )
     if not report.verdict.passed and not smoke:
         reasons = "; ".join(report.verdict.reasons)
+        failed = f"not published: adapter {adapter} failed its gate: {reasons}"
+        rules = "the gate is evaluation.gate"
+        if not has_gate:
+            failed = f"not published: adapter {adapter} failed its evaluation: {reasons}"
+            rules = "these rules hold where a recipe sets no evaluation.gate"
         raise GateError(
-            f"{where}: not published: adapter {adapter} failed its gate: {reasons}. Adapter and report stay where they "
-            f"are ({report_folder / 'report.md'}). Change the recipe's training or data; the gate is evaluation.gate."
+            f"{where}: {failed}. Adapter and report stay where they are ({report_folder / 'report.md'}). Change the "
+            f"recipe's training or data; {rules}."
         )
     return report

@@ -8,28 +8,29 @@ import pandas as pd
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from finetuning.base_model.source import repo_name
 from finetuning.evaluation.evaluation_report import (
     Made,
-    benchmarks_table,
     how_it_was_asked,
-    metrics_table,
     packages,
+    went_on_from,
     what_it_saw,
 )
 from finetuning.evaluation.report import Report
+from finetuning.evaluation.tables import tables
 from finetuning.evaluation.verdict import verdict_in_words
 from finetuning.hub.loading_code import adapter_code, merged_code
 from finetuning.hub.publication import AdapterPublicationSummary, Base
 from finetuning.hub.rendering import render
 from finetuning.merge.agreement import MergedSummary
 from finetuning.public_names import public_base
-from finetuning.recipe.base_model import BaseModelSpec, QuantizationSpec
+from finetuning.recipe.base_model import QuantizationSpec
+from finetuning.recipe.lora import LoraSpec
 from finetuning.recipe.recipe import Recipe
 
 METHODS = {
     "sft": "supervised, on the assistant's answers alone",
     "dpo": "direct preference optimization of chosen over rejected answers (DPO, beta {beta:g}, {loss_type} loss)",
+    "kto": "towards answers that were judged good and away from bad ones (KTO, beta {beta:g}, {loss_type} loss)",
 }
 # By the names that https://hf.co/metrics has. The others are this project's own.
 METRIC_TYPES = {
@@ -39,6 +40,10 @@ METRIC_TYPES = {
     "chrf": "chrf",
     "perplexity": "perplexity",
 }
+
+
+# Of `sft`, where all rows are texts, and where some are.
+ON_TEXT = ("supervised, on all tokens of texts", "supervised, on all tokens of texts and on the assistant's answers")
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,14 @@ class RepoVersion:
     def title(self) -> str:
         """The repo's own name."""
         return self.repo_id.split("/")[-1]
+
+
+def method_of(recipe: Recipe, made: Made) -> str:
+    """How the model was trained, in a few words."""
+    texts = made.chat.get("text_rows", 0)
+    if recipe.training.method == "sft" and texts:
+        return ON_TEXT[texts < made.chat["train_rows"]]
+    return METHODS[recipe.training.method].format(**recipe.training.model_dump())
 
 
 def adapter_header(recipe: Recipe, repo_id: str, base_repo: str, report: Report, made: Made) -> ModelCardData:
@@ -193,20 +206,13 @@ def proof(recipe: Recipe, report: Report) -> Mapping[str, object]:
     return {
         "summary": recipe.summary,
         "outcome": verdict_in_words(report.verdict),
-        "asked": how_it_was_asked(report.rows),
+        "asked": how_it_was_asked(report.rows, report.metrics),
+        "has_gate": bool(recipe.evaluation.gate),
         "table": "\n\n".join(tables(report)),
         "samples": recipe.evaluation.samples,
         "quantization": recipe.base_model.quantization,
         "limits": limits(recipe, report),
     }
-
-
-def tables(report: Report) -> list[str]:
-    """Base beside tuned in the metrics and, where there were any, in benchmarks."""
-    found = [metrics_table(report.metrics)]
-    if report.benchmarks:
-        found.append(benchmarks_table(report.benchmarks))
-    return [table.to_markdown(index=False, disable_numparse=True) for table in found]
 
 
 def limits(recipe: Recipe, report: Report) -> list[str]:
@@ -223,14 +229,16 @@ def limits(recipe: Recipe, report: Report) -> list[str]:
 
 def training_table(recipe: Recipe, made: Made) -> str:
     """How it was trained, with what, and what that took: a line each."""
-    trained, lora, quantization = made.training, recipe.lora, recipe.base_model.quantization
+    trained, quantization = made.training, recipe.base_model.quantization
+    lora = LoraSpec.model_validate({**recipe.lora.model_dump(), **made.settings.get("lora", {})})
     together = f", {trained['processes']} processes" if trained["processes"] > 1 else ""
     targets = lora.target_modules if isinstance(lora.target_modules, str) else ", ".join(lora.target_modules)
     lines = {
         "base model": f"{public_base(made.base_model)} at `{made.base_model['revision']}`",
-        "method": METHODS[recipe.training.method].format(**recipe.training.model_dump()),
+        "method": method_of(recipe, made),
         "adapter": f"LoRA on {targets}, r {lora.r}, alpha {lora.lora_alpha}, dropout {lora.lora_dropout:g}: "
         f"{trained['trainable_parameters']:,} parameters",
+        **({"goes on from": went_on_from(made.start)} if made.start else {}),
         "precision": f"{recipe.base_model.dtype}; base model {in_words(quantization)}",
         "length": f"{trained['steps']:,} steps, {trained['tokens']:,} tokens; learning rate "
         f"{recipe.training.learning_rate:g}, {recipe.training.lr_scheduler_type}",
@@ -253,7 +261,7 @@ def in_words(quantization: QuantizationSpec | None) -> str:
     return f"quantized to {quantization.bits} bits ({quantization.type or 'int8'}{double})"
 
 
-def base_card(spec: BaseModelSpec, source: str) -> str:
+def base_card(name: str, source: str) -> str:
     """Return the card of a base model that was on no hub: where it came from and what it is for."""
     header = ModelCardData(library_name="transformers", pipeline_tag="text-generation")
-    return card("base.md.jinja", header=header.to_yaml(), title=repo_name(spec), source=source)
+    return card("base.md.jinja", header=header.to_yaml(), title=name, source=source)

@@ -24,22 +24,40 @@ LOCAL = """\
 """
 
 
-def public_recipe(recipe: Recipe, adapter: str, base_model: Mapping[str, Any], records: Iterable[Mapping]) -> str:
+def public_recipe(
+    recipe: Recipe,
+    adapter: str,
+    base_model: Mapping[str, Any],
+    records: Iterable[Mapping],
+    start: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+) -> str:
     """The YAML of the recipe, which `recipe.load_file` reads.
 
     Args:
         adapter: its fingerprint.
         base_model: what it resolved to: `revision`, `on_hub`.
         records: of each data set `stem` and `revision`.
+        start: the adapter that training went on from: `kind`, `source`, `revision`, and what it decides of `lora`.
+        training: what is known of the training: `processes`, and the `strategy` of several.
     """
     data = with_defaults(recipe)
     revisions = {record["stem"]: record["revision"] for record in records}
     local = []
+    if training and training["processes"] > 1:
+        # Each of them had rows of its own in every step.
+        data["resources"] |= {"workers": training["processes"], "strategy": training["strategy"]}
     if base_model["on_hub"]:
         data["base_model"]["revision"] = base_model["revision"]
     elif data["base_model"]["repo"]:
         local += without_folder(data["base_model"], "repo", "base_model")
     local += without_folder(data["base_model"], "chat_template", "base_model")
+    if start:
+        data["lora"] |= start["lora"]
+        if start["kind"] == "repo":
+            data["lora"]["from"] = f"{start['source']}@{start['revision']}"
+        elif start["kind"] == "folder":
+            local += without_folder(data["lora"], "from", "lora")
     written = [*data["dataset"]["sources"], *(data["dataset"]["eval"]["sources"] or ())]
     for (stem, (source, place)), section in zip(sources(recipe.dataset).items(), written, strict=True):
         if source.hub:
@@ -53,7 +71,7 @@ def public_recipe(recipe: Recipe, adapter: str, base_model: Mapping[str, Any], r
 
 def with_defaults(recipe: Recipe) -> dict[str, Any]:
     """The recipe's data with each default but those that a key of the recipe has taken out of force."""
-    data = recipe.model_dump(mode="json", exclude={"name"})
+    data = recipe.model_dump(mode="json", exclude={"name", "schedule"})
     for (*steps, key), _ in list(contradictions(data)):
         section: Any = data
         for step in steps:

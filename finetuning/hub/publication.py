@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from pydantic import Field
+
+from finetuning.evaluation.report import Proof
 from finetuning.record import Record
 
 
@@ -21,9 +24,13 @@ class PublicationSummary(Record):
     commit: str
     tag: str
     created: bool
+    files: dict[str, str] = Field(default_factory=dict)
+    """The sha256 of each file that was published, by its path in the repo; empty where an older release did it."""
 
 
 class AdapterPublicationSummary(PublicationSummary):
     """A version of an adapter's repo, and the base model that it names."""
 
     base: Base
+    proof: Proof | None = None
+    """What was proved of it; None where an older release published it."""

@@ -4,8 +4,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from huggingface_hub import ModelCard, ModelCardData
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import ModelCardData, get_session
 
 from finetuning.base_model.loftq import FILE
 from finetuning.errors import FinetuningError
@@ -14,7 +13,7 @@ from finetuning.hub.publication import Base
 from finetuning.hub_errors import UNREACHABLE
 
 # Of an artifact's folder: what is written anew for the repo, or is of no use there.
-LEFT_OUT = {"README.md", "adapter_config.json", "artifact.json", "summary.json", FILE}
+LEFT_OUT = {"README.md", "adapter_config.json", "artifact.json", "summary.json", "tensorboard", FILE}
 REPORT_FILES = ("report.md", "report.json", "metrics.png", "loss.png")
 
 
@@ -54,8 +53,12 @@ def base_files(folder: Path, base_model: Path, card: str) -> Mapping[str, Path]:
 
 
 def kept_of(artifact: Path) -> dict[str, Path]:
-    """The files of an artifact's folder that are published as they are."""
-    return {path.name: path for path in artifact.iterdir() if path.is_file() and path.name not in LEFT_OUT}
+    """The files of an artifact's folder that are published as they are, by their path in the repo.
+
+    Those in folders are among them: a tokenizer has its named chat templates in one.
+    """
+    found = ((path.relative_to(artifact), path) for path in sorted(artifact.rglob("*")) if path.is_file())
+    return {name.as_posix(): path for name, path in found if name.parts[0] not in LEFT_OUT}
 
 
 def written(folder: Path, texts: Mapping[str, str]) -> dict[str, Path]:
@@ -70,15 +73,18 @@ def report_files(report: Path) -> dict[str, Path]:
     return {f"evaluation/{name}": report / name for name in REPORT_FILES}
 
 
-def require_valid(header: ModelCardData, where: str) -> None:
-    """Ask the hub whether it takes a card with this metadata, before anything is published.
+def require_valid(header: ModelCardData, endpoint: str, where: str) -> None:
+    """Ask the hub at `endpoint` whether it takes a card with this metadata, before anything is published.
+
+    `ModelCard.validate` would show the card to the hub that is read from.
 
     Raises:
         FinetuningError: it refuses the card.
     """
+    asked = {"repoType": "model", "content": f"---\n{header.to_yaml()}\n---\n"}
     try:
-        ModelCard(f"---\n{header.to_yaml()}\n---\n").validate()
-    except ValueError as error:
-        raise FinetuningError(f"{where}: nothing was published: the hub refuses the model card: {error}") from error
-    except (HfHubHTTPError, *UNREACHABLE):
+        answer = get_session().post(f"{endpoint}/api/validate-yaml", json=asked, headers={"Accept": "text/plain"})
+        if answer.status_code == 400:
+            raise FinetuningError(f"{where}: nothing was published: the hub refuses the model card: {answer.text}")
+    except UNREACHABLE:
         return  # the commit asks it again, and says why when the hub does not answer

@@ -7,6 +7,7 @@ Weights are merged as training saw them: quantized, and brought out of quantizat
 make up for what quantization took; on the weights as they once were it would make up for it twice.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ import torch
 from peft import PeftModel
 from torch.nn.functional import kl_div
 from transformers import AutoTokenizer, GgufConfig, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
-from finetuning.base_model.loading import answer_on_cpu, load_model
+from finetuning.base_model.loading import answer_on_cpu, freeing_models, load_model
 from finetuning.base_model.quantized_base_model import MIB
 from finetuning.chat.template import stop_token
 from finetuning.errors import FinetuningError
@@ -56,34 +58,50 @@ def merge(parts: Parts, out: Path, name: str, spec: MergeSpec, progress: Progres
     Raises:
         FinetuningError: the adapter is not whole, changes nothing, or cannot be merged; a GGUF file cannot hold it.
     """
-    base_model, adapter, model_kwargs = parts.base_model, parts.adapter, parts.model_kwargs
+    model_kwargs = parts.model_kwargs
     progress.update("merging")
-    trust = model_kwargs["trust_remote_code"]
-    tokenizer = AutoTokenizer.from_pretrained(adapter, trust_remote_code=trust)
-    merged = merged_model(base_model, adapter, tokenizer, getattr(torch, spec.dtype), model_kwargs)
-    merged.generation_config.eos_token_id = stop_token(tokenizer)
-    merged.save_pretrained(out, max_shard_size=SHARD)
-    tokenizer.save_pretrained(out)
-    parameters, size_mb = merged.num_parameters(), round(merged.get_memory_footprint() / MIB, 1)
-    del merged
+    tokenizer = AutoTokenizer.from_pretrained(parts.adapter, trust_remote_code=model_kwargs["trust_remote_code"])
+    parameters, size_mb = write_merged(parts, tokenizer, out, spec)
     probes = probes_of(parts.chat_dataset / "eval.parquet")
     progress.update("comparing the merged model with the adapter")
-    beside = load_adapter(load_base(tokenizer, base_model, model_kwargs, str(adapter)), adapter, probes[0]["input_ids"])
-    answer_on_cpu(beside)
-    first = logits_of(beside, probes)
-    del beside
-    second = logits_of(load_model(out, **model_kwargs | {"dtype": spec.dtype}), probes)
+    kwargs = model_kwargs | {"dtype": spec.dtype}
+    # Each is loaded once the one before is gone: two of them need not have room.
+    first = logits_by(lambda: load_beside(parts, tokenizer, probes[0]["input_ids"]), probes)
+    second = logits_by(lambda: load_model(out, **kwargs), probes)
     gguf = None
     if spec.gguf:
         progress.update("writing the GGUF file, and comparing it with the adapter")
         file = out / f"{name}.{spec.gguf}.gguf"
         write_gguf(out, file, spec.gguf)
-        third = logits_of(load_gguf(file, **model_kwargs | {"dtype": spec.dtype}), probes)
+        third = logits_by(lambda: load_gguf(file, **kwargs), probes)
         size = round(file.stat().st_size / MIB, 1)
         gguf = GgufSummary(file=file.name, size_mb=size, **dict(compare(first, third)))
     return MergedSummary(
         parameters=parameters, size_mb=size_mb, dtype=spec.dtype, gguf=gguf, **dict(compare(first, second))
     )
+
+
+@freeing_models()
+def write_merged(parts: Parts, tokenizer: PreTrainedTokenizerBase, out: Path, spec: MergeSpec) -> tuple[int, float]:
+    """Write the merged model with its tokenizer into `out`, and return its number of weights and its size in MiB.
+
+    Raises:
+        FinetuningError: a weight is not a finite number afterwards.
+    """
+    dtype = getattr(torch, spec.dtype)
+    merged = merged_model(parts.base_model, parts.adapter, tokenizer, dtype, parts.model_kwargs)
+    merged.generation_config.eos_token_id = stop_token(tokenizer)
+    merged.save_pretrained(out, max_shard_size=SHARD)
+    tokenizer.save_pretrained(out)
+    return merged.num_parameters(), round(merged.get_memory_footprint() / MIB, 1)
+
+
+def load_beside(parts: Parts, tokenizer: PreTrainedTokenizerBase, prompt_ids: list[int]) -> Any:
+    """The base model with the adapter beside it, ready to answer."""
+    base = load_base(tokenizer, parts.base_model, parts.model_kwargs, str(parts.adapter))
+    model = load_adapter(base, parts.adapter, prompt_ids)
+    answer_on_cpu(model)
+    return model
 
 
 def merged_model(
@@ -99,6 +117,8 @@ def merged_model(
         FinetuningError: a weight is not a finite number afterwards.
     """
     model = load_model(base_model, **model_kwargs)
+    # GPT-2's own layers keep their weights the other way round than bitsandbytes does, and so do its files.
+    turned = [name for name, module in model.named_modules() if getattr(module, "source_cls", None) is Conv1D]
     if getattr(model, "is_quantized", False):
         logging.set_verbosity_error()  # it warns of what is wanted here
         model = model.dequantize(dtype=dtype)
@@ -107,9 +127,13 @@ def merged_model(
     model = model.to(dtype)
     give_rows(model, tokenizer, base_model, str(adapter), model_kwargs["trust_remote_code"])
     try:
-        return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)  # pyright: ignore[reportCallIssue]
+        merged: Any = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)  # pyright: ignore[reportCallIssue]
     except ValueError as error:
         raise FinetuningError(f"{adapter}: the adapter cannot be merged: {error}") from error
+    for name in turned:
+        layer = merged.get_submodule(name)
+        layer.weight.data = layer.weight.data.T.contiguous()
+    return merged
 
 
 def load_gguf(file: Path, **kwargs: Any) -> Any:
@@ -131,6 +155,12 @@ def logits_of(model: Any, probes: list[dict[str, list[int]]]) -> list[torch.Tens
             logits = model(torch.tensor([row["input_ids"]], device=model.device)).logits[0, :-1]
         found.append(logits[supervised.to(logits.device)].float().cpu())
     return found
+
+
+@freeing_models()
+def logits_by(load: Callable[[], Any], probes: list[dict[str, list[int]]]) -> list[torch.Tensor]:
+    """The same by the model that `load` gives, which is gone afterwards."""
+    return logits_of(load(), probes)
 
 
 def compare(first: list[torch.Tensor], second: list[torch.Tensor]) -> Agreement:

@@ -1,0 +1,212 @@
+"""What answers are compared with, and whether any answer could be right by it: asked before anything is trained."""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from finetuning.chat.answers import split_thought
+from finetuning.checks.secrets import masked
+from finetuning.dataset.other_formats import TEXT_ROLE, is_text
+from finetuning.errors import FinetuningError
+from finetuning.evaluation.intervals import LEAST_ROWS, Sides, gain_interval
+from finetuning.evaluation.metrics import Outcome, final_answer, metrics_for
+from finetuning.evaluation.python_tests import code_of
+from finetuning.recipe.evaluation import OF_ANSWERS, EvaluationSpec, Metric, with_implied
+from finetuning.recipe.recipe import Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SHOWN = 80  # characters of a reference
+SHORT = 40  # characters of an answer that is to be given word for word
+
+
+class Reference(NamedTuple):
+    """The answer that an eval row has, and where the row is."""
+
+    place: str
+    text: str
+    is_text: bool = False
+    """Whether it is no answer but a text, the second half of which a model is to write."""
+
+    def shown(self) -> str:
+        """Its place and beginning, for a message."""
+        return f"{self.place}: {masked(self.text)[:SHOWN]!r}"
+
+
+def references_of(chat_dataset: Path, rows: int) -> list[Reference]:
+    """The references of the first `rows` conversations of the eval split, which are those of the exam.
+
+    What was thought before an answer, between its tags, is no part of it.
+    """
+    found = exam_rows(chat_dataset, rows, "place").to_pylist()
+    answers = [split_thought(row["messages"][-1]["content"] or "")[1] for row in found]
+    return [Reference(row["place"], text, is_text(row["messages"])) for row, text in zip(found, answers, strict=True)]
+
+
+def exam_rows(chat_dataset: Path, rows: int, *columns: str) -> pa.Table:
+    """The first `rows` rows of the eval split that a model can be examined with: `messages`, and the columns named.
+
+    Of judged answers these are the good ones. Texts are among them only where there is no conversation.
+
+    Raises:
+        FinetuningError: the split has judged answers, and all of them are bad.
+    """
+    path = chat_dataset / "eval.parquet"
+    judged = [name for name in pq.read_schema(path).names if name == "desirable"]
+    table = pq.read_table(path, columns=["messages", *columns, *judged])
+    if judged:
+        table = table.filter(table["desirable"]).drop_columns("desirable")
+        if not len(table):
+            raise FinetuningError(
+                "dataset.eval: no answer in the eval split was judged good, so that there is nothing to compare "
+                "answers with. Raise dataset.eval.fraction, or name dataset.eval.sources with good ones."
+            )
+    compute: Any = pc  # whose functions no type checker sees
+    roles = compute.struct_field(compute.list_element(table["messages"], 0), "role")
+    talks = compute.not_equal(roles, TEXT_ROLE)
+    return (table.filter(talks) if compute.any(talks).as_py() else table).slice(0, rows)
+
+
+def with_metrics(recipe: Recipe, references: Sequence[Reference], log: Callable[[str], None]) -> Recipe:
+    """The recipe with metrics; where it names none, with those that its gate names and the one that suits the data.
+
+    The choice depends on the recipe and the references alone, so that it is the same in every run.
+    """
+    spec = recipe.evaluation
+    if spec.metrics:
+        return recipe
+    by_gate = [name for name in spec.gate if name in OF_ANSWERS]
+    main, why = by_data(spec, references)
+    named = (*by_gate, *([] if by_gate else [main]))
+    metrics = (*named, *(name for name in spec.gate if name not in with_implied(named)))
+    log(f"evaluation.metrics: {', '.join(metrics)}, " + ("which evaluation.gate names" if by_gate else why))
+    return recipe.model_copy(update={"evaluation": spec.model_copy(update={"metrics": metrics})})
+
+
+def by_data(spec: EvaluationSpec, references: Sequence[Reference]) -> tuple[Metric, str]:
+    """The metric that suits all references, and why."""
+    if references and all(reference.is_text for reference in references):
+        return "perplexity", f"for all {len(references)} eval rows are texts, of which a model writes the second half"
+    texts = [reference.text.strip() for reference in references]
+    if all(final_answer(text, spec.answer_markers) is not None for text in texts):
+        return "final-answer", f"for all {len(texts)} references state a final answer"
+    if all(len(text) <= SHORT and "\n" not in text for text in texts):
+        return "exact-match", f"for all {len(texts)} references are one line of at most {SHORT} characters"
+    return "chrf", f"for not all of {len(texts)} references state a final answer, nor are all of them one short line"
+
+
+def first_tokens(text: str, most: int, tokenizer: "PreTrainedTokenizerBase | None") -> str:
+    """The beginning of a text, as long as an answer may be."""
+    if tokenizer is None:
+        return "".join(re.findall(r"\s*\S+", text)[:most])
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    # What is short enough is left as it is, whatever decoding makes of it.
+    return text if len(ids) <= most else str(tokenizer.decode(ids[:most], skip_special_tokens=True))
+
+
+def require_reachable(
+    spec: EvaluationSpec,
+    references: Sequence[Reference],
+    where: str,
+    tokenizer: "PreTrainedTokenizerBase | None",
+    whole: bool,
+) -> None:
+    """Refuse an exam that the references themselves, cut as answers are, would fail.
+
+    Raises:
+        FinetuningError: by a metric that decides, their scores are too low for its gate or, without one, to be better
+            than a model that had none right.
+    """
+    references = [reference for reference in references if not reference.is_text]
+    if not references:
+        return
+    texts = [reference.text for reference in references]
+    cut = texts if whole else [first_tokens(text, spec.max_new_tokens, tokenizer) for text in texts]
+    outcomes = [Outcome(text, answer, True) for text, answer in zip(texts, cut, strict=True)]
+    decisive = spec.gate or spec.metrics[:1]
+    for name, metric in metrics_for(spec).items():
+        if name not in (*spec.metrics, *spec.gate) or name not in OF_ANSWERS or name == "python-tests":
+            continue
+        scores = [metric.score(outcome) for outcome in outcomes]
+        gate, best = spec.gate.get(name), sum(scores) / len(scores)
+        if gate:
+            least = max(gate.min_gain, gate.min_score or 0.0)
+            asked = f"evaluation.gate asks for {least:g}"
+            passed = best >= least
+        else:
+            asked = f"that is no gain beyond the noise of {len(scores)} rows"
+            few = name not in decisive or len(scores) < LEAST_ROWS
+            passed = best > 0 if few else shows(scores)
+        if not passed:
+            worst = references[min(range(len(scores)), key=scores.__getitem__)]
+            why = (
+                "it reads letters a to z and digits alone"
+                if name == "rouge-l" and not metric.score(Outcome(worst.text, worst.text, True))
+                else f"answers end after evaluation.max_new_tokens, {spec.max_new_tokens}"
+            )
+            raise FinetuningError(
+                f"{where}evaluation.metrics: {name}: no model could pass: {why}, and the references themselves come to "
+                f"{best:.3f}, where {asked}; one of them is {worst.shown()}. Raise evaluation.max_new_tokens, or use "
+                "another metric, such as chrf."
+            )
+
+
+def shows(scores: Sequence[float]) -> bool:
+    """Whether a model with these scores would be better, beyond noise, than one that had none right."""
+    of_rows = np.ones(len(scores))
+    sides = Sides(np.stack([0 * of_rows, of_rows], axis=1), np.stack([scores, of_rows], axis=1))
+    return gain_interval(sides, lambda mean: mean)[0] > 0
+
+
+def require_rows(rows: int, where: str) -> None:
+    """Refuse an exam that is too small for any verdict but a failed one.
+
+    Raises:
+        FinetuningError: there are too few eval rows.
+    """
+    if rows < LEAST_ROWS:
+        raise FinetuningError(
+            f"{where}: evaluation: {rows} eval rows can prove nothing, whatever is trained: it takes {LEAST_ROWS}, and "
+            "more to show smaller gains. Raise evaluation.rows, or dataset.eval."
+        )
+
+
+def require_answerable(
+    spec: EvaluationSpec,
+    references: Sequence[Reference],
+    where: str = "",
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
+    whole: bool = False,
+) -> None:
+    """Refuse references of which, by one of the metrics, no answer could be right, or too few for the verdict.
+
+    Args:
+        where: the recipe's file.
+        tokenizer: by which answers end after `evaluation.max_new_tokens`; without one a token is taken for a word.
+        whole: whether answers may be as long as they like, as in a smoke run, whose end early proves nothing.
+
+    Raises:
+        FinetuningError: the metric final-answer is asked for and a reference states none, or python-tests and none
+            holds code; or the references themselves, cut as answers are, could not pass.
+    """
+    told = f"{where}: " if where else ""
+    unclear = [reference for reference in references if final_answer(reference.text, spec.answer_markers) is None]
+    if "final-answer" in spec.metrics and unclear:
+        raise FinetuningError(
+            f"{told}evaluation.metrics: final-answer: {len(unclear)} of {len(references)} references state no final "
+            f"answer; the first is {unclear[0].shown()}. End them with `#### ` and the answer, name the words before "
+            "it in evaluation.answer_markers, or use another metric, such as chrf."
+        )
+    if "python-tests" in spec.metrics and not any(code_of(reference.text) for reference in references):
+        raise FinetuningError(
+            f"{told}evaluation.metrics: python-tests: none of {len(references)} references holds Python code; the "
+            f"first is {references[0].shown()}. Put it between ```python and ```, or use another metric."
+        )
+    require_reachable(spec, references, told, tokenizer, whole)

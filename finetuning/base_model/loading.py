@@ -1,5 +1,9 @@
 """Loads the frozen model that lies in an artifact, so that it can be trained on this device."""
 
+import gc
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +15,25 @@ from transformers import AutoModelForCausalLM
 from transformers.models.falcon import modeling_falcon
 from transformers.utils import logging
 
+from finetuning.base_model import varlen
 from finetuning.errors import FinetuningError
 
 SPARE_MEMORY = 0.5  # share of the free memory that weights which are written out may take
+
+
+@contextmanager
+def freeing_models() -> Iterator[None]:
+    """Free the memory of the models that a function with this decorator loaded, once it has returned.
+
+    Each `Linear4bit` and its weight refer to each other: without a model of that kind in use its weights stay until
+    Python looks for such circles, which it does after so many small objects, however large these are.
+    """
+    try:
+        yield
+    finally:
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def load_model(folder: Path | str, **kwargs: Any) -> Any:
@@ -26,23 +46,48 @@ def load_model(folder: Path | str, **kwargs: Any) -> Any:
     that computes the same; they would stay in full precision with no error.
 
     Raises:
-        FinetuningError: the architecture does not have the attention kernel.
+        FinetuningError: the architecture does not have the attention kernel, or is no causal language model.
     """
+    return load_with_report(folder, **kwargs)[0]
+
+
+def load_with_report(folder: Path | str, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+    """The same, and what transformers says of the loading: `missing_keys`, `unexpected_keys` and the like."""
     logging.disable_progress_bar()
     modeling_falcon.FalconLinear = torch.nn.Linear  # pyright: ignore[reportAttributeAccessIssue]
+    varlen.register()
+    kernel = kwargs.get("attn_implementation")
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, **kwargs)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **kwargs)
+        model, report = loaded
+    except KeyError as error:  # Falcon's, whose kernels are in a table of its own
+        if error.args != (kernel,):
+            raise
+        raise no_kernel(kernel, "the architecture of this model") from error
     except ValueError as error:
+        if other := re.search(r"Unrecognized configuration class <class '[\w.]*\.(\w+)'>", str(error)):
+            raise FinetuningError(
+                f"base_model: {other[1]} in config.json is no configuration of a causal language model. Name the repo "
+                "of its language model alone; of models with a vision tower those can be trained that transformers "
+                "loads by AutoModelForCausalLM, such as Gemma 3."
+            ) from error
         architecture, lacks, _ = str(error).partition(" does not support ")
         if not lacks or "attn_implementation" not in kwargs:
             raise
-        raise FinetuningError(
-            f"base_model.attention: {kwargs['attn_implementation']} is not a kernel that {architecture} has. Write "
-            "another one, such as eager, which every architecture has."
-        ) from error
+        raise no_kernel(kernel, architecture) from error
+    if kernel == varlen.VARLEN and not model._supports_attention_backend:
+        raise no_kernel(kernel, type(model).__name__)
     if getattr(model, "is_quantized", False) and "dtype" in kwargs:
         compute_in(model, model.config.dtype)
-    return model
+    return model, report
+
+
+def no_kernel(kernel: str | None, architecture: str) -> FinetuningError:
+    """Return the error of an attention kernel that an architecture does not have."""
+    return FinetuningError(
+        f"base_model.attention: {kernel} is not a kernel that {architecture} has. Write another one, such as eager, "
+        "which every architecture has."
+    )
 
 
 def compute_in(model: torch.nn.Module, dtype: torch.dtype) -> None:
@@ -50,6 +95,8 @@ def compute_in(model: torch.nn.Module, dtype: torch.dtype) -> None:
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.compute_dtype = dtype
+            # What its weight is written out in: bitsandbytes multiplies with one that was never rounded to another.
+            module.weight.quant_state.dtype = dtype  # pyright: ignore[reportAttributeAccessIssue]
         for parameter in module.parameters(recurse=False):
             if parameter.dtype in (torch.bfloat16, torch.float16):
                 parameter.data = parameter.data.to(dtype)

@@ -22,4 +22,8 @@ class QuantizationSummary(Record):
     size_mb: float
     quantization_error: float
     layers: list[QuantizedLayer]
-    """Empty in full precision."""
+    """Empty in full precision, and where weights came quantized: what that cost nobody can tell then."""
+    as_it_came: bool = False
+    """Whether bitsandbytes had quantized the weights already, which are kept as they were."""
+    notes: tuple[str, ...] = ()
+    """What there is to say of the model: what was left out, mended, or stays in full."""

@@ -1,28 +1,25 @@
 """A recipe's `lora` section as peft's configuration, held against the layers that the model has."""
 
+from copy import deepcopy
 from typing import Any
 
 import torch
 from peft import LoraConfig
+from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 
 from finetuning.errors import FinetuningError
 from finetuning.lora.embeddings import has_bias
+from finetuning.lora.targets import beside_the_text, excluded, last_parts
 from finetuning.recipe.lora import LoraSpec
-from finetuning.recipe.mistakes import nearest
-
-
-def linear_layers(model: torch.nn.Module) -> set[str]:
-    """The last part of the names of all linear layers."""
-    return {name.rsplit(".")[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
 
 
 def lora_config(spec: LoraSpec, model: Any, tokens: list[int], where: str) -> LoraConfig:
     """The adapter as the recipe wants it, and beside it the rows of new `tokens` in the embeddings and in the head.
 
     Raises:
-        FinetuningError: the recipe targets the head as well.
+        FinetuningError: the recipe targets the head as well, or blocks of experts with dropout.
     """
-    settings: dict[str, Any] = spec.model_dump() | {"task_type": "CAUSAL_LM"}
+    settings: dict[str, Any] = spec.model_dump(exclude={"start_from"}) | {"task_type": "CAUSAL_LM"}
     if spec.init_lora_weights == "loftq":  # by finetuning/base_model/loftq.py, once the adapter is there
         settings["init_lora_weights"] = True
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
@@ -32,6 +29,9 @@ def lora_config(spec: LoraSpec, model: Any, tokens: list[int], where: str) -> Lo
             f"{where}: lora.target_modules: {names[id(head)]} cannot be a target: trl's loss would pass its adapter "
             f"by. Take it off the list; modules_to_save: [{names[id(head)]}] trains it whole."
         )
+    # No text goes through them, so that an adapter there would learn nothing.
+    settings["exclude_modules"] = excluded(beside_the_text(model))
+    _require_no_dropout_on_experts(LoraConfig(**settings), model, where)
     if not tokens:
         return LoraConfig(**settings)
     apart = not has_bias(head) and head.weight is not embeddings.weight
@@ -39,27 +39,30 @@ def lora_config(spec: LoraSpec, model: Any, tokens: list[int], where: str) -> Lo
     return LoraConfig(**settings)
 
 
+def _require_no_dropout_on_experts(config: LoraConfig, model: Any, where: str) -> None:
+    """Check that no dropout is wanted of experts that transformers keeps in one block.
+
+    Raises:
+        FinetuningError: it is; peft adapts such a block as a whole, where there is no input of one layer to drop.
+    """
+    if not config.lora_dropout:
+        return
+    adapted = deepcopy(config)
+    convert_peft_config_for_transformers(adapted, model, None)
+    if blocks := sorted(adapted.target_parameters or ()):
+        layers = sorted(last_part for last_part in last_parts(model) if last_part.endswith("_proj"))
+        raise FinetuningError(
+            f"{where}: lora.lora_dropout: {config.lora_dropout:g}, and the adapter goes to experts of "
+            f"{type(model).__name__} that are kept in one block ({', '.join(blocks)}), which can have none. Write "
+            f"lora_dropout: 0, or leave the experts as they are: target_modules: [{', '.join(layers)}]."
+        )
+
+
 def trains_head(model: Any, spec: LoraSpec, tokens: list[int]) -> bool:
     """Whether something of the head is trained that trl's own loss would pass by; `tokens` are the new ones."""
     head = model.get_output_embeddings()
     name = next(name for name, module in model.named_modules() if module is head)
     return bool(tokens and has_bias(head)) or name.rsplit(".")[-1] in (spec.modules_to_save or ())
-
-
-def require_target_modules(model: torch.nn.Module, spec: LoraSpec, where: str) -> None:
-    """Check that the model has the linear layers that the recipe targets.
-
-    Raises:
-        FinetuningError: the recipe targets a module that the model does not have.
-    """
-    layers = linear_layers(model)
-    wanted = [] if isinstance(spec.target_modules, str) else spec.target_modules
-    for name in wanted:
-        if name.rsplit(".")[-1] not in layers:
-            raise FinetuningError(
-                f"{where}: lora.target_modules: {name!r} is no linear layer of {type(model).__name__}, which has "
-                f"{', '.join(sorted(layers))}{nearest(name, layers)}. Or write all-linear."
-            )
 
 
 def keep_master_weights(model: torch.nn.Module) -> None:

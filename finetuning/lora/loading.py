@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedTokenizerBase
 
 from finetuning.base_model.loading import answer_on_cpu, keep_trainable_on_cpu, load_model
@@ -18,13 +19,33 @@ def load_side(
     base_model: Path,
     adapter: Path | None,
     model_kwargs: dict[str, Any],
+    mixed_precision: bool = True,
 ) -> Any:
-    """The base model, or the one tuned with `adapter`, ready to answer."""
+    """The base model, or the one tuned with `adapter`, ready to answer.
+
+    Args:
+        mixed_precision: whether the adapter's products were made in the number format of `model_kwargs` in training.
+    """
     model = load_base(tokenizer, base_model, model_kwargs, str(adapter or base_model))
     # Not merged into the weights: a merged adapter is rounded to their number format, and another model.
     model = load_adapter(model, adapter, prompt_ids) if adapter else model
+    if adapter and mixed_precision:
+        compute_as_trained(model)
     answer_on_cpu(model)
     return model
+
+
+def compute_as_trained(model: PeftModel) -> None:
+    """Give the adapter's matrices the number format in which the base model computes.
+
+    They are kept in float32, as the optimizer had them; autocast made their products in training in the model's format.
+    """
+    dtype = model.get_base_model().dtype
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            for name in module.adapter_layer_names:
+                if name != "lora_magnitude_vector":  # of which autocast left the products in float32
+                    getattr(module, name).to(dtype)
 
 
 def load_base(tokenizer: PreTrainedTokenizerBase, base_model: Path, model_kwargs: dict[str, Any], where: str) -> Any:

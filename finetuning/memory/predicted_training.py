@@ -25,6 +25,7 @@ ASK_EVERY = 0.1  # seconds
 
 def settle(job: TrainingJob, path: Path, log: Any) -> tuple[TrainingJob, dict[str, Any]]:
     """Return the job as the prediction has it, the same in all processes, and what the summary says of it."""
+    from finetuning.memory.exam import require_exam_fits
     from finetuning.training.settings import on_cpu, processes
 
     if job.recipe is None:
@@ -37,6 +38,7 @@ def settle(job: TrainingJob, path: Path, log: Any) -> tuple[TrainingJob, dict[st
     if os.environ.get("RANK", "0") == "0":
         place = Placement("cpu" if on_cpu(job) else "cuda", processes())
         fit = predicted(log, recipe, job.chat_dataset, job.base_model, place)
+        require_exam_fits(log, recipe, job.chat_dataset, job.base_model, place.device)
         found = {"job": told(job, fit).model_dump(mode="json"), "mib": fit and fit.prediction.total // MIB}
         write_json(settled, found)
     while not settled.exists():  # whoever started these processes ends them where the first one fails

@@ -15,14 +15,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedConfig
 
 from finetuning.lora.config import trains_head
+from finetuning.memory.gpu_layers import as_on_gpu
 from finetuning.memory.savings import with_settings
 from finetuning.memory.shapes import (
-    MASKED,
+    FLASH,
     Passes,
     adapted_model,
     leave_meta,
     mixed_precision,
-    normalize_in_float32,
     passes,
     size_of,
     tensors_of,
@@ -70,7 +70,7 @@ class Prediction:
     optimizer: int
     """What the optimizer keeps beside each trained number."""
     activations: int
-    """What a forward and a backward pass hold at their peak, logits left out."""
+    """What a forward and a backward pass hold at their peak beside gradients, logits left out."""
     head: int
     """What logits and their gradient add to that peak."""
     evaluation: int
@@ -89,10 +89,16 @@ class Prediction:
 
     def text(self) -> str:
         """One line for a person: MiB in all, and of each part, largest first."""
-        parts = {name: size // MIB for name, size in asdict(self).items() if name != "paged" and size >= MIB}
-        shown = ", ".join(f"{name} {parts[name]:,}" for name in sorted(parts, key=lambda name: -parts[name]))
+        parts = {name: size for name, size in asdict(self).items() if name != "paged"}
         paged = f"; {self.paged // MIB:,} MiB more may go to the machine's memory" if self.paged else ""
-        return f"{self.total // MIB:,} MiB at its peak ({shown}){paged}"
+        return f"{at_its_peak(parts)}{paged}"
+
+
+def at_its_peak(parts: dict[str, int]) -> str:
+    """Write bytes by what holds them for a person: MiB in all, and of each part, largest first."""
+    large = {name: size // MIB for name, size in parts.items() if size >= MIB}
+    shown = ", ".join(f"{name} {large[name]:,}" for name in sorted(large, key=lambda name: -large[name]))
+    return f"{sum(parts.values()) // MIB:,} MiB at its peak ({shown})"
 
 
 def predict(
@@ -117,16 +123,18 @@ def predict(
     tokens = list(new_tokens)
     if recipe.lora.use_dora and recipe.base_model.quantization:
         return quantized_dora(recipe, config, device, length, supervised, tokens)
-    model = adapted_model(recipe, config, kernel, tokens)
+    # On a GPU, sdpa runs a flash kernel wherever it gets no mask.
+    model = adapted_model(recipe, config, FLASH if (device, kernel) == ("cuda", "sdpa") else kernel, tokens)
     with FakeTensorMode(allow_non_fake_inputs=True):
         leave_meta(model)
         lasting = lasting_parts(model, recipe, device)
         own_head = device == "cpu" or trains_head(model, recipe.lora, tokens)
-        # Kernels that could do without a mask get none with the own loss.
-        masked = kernel in MASKED and not (own_head and kernel == "sdpa")
-        used = both_passes(model, recipe, device, length, masked)
-    heads = both_heads(model, recipe, length, min(supervised or length, length - 1), own_head)
-    passing = on_cpu(*used, *heads) if device == "cpu" else on_gpu(*used, *heads, lasting["gradients"])
+        learned = min(supervised or length, length - 1)
+        used = both_passes(model, recipe, device, length, measured_length(recipe, length, learned), kernel)
+    heads = both_heads(model, recipe, length, learned, own_head)
+    if device == "cpu":
+        return Prediction(**lasting, **on_cpu(*used, *heads))
+    passing = on_gpu(*used, heads, lasting["gradients"], accumulates(recipe, device))
     return Prediction(**lasting, **passing)
 
 
@@ -141,11 +149,14 @@ def quantized_dora(recipe: Recipe, *given: Any) -> Prediction:
 
 
 def lasting_parts(model: PeftModel, recipe: Recipe, device: Device) -> dict[str, int]:
-    """The parts of a prediction that stay from step to step. The model has gradients from then on."""
+    """The parts of a prediction that stay from step to step.
+
+    The model has gradients from then on, where a pass finds those of another one.
+    """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     adapters, model_bytes = size_of(trained), size_of([*tensors_of(model)])
     state, paged = optimizer_state(recipe.training.optim, [parameter.shape for parameter in trained], device)
-    for parameter in trained:
+    for parameter in trained if accumulates(recipe, device) else ():
         parameter.grad = torch.zeros_like(parameter)
     return {
         "weights": model_bytes - adapters - elsewhere(model, recipe, device),
@@ -155,6 +166,14 @@ def lasting_parts(model: PeftModel, recipe: Recipe, device: Device) -> dict[str,
         "paged": paged,
         "libraries": LIBRARIES if device == "cpu" else CUDA_CONTEXT,
     }
+
+
+def accumulates(recipe: Recipe, device: Device) -> bool:
+    """Whether a pass begins with gradients of one before it; on a CPU as if it always did.
+
+    There, what the first pass of a step has freed is not the process's to give to gradients.
+    """
+    return device == "cpu" or recipe.training.gradient_accumulation_steps > 1
 
 
 def elsewhere(model: PeftModel, recipe: Recipe, device: Device) -> int:
@@ -186,25 +205,39 @@ def on_cpu(step: Passes, evaluation: Passes, head: int, eval_head: int) -> dict[
     }
 
 
-def on_gpu(step: Passes, evaluation: Passes, head: int, eval_head: int, gradients: int) -> dict[str, int]:
-    """The parts of a prediction that come and go, where torch gives what is free to whatever comes next."""
-    peak = max(step.peak, step.kept + head)
+def on_gpu(
+    step: Passes, evaluation: Passes, heads: tuple[int, int], gradients: int, accumulates: bool
+) -> dict[str, int]:
+    """The parts of a prediction that come and go, where torch gives what is free to whatever comes next.
+
+    Args:
+        accumulates: whether a pass begins with `gradients`; else they are made as activations are freed.
+    """
+    head, eval_head = heads
+    before = gradients if accumulates else 0
+    activations = max(0, before + step.peak - gradients)
+    peak = max(activations, before + step.kept + head - gradients)
     eval_peak = max(evaluation.peak, evaluation.kept + eval_head)
     return {
-        "activations": step.peak,
-        "head": peak - step.peak,
+        "activations": activations,
+        "head": peak - activations,
         "evaluation": max(0, eval_peak - gradients - peak),
         "fragmentation": 0,
     }
 
 
-def both_passes(model: PeftModel, recipe: Recipe, device: Device, length: int, masked: bool) -> tuple[Passes, Passes]:
-    """What a pass of training and one that measures the eval loss hold, logits left out."""
+def both_passes(
+    model: PeftModel, recipe: Recipe, device: Device, length: int, measured: int, kernel: str
+) -> tuple[Passes, Passes]:
+    """What a pass of training holds, and one that measures the loss of rows of `measured` tokens, logits left out."""
+    # Kernels that can do without a mask get none.
+    masked = kernel == "eager"
     base, (rows, eval_rows) = model.get_base_model(), rows_of(recipe, length)
-    if device == "cuda" and is_mixed(recipe):
-        normalize_in_float32(model)
-    with mixed_precision(recipe.base_model.dtype) if is_mixed(recipe) else nullcontext():
-        evaluation = passes(model, eval_rows, length, masked, gradients=False)
+    dtype = recipe.base_model.dtype
+    if device == "cuda":
+        as_on_gpu(model, dtype if is_mixed(recipe) else None)
+    with mixed_precision(dtype) if is_mixed(recipe) and device == "cpu" else nullcontext():
+        evaluation = passes(model, eval_rows, measured, masked, gradients=False)
         if recipe.training.activation_checkpointing:
             model.enable_input_require_grads()
             base.activation_checkpointing_enable()  # pyright: ignore[reportCallIssue]
@@ -218,7 +251,14 @@ def rows_of(recipe: Recipe, length: int) -> tuple[int, int]:
     sides, rows = 2 if training.method == "dpo" else 1, training.per_device_train_batch_size
     if training.tokens_per_step:
         rows = max(1, training.tokens_per_step // (sides * length * training.gradient_accumulation_steps))
-    return sides * rows, sides * training.per_device_eval_batch_size
+    # Before a step, kto reads its rows with the answers of others as it reads those of the eval split.
+    read = rows if training.method == "kto" else 1
+    return sides * rows, max(read, sides * training.per_device_eval_batch_size)
+
+
+def measured_length(recipe: Recipe, length: int, supervised: int) -> int:
+    """The most tokens of a row that is only measured: with `kto` a prompt may have the longest answer of all."""
+    return min(recipe.chat.max_length, length + supervised) if recipe.training.method == "kto" else length
 
 
 def is_mixed(recipe: Recipe) -> bool:
@@ -246,7 +286,7 @@ def head_bytes(model: PeftModel, recipe: Recipe, tokens: int, own: bool, gradien
     vocabulary, hidden = head.weight.shape
     if not own:
         # A tile of logits; what the head gets, and the gradient of that, in float32 and as it goes on.
-        tile = min(tokens, TRL_TILE[0]) * min(vocabulary, TRL_TILE[1])
+        tile = min(tokens, TRL_TILE[0]) * TRL_TILE[1]
         return 2 * tile + tokens * hidden * (2 + 4 + 2 if gradients else 2)
     # accelerate turns what a model in mixed precision returns into float32.
     size = 4 if is_mixed(recipe) or recipe.base_model.dtype == "float32" else 2

@@ -12,7 +12,6 @@ is counted, not assumed. No weights are read, and nothing of their size is alloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from functools import partial
 from typing import Any, NamedTuple
 from weakref import finalize
 
@@ -20,8 +19,6 @@ import torch
 from bitsandbytes.functional import QuantState
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from peft import PeftModel, get_peft_model
-from torch.nn import LayerNorm
-from torch.nn.functional import layer_norm, scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
@@ -33,6 +30,7 @@ from transformers.quantizers.base import get_keys_to_not_convert
 
 from finetuning.base_model.loading import keep_trainable_on_cpu
 from finetuning.lora.config import lora_config
+from finetuning.memory.gpu_layers import FlashAttention, in_autocast
 from finetuning.quantization import bitsandbytes_config
 from finetuning.recipe.recipe import Recipe
 
@@ -40,8 +38,9 @@ from finetuning.recipe.recipe import Recipe
 BLOCK, BLOCK_OF_SCALES = 64, 256
 # Kernels that get a mask, and the name of what stands for the others.
 MASKED, FLASH = ("sdpa", "eager"), "without_scores"
-# So many layers are run where all are alike: what one more adds tells the rest.
-FEW = 3
+# So many layers are run where all are alike: what the last of them adds tells the rest. The first one differs from the
+# others, as what it gets has another number format; of two layers it may be the one at which most is held.
+FEW = 4
 # Bytes of a block that malloc gives back at once (the most that its M_MMAP_THRESHOLD rises to); smaller ones it keeps.
 LARGE = 32 * 2**20
 
@@ -68,7 +67,9 @@ class Allocations(TorchDispatchMode):
         self._known = WeakIdKeyDictionary()
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function(*args, **(kwargs or {}))
+        # torch's own shape of it is for bfloat16 alone; a CPU computes it in float32 as well.
+        known = _grouped_product if function is torch.ops.aten._grouped_mm.default else function
+        result = known(*args, **(kwargs or {}))
         self.hold(result)
         return result
 
@@ -85,6 +86,15 @@ class Allocations(TorchDispatchMode):
     def _free(self, size: int) -> None:
         self.bytes -= size
         self.passed += size if size < LARGE else 0
+
+
+def _grouped_product(a: torch.Tensor, b: torch.Tensor, offsets: Any = None, *_: Any, **__: Any) -> torch.Tensor:
+    """A tensor like the product of matrices for each expert: rows in groups, or blocks of matrices, on either side."""
+    if a.dim() == b.dim() == 2:  # the groups are along the side that is summed over
+        return a.new_empty(len(offsets), a.shape[0], b.shape[1])
+    if a.dim() == b.dim() == 3:
+        return a.new_empty(a.shape[0], a.shape[1], b.shape[2])
+    return a.new_empty(a.shape[-2], b.shape[-1])
 
 
 def size_of(tensors: Any) -> int:
@@ -132,8 +142,9 @@ def adapted_model(recipe: Recipe, config: PreTrainedConfig, kernel: str, new_tok
 
 def _flash(_: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **settings: Any) -> Any:
     """What a flash kernel keeps: what goes in and comes out, no scores, and no copies of keys that heads share."""
-    few = key.shape[1] < query.shape[1]
-    return scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=few).transpose(1, 2), None
+    query, key, value = (in_autocast(x) for x in (query, key, value))
+    found: Any = FlashAttention.apply(query, key, value)
+    return found.transpose(1, 2), None
 
 
 class _FalconFlash(modeling_falcon.FalconAttention):
@@ -230,16 +241,27 @@ def passes(model: Any, rows: int, length: int, masked: bool = True, gradients: b
     place = _stack_of_layers(model)
     if place is None:
         return one_pass(model, rows, length, masked, gradients)
-    parent, name = place
-    layers = getattr(parent, name)
-    try:
-        setattr(parent, name, layers[: FEW - 1])
+    with first_layers(model, FEW - 1):
         fewer = one_pass(model, rows, length, masked, gradients)
-        setattr(parent, name, layers[:FEW])
+    with first_layers(model, FEW):
         few = one_pass(model, rows, length, masked, gradients)
+    left_out = len(getattr(*place)) - FEW
+    return Passes(*(b + left_out * (b - a) for a, b in zip(fewer, few, strict=True)))
+
+
+@contextmanager
+def first_layers(model: Any, count: int) -> Iterator[None]:
+    """Leave all layers but the first `count` out within the block, where all are alike."""
+    place = _stack_of_layers(model)
+    if place is None:
+        yield
+        return
+    layers = getattr(*place)
+    try:
+        setattr(*place, layers[:count])
+        yield
     finally:
-        setattr(parent, name, layers)
-    return Passes(*(b + (len(layers) - FEW) * (b - a) for a, b in zip(fewer, few, strict=True)))
+        setattr(*place, layers)
 
 
 def _stack_of_layers(model: Any) -> tuple[torch.nn.Module, str] | None:
@@ -254,13 +276,16 @@ def _stack_of_layers(model: Any) -> tuple[torch.nn.Module, str] | None:
 
 
 def one_pass(model: Any, rows: int, length: int, masked: bool = True, gradients: bool = True) -> Passes:
-    """What `passes` says, with all layers run."""
+    """What `passes` says, with all layers run.
+
+    Gradients that are there before are no part of it; those that are not are made on the way, and gone in the end.
+    """
     ids = torch.zeros(rows, length, dtype=torch.long)
     mask = torch.ones(rows, 1, length, length, dtype=torch.bool) if masked else None
     model.train(gradients)
     memory, marks = Allocations(), []
     memory.hold([*tensors_of(model)])
-    start = memory.bytes
+    start, without = memory.bytes, [p for p in model.parameters() if p.requires_grad and p.grad is None]
 
     def first_position(head: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         marks[:] = memory.bytes - start, memory.passed
@@ -276,6 +301,8 @@ def one_pass(model: Any, rows: int, length: int, masked: bool = True, gradients:
                 loss.backward()
     finally:
         hook.remove()
+        for parameter in without:
+            parameter.grad = None
     kept, passed = marks
     return Passes(kept, memory.peak - start, passed)
 
@@ -291,15 +318,3 @@ def mixed_precision(dtype: str) -> Iterator[None]:
             yield
     finally:
         torch.set_autocast_enabled("cuda", before)
-
-
-def normalize_in_float32(model: torch.nn.Module) -> None:
-    """Let layer norms compute in float32, as in a GPU's mixed precision, and not in a CPU's."""
-    for module in model.modules():
-        if isinstance(module, LayerNorm):
-            module.forward = partial(_in_float32, module)  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def _in_float32(norm: LayerNorm, hidden: torch.Tensor) -> torch.Tensor:
-    weight, bias = (x if x is None else x.float() for x in (norm.weight, norm.bias))
-    return layer_norm(hidden.float(), norm.normalized_shape, weight, bias, norm.eps)

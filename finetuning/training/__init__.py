@@ -4,12 +4,16 @@ lora_adapter       trains, from a base model and rows to an adapter
 process            the process that trains
 several_processes  starts several that train together
 job                what that process is told, and what it leaves
+summary            how a training went
 settings           the recipe's section as trl's settings
 trainer            trl's trainer with this project's batches, loss and checkpoints
 rows               the rows that training reads
 batches            which rows are in which step
 supervised_loss    the loss of the answers' tokens
+reference          the base model, with which a trained one is compared
 preferences        DPO: the loss of preferences
+judgements         KTO: the loss of answers that are judged good or bad
+judged_rows        the rows of KTO, each with another row's answer
 attention          which attention kernel is used
 sharding           a base model divided among processes (FSDP)
 callback           progress, saves and early stopping, step by step

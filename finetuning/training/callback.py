@@ -34,7 +34,17 @@ class TrainingProgress(TrainerCallback):
         self._ending = False
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
-        """Starts the clocks, and saves the state before the first step: a full disk is found now or never."""
+        """Starts the clocks, and saves the state before the first step: a full disk is found now or never.
+
+        Raises:
+            FinetuningError: the learning rate would still rise when training ends.
+        """
+        if self.spec.warmup_steps > state.max_steps:
+            raise FinetuningError(
+                f"{self.where}: training.warmup_steps: {self.spec.warmup_steps:g}, and the training has "
+                f"{state.max_steps} steps, so that learning_rate would never be reached. Write fewer, "
+                "or a share below 1, such as 0.03."
+            )
         self.watchdog.heard()
         self._started, self._step = time.monotonic(), state.global_step
         self._tokens = state.num_input_tokens_seen

@@ -1,5 +1,6 @@
 """What a training process is told, how it ends, and the names of the files by which it says so. Imports no torch."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,8 +82,24 @@ class TrainingJob(TrainingTask):
 FAILURE, FAILURE_KIND, HANG, SMALLER = "failure.txt", "failure-kind.txt", "hang.txt", "batch_size.json"
 SETTLED = "settled.json"
 
+# What an evaluation of preferences, or of judged answers, gives beside a loss.
+REWARDS = ("reward_accuracy", "reward_margin", "reward_chosen", "reward_rejected", "kl")
+
+RAN_OUT = "training ran out of memory"  # as `failure.txt` says it
+
 # Exit codes of a child: a mistake that the user can mend; asked to end; memory ran out, and smaller passes come next.
 MISTAKE, INTERRUPTED, TOO_LARGE = 3, 4, 5
 
+# torch's variables for how a GPU's memory is given out; the first is that of today.
+ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
+
 # A child that was told to end writes a checkpoint first.
 SECONDS_TO_END = 60
+
+
+def allocator_settings() -> dict[str, str]:
+    """Return the variables by which torch gives a GPU's memory out in segments that grow; none where one is set.
+
+    Batches of rows of many lengths leave holes in segments of fixed sizes.
+    """
+    return {} if any(name in os.environ for name in ALLOCATOR) else {ALLOCATOR[0]: "expandable_segments:True"}

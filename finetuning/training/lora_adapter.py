@@ -15,26 +15,26 @@ from transformers import AutoTokenizer
 from finetuning.base_model.loading import keep_trainable_on_cpu, load_model
 from finetuning.base_model.loftq import start_from_factors
 from finetuning.errors import InfrastructureError
-from finetuning.lora.config import keep_master_weights, lora_config, require_target_modules, trains_head
+from finetuning.lora.config import keep_master_weights, lora_config, trains_head
 from finetuning.lora.embeddings import adapt_head, give_rows
+from finetuning.lora.start import go_on, restore
+from finetuning.lora.targets import require_targets
+from finetuning.out_of_memory import is_out_of_memory
 from finetuning.progress import Progress
-from finetuning.recipe.training import TrainingSpec
 from finetuning.training.callback import BEST, TrainingProgress
 from finetuning.training.checkpoints import complete, require_space, step_of
 from finetuning.training.curves import Curves
 from finetuning.training.interruption import Interrupted, Interruption, Watchdog
-from finetuning.training.job import BatchSize, TooLarge, TrainingJob
-from finetuning.training.peak_memory import peak_memory
+from finetuning.training.job import REWARDS, BatchSize, TooLarge, TrainingJob
+from finetuning.training.judgements import JudgementTrainer
+from finetuning.training.peak_memory import peak_memory, peak_reserved
 from finetuning.training.preferences import PreferenceTrainer
-from finetuning.training.rows import tokens_of, train_rows
+from finetuning.training.rows import require_rows_for, tokens_of, train_rows
 from finetuning.training.settings import is_sharded, model_kwargs, on_cpu, processes, sft_config
 from finetuning.training.sharding import shard
 from finetuning.training.trainer import AdapterTrainer, Saved, nothing
 
 MIB = 2**20
-
-# What an evaluation of preferences gives beside a loss.
-REWARDS = ("reward_accuracy", "reward_margin")
 
 UNPREDICTED = (
     "Set training.on_oom to halve-batch, lower training.per_device_train_batch_size (and raise "
@@ -70,7 +70,7 @@ def train(
     try:
         watchdog = Watchdog(hang or job.checkpoints.with_name("hang.txt"), spec.step_timeout_minutes * 60)
         return _train(job, progress, size, interruption or Interruption(), watchdog, saved)
-    except (torch.OutOfMemoryError, RuntimeError) as error:
+    except Exception as error:
         if not is_out_of_memory(error):
             raise
         if spec.on_oom == "error" or size.rows == 1:
@@ -89,23 +89,29 @@ def _train(
     progress.update("loading the base model")
     model = load_model(job.base_model, **model_kwargs(job))
     keep_trainable_on_cpu(model)
-    require_target_modules(model, job.lora, job.where)
+    require_targets(model, job.lora, job.where)
     trust = job.model_kwargs["trust_remote_code"]
     tokenizer = AutoTokenizer.from_pretrained(job.chat_dataset / "tokenizer", trust_remote_code=trust)
     new_tokens = give_rows(model, tokenizer, job.base_model, job.where, trust)
+    require_rows_for(job.chat_dataset, len(model.get_input_embeddings().weight), job.where)
+    # Asked of the base model as it is; an adapter that training goes on from is in it from then on.
+    config = lora_config(job.lora, model, new_tokens, job.where)
+    own_head = on_cpu(job) or trains_head(model, job.lora, new_tokens)
+    is_started = job.lora.start_from is not None
+    model = go_on(model, job.lora, new_tokens, job.where) if is_started else model
     curves = Curves(job.checkpoints / "tensorboard")  # which outlives a failure, as checkpoints do
     callback = TrainingProgress(progress, job.where, job.training, interruption, watchdog)
-    trainer = trainer_class(job.training)(
+    trainer = trainer_class(job)(
         model=model,
         args=sft_config(job, size),
         train_dataset=train_rows(job),
         eval_dataset=tokens_of(job.chat_dataset / "eval.parquet", job.training.method),
         processing_class=tokenizer,
-        peft_config=lora_config(job.lora, model, new_tokens, job.where),
+        peft_config=None if is_started else config,
         callbacks=[callback, *([curves] if "tensorboard" in job.training.report_to else [])],
         rows_per_step=job.training.per_device_train_batch_size * job.training.gradient_accumulation_steps * processes(),
         order=job.training.train_sampling_strategy,
-        own_head=on_cpu(job) or trains_head(model, job.lora, new_tokens),
+        own_head=own_head,
         saved=lambda checkpoint: (curves.flush(), saved(checkpoint)),
         loraplus_lr_ratio=job.training.loraplus_lr_ratio,
         tokens_per_step=job.training.tokens_per_step,
@@ -114,6 +120,8 @@ def _train(
     adapted: Any = trainer.model
     adapt_head(adapted, new_tokens)
     keep_master_weights(adapted)
+    if is_started:
+        restore(adapted, job.lora)
     leave_casts_to_autocast(trainer)
     if job.lora.init_lora_weights == "loftq":
         start_from_factors(adapted, job.base_model)
@@ -142,12 +150,16 @@ def _train(
     return _summary(trainer, metrics, size) | sharding
 
 
-def trainer_class(spec: TrainingSpec) -> Callable[..., AdapterTrainer]:
+def trainer_class(job: TrainingJob) -> Callable[..., AdapterTrainer]:
     """What makes the trainer of the recipe's method."""
+    spec = job.training
     if spec.method == "sft":
         return AdapterTrainer
     settings: dict[str, Any] = spec.model_dump(include={"beta", "loss_type"})
-    return partial(PreferenceTrainer, **settings)
+    if spec.method == "dpo":
+        return partial(PreferenceTrainer, **settings)
+    settings |= spec.model_dump(include={"desirable_weight", "undesirable_weight"})
+    return partial(JudgementTrainer, max_length=job.max_length, **settings)
 
 
 def _run(job: TrainingJob, trainer: AdapterTrainer, callback: TrainingProgress) -> None:
@@ -190,6 +202,7 @@ def _summary(trainer: AdapterTrainer, metrics: dict[str, float], size: BatchSize
         "tokens_per_second": round(state.num_input_tokens_seen / seconds, 1),
         "training_seconds": round(seconds, 1),
         "peak_memory_mb": peak_memory(),
+        "peak_reserved_mb": peak_reserved(),
         "device": str(model.device),
         "processes": processes(),
         "per_device_train_batch_size": size.rows,
@@ -201,11 +214,6 @@ def _summary(trainer: AdapterTrainer, metrics: dict[str, float], size: BatchSize
             {"step": entry["step"], "loss": entry["eval_loss"]} for entry in state.log_history if "eval_loss" in entry
         ],
     }
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out, on a GPU or on the machine."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _out_of_memory(job: TrainingJob, size: BatchSize, error: Exception) -> str:

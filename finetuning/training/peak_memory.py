@@ -32,6 +32,11 @@ class PeakMemory:
         self.mib = peak_memory()
 
 
+def peak_reserved() -> int | None:
+    """MiB of the GPU that torch had taken at most, with what lay free between tensors; None without a GPU."""
+    return torch.cuda.max_memory_reserved() // MIB if torch.cuda.is_available() else None
+
+
 def peak_memory() -> int:
     """MiB that this process held at most: on the GPU where there is one, else resident."""
     if torch.cuda.is_available():

@@ -7,17 +7,14 @@ prompt "2 + 3?", chosen "5", rejected "6"
 Source: Rafailov et al., Direct Preference Optimization (2023), https://arxiv.org/abs/2305.18290.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional
 
-from finetuning.tokens import NOT_SUPERVISED
-from finetuning.training.supervised_loss import supervised_losses
-from finetuning.training.trainer import AdapterTrainer, Moment
+from finetuning.training.reference import ReferenceTrainer, supervised_tokens
 
 Rows = list[dict[str, Any]]
 
@@ -44,7 +41,7 @@ class PairCollator:
         return self.collate([*rows, *rejected])
 
 
-class PreferenceTrainer(AdapterTrainer):
+class PreferenceTrainer(ReferenceTrainer):
     """Trains an adapter on pairs of answers that are tokens already.
 
     Args:
@@ -61,22 +58,11 @@ class PreferenceTrainer(AdapterTrainer):
 
     def compare(self, model: Any, inputs: dict[str, Any]) -> Compared:
         """Loss and margin of each pair of a batch, in one pass of the model and one of the model as it was."""
-        adapted: Any = self.accelerator.unwrap_model(model)
-        with torch.no_grad(), as_it_was(adapted):
-            before = self._log_probabilities(adapted, inputs)
-        chosen, rejected = (self._log_probabilities(model, inputs) - before).chunk(2)
+        chosen, rejected = self.gains(model, inputs).chunk(2)
         tokens = supervised_tokens(inputs["labels"])
         loss = pair_losses(self.pair_loss, self.beta, chosen, rejected, *tokens.chunk(2))
         counts = (tokens.chunk(2)[0] > 0).to(loss.dtype)
         return Compared(loss * counts, self.beta * (chosen - rejected).detach(), counts)
-
-    def _log_probabilities(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
-        """The log likelihood (nats) of all that is supervised in each conversation (conversations,)."""
-        if not self.own_head:
-            return model(**inputs, use_cache=False, fused_lm_head=True).log_probs.sum(dim=1)
-        head: Any = self.accelerator.unwrap_model(model).get_output_embeddings()
-        losses, rows = supervised_losses(model, head, inputs)
-        return torch.zeros(len(inputs["labels"]), device=losses.device).index_add(0, rows, -losses)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch=None):
         """The sum of the losses of all pairs, divided by the number of pairs in the whole step."""
@@ -88,8 +74,7 @@ class PreferenceTrainer(AdapterTrainer):
         """The micro-batches of a step, and the number of pairs in it, those of other processes too."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         chosen = [supervised_tokens(batch["labels"]).chunk(2)[0] for batch in batches]
-        pairs: Any = self.accelerator.gather(torch.tensor(sum(int((t > 0).sum()) for t in chosen), device=device))
-        return batches, pairs.sum()
+        return batches, self.in_all(sum(int((tokens > 0).sum()) for tokens in chosen), device)
 
     def measured(self, inputs: dict[str, Any]) -> torch.Tensor:
         """Of a batch of the eval split, the summed loss, the number of pairs, of right ones, and the summed margin."""
@@ -101,29 +86,6 @@ class PreferenceTrainer(AdapterTrainer):
         loss, pairs, right, margin = sums
         names = ("eval_loss", "eval_reward_accuracy", "eval_reward_margin")
         return {name: value / max(pairs, 1) for name, value in zip(names, (loss, right, margin), strict=True)}
-
-    def go_back(self, moment: Moment) -> None:
-        """Undo a step that was begun since then, and switch the adapter on, which the step may have switched off."""
-        adapted: Any = self.accelerator.unwrap_model(self.model)
-        adapted.base_model.enable_adapter_layers()
-        super().go_back(moment)
-
-
-@contextmanager
-def as_it_was(model: Any) -> Iterator[None]:
-    """Let the model answer within the block as before it was trained, without adapter and dropout."""
-    was_training = model.training
-    model.eval()
-    try:
-        with model.disable_adapter():
-            yield
-    finally:
-        model.train(was_training)
-
-
-def supervised_tokens(labels: torch.Tensor) -> torch.Tensor:
-    """How many tokens of each conversation are supervised (conversations,), of `labels` (conversations, length)."""
-    return (labels[:, 1:] != NOT_SUPERVISED).sum(dim=1)
 
 
 def pair_losses(

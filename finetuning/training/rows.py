@@ -1,12 +1,18 @@
 """The rows that training reads, and those that its loss is measured on: tokens and labels of the chat dataset."""
 
 from pathlib import Path
+from typing import Any
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from datasets import Dataset
 from trl import pack_dataset
 
+from finetuning.errors import FinetuningError
 from finetuning.recipe.training import Method
 from finetuning.training.job import TrainingJob
+
+ALSO_READ: dict[Method, tuple[str, ...]] = {"dpo": ("rejected_input_ids", "rejected_labels"), "kto": ("desirable",)}
 
 
 def train_rows(job: TrainingJob) -> Dataset:
@@ -19,6 +25,33 @@ def train_rows(job: TrainingJob) -> Dataset:
 
 
 def tokens_of(path: Path, method: Method) -> Dataset:
-    """`input_ids` and `labels` of one split, and for `dpo` those of the rejected answers."""
-    rejected = ["rejected_input_ids", "rejected_labels"] if method == "dpo" else []
-    return Dataset.from_parquet(str(path)).select_columns(["input_ids", "labels", *rejected])
+    """`input_ids` and `labels` of one split; for `dpo` those of the rejected answers, for `kto` the judgements too."""
+    # Of these alone `datasets` keeps a copy in its cache: the text stays where it is.
+    return Dataset.from_parquet(str(path), columns=["input_ids", "labels", *ALSO_READ.get(method, ())])
+
+
+def require_rows_for(chat_dataset: Path, rows: int, where: str) -> None:
+    """Check that the model's embeddings, which have so many `rows`, have one for each token of the data.
+
+    Raises:
+        FinetuningError: a token's number is beyond them.
+    """
+    for split in ("train", "eval"):
+        path = chat_dataset / f"{split}.parquet"
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            columns = [name for name in file.schema_arrow.names if name.endswith("input_ids")]
+            for batch in file.iter_batches(10_000, columns=columns):
+                most = max((max_of(column) for column in batch.columns), default=-1)
+                if most >= rows:
+                    raise FinetuningError(
+                        f"{where}: base_model: a row of the {split} split has the token {most}, and the model's "
+                        f"embeddings have {rows} rows (0 to {rows - 1}): tokenizer and weights do not belong together. "
+                        "Fetch both from one revision, or give the model rows (resize_token_embeddings) and save it."
+                    )
+
+
+def max_of(lists: Any) -> int:
+    """The largest number in a column of lists; -1 where there is none."""
+    compute: Any = pc  # its functions are made when it is imported
+    found = compute.max(compute.list_flatten(lists)).as_py()
+    return -1 if found is None else found

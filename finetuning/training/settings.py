@@ -14,6 +14,8 @@ OURS = {
     "method",
     "beta",
     "loss_type",
+    "desirable_weight",
+    "undesirable_weight",
     "train_sampling_strategy",
     "loraplus_lr_ratio",
     "tokens_per_step",

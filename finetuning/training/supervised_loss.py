@@ -5,8 +5,13 @@ supervised_loss(model, head, {"input_ids": …, "labels": …}) -> (tensor(812.4
 A language model's head is a third of a small model's work and most of its memory. Here it computes the logits of the
 positions whose next token is supervised, and no others; the gradient of the logits is made while they are at hand, in
 their own number format, so that neither float32 logits nor probabilities are kept for the backward pass.
+
+No loss here passes on the mask of a batch. Rows are padded at their ends, where no token of a causal model looks, so
+that it changes no number; but with one, FlashAttention takes padding out in every layer, for which the host waits each
+time, and `sdpa` does without its flash kernel.
 """
 
+from inspect import signature
 from typing import Any
 
 import torch
@@ -27,18 +32,50 @@ def supervised_losses(model: Any, head: torch.nn.Module, inputs: dict[str, Any])
 
     Args:
         model: the model as it is called; what it does to logits after `head` (scaling, a soft cap) is done here too.
-        inputs: `input_ids`, `labels` (rows, length) and what else the model takes. Rows are padded at their ends, where
-            no token of a causal model looks: an `attention_mask` would only keep kernels from their fastest path.
+        inputs: `input_ids`, `labels` (rows, length) and what else the model takes.
     """
     targets = inputs["labels"][:, 1:]
     chosen = targets != NOT_SUPERVISED
-    rest = {key: value for key, value in inputs.items() if key not in ("labels", "attention_mask")}
     hook = head.register_forward_pre_hook(lambda module, given: (given[0][:, :-1][chosen][None], *given[1:]))
     try:
-        logits = model(**rest, use_cache=False).logits[0]
+        logits = model(**read_by(model, inputs), use_cache=False).logits[0]
     finally:
         hook.remove()
     return _CrossEntropy.apply(logits, targets[chosen]), chosen.nonzero()[:, 0]  # pyright: ignore[reportReturnType]
+
+
+def loss_in_tiles(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same as `supervised_loss`, by the head that trl gives a model for a GPU, which keeps no logits."""
+    count = (inputs["labels"][:, 1:] != NOT_SUPERVISED).sum()
+    return -log_probabilities_in_tiles(model, inputs).sum(), count
+
+
+def log_probabilities_in_tiles(model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+    """The log likelihood (nats) of each supervised token, and 0 of the others (rows, length - 1), by trl's head."""
+    read = read_by(model, inputs)
+    return model(**read, labels=inputs["labels"], use_cache=False, fused_lm_head=True).log_probs
+
+
+def read_by(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    """What the model is to read of a batch.
+
+    Of a single row, transformers asks the GPU in every layer whether it is one of several in one, before it calls
+    FlashAttention, unless it is told where each of them ends.
+    """
+    read, ids = {k: v for k, v in inputs.items() if k not in ("labels", "attention_mask")}, inputs["input_ids"]
+    whole = getattr(model, "module", model)
+    kernel = whole.config._attn_implementation or ""
+    if len(ids) > 1 or "cu_seq_lens_q" in read or not kernel.startswith("flash") or not hands_on(whole):
+        return read
+    ends = torch.arange(2, dtype=torch.int32, device=ids.device) * ids.shape[1]
+    length = {"max_length_q": ids.shape[1], "max_length_k": ids.shape[1]}
+    return read | {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends} | length
+
+
+def hands_on(model: Any) -> bool:
+    """Whether the model hands on what it does not know to its kernels."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return any(p.kind is p.VAR_KEYWORD for p in signature(base.base_model.forward).parameters.values())
 
 
 class _CrossEntropy(torch.autograd.Function):

@@ -18,7 +18,7 @@ from finetuning.tokens import NOT_SUPERVISED
 from finetuning.training.attention import attention_backend
 from finetuning.training.batches import EpochLoader, Order, StepBatches, TokenRows
 from finetuning.training.checkpoints import checkpoint_of, write_checkpoint
-from finetuning.training.supervised_loss import supervised_loss
+from finetuning.training.supervised_loss import loss_in_tiles, supervised_loss
 
 WEIGHTS, RANDOM, PROGRESS = "trainable.safetensors", "random.pt", "progress.json"
 
@@ -70,11 +70,14 @@ class AdapterTrainer(SFTTrainer):
         rows_per_step: of all processes and micro-batches together.
         tokens_per_step: the same in tokens, padding included, instead; None for rows.
         order: how rows become steps (`StepBatches`).
-        own_head: take the loss from `supervised_loss`; trl's own needs less memory on a GPU, and twice the time of a
+        own_head: make the logits by the model's own head; trl's needs less memory on a GPU, and twice the time of a
             step's head on a CPU, where its backward pass runs in float32.
         saved: is called in every process with each checkpoint, once it is complete.
         loraplus_lr_ratio: how much faster the matrices B learn (LoRA+); None for the same speed.
     """
+
+    batches: type[StepBatches] = StepBatches
+    """Decides which rows are in which batch."""
 
     def __init__(
         self,
@@ -94,11 +97,15 @@ class AdapterTrainer(SFTTrainer):
         self.progress = Progress()
         super().__init__(**settings)
 
+    def token_rows(self, rows: Any) -> TokenRows:
+        """The rows of a split by number, as a batch is made of them."""
+        return TokenRows(rows)
+
     def get_train_dataloader(self) -> EpochLoader:
         """The micro-batches of this process."""
         rows: Any = self.train_dataset
-        token_rows = TokenRows(rows)
-        batches = StepBatches(
+        token_rows = self.token_rows(rows)
+        batches = self.batches(
             token_rows.lengths,
             self.rows_per_step,
             self.args.gradient_accumulation_steps,
@@ -125,26 +132,50 @@ class AdapterTrainer(SFTTrainer):
             return super().training_step(model, inputs, *args, **settings)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch=None):
-        """The same loss as trl's `nll`: the sum over supervised tokens, divided by their number in the whole step."""
-        if not self.own_head:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        head: Any = self.accelerator.unwrap_model(model).get_output_embeddings()
-        total, count = supervised_loss(model, head, inputs)
+        """The same loss as trl's `nll`: the sum over supervised tokens, divided by their number in the whole step.
+
+        Without trl's metrics, for each of which the host would wait for the GPU.
+        """
+        if self.own_head:
+            head: Any = self.accelerator.unwrap_model(model).get_output_embeddings()
+            total, count = supervised_loss(model, head, inputs)
+        else:
+            total, count = loss_in_tiles(model, inputs)
         loss = self._share(total, count, num_items_in_batch)
         return (loss, None) if return_outputs else loss
 
     def _share(self, total: torch.Tensor, count: torch.Tensor, in_step: Any) -> torch.Tensor:
         """What a micro-batch adds to the mean loss of its step, of which it has `count` items, or a mean by itself."""
         if in_step is None:
-            return total / count
+            return total / count.clamp(min=1)
         # The number is that of all processes, over which the gradients are averaged.
         return total / in_step * (self.accelerator.num_processes if self.args.average_tokens_across_devices else 1)
+
+    def _prepare_input(self, data: Any) -> Any:
+        # From memory that is pinned, the GPU fetches it while the host goes on.
+        return data.to(self.args.device, non_blocking=True) if torch.is_tensor(data) else super()._prepare_input(data)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        # What one process counts stays on the host, where the batches are: to send it is to wait for the GPU.
+        return super()._get_num_items_in_batch(
+            batch_samples, device if self.args.world_size > 1 else torch.device("cpu")
+        )
+
+    def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
+        # On the host, where the batch is. Without a mask rows lie end to end with no padding: transformers would take
+        # each stop token for padding where the two are one.
+        mask = inputs.get("attention_mask")
+        count = inputs["input_ids"].numel() if mask is None else int(mask.sum())
+        if self.args.world_size > 1:
+            counts: Any = self.accelerator.gather(torch.tensor(count, device=self.args.device))
+            count = int(counts.sum())
+        self.state.num_input_tokens_seen += count
 
     def evaluate(self, *args: Any, **settings: Any) -> dict[str, float]:
         """The metrics of the eval rows: the mean loss over all supervised tokens, as `eval_loss`."""
         rows: Any = self.eval_dataset
-        token_rows, size = TokenRows(rows), self.args.per_device_eval_batch_size
-        batches = [*StepBatches(token_rows.lengths, size, 1, "group_by_length", self.args.seed)]
+        token_rows, size = self.token_rows(rows), self.args.per_device_eval_batch_size
+        batches = [*self.batches(token_rows.lengths, size, 1, "group_by_length", self.args.seed)]
         found: list[list[float]] = []
         adapted: Any = self.model
         was_training = adapted.training

@@ -34,6 +34,10 @@ class TransientError(InfrastructureError):
     """What may be over a moment later, such as a network that is out: the same step may be tried again."""
 
 
+class UnknownRepoError(FinetuningError):
+    """A name that is no repo of the hub, or of none that this account may see."""
+
+
 class CrashError(FinetuningError):
     """A process of this project that ended with an error that nobody foresaw, which its own log has."""
 

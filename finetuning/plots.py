@@ -85,11 +85,14 @@ def _pairs(axes: Any, metrics: Mapping[str, BaseBesideTuned], is_share: bool) ->
     highest = 1.0 if is_share else max(max(found.base, found.tuned) for found in metrics.values())
     for position, found in enumerate(metrics.values()):
         low, high = found.interval
-        error = [[max(found.gain - low, 0)], [max(high - found.gain, 0)]]
+        below, above = max(found.gain - low, 0), max(high - found.gain, 0)
+        if is_share:  # an interval of the gain may reach beyond what a share can be
+            below, above = min(below, found.tuned), min(above, 1 - found.tuned)
+        error = [[below], [above]]
         for offset, key, color in ((-0.2, "base", BASE), (0.2, "tuned", TUNED)):
             height = found.tuned if key == "tuned" else found.base
             axes.bar(position + offset, height, 0.38, color=color, label=key if position == 0 else None)
-            top = height + (error[1][0] if key == "tuned" else 0)
+            top = height + (above if key == "tuned" else 0)
             text = f"{height:.0%}" if is_share else f"{height:.3g}"
             axes.text(position + offset, top + 0.02 * highest, text, ha="center", color=INK, fontsize=8)
         axes.errorbar(position + 0.2, found.tuned, error, color=INK, capsize=4, linewidth=1)

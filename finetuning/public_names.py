@@ -53,5 +53,8 @@ def without_secrets(address: str) -> str:
         if protocol in ("http", "https"):
             rest = rest.partition("?")[0]
         host, slash, path = rest.partition("/")
+        port = host.rpartition("@")[2].partition(":")[2]
+        if port and not port.isdecimal() and "@" in path:  # no port, but a password with a slash in it
+            host, slash, path = rest.rpartition("@")[2].partition("/")
         links.append(f"{protocol}{slashes}{host.rpartition('@')[2]}{slash}{path}")
     return "::".join(links)

@@ -20,6 +20,9 @@ from finetuning.errors import InfrastructureError
 PREFIX = "FINETUNING_"
 ROOT = Path(__file__).resolve().parents[1]
 
+LOCAL = "local"
+PUBLIC_HUB = "https://huggingface.co"
+
 
 class Kind(Enum):
     """What holds for a variable beside its value."""
@@ -40,6 +43,18 @@ def one_of(*allowed: str) -> BeforeValidator:
         return text
 
     return BeforeValidator(check)
+
+
+def hub_address(text: str) -> str:
+    """Return `local`, or the address of a hub without a slash at its end.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if text != LOCAL and not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s@?#]*)?", text):
+        shown = re.sub("//.*@", "//…@", text)
+        raise ValueError(f"{shown!r} is neither local nor the address of a hub; write local, or {PUBLIC_HUB}.")
+    return text.rstrip("/")
 
 
 def number(unit: str, example: str) -> BeforeValidator:
@@ -100,7 +115,19 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    hub: Annotated[str, Kind.RUN] = Field("local", description="`local`, or the address of a hub")
+    source_hub: Annotated[str, BeforeValidator(hub_address), Kind.RUN] = Field(
+        PUBLIC_HUB,
+        description="where models and data are read from: the address of a hub or of a mirror, or `local` "
+        "([publishing.md](publishing.md#two-hubs))",
+    )
+    source_token: str = Field(
+        "",
+        description="token for reading there, where `HF_TOKEN` is for another address; a secret "
+        "([publishing.md](publishing.md#two-hubs))",
+    )
+    hub: Annotated[str, BeforeValidator(hub_address), Kind.RUN] = Field(
+        LOCAL, description="where models are published: `local`, or the address of a hub"
+    )
     hub_state: Annotated[str, Kind.RUN, Kind.FOLDERS] = Field(str(ROOT / ".hub"), description="folder of the local hub")
     hub_deadline: Annotated[float, BeforeValidator(seconds_over_0), Kind.RUN] = Field(
         600.0, description="seconds that a publication waits for a hub that is out ([outages.md](outages.md))"
@@ -196,6 +223,16 @@ def text_of(name: str) -> str:
     Resources take texts: each checks its own when a step uses it, whose failure then has the message.
     """
     return os.environ.get(variable(name)) or default_of(name)
+
+
+def source_token_of(source: str, hub: str) -> str:
+    """Return the variable whose token is sent to the hub that is read from, where another one may be published to.
+
+    HF_TOKEN belongs to the address that is published to. It is sent to the one that is read from where the two are the
+    same, or nothing is published to an address.
+    """
+    same = source.rstrip("/").lower() == hub.rstrip("/").lower()
+    return "HF_TOKEN" if not is_set("source_token") and (same or hub == LOCAL) else variable("source_token")
 
 
 def is_set(name: str) -> bool:

@@ -6,8 +6,9 @@ import numpy as np
 
 NOT_SUPERVISED = -100
 
-# What a token is: of the template or a system prompt, of the user's or a tool's turn, or supervised.
-OTHER, QUESTION, ANSWER = 0, 1, 2
+# What a token is: of the template or a system prompt, of the user's or a tool's turn, supervised, or what was thought
+# within an answer, where that is not learned.
+OTHER, QUESTION, ANSWER, THOUGHT = 0, 1, 2, 3
 
 
 @dataclass

@@ -34,9 +34,9 @@ def recipe_version(name: str) -> str:
 
 
 def made_from(recipe: Recipe) -> dict[str, Any]:
-    """What of the recipe decides what is made: all of it but what a cluster is asked for."""
+    """What of the recipe decides what is made: all of it but what a cluster is asked for, and who may start a run."""
     workers = recipe.resources.workers
-    return recipe.model_dump(mode="json", exclude={"resources"}) | ({"workers": workers} if workers else {})
+    return recipe.model_dump(mode="json", exclude={"resources", "schedule"}) | ({"workers": workers} if workers else {})
 
 
 def hub_data_version(name: str, api: "HfApi") -> str | None:

@@ -11,6 +11,7 @@ published_merged_repo  the merged model on the hub
 hub_state              what a published repo holds now
 partitions             one partition for each recipe
 external_assets        recipes, data and base models as external parents of the line
+starting_adapter       the adapter that another one goes on from
 lineage                how an adapter came to be, found from the artifact at hand
 examination            who answers the exam, and which answers are there already
 publishing_lock        refuses to publish without a passed verdict on the very same adapter

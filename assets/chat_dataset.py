@@ -14,6 +14,7 @@ from assets.tables import columns_of
 from finetuning.chat.chat_summary import ChatSummary, ShownToken
 from finetuning.checks.judgement import CHAT_CHECKS, judge, require
 from finetuning.dataset.raw_summary import RawSummary
+from finetuning.evaluation.references import references_of, require_answerable, with_metrics
 from finetuning.recipe.sections import sections
 from finetuning.recipe.smoke import load_for_run
 from resources.artifacts import Artifacts
@@ -27,6 +28,7 @@ COLUMNS = {
     "input_ids": "the conversation as the model reads it: the numbers of its tokens",
     "labels": "the same numbers where a token is learned, and -100 where it is only read",
     "place": "where the row comes from: source and line",
+    "desirable": "whether the answer was judged good",
     "rejected": "the last turn of the answer that was not chosen",
     "rejected_input_ids": "the conversation with that answer, as the numbers of its tokens",
     "rejected_labels": "the same numbers for that answer, and -100 before it",
@@ -40,7 +42,7 @@ COLUMNS = {
     tags={"hub": "read"},
     owners=OWNERS,
     retry_policy=RETRIES,
-    code_version="3",
+    code_version="5",
     check_specs=specs("chat_dataset", CHAT_CHECKS),
 )
 @explained()
@@ -57,22 +59,37 @@ def chat_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: H
     spec = recipe.base_model
     raw_checks = raw_dataset.read(RawSummary).checks
     require(judge(raw_checks, recipe))
-    with hub.connect() as connection:
-        resolved = resolve(spec, connection.api, recipe.file)
+    with hub.connect_source() as api:
+        resolved = resolve(spec, api, recipe.file)
 
         def write(folder):
             from finetuning.chat.chat_dataset import write_chat
 
-            source = fetch(spec, resolved["revision"], connection.api, recipe.file, weights=False)
-            summary = write_chat(raw_dataset.path, folder, recipe, load_tokenizer(spec, source, recipe.file))
+            raw_dataset.verify()
+            source = fetch(spec, resolved["revision"], api, recipe.file, weights=False)
+            tokenizer = load_tokenizer(spec, source, recipe.file, recipe.chat.template_kwargs)
+            summary = write_chat(raw_dataset.path, folder, recipe, tokenizer)
             return summary.model_copy(update={"raw_checks": raw_checks})
 
         artifact = artifacts.plan(
             context,
             sections=sections(recipe, "chat_dataset"),
-            resolved={"base_model": resolved, "chat_template": template_revision(spec)},
+            resolved={"base_model": resolved, "chat_template": template_revision(spec, recipe.chat.template_kwargs)},
             inputs=[raw_dataset],
         ).obtain(write)
+    for note in artifact.read(ChatSummary).notes:
+        context.log.warning(note)
+    unused = artifact.read(ChatSummary).unused_columns
+    if unused:
+        told = "; ".join(f"{path}: {', '.join(names)}" for path, names in unused.items())
+        context.log.warning(f"Columns and keys that are not read, and so not learned: {told}")
+    # Now, and not when a training was paid for.
+    references = references_of(artifact.path, recipe.evaluation.rows)
+    examined = with_metrics(recipe, references, context.log.info).evaluation
+    from transformers import AutoTokenizer  # whose client learns the hub's address when it is imported
+
+    kept = AutoTokenizer.from_pretrained(artifact.path / "tokenizer", trust_remote_code=spec.trust_remote_code)
+    require_answerable(examined, references, recipe.file, kept, whole=recipe.smoke)
     return materialized(
         artifact, metadata_of(artifact, recipe), results(context, judge(artifact.read(ChatSummary).checks, recipe))
     )
@@ -95,8 +112,12 @@ def metadata_of(artifact: Artifact, recipe) -> dict:
         "tokens": summary.tokens,
         "supervised_tokens": summary.supervised_tokens,
         "stop_token": summary.stop_token,
+        "template_date": summary.template_date or "none",
+        "template_kwargs": dg.MetadataValue.json(summary.template_kwargs),
+        "earlier_answers": summary.earlier_answers,
         "given_tokens": dg.MetadataValue.json(summary.given_tokens),
         "dropped": dg.MetadataValue.md(dropped.to_markdown(index=False) if len(dropped) else "No row was dropped."),
+        **({"notes": dg.MetadataValue.md("\n".join(f"- {note}" for note in summary.notes))} if summary.notes else {}),
         "unused_columns": dg.MetadataValue.json(summary.unused_columns),
         "lengths": dg.MetadataValue.md(as_markdown(picture, "Token lengths")),
         "preview": dg.MetadataValue.md(PREVIEW + "\n\n---\n\n".join(preview)),

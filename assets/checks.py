@@ -19,13 +19,15 @@ def specs(asset: str, descriptions: dict[str, str]) -> list[dg.AssetCheckSpec]:
 
 
 def results(context: dg.AssetExecutionContext, judgements: Iterable[Judgement]) -> list[dg.AssetCheckResult]:
-    """What the UI shows of each judgement; those that did not pass are also in the log, each with what to do."""
+    """What the UI shows of each judgement; what was found is also in the log, with what to do if it did not pass."""
     return [_result(context, judgement) for judgement in judgements]
 
 
 def _result(context: dg.AssetExecutionContext, judgement: Judgement) -> dg.AssetCheckResult:
     if not judgement.passed:
         (context.log.error if judgement.severity == "error" else context.log.warning)(judgement.text)
+    elif judgement.rows:
+        context.log.info(f"{judgement.name}: {judgement.text}")
     places = "\n".join(f"- `{e.place}` {e.field}: {e.detail}" for e in judgement.examples)
     return dg.AssetCheckResult(
         check_name=judgement.name,

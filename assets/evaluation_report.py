@@ -10,10 +10,11 @@ from assets.examination import Examination
 from assets.failures import explained
 from assets.lineage import Line
 from assets.materialized import materialized
-from assets.partitions import OWNERS, RECIPES
+from assets.partitions import GPU_POOL, OWNERS, RECIPES
 from assets.publishing_lock import knows, version_to_beat
 from finetuning.errors import FinetuningError
 from finetuning.evaluation.benchmark_tasks import tasks_revision
+from finetuning.evaluation.references import references_of, with_metrics
 from finetuning.evaluation.report import Findings, Report
 from finetuning.evaluation.verdict import judge, of_smoke_run, read_report, verdict_in_words
 from finetuning.recipe.recipe import Recipe
@@ -35,7 +36,8 @@ SHORT = 10.0  # seconds that an evaluation waits for a hub that is out; publishi
     kinds={"report", "python"},
     tags={"gpu": "used", "hub": "read"},
     owners=OWNERS,
-    code_version="4",
+    pool=GPU_POOL,
+    code_version="6",
     check_specs=[
         dg.AssetCheckSpec(
             "verdict",
@@ -62,19 +64,25 @@ def evaluation_report(
     recipe = load_for_run(context.partition_key)
     # An adapter from other rows than those in force may have learned these, and one from another base is another model.
     line = Line.behind(lora_adapter, artifacts, context.log.info)
+    examined, by_data = recipe, {}
+    if not recipe.evaluation.metrics:
+        line.chat_dataset.verify()
+        references = references_of(line.chat_dataset.path, recipe.evaluation.rows)
+        examined = with_metrics(recipe, references, context.log.info)
+        by_data = {"metrics": list(examined.evaluation.metrics)}
     plan = artifacts.plan(
         context,
         sections=sections(recipe, "evaluation_report"),
-        resolved=tasks_revision(recipe.evaluation),
+        resolved={**tasks_revision(recipe.evaluation), **by_data},
         inputs=[line.chat_dataset, line.quantized_base_model, lora_adapter],
     )
-    with hub.connect(log=context.log.warning, api_only=True) as connection:
-        head = published_now(context, recipe, connection, lora_adapter)
+    with hub.connect(log=context.log.warning) as connection:
+        head = published_now(context, recipe, artifacts, connection, lora_adapter)
 
         def write(folder):
-            exam = Examination(context, artifacts, gpu, recipe, line, folder)
+            exam = Examination(context, artifacts, gpu, examined, line, folder)
             found = exam.hold(connection, head)
-            return report_on(recipe, line, found, folder)
+            return report_on(examined, line, found, folder)
 
         artifact = plan.obtain(write, still_valid=lambda artifact: knows(read_report(artifact.path), head))
     report = read_report(artifact.path)
@@ -98,14 +106,19 @@ def evaluation_report(
 
 
 def published_now(
-    context: dg.AssetExecutionContext, recipe: Recipe, connection: HubConnection, adapter: Artifact
+    context: dg.AssetExecutionContext,
+    recipe: Recipe,
+    artifacts: Artifacts,
+    connection: HubConnection,
+    adapter: Artifact,
 ) -> Head | None:
     """The version that the adapter is compared with beside its base; none while the hub cannot be asked.
 
     An exam is worth having without it. Publishing asks again, and insists.
     """
     try:
-        return version_to_beat(recipe, replace(connection, deadline=min(connection.deadline, SHORT)), adapter)
+        quickly = replace(connection, deadline=min(connection.deadline, SHORT))
+        return version_to_beat(recipe, artifacts, quickly, adapter, context.log.info)
     except FinetuningError as error:
         context.log.warning(f"not compared with the version that is published now, if there is one: {error}")
         return None
@@ -115,7 +128,7 @@ def report_on(recipe: Recipe, line: Line, found: Findings, folder: Path) -> Repo
     """Judge what the exam found, and write the report into `folder`."""
     from finetuning.evaluation.evaluation_report import write_report
 
-    verdict = judge(recipe.evaluation, found.metrics, found.benchmarks, found.published)
+    verdict = judge(recipe.evaluation, found.rows, found.metrics, found.benchmarks, found.published)
     verdict = of_smoke_run(verdict) if recipe.smoke else verdict
     return write_report(folder, recipe, line.made(), found, verdict)
 
@@ -137,16 +150,17 @@ def metadata_of(artifact: Artifact, report: Report) -> dict:
 
 
 def numbers_in(report: Report) -> dict[str, float]:
-    """What base and tuned model came to, and the gain, for each metric and benchmark."""
+    """What base and tuned model came to, and the gain (above 0 for the better), for each metric and benchmark."""
     return {
         f"{key}/{name}": value
         for name, found in report.figures.items()
-        for key, value in (("base", found.base), ("tuned", found.tuned), ("gain", found.gain))
+        for key, value in (("base", found.base), ("tuned", found.tuned), ("gain", found.improvement))
     }
 
 
 def intervals_in(report: Report) -> dict[str, str]:
     """How sure each gain is."""
     return {
-        f"gain/{name}/interval": "{:+.3f} to {:+.3f}".format(*found.interval) for name, found in report.figures.items()
+        f"gain/{name}/interval": "{:+.4f} to {:+.4f}".format(*found.improvement_interval)
+        for name, found in report.figures.items()
     }

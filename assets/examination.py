@@ -48,7 +48,8 @@ class Examination:
         Raises:
             FinetuningError: the adapter, or the published one, is not whole or changes nothing, or memory ran out.
         """
-        self.line.lora_adapter.verify()
+        for artifact in (self.line.chat_dataset, self.line.quantized_base_model, self.line.lora_adapter):
+            artifact.verify()
         if "python-tests" in self.recipe.evaluation.metrics:
             require_confinement(self.recipe.file)
         with Progress(self.context.log.info, "loading libraries") as progress:
@@ -71,16 +72,16 @@ class Examination:
         """The base model, or the one with the adapter that lies there, as this machine loads it."""
         from finetuning.evaluation.exam import Candidate
 
-        return Candidate(
-            name, self.line.quantized_base_model.path, adapter, self.gpu.model_kwargs(self.recipe.base_model)
-        )
+        kwargs = self.gpu.model_kwargs(self.recipe.base_model)
+        mixed = self.recipe.training.bf16 or kwargs["dtype"] != "bfloat16"  # see finetuning/training/settings.py
+        return Candidate(name, self.line.quantized_base_model.path, adapter, kwargs, mixed)
 
     def _answers(self, exam: "Exam", candidate: "Candidate", progress: Progress) -> Callable[[Path], Answering]:
         """Return a function that runs the exam for one model and writes its answers to a folder."""
         from finetuning.evaluation.exam import sit
 
         def answer(out: Path) -> Answering:
-            with self.gpu.exclusive("inference", self.context.log.info):
+            with self.gpu.exclusive(self.context.log.info):
                 return sit(self.recipe.evaluation, exam, candidate, progress, out)
 
         return answer
@@ -115,7 +116,11 @@ class Examination:
         from finetuning.evaluation.comparison import compare_with_published
 
         known = Published(
-            repo_id=head.repo_id, tag=head.tag or head.commit, commit=head.commit, adapter=head.report.adapter
+            repo_id=head.repo_id,
+            tag=head.tag or head.commit,
+            commit=head.commit,
+            adapter=head.report.adapter,
+            files=head.report.files,
         )
         common = self.line.alike()
         other = [name for name, value in common.items() if head.report.alike.get(name) != value]
@@ -147,7 +152,7 @@ class Examination:
         base_model = self.line.quantized_base_model
 
         def answer(candidate: "Candidate", out: Path) -> "BenchmarkAnswering":
-            with self.gpu.exclusive("inference", self.context.log.info):
+            with self.gpu.exclusive(self.context.log.info):
                 return sit_benchmarks(spec, benchmarks, exam, candidate, progress, out)
 
         base = self.artifacts.plan(

@@ -45,7 +45,7 @@ def hub_state(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: Hub)
             last = artifacts.current("published_repo", recipe.name).summary
         except FinetuningError:
             last = None  # never published from here
-        with hub.connect(log=context.log.warning, api_only=True) as connection:
+        with hub.connect(log=context.log.warning) as connection:
             head = head_of(connection, last["repo_id"] if last else connection.repo_id(recipe.hub.repo))
         drift = drift_of(head, last)
     (context.log.info if drift == IN_STEP else context.log.warning)(f"drift: {drift}")

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from finetuning.evaluation.evaluation_report import Made
 
 
+def weights_of(adapter: Artifact) -> dict[str, str]:
+    """The sha256 of the adapter's weights, by the file's name: two trainings of one fingerprint may differ in it."""
+    return {name: digest for name, digest in adapter.files.items() if name == WEIGHTS}
+
+
 @dataclass(frozen=True)
 class Line:
     """An adapter, and all that it was made from: each the artifact in force of its asset."""
@@ -41,15 +46,21 @@ class Line:
         adapter = self.lora_adapter
         return Made(
             adapter=adapter.fingerprint,
-            files={name: digest for name, digest in adapter.files.items() if name == WEIGHTS},
+            files=weights_of(adapter),
             alike=self.alike(),
             training=adapter.summary,
-            settings=adapter.sections,
+            settings=self.settings(),
             versions=adapter.versions,
             base_model=self.quantized_base_model.resolved["base_model"],
             sources=self.raw_dataset.summary["sources"],
             chat=self.chat_dataset.summary,
+            start=adapter.resolved.get("lora_from"),
         )
+
+    def settings(self) -> dict[str, Any]:
+        """Return the sections that the adapter was trained by, with what an adapter that it went on from decided."""
+        sections, start = self.lora_adapter.sections, self.lora_adapter.resolved.get("lora_from")
+        return {**sections, "lora": {**sections["lora"], **start["lora"]}} if start else sections
 
     def alike(self) -> dict[str, Any]:
         """Return what two versions have in common that can answer the same prompts."""

@@ -7,19 +7,23 @@ import dagster as dg
 
 from assets.failures import explained
 from assets.materialized import materialized
-from assets.partitions import OWNERS, RECIPES
+from assets.partitions import GPU_POOL, OWNERS, RECIPES
+from assets.starting_adapter import starting_adapter
 from finetuning.chat.chat_summary import ChatSummary
 from finetuning.checks.judgement import judge, require
+from finetuning.errors import FinetuningError
 from finetuning.evaluation.benchmark_tasks import load_benchmarks
 from finetuning.evaluation.python_tests import require_confinement
+from finetuning.evaluation.references import references_of, require_answerable, require_rows, with_metrics
 from finetuning.progress import Progress
 from finetuning.recipe.sections import sections
 from finetuning.recipe.smoke import load_for_run
-from finetuning.training.job import TrainingTask
+from finetuning.training.job import REWARDS, TrainingTask
+from finetuning.training.summary import TrainingSummary
 from resources.artifacts import Artifacts
 from resources.gpu import Gpu
+from resources.hub import Hub
 from resources.launcher import Launcher, on_this_machine
-from resources.ray_cluster.reach import steps_are_ray_jobs
 from resources.store.artifact import Artifact
 
 MEMORY = ("peak_memory_mb", "predicted_memory_mb")
@@ -33,15 +37,14 @@ HOW_IT_RAN = ("processes", "per_device_train_batch_size", "gradient_accumulation
     kinds={"pytorch", "huggingface"},
     tags={"gpu": "used"},
     owners=OWNERS,
-    # One training at a time, as many partitions as there may be at work: the limit is in dagster.yaml. A cluster's own
-    # is how many GPUs it has.
-    pool=None if steps_are_ray_jobs() else "gpu",
+    pool=GPU_POOL,
     code_version="4",
 )
 @explained()
 def lora_adapter(
     context: dg.AssetExecutionContext,
     artifacts: Artifacts,
+    hub: Hub,
     gpu: Gpu,
     launcher: Launcher,
     chat_dataset: Artifact,
@@ -56,17 +59,38 @@ def lora_adapter(
     # However this asset was selected: no faulty data reaches a GPU.
     chat = chat_dataset.read(ChatSummary)
     require(judge(chat.raw_checks | chat.checks, recipe))
+    start = starting_adapter(recipe, artifacts, hub, quantized_base_model, context.log.info)
+    if start and launcher.is_ray():
+        raise FinetuningError(
+            f"{recipe.file}: lora.from: a training on a Ray cluster (FINETUNING_LAUNCHER: ray) starts anew: its nodes "
+            "do not have the adapter. Train with FINETUNING_LAUNCHER=local."
+        )
+    trained = start.recipe if start else recipe
 
     def write(folder):
         # Training is not paid for when what follows it could only fail.
+        for artifact in (chat_dataset, quantized_base_model):
+            artifact.verify()
+        from transformers import AutoTokenizer
+
+        from finetuning.memory.reach import require_reach
+
         if recipe.merge and recipe.merge.gguf:
             from finetuning.merge.gguf_file import require_exportable
 
             require_exportable(quantized_base_model.path, chat_dataset.path / "tokenizer", recipe.file)
+        require_reach(recipe, chat_dataset.path, quantized_base_model.path)
+        references = references_of(chat_dataset.path, recipe.evaluation.rows)
+        spec = with_metrics(recipe, references, context.log.info).evaluation
+        code = recipe.base_model.trust_remote_code
+        tokenizer = AutoTokenizer.from_pretrained(chat_dataset.path / "tokenizer", trust_remote_code=code)
+        require_answerable(spec, references, recipe.file, tokenizer, whole=recipe.smoke)
+        if not recipe.smoke:
+            require_rows(len(references), recipe.file)
         if recipe.evaluation.benchmarks:
             with Progress(context.log.info, "evaluation.benchmarks: loading their rows"):
                 load_benchmarks(recipe.evaluation, recipe.file)
-        if "python-tests" in recipe.evaluation.metrics:
+        if "python-tests" in spec.metrics:
             require_confinement(recipe.file)
         inputs: dict[Literal["chat_dataset", "base_model"], Artifact] = {
             "chat_dataset": chat_dataset,
@@ -76,17 +100,18 @@ def lora_adapter(
             from resources.ray_cluster.training import RayTraining, place_of, train_on_cluster  # Ray takes seconds
 
             place = place_of(artifacts, folder)
-            training = RayTraining(recipe, TrainingTask.of(recipe), inputs, processes, gpu.require, place)
+            training = RayTraining(trained, TrainingTask.of(trained), inputs, processes, gpu.require, place)
             train_on_cluster(context, training, folder)
-            return json.loads((folder / "summary.json").read_text())
-        known = on_this_machine(context, gpu, launcher, recipe, inputs, folder)
-        return json.loads((folder / "summary.json").read_text()) | known
+            known = {}
+        else:
+            known = on_this_machine(context, gpu, launcher, trained, inputs, folder)
+        return TrainingSummary.model_validate(json.loads((folder / "summary.json").read_text()) | known)
 
     artifact = artifacts.plan(
         context,
         sections=sections(recipe, "lora_adapter"),
         # Each process has rows of its own in every step.
-        resolved={"processes": processes},
+        resolved={"processes": processes, **({"lora_from": start.resolved} if start else {})},
         inputs=[chat_dataset, quantized_base_model],
     ).obtain(write)
     return materialized(artifact, metadata_of(artifact))
@@ -96,16 +121,21 @@ def metadata_of(artifact: Artifact) -> dict:
     """What the UI shows of a training."""
     from finetuning.plots import as_markdown, loss_curve
 
-    summary = artifact.summary
+    summary, begun = artifact.read(TrainingSummary), artifact.resolved.get("lora_from")
     shown = ("trainable_parameters", "steps", "train_loss", "eval_loss", "tokens_per_second")
-    if "reward_accuracy" in summary:
-        shown += ("reward_accuracy", "reward_margin")
-    if summary.get("strategy") == "fsdp":
+    shown += tuple(name for name in REWARDS if getattr(summary, name) is not None)
+    if summary.strategy == "fsdp":
         shown += ("strategy", "weights_mb", "weights_held_mb")
-    unit = "preference" if "reward_accuracy" in summary else "nats per supervised token"
-    picture = loss_curve(summary["curve"], summary["eval_loss"], summary["eval_curve"], unit)
+    unit = "nats per supervised token"
+    if summary.reward_accuracy is not None:
+        unit = "preference"
+    elif summary.reward_chosen is not None or summary.reward_rejected is not None:
+        unit = "judged answer"
+    picture = loss_curve(summary.curve, summary.eval_loss, summary.eval_curve, unit)
     return {
-        **{key: summary[key] for key in (*shown, *MEMORY, "attention", "device", *HOW_IT_RAN)},
-        "attention_passed_over": dg.MetadataValue.json(summary["passed_over"]),
+        **({} if summary.peak_reserved_mb is None else {"peak_reserved_mb": summary.peak_reserved_mb}),
+        **{key: getattr(summary, key) for key in (*shown, *MEMORY, "attention", "device", "dtype", *HOW_IT_RAN)},
+        **({"goes_on_from": f"{begun['source']} at {begun['revision']}"} if begun else {}),
+        "attention_passed_over": dg.MetadataValue.json(summary.passed_over),
         "loss_curve": dg.MetadataValue.md(as_markdown(picture, "Loss curve")),
     }

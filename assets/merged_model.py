@@ -7,7 +7,7 @@ import dagster as dg
 from assets.failures import explained
 from assets.lineage import Line
 from assets.materialized import materialized
-from assets.partitions import OWNERS, RECIPES
+from assets.partitions import GPU_POOL, OWNERS, RECIPES
 from finetuning.merge.agreement import MergedSummary, faults
 from finetuning.progress import Progress
 from finetuning.recipe.sections import sections
@@ -25,6 +25,7 @@ CHECK = "same_answers"
     kinds={"pytorch", "huggingface"},
     tags={"gpu": "used"},
     owners=OWNERS,
+    pool=GPU_POOL,
     code_version="1",
     output_required=False,
     check_specs=[
@@ -59,7 +60,7 @@ def merged_model(
         spec, base, tokenizer = recipe.merge, line.quantized_base_model, line.chat_dataset.path
 
         def write(folder):
-            for artifact in (base, lora_adapter):
+            for artifact in (line.chat_dataset, base, lora_adapter):
                 artifact.verify()
             with Progress(context.log.info, "loading libraries") as progress:
                 from finetuning.merge.gguf_file import require_exportable
@@ -68,7 +69,7 @@ def merged_model(
                 parts = Parts(base.path, lora_adapter.path, tokenizer, gpu.model_kwargs(recipe.base_model))
                 if spec.gguf:
                     require_exportable(base.path, lora_adapter.path, recipe.file)
-                with gpu.exclusive("training", context.log.info):
+                with gpu.exclusive(context.log.info):
                     return merge(parts, folder, recipe.name, spec, progress)
 
         artifact = artifacts.plan(

@@ -7,7 +7,7 @@ import dagster as dg
 
 from assets.failures import explained
 from assets.partitions import OWNERS, RECIPES
-from assets.publishing_lock import published, verdict_on
+from assets.publishing_lock import hashes_of, published, require_recipe, verdict_on
 from finetuning.errors import GateError
 from finetuning.hub.publication import AdapterPublicationSummary, PublicationSummary
 from finetuning.merge.agreement import MergedSummary, faults
@@ -47,6 +47,7 @@ def published_merged_repo(
         lora_adapter, evaluation_report = behind["lora_adapter"], behind["evaluation_report"]
         merged_model.require_inputs(lora_adapter)
         report = verdict_on(recipe, lora_adapter, evaluation_report)
+        require_recipe(recipe, *behind.values(), merged_model)
         if missed := faults(recipe.merge, merged_model.read(MergedSummary)):
             raise GateError(f"{recipe.file}: merge: not published: {'; '.join(missed)}.")
         for artifact in (evaluation_report, merged_model, published_repo):
@@ -67,7 +68,7 @@ def published_merged_repo(
                 adapter, merged = published_repo.read(AdapterPublicationSummary), merged_model.read(MergedSummary)
                 version = RepoVersion(repo_id, plan.fingerprint)
                 header = merged_header(recipe, repo_id, adapter.base.repo_id)
-                require_valid(header, recipe.file)
+                require_valid(header, connection.endpoint, recipe.file)
                 texts = {
                     "README.md": merged_card(recipe, version, report, adapter, merged, header),
                     "recipe.yaml": (published_repo.path / "recipe.yaml").read_text(),
@@ -75,7 +76,7 @@ def published_merged_repo(
                 files = merged_files(folder, merged_model.path, evaluation_report.path, texts)
                 title, private = title_of(recipe), recipe.hub.private
                 publication = connection.publish(repo_id, files, tag=plan.fingerprint, title=title, private=private)
-                return PublicationSummary(**asdict(publication))
+                return PublicationSummary(**asdict(publication), files=hashes_of(files))
 
             artifact = plan.obtain(write, still_valid=lambda artifact: connection.has(artifact.summary))
             endpoint = connection.endpoint

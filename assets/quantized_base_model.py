@@ -42,14 +42,14 @@ def quantized_base_model(
     if gpu.require != "any":
         gpu.machine()  # a GPU that is required and missing is said, whether the model is there already or not
     loftq = recipe.lora.r if recipe.lora.init_lora_weights == "loftq" else None
-    with hub.connect() as connection:
-        resolved = resolve(spec, connection.api, recipe.file)
+    with hub.connect_source() as api:
+        resolved = resolve(spec, api, recipe.file)
 
         def write(folder):
             from finetuning.base_model.quantized_base_model import quantize
 
-            source = fetch(spec, resolved["revision"], connection.api, recipe.file)
-            with gpu.exclusive("training", context.log.info):
+            source = fetch(spec, resolved["revision"], api, recipe.file)
+            with gpu.exclusive(context.log.info):
                 return quantize(spec, source, folder, gpu.quantization_kwargs(spec), recipe.file, loftq)
 
         artifact = artifacts.plan(
@@ -59,6 +59,10 @@ def quantized_base_model(
             shared=True,
         ).obtain(write)
     summary = artifact.read(QuantizationSummary)
+    notes = [f"- {note}" for note in summary.notes]
+    for note in summary.notes:
+        context.log.info(f"base_model: {note}")
+    unmeasured = "Quantized already, so not measured." if summary.as_it_came else "Not quantized: full precision."
     layers = pd.DataFrame(summary.layers, columns=["layer", "shape", "error"])
     return materialized(
         artifact,
@@ -67,9 +71,8 @@ def quantized_base_model(
             "parameters": summary.parameters,
             "size_mb": summary.size_mb,
             "full_size_mb": summary.full_size_mb,
-            "quantization_error": summary.quantization_error,
-            "layers": dg.MetadataValue.md(
-                layers.to_markdown(index=False) if len(layers) else "Not quantized: full precision."
-            ),
+            **({} if summary.as_it_came else {"quantization_error": summary.quantization_error}),
+            "layers": dg.MetadataValue.md(layers.to_markdown(index=False) if len(layers) else unmeasured),
+            **({"notes": dg.MetadataValue.md("\n".join(notes))} if notes else {}),
         },
     )

@@ -48,15 +48,16 @@ def raw_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: Hu
     from finetuning.dataset.revisions import resolve_all
 
     recipe = load_for_run(context.partition_key)
-    with hub.connect() as connection:
-        revisions = resolve_all(recipe.dataset, api=connection.api, where=recipe.file)
+    with hub.connect_source() as api:
+        revisions = resolve_all(recipe.dataset, api=api, where=recipe.file)
 
         def write(folder):
             from finetuning.dataset.raw_dataset import write_raw
 
             require_names(recipe.evaluation, recipe.file)
-            summary = write_raw(recipe.dataset, revisions, folder, api=connection.api, file=recipe.file)
-            if resolve_all(recipe.dataset, api=connection.api, where=recipe.file) != revisions:
+            method = recipe.training.method
+            summary = write_raw(recipe.dataset, revisions, folder, api=api, file=recipe.file, method=method)
+            if resolve_all(recipe.dataset, api=api, where=recipe.file) != revisions:
                 raise InfrastructureError(f"{recipe.file}: dataset: a source changed while it was read. Run it again.")
             return summary
 

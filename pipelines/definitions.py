@@ -24,7 +24,7 @@ from pipelines.schedules import SCHEDULES
 from pipelines.sensors import SENSORS
 from resources.artifacts import ArtifactIOManager, Artifacts
 from resources.gpu import Gpu
-from resources.hub import Hub
+from resources.hub import Hub, environment_of_libraries
 from resources.launcher import Launcher
 from resources.ray_cluster.reach import steps_are_ray_jobs
 
@@ -41,6 +41,7 @@ ENVIRONMENT = {
 }
 for name, value in ENVIRONMENT.items():
     os.environ.setdefault(name, value)
+os.environ.update(environment_of_libraries(text_of("source_hub"), text_of("hub")))
 
 # Smoke runs have a store of their own, and a cache.
 below = "/smoke" if is_smoke() else ""
@@ -80,6 +81,7 @@ defs = dg.Definitions(
         ),
         "hub": Hub(
             address=text_of("hub"),
+            source=text_of("source_hub"),
             state=text_of("hub_state"),
             deadline=text_of("hub_deadline"),
         ),

@@ -1,4 +1,4 @@
-"""Post failed runs, and models that failed their gate, to a webhook, as JSON that Slack reads."""
+"""Post failed runs, and models that failed their evaluation, to a webhook, as JSON that Slack reads."""
 
 import html
 import json
@@ -40,7 +40,7 @@ def failure_notice(context: dg.RunFailureSensorContext) -> dg.SkipReason | None:
 def notice(run: dg.DagsterRun, outcome: Outcome) -> str:
     """Return the text for a run: the model, what happened to it, and where to look."""
     partition = run.tags.get("dagster/partition", "no partition")
-    what = "failed its gate: nothing was published" if outcome.kind == GATE else f"failed ({run.job_name})"
+    what = "failed its evaluation: nothing was published" if outcome.kind == GATE else f"failed ({run.job_name})"
     ui = Settings.read("ui").ui.rstrip("/")
     where = f"{ui}/runs/{run.run_id}" if ui else f"run {run.run_id}"
     return "\n".join([f"{partition} {what}.", *map(shortened, outcome.reasons), where])

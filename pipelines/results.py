@@ -8,9 +8,9 @@ import argparse
 import sys
 
 import dagster as dg
-import pandas as pd
 
 from finetuning.errors import FAULT, GATE, INFRASTRUCTURE, INPUT, FinetuningError
+from finetuning.evaluation.tables import tables
 from finetuning.evaluation.verdict import read_report, verdict_in_words
 from pipelines.outcomes import WELL, outcome_of
 from resources.artifacts import Artifacts
@@ -36,12 +36,9 @@ def results(artifacts: Artifacts, partition: str) -> str:
     if evaluated is None:
         return ""
     report = read_report(evaluated.path)
-    found = {name: figure.model_dump() for name, figure in (report.metrics | report.benchmarks).items()}
-    figures = pd.DataFrame.from_dict(found, orient="index")
     lines = [
         "",
-        figures[["base", "tuned", "gain", "interval"]].to_markdown(floatfmt=".3f"),
-        "",
+        *(f"{table}\n" for table in tables(report)),
         f"report     {evaluated.path / 'report.md'}",
         f"verdict    {verdict_in_words(report.verdict)}",
     ]
@@ -57,6 +54,12 @@ def in_force(artifacts: Artifacts, asset: str, partition: str) -> Artifact | Non
         return artifacts.current(asset, partition)
     except FinetuningError:
         return None
+
+
+def has_gate(artifacts: Artifacts, partition: str) -> bool:
+    """Whether the recipe that was judged last set a gate; so it is taken to be where none was judged."""
+    evaluated = in_force(artifacts, "evaluation_report", partition)
+    return evaluated is None or bool(evaluated.sections["evaluation"].get("gate"))
 
 
 def last_run(instance: dg.DagsterInstance, partition: str) -> dg.DagsterRun | None:
@@ -90,7 +93,10 @@ def report(partition: str, after: int) -> int:
     if outcome.kind in (WELL, GATE):
         print(results(artifacts, partition))
     if outcome.kind != WELL:
-        print("\n".join([f"{partition} {TITLES[outcome.kind]}:", *outcome.reasons]), file=sys.stderr)
+        title = TITLES[outcome.kind]
+        if outcome.kind == GATE and not has_gate(artifacts, partition):
+            title = title.replace("its gate", "its evaluation")
+        print("\n".join([f"{partition} {title}:", *outcome.reasons]), file=sys.stderr)
     return CODES[outcome.kind]
 
 

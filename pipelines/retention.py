@@ -49,7 +49,7 @@ def prune_artifacts(context: dg.OpExecutionContext, config: Pruning, artifacts: 
     """Remove the artifacts that nobody refers to; the step's metadata has each that went, or would have gone."""
     with explained():
         store, older_than = artifacts.store(context.log.info), timedelta(days=config.older_than_days)
-        with hub.connect(log=context.log.warning, api_only=True) as connection:
+        with hub.connect(log=context.log.warning) as connection:
             found = unreferenced(store, Published(connection), older_than)
         rows = list(pruned(found, store.remove, config.dry_run))
         rows += pruned(store.unfinished(older_than), store.remove_unfinished, config.dry_run)

@@ -11,9 +11,11 @@ from pydantic import Field
 from assets.failures import explained
 from assets.partitions import RECIPES
 from finetuning.recipe.smoke import load_for_run, title_of
+from resources.artifacts import Artifacts
 from resources.hub import Hub
 from resources.hub_client.connection import Publication
 from resources.hub_client.versions import adapter_of, head_of, roll_back, version_about
+from resources.store.artifact import Artifact
 
 
 class Rollback(dg.Config):
@@ -23,20 +25,27 @@ class Rollback(dg.Config):
 
 
 @dg.op(name="roll_back")
-def roll_back_repos(context: dg.OpExecutionContext, config: Rollback, hub: Hub) -> None:
+def roll_back_repos(context: dg.OpExecutionContext, config: Rollback, artifacts: Artifacts, hub: Hub) -> None:
     """Make that version the head of the adapter's repo, and of the merged model's, where it has one of this adapter."""
-    with explained(), hub.connect(log=context.log.warning, api_only=True) as connection:
+    with explained(), hub.connect(log=context.log.warning) as connection:
         recipe = load_for_run(context.partition_key)
         repo_id, title = connection.repo_id(recipe.hub.repo), title_of(recipe)
         adapter = adapter_of(connection, repo_id, config.tag)
-        tell(context, roll_back(connection, repo_id, config.tag, title))
+        made = artifacts.find("published_repo", recipe.name, config.tag, context.log.info)
+        tell(context, roll_back(connection, repo_id, config.tag, title, recorded(made)))
         merged = f"{repo_id}-merged"
         if head_of(connection, merged):
             tag = version_about(connection, merged, adapter)
             if tag:
-                tell(context, roll_back(connection, merged, tag, title))
+                made = artifacts.find("published_merged_repo", recipe.name, tag, context.log.info)
+                tell(context, roll_back(connection, merged, tag, title, recorded(made)))
             else:
                 context.log.warning(f"{merged} has no version of adapter {adapter} and stays what it is")
+
+
+def recorded(made: Artifact | None) -> dict[str, str]:
+    """The sha256 of each file of a version, by its path; none where it was not published from here."""
+    return made.summary.get("files", {}) if made else {}
 
 
 def tell(context: dg.OpExecutionContext, made: Publication) -> None:

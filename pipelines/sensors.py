@@ -9,6 +9,7 @@ from assets.partitions import RECIPES
 from finetuning.freshness.changes import Cursor, look_again
 from pipelines.jobs import main_line
 from pipelines.notices import failure_notice
+from pipelines.schedules import is_switched_on
 from resources.hub import Hub
 
 MINUTE = 60
@@ -22,7 +23,7 @@ def result(
     settle: bool = False,
     new_is_change: bool = False,
 ) -> dg.SensorResult:
-    """Ask for a run of each partition whose `parent` changed, and record what it is now.
+    """Ask for a run of each partition that is switched on and whose `parent` changed; record what it is now, of all.
 
     A run's key has the number of the change in it: a tick that is repeated after a crash starts no second run, and a
     version that comes back starts one.
@@ -42,6 +43,7 @@ def result(
                 tags={"finetuning/cause": f"{parent} changed to {change.version}"[:250]},
             )
             for change in changed
+            if is_switched_on(change.name)
         ],
         asset_events=[seen(parent, name, version) for name, version in news.items()],
         cursor=after.text(),
@@ -51,7 +53,7 @@ def result(
 @dg.sensor(
     job=main_line,
     minimum_interval_seconds=MINUTE // 2,
-    description="Starts a run for each recipe whose content changed, and for each new one.",
+    description="Starts a run for each recipe with `schedule: true` whose content changed, and for each new one.",
 )
 def recipe_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Look at the recipes as validated: a wrong one is left alone until it is right."""
@@ -63,7 +65,7 @@ def recipe_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult:
 @dg.sensor(
     job=main_line,
     minimum_interval_seconds=5 * MINUTE,
-    description="Starts a run for each recipe whose data sets on the hub have a new commit.",
+    description="Starts a run for each recipe with `schedule: true` whose data sets on the hub have a new commit.",
 )
 def new_data_on_hub(context: dg.SensorEvaluationContext, hub: Hub) -> dg.SensorResult:
     """Look at the commits of data sets on the hub."""
@@ -75,7 +77,7 @@ def new_data_on_hub(context: dg.SensorEvaluationContext, hub: Hub) -> dg.SensorR
 @dg.sensor(
     job=main_line,
     minimum_interval_seconds=5 * MINUTE,
-    description="Starts a run for each recipe whose base model on the hub has a new commit.",
+    description="Starts a run for each recipe with `schedule: true` whose base model on the hub has a new commit.",
 )
 def new_base_model_on_hub(context: dg.SensorEvaluationContext, hub: Hub) -> dg.SensorResult:
     """Look at the commits of base models on the hub."""
@@ -87,7 +89,7 @@ def new_base_model_on_hub(context: dg.SensorEvaluationContext, hub: Hub) -> dg.S
 @dg.sensor(
     job=main_line,
     minimum_interval_seconds=MINUTE,
-    description="Starts a run for each recipe whose local source files changed, once they have come to rest.",
+    description="Starts a run for each recipe with `schedule: true` whose local source files changed, once at rest.",
 )
 def local_files_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Look at names, sizes and times of local files."""
@@ -100,8 +102,8 @@ def on_hub(
     context: dg.SensorEvaluationContext, hub: Hub, parent: str, look: Callable[..., str | None]
 ) -> dg.SensorResult:
     """Ask the hub about every partition, and return what `result` makes of the answers."""
-    with hub.connect(api_only=True) as connection:
-        return result(context, parent, lambda name: look(name, connection.api))
+    with hub.connect_source(api_only=True) as api:
+        return result(context, parent, lambda name: look(name, api))
 
 
 SENSORS = [recipe_changed, new_data_on_hub, new_base_model_on_hub, local_files_changed, failure_notice]

@@ -1,5 +1,6 @@
 """Where every asset's output lives: a folder named by its fingerprint, written whole or not at all."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any, TypedDict
 import dagster as dg
 
 from finetuning.errors import KIND, FinetuningError, TransientError
-from resources.store.artifact import LOG, Artifact, Log, Origin, fingerprint_of
+from finetuning.settings import variable
+from resources.store.artifact import LOG, Artifact, Log, Origin, fingerprint_of, plain
 from resources.store.disk import DiskStore
 from resources.store.locks import hold
 from resources.store.plan import Plan
@@ -40,12 +42,13 @@ class Artifacts(dg.ConfigurableResource):
         """Return the store that `root` names: a folder, or an address on object storage.
 
         Raises:
-            FinetuningError: the address, or the limit of the cache, is not valid.
+            FinetuningError: the address, or the limit of the cache, is not valid; or no folder can be there.
         """
         if "://" not in self.root:
-            return DiskStore(Path(self.root).absolute())
+            return DiskStore(_folder(self.root, "artifacts"))
         from resources.store.object_store import object_store
 
+        _folder(self.cache, "artifacts_cache")
         return object_store(self.root, self.cache, self.cache_gb, log)
 
     def everywhere(self) -> Settings:
@@ -83,6 +86,11 @@ class Artifacts(dg.ConfigurableResource):
                 f"their own: see FINETUNING_ARTIFACTS, or materialize {asset} for {partition} again."
             )
         return artifact
+
+    def find(self, asset: str, partition: str, fingerprint: str, log: Log = LOG) -> Artifact | None:
+        """Return the artifact of that fingerprint, in force or not; None where it is not complete, or there is none."""
+        store = self.store(log)
+        return store.fetch(store.home(asset, partition) / plain(fingerprint))
 
     def held(self, asset: str, partition: str, log: Log = LOG) -> Artifact:
         """Return the artifact in force, which nobody removes before this process ends.
@@ -127,7 +135,8 @@ class Artifacts(dg.ConfigurableResource):
         """Return the artifact-to-be of the asset and partition that `context` materializes, with its fingerprint.
 
         The fingerprint is made of the asset, its code version, the recipe `sections` that it reads, what they
-        `resolved` to, and the fingerprints of its `inputs`.
+        `resolved` to, and the fingerprints of its `inputs`. It holds for the very files that these have today, and not
+        for others of the same fingerprint, such as those of a training that was done again on another machine.
 
         Args:
             beside: of an artifact that the asset makes beside its own, for other recipes to use too: its name, and
@@ -142,6 +151,7 @@ class Artifacts(dg.ConfigurableResource):
             sections=dict(sections),
             resolved=dict(resolved),
             smoke=self.smoke,
+            contents={artifact.asset: artifact.content for artifact in inputs},
         )
         # Equal for all partitions, so that one's artifact proves to be what another's would be.
         content = {key: value for key, value in origin.as_json().items() if key != "partition"}
@@ -149,6 +159,23 @@ class Artifacts(dg.ConfigurableResource):
         fingerprint = fingerprint_of({**content, "code_version": code_version})
         plan = Plan(self.store(context.log.info), origin, fingerprint, context.log.info)
         return replace(plan, origin=replace(origin, partition=fingerprint), partition=partition) if shared else plan
+
+
+def _folder(path: str, setting: str) -> Path:
+    """Return the path of a folder, which is there or can be made.
+
+    Raises:
+        FinetuningError: it, or what it is to be in, is something else.
+    """
+    folder = Path(path).absolute()
+    there = next(part for part in (folder, *folder.parents) if os.path.lexists(part))
+    if not there.is_dir():
+        what = "a link to what is gone" if there.is_symlink() else "a file"
+        raise FinetuningError(
+            f"{variable(setting)}: {folder} is no folder, and none can be made: {there} is {what}. Remove it, or set "
+            f"{variable(setting)} to another folder."
+        )
+    return folder
 
 
 class ArtifactIOManager(dg.ConfigurableIOManager):

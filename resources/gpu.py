@@ -1,13 +1,16 @@
 """What this machine can do: its device, number formats and attention kernels, and what a recipe gets of them."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
+from packaging.version import Version
 
 from finetuning.errors import InfrastructureError
 from finetuning.memory.fit import Fit, Placement, fit_of
@@ -24,11 +27,26 @@ if TYPE_CHECKING:
 
 MIB = 2**20
 
-# Kernel -> the package that has it and the least compute capability that it runs on; sdpa and eager come with torch.
+
+@dataclass(frozen=True)
+class FlashKernel:
+    """Where transformers finds an attention kernel that does not come with torch, and what that runs on."""
+
+    package: str
+    """Its name on the package index: flash-attn-4 fills a part of the folder that flash-attn is in."""
+    oldest: str
+    functions: Mapping[str, tuple[str, ...]]
+    """What is taken of each module."""
+    capability: tuple[int, int]
+    """The least CUDA compute capability."""
+
+
+FUNCTIONS = ("flash_attn_func", "flash_attn_varlen_func")
+PADDING = {"flash_attn.bert_padding": ("pad_input", "unpad_input")}
 FLASH_KERNELS = {
-    "flash_attention_2": ("flash_attn", (8, 0)),
-    "flash_attention_3": ("flash_attn_interface", (9, 0)),
-    "flash_attention_4": ("flash_attn.cute", (9, 0)),
+    "flash_attention_2": FlashKernel("flash-attn", "2.3.3", {"flash_attn": FUNCTIONS, **PADDING}, (8, 0)),
+    "flash_attention_3": FlashKernel("flash-attn-3", "3.0.0b1", {"flash_attn_interface": FUNCTIONS}, (9, 0)),
+    "flash_attention_4": FlashKernel("flash-attn-4", "4.0.0b1", {"flash_attn.cute": FUNCTIONS}, (9, 0)),
 }
 
 
@@ -76,14 +94,39 @@ def obstacle(kernel: str, machine: Machine) -> str | None:
     """Return why `kernel` cannot run here, or None if it can."""
     if kernel not in FLASH_KERNELS:
         return None
-    package, least = FLASH_KERNELS[kernel]
+    flash = FLASH_KERNELS[kernel]
     if machine.capability is None:
         return "needs a CUDA GPU, and none was found"
-    if machine.capability < least:
-        found = ".".join(map(str, machine.capability))
-        return f"needs compute capability {least[0]}.{least[1]}, and {machine.name} has {found}"
-    failure = import_failure(package)
-    return f"needs the package {package}, which does not import: {failure}" if failure else None
+    if machine.capability < flash.capability:
+        needed, found = (".".join(map(str, numbers)) for numbers in (flash.capability, machine.capability))
+        return f"needs compute capability {needed}, and {machine.name} has {found}"
+    lack = lack_of(flash)
+    return f"needs {lack}" if lack and not has_hub_kernel(kernel) else None
+
+
+def lack_of(flash: FlashKernel) -> str | None:
+    """Return what of the kernel's package is not there, or None if all of it is, and works."""
+    try:
+        found = version(flash.package)
+    except PackageNotFoundError:
+        return f"the package {flash.package}, which is not installed"
+    if Version(found) < Version(flash.oldest):
+        return f"{flash.package} {flash.oldest} or later, and {found} is installed"
+    for name, functions in flash.functions.items():
+        if failure := import_failure(name):
+            return f"the package {flash.package} {found}, of which {name} does not import: {failure}"
+        if lacking := [function for function in functions if not hasattr(import_module(name), function)]:
+            return f"the package {flash.package} {found}, of which {name} has no {lacking[0]}"
+    return None
+
+
+def has_hub_kernel(kernel: str) -> bool:
+    """Return whether the package `kernels` is there and fetches this kernel from the Hub for transformers."""
+    if find_spec("kernels") is None:
+        return False
+    from transformers.utils.import_utils import is_flash_attn_kernel_fallback_available
+
+    return is_flash_attn_kernel_fallback_available(kernel.rpartition("_")[2])
 
 
 def import_failure(name: str) -> str | None:
@@ -106,16 +149,15 @@ class Gpu(dg.ConfigurableResource):
     """Folder of the locks; none where somebody else, such as a cluster, hands GPUs out to one process each."""
 
     @contextmanager
-    def exclusive(self, work: Literal["training", "inference"], log: Callable[[str], None]) -> Iterator[None]:
-        """Keep every other process of this instance from such work within the block, however it was started.
+    def exclusive(self, log: Callable[[str], None]) -> Iterator[None]:
+        """Keep every other process of this instance from work with models within the block, however it was started.
 
-        Beside one training, or what fills a GPU like it (quantizing, merging), there may be one evaluation, which needs
-        little memory and would wait for days.
+        Training, evaluating, quantizing and merging may each fill a GPU, and were each predicted to have all of it.
         """
         if self.locks is None:
             yield
             return
-        path = Path(self.locks).absolute() / f"{work}.lock"
+        path = Path(self.locks).absolute() / "gpu.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path, log):
             yield
@@ -169,8 +211,8 @@ class Gpu(dg.ConfigurableResource):
             passed_over[kernel] = reason
         reasons = "; ".join(f"{kernel} {reason}" for kernel, reason in passed_over.items())
         raise InfrastructureError(
-            f"base_model.attention: none of the kernels can run here: {reasons}. Add sdpa to the list (it runs "
-            "everywhere), or install what is missing: pip install '.[flash]'."
+            f"base_model.attention: none of the kernels can run here: {reasons}. Add sdpa to the list (or "
+            "varlen, where training.packing is true): they run everywhere. Or install what is missing: see docs/gpu.md."
         )
 
     def model_kwargs(self, base_model: BaseModelSpec) -> dict[str, Any]:

@@ -3,18 +3,21 @@
 import json
 import os
 import signal
+import stat
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
 import dagster as dg
 from pydantic import JsonValue
 
 from finetuning.errors import CrashError, FinetuningError, InfrastructureError, of_kind
+from finetuning.out_of_memory import tells_of_no_memory
 from finetuning.recipe.recipe import Recipe
-from finetuning.settings import Settings
+from finetuning.settings import Settings, variable
 from finetuning.training.job import (
     FAILURE,
     FAILURE_KIND,
@@ -22,15 +25,27 @@ from finetuning.training.job import (
     INTERRUPTED,
     SECONDS_TO_END,
     SMALLER,
+    BatchSize,
     TrainingJob,
     TrainingTask,
+    allocator_settings,
 )
 from resources.dagster_internals import DagsterPipesExecutionError
 from resources.gpu import Gpu
 from resources.store.artifact import Artifact
 from resources.store.plan import checkpoints_of
 
+# By which huggingface_hub finds a token, and the hub resource the one for reading.
+TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", variable("source_token"))
+
+ROWS, PASSES = "per_device_train_batch_size", "gradient_accumulation_steps"
+LAST_BYTES, LAST_LINES = 20_000, 10  # of a child's stderr that may tell why it ended
+
 ADVICE = "Lower training.per_device_train_batch_size or chat.max_length, or quantize the base model."
+
+
+class EndedForMemory(InfrastructureError):
+    """A child that a library ended because it was given no memory."""
 
 
 class Launcher(dg.ConfigurableResource):
@@ -106,12 +121,16 @@ class Launcher(dg.ConfigurableResource):
         with TemporaryDirectory() as folder:
             path = Path(folder) / "job.json"
             path.write_text(json.dumps(job))
+            begun = written()
             try:
                 client.run(context=context, command=[*self.start(processes), module, str(path), str(os.getpid())])
             except DagsterPipesExecutionError as error:
                 if (smaller := path.with_name(SMALLER)).exists():
                     return json.loads(smaller.read_text())
-                raise reason_of_death(path.parent, str(error), str(job.get("fit") or ADVICE)) from None
+                death = reason_of_death(path.parent, str(error), str(job.get("fit") or ADVICE), said_since(begun))
+                if isinstance(death, EndedForMemory) and (halves := halved(job)):
+                    return halves
+                raise death from None
         return None
 
     def start(self, processes: int) -> list[str]:
@@ -125,18 +144,61 @@ def child_environment(processes: int = 1) -> dict[str, str]:
     """Return this process's environment, with the number of threads set to the cores that each child may use.
 
     Processes whose OpenMP threads together outnumber the cores slow each other tenfold. One process gets one GPU, of
-    several the first: transformers would spread each batch over all that it sees.
+    several the first: transformers would spread each batch over all that it sees. The hub's token is left empty:
+    training asks no hub.
     """
     cores = str(max(1, len(os.sched_getaffinity(0)) // processes))
-    devices = {"CUDA_VISIBLE_DEVICES": "0"} if processes == 1 else {}
-    return {"OMP_NUM_THREADS": cores, "PYTHONUNBUFFERED": "1", **devices, **os.environ}
+    devices = {}
+    if processes == 1:
+        devices = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()}
+    secrets = {name: "" for name in TOKENS if name in os.environ}  # Dagster adds what is not named here
+    return {
+        "OMP_NUM_THREADS": cores,
+        "PYTHONUNBUFFERED": "1",
+        **allocator_settings(),
+        **os.environ,
+        **devices,
+        **secrets,
+    }
 
 
-def reason_of_death(folder: Path, message: str, advice: str = ADVICE) -> FinetuningError:
+def written() -> int | None:
+    """Return how many bytes are in the file that this process's stderr, which a child shares, goes to, if it is one."""
+    status = os.fstat(2)
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def said_since(begun: int | None) -> str:
+    """Return the last lines that were written to stderr after its first `begun` bytes; none where it is no file.
+
+    bitsandbytes ends a process that it lacks memory for by itself, with a line there and no exception.
+    """
+    if begun is None:
+        return ""
+    try:
+        with Path("/dev/fd/2").open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(begun, end - LAST_BYTES))
+            return "\n".join(file.read().decode(errors="replace").splitlines()[-LAST_LINES:])
+    except OSError:  # a file that may be written and not be read
+        return ""
+
+
+def halved(job: Mapping[str, Any]) -> dict[str, JsonValue] | None:
+    """Return the `batch_size` of half as many rows in a pass; None where the job allows none, or has one row."""
+    training = job.get("training", {})
+    if training.get("on_oom") != "halve-batch":
+        return None
+    size = BatchSize(**(job.get("batch_size") or {"rows": training[ROWS], "accumulation": training[PASSES]}))
+    return None if size.rows == 1 else asdict(size.halved())
+
+
+def reason_of_death(folder: Path, message: str, advice: str = ADVICE, last_words: str = "") -> FinetuningError:
     """Return the error that the child wrote beside its job before it ended, or that its exit code means.
 
     Args:
         advice: what to change where memory ran out.
+        last_words: of the child, on its stderr.
     """
     if (folder / FAILURE).exists():
         return of_kind((folder / FAILURE_KIND).read_text(), (folder / FAILURE).read_text())
@@ -152,6 +214,8 @@ def reason_of_death(folder: Path, message: str, advice: str = ADVICE) -> Finetun
         )
     if message.endswith((f"code {INTERRUPTED}", f"code {-signal.SIGTERM}")):
         return InfrastructureError("Training was asked to end. The next run goes on from the last checkpoint.")
+    if lack := next((line for line in reversed(last_words.splitlines()) if tells_of_no_memory(line)), None):
+        return EndedForMemory(f"Training ran out of memory ({lack.strip()}). {advice}")
     return CrashError(
         f"Training failed: {message} The child's own words are in this step's stderr, in the run's compute logs."
     )
@@ -176,7 +240,7 @@ def on_this_machine(
     if (dtype := gpu.dtype(recipe.base_model)) != recipe.base_model.dtype:
         context.log.info(f"base_model.dtype: computing in {dtype}, as bfloat16 is slow on {gpu.machine().name}")
     chat, base, workers = inputs["chat_dataset"].path, inputs["base_model"].path, recipe.resources.workers
-    with gpu.exclusive("training", context.log.info):
+    with gpu.exclusive(context.log.info):
         job = TrainingJob(
             **dict(TrainingTask.of(recipe)),
             recipe=gpu.adapted(recipe, launcher.count(workers)),

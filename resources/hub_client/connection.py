@@ -1,6 +1,5 @@
 """A hub while it is spoken to: whose account, which repos, and publishing into one of them."""
 
-import hashlib
 import logging
 import re
 from collections.abc import Callable, Mapping
@@ -8,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from finetuning.digests import sha256
 from finetuning.errors import FinetuningError, InfrastructureError
+from finetuning.settings import variable
 
 if TYPE_CHECKING:
     from huggingface_hub import GitCommitInfo, HfApi
@@ -233,7 +234,7 @@ class HubConnection:
 
         tree = self.api.list_repo_tree(repo_id, recursive=True, revision=commit)
         there = {entry.path: entry for entry in tree if isinstance(entry, RepoFile) and entry.path != ".gitattributes"}
-        same = {path for path, local in files.items() if path in there and _is_same(there[path], local)}
+        same = {path for path, local in files.items() if path in there and is_same(there[path], local)}
         return ", ".join(sorted((there.keys() | files.keys()) - same))
 
     def _refs(self, repo_id: str) -> tuple[dict[str, str], str]:
@@ -245,7 +246,7 @@ class HubConnection:
     def _explained(self, error: Exception, repo_id: str) -> FinetuningError:
         from finetuning.hub_errors import explain
 
-        return explain(error, repo_id, self.endpoint, has_token=bool(self.api.token))
+        return explain(error, repo_id, self.endpoint, has_token=bool(self.api.token), setting=variable("hub"))
 
     def refuse_foreign_head(self, repo_id: str, history: list["GitCommitInfo"], title: str) -> None:
         """Check that the newest commit is one of the pipeline's with that title, or the repo is as good as empty.
@@ -274,7 +275,7 @@ def _named(commit: "GitCommitInfo") -> str:
     return f"{commit.commit_id[:12]} ({commit.title!r} by {', '.join(commit.authors) or 'unknown'})"
 
 
-def _is_same(there: "RepoFile", local: Path) -> bool:
+def is_same(there: "RepoFile", local: Path) -> bool:
     """Return whether a file on the hub has the content of a local one, by the hash that the hub keeps of it."""
     from huggingface_hub.utils.sha import git_hash
 
@@ -282,5 +283,4 @@ def _is_same(there: "RepoFile", local: Path) -> bool:
         return False
     if not there.lfs:
         return there.blob_id == git_hash(local.read_bytes())
-    with local.open("rb") as file:
-        return there.lfs.sha256 == hashlib.file_digest(file, "sha256").hexdigest()
+    return there.lfs.sha256 == sha256(local)

@@ -5,15 +5,17 @@ Head(repo_id="lab/phi-2-basic-maths", commit="3f1c…", title="Publish phi-2 (0a
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pydantic import ValidationError
 
+from finetuning.digests import sha256
 from finetuning.errors import FinetuningError
 from finetuning.evaluation.report import Proof
-from resources.hub_client.connection import ROLLED_BACK, HubConnection, Publication
+from resources.hub_client.connection import ROLLED_BACK, HubConnection, Publication, is_same
 
 REPORT = "evaluation/report.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -94,7 +96,7 @@ def download(connection: HubConnection, head: Head, folder: Path) -> None:
     """Download the files of the repo's head to `folder`, those of its evaluation left out.
 
     Raises:
-        FinetuningError: the hub cannot be reached, or refuses the token.
+        FinetuningError: the hub cannot be reached, refuses the token, or holds other weights than the report is about.
     """
 
     def fetch() -> None:
@@ -103,17 +105,26 @@ def download(connection: HubConnection, head: Head, folder: Path) -> None:
         )
 
     connection.patiently(lambda ask: ask(fetch), head.repo_id)
+    known, weights = (head.report.files if head.report else {}).get(WEIGHTS), folder / WEIGHTS
+    if known and not (weights.is_file() and sha256(weights) == known):
+        raise FinetuningError(
+            f"{head.repo_id} on {connection.endpoint}: the report on the version that is published now is about "
+            f"weights with the sha256 {known}, and other ones lie there, or none."
+        )
 
 
-def roll_back(connection: HubConnection, repo_id: str, tag: str, title: str) -> Publication:
+def roll_back(
+    connection: HubConnection, repo_id: str, tag: str, title: str, recorded: Mapping[str, str] | None = None
+) -> Publication:
     """Make the version `tag` the head again, by a new commit that holds exactly its files, unless it is the head.
 
     Args:
         title: what the pipeline calls its commits in this repo, `Publish phi-2`.
+        recorded: the sha256 of each file that was published, by its path, where that was recorded.
 
     Raises:
         FinetuningError: there is no such version, its own report does not say that it passed, or is about other
-            weights, or the head is somebody else's commit.
+            weights, not all of its files are there and whole, or the head is somebody else's commit.
     """
 
     def go_back() -> Publication:  # may be carried out again: it looks at what is there first
@@ -122,6 +133,7 @@ def roll_back(connection: HubConnection, repo_id: str, tag: str, title: str) -> 
         require_version(connection, repo_id, tag, title, versions)
         connection.refuse_foreign_head(repo_id, history, title)
         now = TITLE.fullmatch(history[0].title)
+        require_whole(connection, repo_id, versions[tag], recorded or {})
         if now and now["tag"] == tag:
             return Publication(repo_id, history[0].commit_id, tag, created=False)
         commit = copy_version(connection, repo_id, versions[tag], parent=history[0].commit_id, title=f"{title} ({tag})")
@@ -158,6 +170,38 @@ def require_version(connection: HubConnection, repo_id: str, tag: str, title: st
             f"{where}: the report of version {tag} is about weights with the sha256 {weights}, and those that lie "
             f"there have {there}. Choose another version."
         )
+
+
+def require_whole(connection: HubConnection, repo_id: str, commit: str, recorded: Mapping[str, str]) -> None:
+    """Download a version, and check that it has all that a model needs, each file as it was committed and published.
+
+    Raises:
+        FinetuningError: a file is missing, cannot be downloaded whole, or is not the one that was published.
+    """
+    from huggingface_hub import RepoFile
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+    tree = connection.api.list_repo_tree(repo_id, recursive=True, revision=commit)
+    there = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
+    weights = [path for path in there if path.endswith(".safetensors")] or [WEIGHTS]
+    needed = {"adapter_config.json" if WEIGHTS in weights else "config.json", *weights, *recorded}
+    wrong = dict.fromkeys(sorted(needed - there.keys()), "is not there")
+    for path, entry in sorted(there.items()):
+        with TemporaryDirectory() as folder:
+            try:
+                file = Path(connection.api.hf_hub_download(repo_id, path, revision=commit, local_dir=folder))
+            except (EntryNotFoundError, OSError) as error:
+                if isinstance(error, HfHubHTTPError) and not isinstance(error, EntryNotFoundError):
+                    raise  # what passes by itself
+                wrong[path] = "cannot be downloaded whole"
+                continue
+            if not is_same(entry, file):
+                wrong[path] = "is not what was committed"
+            elif path in recorded and sha256(file) != recorded[path]:
+                wrong[path] = "is not what was published"
+    if wrong:
+        what = ", ".join(f"{path} {reason}" for path, reason in wrong.items())
+        raise FinetuningError(f"{repo_id} on {connection.endpoint}: the version is not whole: {what}. Choose another.")
 
 
 def adapter_of(connection: HubConnection, repo_id: str, tag: str) -> str | None:

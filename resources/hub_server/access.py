@@ -1,5 +1,6 @@
 """Which account asks, for which repo, and whether it may."""
 
+import hmac
 import json
 import secrets
 from dataclasses import dataclass, field
@@ -26,8 +27,30 @@ class Hub:
     show_private: bool = False
     cdn_origin: str | None = None
     instance: str = field(default_factory=lambda: secrets.token_hex(16))
-    upload_links: dict[str, tuple[str, int]] = field(default_factory=dict)  # key -> SHA-256, bytes
-    xet_keys: dict[str, float] = field(default_factory=dict)  # key -> end of its life, seconds since 1970
+    upload_links: dict[str, tuple[str, int, str]] = field(default_factory=dict)  # key -> SHA-256, bytes, account
+    xet_keys: dict[str, tuple[float, str]] = field(default_factory=dict)  # key -> its end (seconds since 1970), account
+    brought: dict[str, set[str]] = field(default_factory=dict)  # account -> SHA-256 of large files that it sent here
+    secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
+
+    def may_link(self, account: Account, repo: Repo, sha256: str) -> bool:
+        """Whether the account may commit the large file of that name: it sent it, or can read it anyway.
+
+        Who knows no more of a file than its SHA-256 has it sent again.
+        """
+        if not self.store.lfs_path(sha256).exists():
+            return False
+        if sha256 in self.brought.get(account.name, ()) or repo.holds(sha256):
+            return True
+        return any(
+            other.holds(sha256)
+            for kind in KINDS
+            for other in self.store.repos(kind)
+            if account.is_member(other.id) or not (other.private or other.gated)
+        )
+
+    def signature(self, sha256: str) -> str:
+        """What an address of a large file in the storage carries, so that its name alone opens nothing."""
+        return hmac.new(self.secret, sha256.encode(), "sha256").hexdigest()
 
 
 def hub_of(request: Request) -> Hub:
@@ -86,7 +109,7 @@ def visible_repo(request: Request) -> Repo:
     """
     repo_id = f"{param(request, 'ns')}/{param(request, 'name')}"
     account, repo = account_of(request), hub_of(request).store.repo(kind_in(request), repo_id)
-    if repo is None or (repo.private and not (account and account.is_member(repo_id))):
+    if repo is None or (repo.private and not (account and account.is_member(repo.id))):
         raise repo_not_found(404 if account else 401)
     return repo
 
@@ -121,12 +144,30 @@ async def json_object(request: Request) -> Json:
         HubError: 400, it is not a JSON object.
     """
     try:
-        body = json.loads(await request.body())
+        body = parsed(await request.body())
     except ValueError as error:
         raise HubError(400, f"The body is not JSON: {error}") from error
     if not isinstance(body, dict):
         raise HubError(400, "The body is not a JSON object")
     return body
+
+
+def parsed(text: bytes) -> JsonValue:
+    """Return what JSON text holds.
+
+    Raises:
+        ValueError: it is no JSON, is too deep, or has what no reply could repeat: NaN, or half of a character.
+    """
+    try:
+        value = json.loads(text, parse_constant=_refused)
+        json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("it is too deep") from None
+    return value
+
+
+def _refused(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def objects_in(value: JsonValue) -> list[Json]:

@@ -1,13 +1,15 @@
 """The YAML block at the head of a README, which the Hub calls the card."""
 
-import json
+import math
 import re
 from collections.abc import Iterator
 
 import yaml
+from pydantic import JsonValue
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from finetuning.bounded_yaml import load
 from finetuning.recipe.licenses import LICENSES
 from resources.hub_server.access import Json, json_object
 from resources.hub_server.store import Store, Tree, is_repo_id
@@ -24,13 +26,28 @@ def card_of(store: Store, tree: Tree) -> Json:
         card = _metadata(store.content(tree["README.md"]).read_text(errors="replace"))
     except yaml.YAMLError:
         return {}
-    return json.loads(json.dumps(card, default=str)) if isinstance(card, dict) else {}
+    return {_text(key): _plain(value) for key, value in card.items()} if isinstance(card, dict) else {}
+
+
+def _plain(value: object) -> JsonValue:
+    """Return what JSON has for a value of YAML: text for what it has nothing for, such as dates and NaN."""
+    if isinstance(value, dict):
+        return {_text(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    if value is None or isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return _text(value)
+
+
+def _text(value: object) -> str:
+    return str(value).encode(errors="replace").decode()
 
 
 async def validate_yaml(request: Request) -> Response:
     body = await json_object(request)
     try:
-        card = _metadata(str(body["content"]))
+        card = _plain(_metadata(str(body.get("content", ""))))
         faults = [] if card is None else list(faults_of(card))
     except yaml.YAMLError as error:
         card, faults = {}, [f"YAML Metadata Error: {error}"]
@@ -52,7 +69,10 @@ def faults_of(card: object) -> Iterator[str]:
         yield "the metadata must be an object"
         return
     licenses = card.get("license", [])
-    if not all(license in LICENSES for license in (licenses if isinstance(licenses, list) else [licenses])):
+    if not all(
+        isinstance(license, str) and license in LICENSES
+        for license in (licenses if isinstance(licenses, list) else [licenses])
+    ):
         yield f'"license" must be one of [{", ".join(LICENSES)}, array]'
     yield from _wrong_ids(card, "base_model", "models")
     yield from _wrong_ids(card, "datasets", "datasets")
@@ -106,4 +126,4 @@ def _missing(record: object, keys: tuple[str, ...], place: str) -> Iterator[str]
 
 def _metadata(readme: str) -> object:
     block = BLOCK.match(readme)
-    return yaml.safe_load(block[1]) if block else None
+    return load(block[1]) if block else None

@@ -1,20 +1,24 @@
 """Commits: which files are to come as large ones, and the one atomic change of a branch."""
 
 import base64
-import binascii
 import fnmatch
-import json
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from pydantic import JsonValue
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from resources.hub_server.access import Json, hub_of, json_object, objects_in, param, writable_repo
+from resources.hub_server.access import Json, hub_of, json_object, objects_in, param, parsed, writable_repo
 from resources.hub_server.errors import HubError, entry_not_found, revision_not_found
 from resources.hub_server.repos import repo_url
 from resources.hub_server.store import Commit, Store, Tree
 
 REGULAR_MAX = 10 * 1024 * 1024  # bytes; what is larger must be uploaded as a large file
+# Of a path: bytes between two slashes, characters in all, what no path holds, and characters in an error.
+LONGEST_PART, LONGEST_PATH, SHOWN = 255, 1_000, 200
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\\]")
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,12 @@ async def commit(request: Request) -> Response:
     # The event loop thus runs such changes one after another, and none is made on top of a state that is gone.
     repo, account = writable_repo(request)
     ref = _branch(repo.refs, param(request, "rev"))
-    head, parent, store = repo.refs[ref], header.get("parentCommit"), hub_of(request).store
+    hub = hub_of(request)
+    head, parent, store = repo.refs[ref], header.get("parentCommit"), hub.store
     if parent and not head.startswith(str(parent)):
         raise HubError(412, "A commit has happened since. Please refresh and try again.")
     made = Commit(
-        _changed(store, repo.commits[head].tree, operations),
+        _changed(store, repo.commits[head].tree, operations, lambda name: hub.may_link(account, repo, name)),
         author=account.name,
         title=str(header["summary"]),
         message=str(header.get("description") or ""),
@@ -67,12 +72,14 @@ def _large_patterns(store: Store, tree: Tree) -> list[str]:
 
 
 def _upload_mode(tree: Tree, patterns: list[str], file: Json) -> Json:
-    path = str(file["path"])
+    path, size, sample = file.get("path"), file.get("size"), file.get("sample", "")
+    if not (isinstance(path, str) and isinstance(size, int) and isinstance(sample, str)):
+        raise HubError(400, "Each of the files needs a path, a size in bytes and a sample in base64")
     known = tree.get(path)
     names = (path, path.rsplit("/", maxsplit=1)[-1])
     large = (
-        int(str(file["size"])) > REGULAR_MAX
-        or b"\0" in base64.b64decode(str(file.get("sample", "")))
+        size > REGULAR_MAX
+        or b"\0" in _bytes_of(path, sample)
         or any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in patterns)
     )
     # The hash of what lies there already lets the client leave out files that have not changed.
@@ -82,15 +89,25 @@ def _upload_mode(tree: Tree, patterns: list[str], file: Json) -> Json:
 
 def _parsed(body: bytes) -> tuple[Json, list[Operation]]:
     """Return the header and the operations of a commit, which is sent as one JSON object a line."""
-    try:
-        lines = [json.loads(line) for line in body.splitlines() if line.strip()]
-        items = [(line["key"], line["value"]) for line in lines]
-        headers = [value for key, value in items if key == "header"]
-        if len(headers) != 1 or not headers[0].get("summary"):
-            raise HubError(400, "missing commit header")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise HubError(400, f"The commit cannot be read: {error!r}") from error
-    return headers[0], [Operation(key, value) for key, value in items if key != "header"]
+    found = []
+    for line in body.splitlines():
+        if line.strip():
+            try:
+                found.append(_operation(parsed(line)))
+            except ValueError as error:
+                raise HubError(400, f"The commit cannot be read: {error}") from error
+    headers = [operation.value for operation in found if operation.key == "header"]
+    if len(headers) != 1 or not headers[0].get("summary"):
+        raise HubError(400, "missing commit header")
+    return headers[0], [operation for operation in found if operation.key != "header"]
+
+
+def _operation(line: JsonValue) -> Operation:
+    if isinstance(line, dict):
+        key, value = line.get("key"), line.get("value")
+        if isinstance(key, str) and isinstance(value, dict):
+            return Operation(key, value)
+    raise ValueError("each line is an object with a key and a value, which is an object")
 
 
 def _branch(refs: dict[str, str], revision: str) -> str:
@@ -101,8 +118,11 @@ def _branch(refs: dict[str, str], revision: str) -> str:
     return ref
 
 
-def _changed(store: Store, tree: Tree, operations: list[Operation]) -> Tree:
+def _changed(store: Store, tree: Tree, operations: list[Operation], may_link: Callable[[str], bool]) -> Tree:
     """Return `tree` after the operations.
+
+    Args:
+        may_link: whether the large file of a SHA-256 is there for whoever commits.
 
     Raises:
         HubError: 400 or 404, an operation cannot be carried out; nothing is changed then.
@@ -116,7 +136,7 @@ def _changed(store: Store, tree: Tree, operations: list[Operation]) -> Tree:
                 tree[path] = store.put_blob(_decoded(path, value))
             case "lfsFile":
                 sha256 = str(value.get("oid"))
-                if not store.lfs_path(sha256).exists():
+                if not may_link(sha256):
                     raise HubError(400, f"LFS pointer pointed to a file that does not exist: {path}")
                 tree[path] = store.lfs_file(sha256)
             case "deletedFile":
@@ -131,24 +151,30 @@ def _changed(store: Store, tree: Tree, operations: list[Operation]) -> Tree:
 
 
 def _safe_path(path: object, folder: bool) -> str:
-    """Return `path`, which must name something inside the repo."""
+    """Return `path`, which must name something inside the repo that every disk can hold."""
     parts = str(path).removesuffix("/" if folder else "").split("/")
-    if any(part in ("", ".", "..", ".git") for part in parts) or "\0" in str(path):
-        raise HubError(400, f"Invalid path: {path}")
+    if any(part in ("", ".", "..", ".git") or len(part.encode(errors="replace")) > LONGEST_PART for part in parts):
+        raise HubError(400, f"Invalid path: {str(path)[:SHOWN]}")
+    if len(str(path)) > LONGEST_PATH or UNPRINTABLE.search(str(path)):
+        raise HubError(400, f"Invalid path: {str(path)[:SHOWN]!r}")
     return "/".join(parts)
 
 
 def _decoded(path: str, value: Json) -> bytes:
     content = value.get("content", "")
-    try:
-        if not isinstance(content, str):
-            raise AttributeError("it is not text")
-        decoded = base64.b64decode(content) if value.get("encoding") == "base64" else content.encode()
-    except (binascii.Error, AttributeError) as error:
-        raise HubError(400, f"The content of {path} cannot be decoded") from error
+    if not isinstance(content, str):
+        raise HubError(400, f"The content of {path} is not text")
+    decoded = _bytes_of(path, content) if value.get("encoding") == "base64" else content.encode()
     if len(decoded) > REGULAR_MAX:
         raise HubError(400, f"Your push was rejected: {path} is larger than 10 MiB, use LFS")
     return decoded
+
+
+def _bytes_of(path: str, content: str) -> bytes:
+    try:
+        return base64.b64decode(content)
+    except ValueError as error:  # also of letters that are not ASCII
+        raise HubError(400, f"The content of {path} cannot be decoded") from error
 
 
 def _delete_folder(tree: Tree, folder: str) -> None:

@@ -49,7 +49,7 @@ async def paths_info(request: Request) -> Response:
         named = (await json_object(request)).get("paths", [])
         paths = [str(path) for path in named] if isinstance(named, list) else [str(named)]
     else:
-        paths = parse_qs((await request.body()).decode()).get("paths", [])
+        paths = parse_qs((await request.body()).decode(errors="replace")).get("paths", [])
     repo = visible_repo(request)
     tree = repo.commits[repo.resolve(param(request, "rev"))].tree
     found = [_entry_at(tree, path.strip("/")) for path in paths]
@@ -72,7 +72,8 @@ async def read_file(request: Request) -> Response:
         return JSONResponse({"error": "Entry not found"}, 404, missing)
     headers = _file_headers(oid, path, file)
     if file.lfs and hub.cdn_origin:
-        return Response(status_code=302, headers={**headers, "Location": f"{hub.cdn_origin}/_cdn/{file.lfs}"})
+        signed = f"{hub.cdn_origin}/_cdn/{file.lfs}?signature={hub.signature(file.lfs)}"
+        return Response(status_code=302, headers={**headers, "Location": signed})
     return FileResponse(hub.store.content(file), headers=headers, media_type="application/octet-stream")
 
 

@@ -10,7 +10,7 @@ from resources.hub_server.errors import HubError, revision_not_found
 from resources.hub_server.store import Repo
 
 # Git's rule for the name of a ref, as far as it matters here.
-REF_NAME = re.compile(r"(?![-/.])(?!.*(\.\.|//|@\{|/\.))[^\s\x00-\x1f\x7f~^:?*\[\\]+(?<![/.])")
+REF_NAME = re.compile(r"(?![-/.])(?!@$)(?!.*(\.\.|//|@\{|/\.|\.lock(/|$)))[^\s\x00-\x1f\x7f~^:?*\[\\]+(?<![/.])")
 
 
 async def list_refs(request: Request) -> Response:

@@ -98,7 +98,10 @@ def repo_key(repo_id: str) -> str:
 
 
 def _named(body: Json, account: Account) -> tuple[str, str]:
-    return f"{body.get('type') or 'model'}s", f"{body.get('organization') or account.name}/{body.get('name') or ''}"
+    kind, owner, name = body.get("type") or "model", body.get("organization") or account.name, body.get("name") or ""
+    if not all(isinstance(part, str) for part in (kind, owner, name)):
+        raise HubError(400, "type, organization and name have to be text")
+    return f"{kind}s", f"{owner}/{name}"
 
 
 def _listed(repo: Repo) -> Json:

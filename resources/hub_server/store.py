@@ -83,6 +83,10 @@ class Repo:
                     return oid
         raise revision_not_found(revision)
 
+    def holds(self, sha256: str) -> bool:
+        """Return whether any commit has the large file of that SHA-256."""
+        return any(file.lfs == sha256 for commit in self.commits.values() for file in commit.tree.values())
+
     def history(self, oid: str | None) -> Iterator[tuple[str, Commit]]:
         """Yield commits with their ids, from `oid` back to the first."""
         while oid:
@@ -150,15 +154,17 @@ class Store:
             raise HubError(400, f"Not a SHA-256: {sha256}")
         return self.root / "lfs" / sha256
 
-    def xorb_path(self, name: str) -> Path:
-        """Return where the chunks that a Xet client sent under that hash lie; they go when the server ends.
+    def xorb_path(self, account: str, name: str) -> Path:
+        """Return where the chunks that an account sent under that hash lie; they go when the server ends.
 
         Raises:
             HubError: 400, where it is not a hash.
         """
         if not SHA256.fullmatch(name):
             raise HubError(400, f"Not a hash: {name}")
-        return self.root / "tmp" / "xorbs" / name
+        folder = self.root / "tmp" / "xorbs" / account
+        folder.mkdir(exist_ok=True)
+        return folder / name
 
     def lfs_file(self, sha256: str) -> File:
         """Return the large file of that SHA-256, which must have been uploaded."""
@@ -186,7 +192,12 @@ class Store:
     def _repo_path(self, kind: str, repo_id: str) -> Path:
         if not is_repo_id(kind, repo_id):
             raise HubError(400, f"Invalid repo name: {kind}/{repo_id}")
-        return self.root / "repos" / kind / f"{repo_id}.json"
+        path = self.root / "repos" / kind / f"{repo_id}.json"
+        if path.exists():
+            return path
+        # Names that differ in case are one.
+        others = (self.root / "repos" / kind).glob("*/*.json")
+        return next((other for other in others if str(other).casefold() == str(path).casefold()), path)
 
 
 def is_name(part: str) -> bool:

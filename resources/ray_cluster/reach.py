@@ -11,9 +11,8 @@ import dagster as dg
 import psutil
 
 from finetuning.errors import InfrastructureError
-from finetuning.settings import Settings, is_set, text_of
+from finetuning.settings import LOCAL, Settings, is_set, text_of, variable
 from resources.dagster_internals import SqliteRunStorage
-from resources.hub import LOCAL
 
 
 def steps_are_ray_jobs() -> bool:
@@ -40,8 +39,9 @@ def require_reachable(instance: dg.DagsterInstance, nodes: Collection[str]) -> N
     faults = []
     if isinstance(instance.run_storage, SqliteRunStorage):
         faults.append("the instance keeps its runs in SQLite files: take deploy/dagster.yaml, with PostgreSQL")
-    if text_of("hub") == LOCAL:
-        faults.append("FINETUNING_HUB: local is a server on loopback: set it to the address of a hub")
+    for name in ("source_hub", "hub"):
+        if text_of(name) == LOCAL:
+            faults.append(f"{variable(name)}: local is a server on loopback: set it to the address of a hub")
     if not is_set("artifacts"):
         faults.append("FINETUNING_ARTIFACTS: not set: name a folder that all nodes share, or an address such as s3://…")
     if faults:

@@ -31,7 +31,7 @@ from finetuning.recipe.recipe import Recipe
 from finetuning.settings import text_of
 from finetuning.training.checkpoints import complete, step_of
 from finetuning.training.interruption import Interrupted, Interruption
-from finetuning.training.job import TooLarge, TrainingJob, TrainingTask
+from finetuning.training.job import TooLarge, TrainingJob, TrainingTask, allocator_settings
 from resources.artifacts import Artifacts, Settings
 from resources.gpu import MIB, Gpu
 from resources.ray_cluster.board import LOGS, Settled
@@ -146,6 +146,7 @@ def train_here(training: RayTraining, board: Any, folder: Path, step: int) -> No
         folder: this worker's, in which `checkpoints` has what training goes on from.
         step: that of the newest checkpoint there, -1 for none.
     """
+    os.environ.update(allocator_settings())  # before torch asks a GPU for memory
     context = ray.train.get_context()
     first = context.get_world_rank() == 0
     log, gpu = Log(board, first), Gpu(require=training.require)

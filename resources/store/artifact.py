@@ -5,13 +5,17 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from itertools import chain
+from math import isfinite
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, TypeVar
 
 import dagster as dg
 from pydantic import JsonValue
 
+from finetuning.digests import sha256
 from finetuning.errors import FinetuningError, InfrastructureError
 from finetuning.record import Record
 
@@ -36,6 +40,16 @@ PACKAGES = (
 )
 
 
+# Made with the evaluation report and stored beside it: the answers of a model that gives its fingerprint to the folder
+# above, and the asset of that model.
+ANSWERS = {
+    "base_answers": "quantized_base_model",
+    "base_benchmarks": "quantized_base_model",
+    "published_answers": "lora_adapter",
+}
+
+LONGEST_NAME = 255  # bytes, on all common file systems
+
 Summary = TypeVar("Summary", bound=Record)
 
 
@@ -53,6 +67,8 @@ class Origin:
     """What that stands for today: commits, the content of files."""
     smoke: bool = False
     """Whether a smoke run makes it, so that it proves nothing."""
+    contents: dict[str, str] = field(default_factory=dict)
+    """The content of each input, by asset. It is no part of the fingerprint."""
 
     def as_json(self) -> dict[str, JsonValue]:
         """Return it as the JSON that a fingerprint is made of."""
@@ -82,6 +98,11 @@ class Artifact(Origin):
     def is_shared(self) -> bool:
         """Whether all partitions share it that have the same: its home is named by its fingerprint."""
         return self.partition == self.fingerprint
+
+    @property
+    def content(self) -> str:
+        """What its files hold, as sixteen hexadecimal digits: another training of one fingerprint has another one."""
+        return fingerprint_of(self.files)
 
     def metadata(self) -> dict[str, dg.MetadataValue | str | bool | float]:
         """What every materialization shows: `fingerprint`, `reused`, `seconds` (spent this time), `path`."""
@@ -119,6 +140,12 @@ class Artifact(Origin):
                     f"{made_from}, and the one in force now is {artifact.fingerprint}. Materialize {self.asset} for "
                     f"{self.partition} first, and what lies between."
                 )
+            if self.contents.get(artifact.asset, artifact.content) != artifact.content:
+                raise FinetuningError(
+                    f"{self.partition}: the {artifact.asset} in force ({artifact.fingerprint}) was made once more "
+                    f"since {self.asset} {self.fingerprint} was made from it, and its files are others. Materialize "
+                    f"{self.asset} for {self.partition} first, and what lies between."
+                )
 
     def verify(self) -> None:
         """Check that every file is what was written.
@@ -129,10 +156,12 @@ class Artifact(Origin):
         found = {name: sha256(self.path / name) for name in content_of(self.path)}
         changed = sorted(name for name in found.keys() | self.files.keys() if found.get(name) != self.files.get(name))
         if changed:
-            whose = "a recipe that uses it" if self.is_shared else self.partition
+            is_beside = self.asset in ANSWERS
+            whose = "a recipe that uses it" if self.is_shared or is_beside else self.partition
             raise InfrastructureError(
                 f"{self.path}: changed after it was written: {', '.join(changed)}. What was evaluated is no longer "
-                f"what lies there; delete the folder and materialize {self.asset} for {whose} again."
+                f"what lies there; delete the folder and materialize "
+                f"{'evaluation_report' if is_beside else self.asset} for {whose} again."
             )
 
 
@@ -144,16 +173,25 @@ def fingerprint_of(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
 
 
-def sha256(path: Path) -> str:
-    """Return the file's sha256 in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def content_of(folder: Path) -> list[str]:
     """Return the names of all files below `folder` but its manifest, relative to it, sorted."""
     names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return sorted(name for name in names if name != MANIFEST)
+
+
+def plain(part: object) -> str:
+    """Return what is one part of a path, and stays below it.
+
+    Raises:
+        FinetuningError: it leads elsewhere, or no file can have that name.
+    """
+    if not isinstance(part, str) or not part or part in (".", "..") or not set("/\\\0").isdisjoint(part):
+        raise FinetuningError(
+            f"{repr(part)[:80]} is not the name of a file or folder: it is no text, is empty, or leads to another one"
+        )
+    if not part.isprintable() or len(part.encode()) > LONGEST_NAME:
+        raise FinetuningError(f"{part[:80]!r} is not the name of a file or folder: no text of one line, or too long")
+    return part
 
 
 def artifact_of(manifest: str | bytes, folder: Path) -> Artifact:
@@ -163,9 +201,41 @@ def artifact_of(manifest: str | bytes, folder: Path) -> Artifact:
         folder: where the artifact lies, or will lie, on this machine.
 
     Raises:
-        ValueError, TypeError: it is not a manifest.
+        ValueError, TypeError: it is not a manifest, or that of another folder.
     """
-    return Artifact(**{**json.loads(manifest), "path": folder})
+    try:
+        content = json.loads(manifest)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(content, dict):
+        raise TypeError(f"a {type(content).__name__} and not an object")
+    artifact = Artifact(**{**content, "path": folder})
+    # A folder that is a link is that of an artifact which partitions share.
+    if not (isinstance(artifact.fingerprint, str) and artifact.fingerprint == folder.name):
+        raise ValueError(f"it is that of {artifact.fingerprint!r}")
+    _require_types(artifact)
+    outside = [name for name in artifact.files if PurePosixPath(name).is_absolute() or ".." in PurePath(name).parts]
+    if outside:
+        raise ValueError(f"it names files outside its folder: {', '.join(outside)}")
+    return artifact
+
+
+def _require_types(artifact: Artifact) -> None:
+    """Check that each value of a manifest is what its readers take it for.
+
+    Raises:
+        ValueError, TypeError: one is not.
+    """
+    of_text = (artifact.inputs, artifact.contents, artifact.files, artifact.versions)
+    if not all(isinstance(value, dict) for value in (*of_text, artifact.sections, artifact.resolved, artifact.summary)):
+        raise TypeError("inputs, contents, sections, resolved, summary, files and versions are objects")
+    texts = (artifact.asset, artifact.partition, artifact.created, *chain(*(value.values() for value in of_text)))
+    if not all(isinstance(value, str) for value in texts):
+        raise TypeError("asset, partition, created, and what inputs, contents, files and versions hold are texts")
+    if type(artifact.bytes) is not int or type(artifact.seconds) not in (int, float) or artifact.smoke not in (0, 1):
+        raise TypeError("bytes and seconds are numbers, and smoke is true or false")
+    if not isfinite(artifact.seconds) or datetime.fromisoformat(artifact.created).tzinfo is None:
+        raise ValueError("seconds are finite, and created has a time zone")
 
 
 def read_artifact(folder: Path) -> Artifact | None:
@@ -173,7 +243,7 @@ def read_artifact(folder: Path) -> Artifact | None:
     try:
         artifact = artifact_of((folder / MANIFEST).read_text(), folder)
         size = sum((folder / name).stat().st_size for name in artifact.files)
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, OverflowError):
         return None
     return artifact if size == artifact.bytes else None
 

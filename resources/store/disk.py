@@ -9,7 +9,7 @@ from pathlib import Path
 from stat import S_ISREG
 
 from finetuning.durable import write_json
-from resources.store.artifact import MANIFEST, Artifact, read_artifact
+from resources.store.artifact import MANIFEST, Artifact, plain, read_artifact
 from resources.store.locks import idle_home
 from resources.store.store import CURRENT, Inventory, Unfinished, fingerprint_in, named_in
 
@@ -27,7 +27,7 @@ class DiskStore:
 
     def home(self, asset: str, partition: str) -> Path:
         """Return the folder of one asset's artifacts for one partition."""
-        return self.root / asset / partition
+        return self.root / plain(asset) / plain(partition)
 
     def address_of(self, path: Path) -> str:
         """Return the path itself."""
@@ -36,7 +36,7 @@ class DiskStore:
     def in_force(self, home: Path) -> str | None:
         """Return the fingerprint of the artifact in force in a home; None where there is none."""
         with suppress(OSError):
-            return named_in((home / CURRENT).read_text())
+            return named_in((home / CURRENT).read_bytes())
         return None
 
     def put_in_force(self, artifact: Artifact, home: Path) -> None:

@@ -6,9 +6,10 @@
 import shutil
 from pathlib import Path
 
+from finetuning.digests import sha256
 from finetuning.durable import sync, write_json
 from finetuning.errors import InfrastructureError
-from resources.store.artifact import MANIFEST, Artifact, content_of, fingerprint_of, manifest_of, sha256
+from resources.store.artifact import MANIFEST, Artifact, content_of, fingerprint_of, manifest_of
 from resources.store.objects import Objects
 
 

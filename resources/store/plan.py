@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from finetuning.digests import sha256
 from finetuning.durable import sync, write_json
 from finetuning.record import Record
 from resources.store.artifact import (
@@ -20,7 +21,6 @@ from resources.store.artifact import (
     content_of,
     installed_versions,
     manifest_of,
-    sha256,
 )
 from resources.store.locks import hold, locked
 from resources.store.store import Store
@@ -57,13 +57,20 @@ class Plan:
 
         `write` fills an empty folder and returns the summary that the manifest keeps; when it raises, nothing of
         the folder remains, and `checkpoints_of` it remains for the next attempt at this very fingerprint. `still_valid`
-        can turn down a complete artifact whose effect outside the store has gone.
+        can turn down a complete artifact whose effect outside the store has gone. One that was made from other files,
+        of inputs with the same fingerprints, is made anew.
+
+        Raises:
+            FinetuningError: the artifact that is there is not what was written.
         """
         started = time.monotonic()
         self.home.mkdir(parents=True, exist_ok=True)
         with locked(self.home / ".lock", self.log):
             there = self.store.obtainable(self.home / self.fingerprint)
-            reused = there if there and still_valid(there) else None
+            reused = there if there and is_of(there.contents, self.origin.contents) else None
+            if reused:
+                reused.verify()  # before anything is read of it
+                reused = reused if still_valid(reused) else None
             for line in clear(self.home, self._record(), finished=reused is not None):
                 self.log(line)
             artifact = self.store.store(reused or self._made(write), instead=there is not None and not reused)
@@ -78,7 +85,7 @@ class Plan:
 
     def _record(self) -> dict[str, JsonValue]:
         """What an attempt leaves word of, for the next one to compare with."""
-        return self.origin.as_json() | {"fingerprint": self.fingerprint}
+        return self.origin.as_json() | {"contents": {**self.origin.contents}, "fingerprint": self.fingerprint}
 
     def _made(self, write: Write) -> Artifact:
         """Return the artifact that `write` made, renamed into its place once all of it is on the disk."""
@@ -130,12 +137,16 @@ def clear(home: Path, record: Mapping[str, JsonValue], finished: bool) -> list[s
     said = []
     for workshop in home.glob(".*.partial"):
         checkpoints = checkpoints_of(workshop / DRAFT)
-        if workshop.name == f".{record['fingerprint']}.partial" and checkpoints.exists() and not finished:
+        before = read_record(workshop)
+        is_next = workshop.name == f".{record['fingerprint']}.partial" and is_of(
+            contents_in(before), contents_in(record)
+        )
+        if is_next and checkpoints.exists() and not finished:
             shutil.rmtree(workshop / DRAFT, ignore_errors=True)
             continue
         if checkpoints.exists() and not finished:
             said.append(f"starting afresh: the checkpoints in {home} are of another {record['asset']}")
-            said += [f"  {line}" for line in differences(read_record(workshop), record)]
+            said += [f"  {line}" for line in differences(before, record)]
         shutil.rmtree(workshop)
     return said
 
@@ -143,9 +154,21 @@ def clear(home: Path, record: Mapping[str, JsonValue], finished: bool) -> list[s
 def read_record(workshop: Path) -> dict[str, JsonValue]:
     """Return what an attempt was going to make; an empty record where it died before it could say."""
     try:
-        return json.loads((workshop / RECORD).read_text())
-    except (OSError, ValueError):
+        record = json.loads((workshop / RECORD).read_text())
+    except (OSError, ValueError, RecursionError):
         return {}
+    return record if isinstance(record, dict) else {}
+
+
+def contents_in(record: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+    """Return the content of each input that a record tells of."""
+    found = record.get("contents")
+    return found if isinstance(found, Mapping) else {}
+
+
+def is_of(before: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> bool:
+    """Return whether what was made from the contents `before` is made from those of `now`, as far as it tells."""
+    return all(before.get(asset, content) == content for asset, content in now.items())
 
 
 def differences(before: Mapping[str, JsonValue], after: Mapping[str, JsonValue], path: str = "") -> list[str]:

@@ -7,15 +7,8 @@
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
-from resources.store.artifact import Artifact
+from resources.store.artifact import ANSWERS, Artifact
 from resources.store.store import Key, Store
-
-# Kept with what they are about: the model whose answers they are gives its fingerprint to the folder above.
-ANSWERS = {
-    "base_answers": "quantized_base_model",
-    "base_benchmarks": "quantized_base_model",
-    "published_answers": "lora_adapter",
-}
 
 PUBLISHED = {"published_repo", "published_merged_repo"}
 

@@ -20,7 +20,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from resources.store.artifact import Artifact
+from finetuning.errors import FinetuningError
+from resources.store.artifact import Artifact, plain
 
 Key = tuple[str, str]
 CURRENT = "current.json"
@@ -137,6 +138,6 @@ def fingerprint_in(name: str) -> str:
 
 def named_in(current: str | bytes | None) -> str | None:
     """Return the fingerprint that the content of a `current.json` names; None where it names none."""
-    with suppress(ValueError, KeyError, TypeError):
-        return json.loads(current or "{}")["fingerprint"]
+    with suppress(ValueError, KeyError, TypeError, RecursionError, FinetuningError):
+        return plain(json.loads(current or "")["fingerprint"])
     return None

@@ -29,6 +29,7 @@ evaluation                the command that measures answers beside transformers'
 overhead                  the command that measures what the pipeline costs beside a script
 overhead_script           that script
 fit                       the command that compares predicted and real memory
+fit_table                 the command that says what is predicted to fit on which GPU
 conversations             made-up conversations
 memory                    how much memory a process holds
 sides                     starts a side in a process of its own

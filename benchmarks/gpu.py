@@ -2,7 +2,7 @@
 
 `python -m benchmarks.gpu` draws a random model with the shape of Mistral-7B on the device, quantizes it to NF4, and
 trains LoRA adapters for it on random rows, in turn, each time in a fresh process: with this project as the asset
-`lora_adapter` does it, with the best attention kernel of the machine, and packing where that is a flash kernel; with
+`lora_adapter` does it, with the best attention kernel of the machine, and packing where that keeps rows apart; with
 trl's own defaults and sdpa; and with trl and Liger's kernels, the same attention kernel and packing, where
 `liger-kernel` is installed. All sides have the same rows and keep their activations; each has as many rows in a pass as
 the memory takes of 16, 8, 4, …, which is found out before.
@@ -11,6 +11,9 @@ Speed is in tokens of rows, without padding, from the end of the second step to 
 done with each. Use of the device (MFU) is the operations that these tokens need, over those that large matrix products
 make in the same process. Ratios are medians over the rounds. Nothing is downloaded.
 
+A side that has no memory for so many rows in a pass goes on with half as many; one that has none for a single row is
+left out, and the others are measured. Both are marked in the result, under `out_of_memory`.
+
 `--device cpu --tiny` runs the same code in seconds; what it prints says nothing of a GPU.
 
 The last line of the output is one JSON object.
@@ -18,6 +21,7 @@ The last line of the output is one JSON object.
 
 import argparse
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -25,15 +29,19 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.gpu_comparison import NAMES, compare, figures
-from benchmarks.gpu_jobs import ROWS_TRIED, SEED, SHAPES, STEPS_TRIED, Preparation, Training
-from benchmarks.sides import WORK, record_of
+from benchmarks.gpu_jobs import OUT_OF_MEMORY, ROWS_TRIED, SEED, SHAPES, STEPS_TRIED, Preparation, Training
+from benchmarks.sides import WORK, SideFailed, record_of
 from benchmarks.training import cores, folder_for, launched_with
 from benchmarks.training_comparison import Runs
 from benchmarks.training_jobs import WARM_UP
-from resources.gpu import FLASH_KERNELS, detect, import_failure
+from finetuning.out_of_memory import tells_of_no_memory
+from finetuning.recipe.base_model import KEEP_ROWS_APART
+from resources.gpu import detect, import_failure
 
 MODULES = {"ours": "gpu_ours", "trl": "gpu_trl", "peer": "gpu_trl"}
-KERNELS = ["flash_attention_3", "flash_attention_4", "flash_attention_2", "sdpa"]  # best first
+Failed = dict[str, list[int]]
+"""Of each side, how many rows in a pass there was no memory for."""
+KERNELS = ["flash_attention_3", "flash_attention_4", "flash_attention_2", "varlen", "sdpa"]  # best first
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -49,10 +57,15 @@ def main(arguments: list[str] | None = None) -> None:
     with TemporaryDirectory(prefix="gpu-", dir=WORK) as folder:
         work = Path(folder)
         prepared = prepare(work, options)
-        rows = {side: options.rows_per_pass or rows_in_memory(work, side, options, prepared) for side in sides}
-        runs = measure(work, rows, options, prepared)
+        failed: Failed = {side: [] for side in sides}
+        rows = {
+            side: options.rows_per_pass or rows_in_memory(work, side, options, prepared, failed[side]) for side in sides
+        }
+        runs = measure(work, {side: most for side, most in rows.items() if most}, options, prepared, failed)
     print(f"\n{options.shape}, {options.lengths} lengths, {options.rounds} rounds, on {prepared['device']}")
-    print(json.dumps(compare(runs, prepared) | {"shape": options.shape, "lengths": options.lengths}))
+    found = compare(runs, prepared) if "ours" in runs else {**prepared}
+    marked = {"out_of_memory": {side: own for side, own in failed.items() if own}}
+    print(json.dumps(found | marked | {"shape": options.shape, "lengths": options.lengths}))
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -107,12 +120,16 @@ def prepare(work: Path, options: argparse.Namespace) -> dict[str, Any]:
     return prepared
 
 
-def rows_in_memory(work: Path, side: str, options: argparse.Namespace, prepared: dict[str, Any]) -> int:
-    """How many of the longest rows a side can have in a pass."""
+def rows_in_memory(
+    work: Path, side: str, options: argparse.Namespace, prepared: dict[str, Any], failed: list[int]
+) -> int | None:
+    """How many of the longest rows a side can have in a pass; None where memory has no room for one."""
     job = job_of(folder_for(work, f"{side}-memory"), side, prepared, options, ROWS_TRIED)
-    rows = train(side, trial(job, work), options.device)["rows_per_pass"]
-    print(f"{NAMES[side]}: {rows} rows a pass", flush=True)
-    return rows
+    record = train(side, trial(job, work), options.device, failed)
+    if record is None:
+        return None
+    print(f"{NAMES[side]}: {record['rows_per_pass']} rows a pass", flush=True)
+    return record["rows_per_pass"]
 
 
 def trial(job: Training, work: Path) -> Training:
@@ -120,14 +137,21 @@ def trial(job: Training, work: Path) -> Training:
     return job._replace(rows=str(work / "longest"), steps=STEPS_TRIED)
 
 
-def measure(work: Path, rows: dict[str, int], options: argparse.Namespace, prepared: dict[str, Any]) -> Runs:
-    """The records of all sides, which have so many `rows` in a pass."""
+def measure(
+    work: Path, rows: dict[str, int], options: argparse.Namespace, prepared: dict[str, Any], failed: Failed
+) -> Runs:
+    """The records of all sides that had memory in every round; they have so many `rows` in a pass, or fewer."""
     runs: Runs = {side: [] for side in rows}
+    rows = {**rows}
     for number in range(options.rounds):
         # There and back again, so that a device that grows hot favours none.
-        for side in list(rows) if number % 2 == 0 else reversed(rows):
+        for side in list(runs) if number % 2 == 0 else list(reversed(runs)):
             job = job_of(folder_for(work, f"{side}-{number}"), side, prepared, options, rows[side])
-            record = train(side, job._replace(seed=SEED + number), options.device)
+            record = train(side, job._replace(seed=SEED + number), options.device, failed[side])
+            if record is None:
+                del runs[side]
+                continue
+            rows[side] = record["rows_per_pass"]
             runs[side].append(record | figures(record))
             print(f"{NAMES[side]}: {runs[side][-1]['tokens_per_second']:,.0f} tokens/s", flush=True)
     return runs
@@ -143,7 +167,7 @@ def job_of(
         rows=str(folder.parent / "rows"),
         base_model=str(folder.parent / "nf4"),
         model_kwargs=prepared["model_kwargs"] | {"attn_implementation": kernel},
-        packing=kernel in FLASH_KERNELS,
+        packing=kernel in KEEP_ROWS_APART,
         liger=side == "peer",
         max_length=shape.max_length,
         rows_per_pass=rows_per_pass,
@@ -156,10 +180,31 @@ def job_of(
     )
 
 
-def train(side: str, job: Training, device: str) -> dict[str, Any]:
-    """The record of one side's training."""
+def train(side: str, job: Training, device: str, failed: list[int]) -> dict[str, Any] | None:
+    """The record of one side's training, with fewer rows in a pass where memory takes no more; None if it takes none.
+
+    Rows that there was no memory for are added to `failed`.
+    """
     environment = launched_with() if side == "ours" else {}
-    return child(MODULES[side], job._replace(started=time.monotonic()), device, NAMES[side], **environment)
+    while True:
+        try:
+            record = child(MODULES[side], job._replace(started=time.monotonic()), device, NAMES[side], **environment)
+        except SideFailed as ended:
+            # Where bitsandbytes ends a process, that has no exit code of ours.
+            if ended.exit_code != OUT_OF_MEMORY and not tells_of_no_memory("\n".join(str(ended).splitlines()[-10:])):
+                raise
+            record = None
+        # trl's sides try fewer by themselves.
+        fits = record["rows_per_pass"] if record else 0 if side != "ours" else job.rows_per_pass // 2
+        while job.rows_per_pass > fits:
+            failed.append(job.rows_per_pass)
+            print(f"{NAMES[side]}: out of memory with {job.rows_per_pass} rows a pass", flush=True)
+            job = job._replace(rows_per_pass=job.rows_per_pass // 2)
+        if record or not fits:
+            return record
+        folder = Path(job.record).parent
+        shutil.rmtree(folder)
+        folder.mkdir()
 
 
 def child(module: str, job: Any, device: str, name: str, **environment: str) -> dict[str, Any]:

@@ -56,6 +56,7 @@ def compare(runs: Runs, prepared: dict[str, Any]) -> dict[str, Any]:
         "mfu": round(utilisation(runs["ours"], operations), 6),
         "mfu_nominal": round(speed * operations / nominal, 4) if nominal else None,
         "peak_gb": rounded_middle(runs["ours"], "peak_gb", 2),
+        "reserved_gb": rounded_middle(runs["ours"], "reserved_gb", 2),
         "seconds_to_first_step": rounded_middle(runs["ours"], "seconds_to_first_step", 1),
         "ratio_to_trl": ratio(runs, "tokens_per_second", "trl"),
         "ratio_to_peer": ratio(runs, "tokens_per_second", "peer"),

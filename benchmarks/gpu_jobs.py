@@ -53,6 +53,7 @@ ROWS_TRIED = 16  # of the longest, in one pass, at first
 STEPS_TRIED = 2
 EVAL_ROWS = 2
 SEED = 42
+OUT_OF_MEMORY = 5  # exit code of a side that has no memory for so many rows in a pass, as of the process that trains
 
 
 class Preparation(NamedTuple):

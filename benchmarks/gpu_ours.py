@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu_jobs import LORA, SETTINGS, Training, read
+from benchmarks.gpu_jobs import LORA, OUT_OF_MEMORY, SETTINGS, Training, read
 from benchmarks.gpu_recorder import DeviceRecorder
 from finetuning.training import process as training_process
+from finetuning.training.job import FAILURE, MISTAKE, RAN_OUT
 
 
 def main(job: Training) -> int:
@@ -24,6 +25,9 @@ def main(job: Training) -> int:
         code = training_process.main(path)
     finally:
         callbacks.remove(recorder)
+    failure = path.with_name(FAILURE)
+    if code == MISTAKE and failure.exists() and RAN_OUT in failure.read_text():  # with a single row
+        return OUT_OF_MEMORY
     if code == 0:
         summary = json.loads((Path(job.adapter) / "summary.json").read_text())
         recorder.report(job, summary["per_device_train_batch_size"])

@@ -17,6 +17,7 @@ from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerF
 from transformers.utils import logging
 
 from benchmarks.gpu_jobs import EVAL_ROWS, ROWS_TRIED, SEED, SHAPES, STEPS_TRIED, Preparation, Shape, read
+from finetuning.base_model import varlen
 from finetuning.errors import FinetuningError
 from finetuning.recipe.base_model import BaseModelSpec
 from finetuning.tokens import NOT_SUPERVISED
@@ -54,6 +55,7 @@ def write_model(shape: Shape, out: Path, quantization: Any, kwargs: dict[str, An
     The weights are drawn on the device that trains, in bfloat16, and quantized there.
     """
     logging.disable_progress_bar()
+    varlen.register()
     config = MistralConfig(**shape.config)
     torch.manual_seed(SEED)
     with torch.device(kwargs["device_map"][""]):

@@ -12,6 +12,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from benchmarks.gpu_jobs import Training
 from benchmarks.training_recorder import Recorder, Steps, versions
+from finetuning.out_of_memory import is_out_of_memory
 
 PRODUCTS, WARM_UP_PRODUCTS = 20, 5
 
@@ -23,6 +24,8 @@ class DeviceRecorder(Recorder):
         super().__init__(started)
         self.peak_gb: float | None = None
         """The most memory of the GPU that tensors held; None without a GPU."""
+        self.reserved_gb: float | None = None
+        """The same with what torch kept free between them."""
 
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
         """What a training did that ran out of memory before this one is on record no more."""
@@ -43,12 +46,14 @@ class DeviceRecorder(Recorder):
         """The memory is on record."""
         if torch.cuda.is_available():
             self.peak_gb = torch.cuda.max_memory_allocated() / 1e9
+            self.reserved_gb = torch.cuda.max_memory_reserved() / 1e9
 
     def report(self, job: Training, rows_per_pass: int) -> None:
         """The record is written."""
         record = {
             "seconds_to_first_step": self.steps.ends[0],
             "peak_gb": self.peak_gb,
+            "reserved_gb": self.reserved_gb,
             "rows_per_pass": rows_per_pass,
             "operations_per_second": matrix_rate(job.matrix),
             "step_ends": self.steps.ends,
@@ -64,14 +69,14 @@ def rows_that_fit(attempt: Callable[[int], None], rows: int) -> int:
     """With how many rows `attempt` ran: `rows`, or the most that memory takes of half as many, a quarter, …
 
     Raises:
-        torch.OutOfMemoryError: memory ran out with a single row.
+        RuntimeError: memory ran out with a single row.
     """
     while True:
         try:
             attempt(rows)
             return rows
-        except torch.OutOfMemoryError:
-            if rows == 1:
+        except Exception as error:
+            if rows == 1 or not is_out_of_memory(error):
                 raise
         # Outside of the handler, whose traceback holds all of the failed attempt's tensors.
         rows //= 2

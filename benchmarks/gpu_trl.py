@@ -1,28 +1,40 @@
 """Trains as trl's SFTTrainer does, with its own defaults or with Liger's kernels, on rows that come as tokens."""
 
+import sys
+
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
-from benchmarks.gpu_jobs import LORA, SETTINGS, Training, read
+from benchmarks.gpu_jobs import LORA, OUT_OF_MEMORY, SETTINGS, Training, read
 from benchmarks.gpu_recorder import DeviceRecorder, rows_that_fit
+from finetuning.base_model import varlen
+from finetuning.out_of_memory import is_out_of_memory
 
 
-def main(job: Training) -> None:
-    """The adapter is trained, and its steps are on record."""
+def main(job: Training) -> int:
+    """The exit code; the adapter is trained, and its steps are on record."""
     recorders = []
 
     def attempt(rows: int) -> None:
         recorders.append(DeviceRecorder(job.started))
         train(job, rows, recorders[-1])
 
-    rows = rows_that_fit(attempt, job.rows_per_pass)
+    try:
+        rows = rows_that_fit(attempt, job.rows_per_pass)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        print(error, file=sys.stderr)
+        return OUT_OF_MEMORY
     recorders[-1].report(job, rows)
+    return 0
 
 
 def train(job: Training, rows: int, recorder: DeviceRecorder) -> None:
     """The adapter is trained, with so many rows in a pass."""
+    varlen.register()
     trainer = SFTTrainer(
         model=AutoModelForCausalLM.from_pretrained(job.base_model, **job.model_kwargs),
         args=settings(job, rows),
@@ -56,4 +68,4 @@ def settings(job: Training, rows: int) -> SFTConfig:
 
 
 if __name__ == "__main__":
-    main(read(Training))
+    sys.exit(main(read(Training)))

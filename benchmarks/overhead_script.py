@@ -46,7 +46,7 @@ def evaluated(recipe: Recipe, root: Path) -> None:
         candidate = Candidate(side, root / "base", adapter, kwargs)
         found[side] = sit(spec, exam, candidate, SILENT, root / f"answers-{side}")
     compared = evaluate(spec, exam, root / "answers-base", root / "answers-tuned")
-    verdict = judge(spec, compared.metrics)
+    verdict = judge(spec, compared.rows, compared.metrics)
     report = Report(
         adapter=recipe.name, verdict=verdict, rows=compared.rows, metrics=dict(compared.metrics), answering=found
     )

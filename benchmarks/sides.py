@@ -21,6 +21,14 @@ SHOWN_OF_A_LOG = 3_000
 UNSET = ("TOKENIZERS_PARALLELISM", "OMP_NUM_THREADS", "HF_DATASETS_CACHE", "HF_HUB_CACHE", "RAYON_NUM_THREADS")
 
 
+class SideFailed(SystemExit):
+    """A side that ended with `exit_code`; the text is the end of what it printed."""
+
+    def __init__(self, text: str, exit_code: int) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+
+
 def record_of(module: str, python: str, job: Any, name: str, **environment: str) -> dict[str, Any]:
     """The record of a side, which ran with caches of its own and this process's other variables.
 
@@ -28,7 +36,7 @@ def record_of(module: str, python: str, job: Any, name: str, **environment: str)
         job: a NamedTuple whose `record` is the file of the record; what the side prints is in `log` beside that.
 
     Raises:
-        SystemExit: the side failed; the end of what it printed is the message.
+        SideFailed: the end of what it printed is the message.
     """
     folder = Path(job.record).parent
     (folder / "job.json").write_text(json.dumps(job._asdict()))
@@ -45,7 +53,7 @@ def record_of(module: str, python: str, job: Any, name: str, **environment: str)
         command = [python, "-m", module, str(folder / "job.json")]
         done = subprocess.run(command, cwd=ROOT, env=variables, stdout=log, stderr=subprocess.STDOUT)
     if done.returncode:
-        raise SystemExit(f"{name} failed:\n{(folder / 'log').read_text()[-SHOWN_OF_A_LOG:]}")
+        raise SideFailed(f"{name} failed:\n{(folder / 'log').read_text()[-SHOWN_OF_A_LOG:]}", done.returncode)
     return json.loads(Path(job.record).read_text())
 
 

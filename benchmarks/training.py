@@ -179,7 +179,7 @@ def rate(folder: Path) -> float:
 
 def launched_with() -> dict[str, str]:
     """The variables that the pipeline adds to its own for the process that trains."""
-    return {name: value for name, value in child_environment().items() if name not in os.environ}
+    return {name: value for name, value in child_environment().items() if os.environ.get(name) != value}
 
 
 def child(module: str, python: str, job: Any, name: str, **environment: str) -> dict[str, Any]:

@@ -15,6 +15,8 @@ help: ## Print this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(INSTALLED) ## Take RECIPE (smollm2-135m) from raw data to a published, evaluated adapter
+	@echo "models and data are read from $${FINETUNING_SOURCE_HUB:-https://huggingface.co} (FINETUNING_SOURCE_HUB)," \
+	  "and models published to $${FINETUNING_HUB:-local} (FINETUNING_HUB)"
 	@echo "dg launch --job main_line --partition $(RECIPE)"
 	@$(BIN)/dg launch --job main_line --partition $(RECIPE); code=$$?; \
 	  $(BIN)/python -m pipelines.results $(RECIPE) --after $$code
@@ -27,7 +29,8 @@ test: $(INSTALLED) ## Run the tests, but not the long proofs
 test-long: $(INSTALLED) ## Run the long proofs: Ray, PostgreSQL, a browser, runs that are killed
 	$(PYTEST) -m long
 
-test-all: test test-long ## Run the tests and the long proofs
+test-all: $(INSTALLED) ## Run the tests and the long proofs
+	$(PYTEST)
 
 screenshots: $(INSTALLED) ## Make the pictures of the docs anew, by a run of the default recipe in a browser
 	OMP_NUM_THREADS=1 FINETUNING_SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/pipelines/test_ui.py

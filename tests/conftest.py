@@ -19,9 +19,22 @@ os.environ.update(
 )
 
 
+# The files that take longest, longest first; with `--dist loadfile` one worker has the whole of a file.
+LONGEST = (
+    *("test_daemon", "test_ui", "test_lost_training", "test_main_line", "test_verdict_lock", "test_lost_runs"),
+    *("test_deployment", "test_publishing_lock", "test_versions", "test_bad_input", "test_training", "test_hub_rows"),
+    *("test_published_files", "test_prediction", "test_lora_adapter", "test_sharding", "test_hub_outages"),
+    *("test_exit_codes", "test_first_recipe", "test_real_weights", "test_ray_steps", "test_ray_backfill"),
+    *("test_ci_example", "test_preferences", "test_judgements", "test_bounded_memory", "test_import_contracts"),
+    *("test_object_storage", "test_starting_adapter", "test_faulty_data", "test_training_sides", "test_smoke_run"),
+)
+
+
 def pytest_collection_modifyitems(items):
-    """Put whole runs first, which take longest, so that no worker goes on with one when the others are done."""
-    items.sort(key=lambda item: item.path.parent.name != "pipelines")
+    """Put what takes longest first, so that no worker goes on with it when the others are done."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    rest = {"pipelines": len(places)}
+    items.sort(key=lambda item: places.get(item.path.stem, rest.get(item.path.parent.name, len(places) + 1)))
 
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.waiting import PATIENCE
+
 ROOT = Path(__file__).resolve().parent.parent
 OBJECT_STORE = 100_000_000  # bytes
 # Of all nodes, and of whoever speaks to them.
@@ -133,7 +135,7 @@ class Cluster:
         """Return once so many nodes are alive."""
         from resources.ray_internals import nodes_alive
 
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and node.process.poll() is None:
             try:
                 if nodes_alive(self.address) >= count:

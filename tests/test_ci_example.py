@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tests.pipelines.command import ROOT, World
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.long("a smoke run of the whole line, as users' CI starts it")
 
@@ -28,8 +29,9 @@ def world(tmp_path_factory):
         "hub": {"repo": "sums", "license": "mit"},
     }
     world.write_recipe("sums", recipe)
-    nowhere = {"sources": [source | {"files": ["no.jsonl"]}]}
-    world.write_recipe("none", recipe | {"dataset": nowhere, "hub": {"repo": "none", "license": "mit"}})
+    gone = {"sources": [source | {"files": [str(world.root / "gone.jsonl")]}]}
+    (world.root / "gone.jsonl").write_text((world.root / "rows.jsonl").read_text())
+    world.write_recipe("none", recipe | {"dataset": gone, "hub": {"repo": "none", "license": "mit"}})
     return world
 
 
@@ -46,7 +48,7 @@ def run(world: World, name: str, **environment: str) -> subprocess.CompletedProc
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -81,6 +83,9 @@ def test_the_smoke_run_ends_well_and_its_failure_is_an_annotation_with_the_code(
     well = run(world, "Smoke run", **environment)
     assert well.returncode == 0 and "::error" not in well.stdout, well.stdout[-3000:]
     assert list((world.root / "artifacts").glob("smoke/raw_dataset/sums/*/artifact.json"))
+    (world.root / "gone.jsonl").unlink()
+    told = run(world, "Validate")
+    assert told.returncode == 1 and "gone.jsonl" in told.stdout
     failed = run(world, "Smoke run", **environment | {"RECIPE": "none"})
     assert failed.returncode == 4
     (line,) = [line for line in failed.stdout.splitlines() if line.startswith("::error")]

@@ -8,7 +8,7 @@ from transformers import MistralConfig, MistralForCausalLM
 
 from benchmarks import gpu, gpu_ours, gpu_preparation, gpu_trl
 from benchmarks.gpu_comparison import NAMES, compare, figures, nominal_rate
-from benchmarks.gpu_jobs import MISTRAL_7B, ROWS_TRIED, TINY, Preparation
+from benchmarks.gpu_jobs import MISTRAL_7B, OUT_OF_MEMORY, ROWS_TRIED, TINY, Preparation
 from benchmarks.gpu_recorder import DeviceRecorder, rows_that_fit
 from benchmarks.training_comparison import operations_per_token
 from finetuning.base_model.loading import is_quantized, load_model
@@ -31,6 +31,7 @@ def record(speed: float, rate: float = 800e12, **changes) -> dict:
     found = {
         "seconds_to_first_step": 30.0,
         "peak_gb": 60.0,
+        "reserved_gb": 64.0,
         "rows_per_pass": 4,
         "operations_per_second": rate,
         "step_ends": [30.0, 90.0, 90.0 + 1_000 / speed],
@@ -76,8 +77,42 @@ def test_the_command_measures_this_project_and_trl_on_the_same_tokens(tmp_path, 
         result["tokens_per_second"] * result["operations_per_token"] / found_rate(result), rel=0.01
     )
     assert result["ratio_to_trl"] > 0 and result["seconds_to_first_step"] > 0
-    assert result["device"] == "CPU" and result["attention"] == "sdpa" and result["versions"]["torch"]
+    assert result["device"] == "CPU" and result["attention"] == "varlen" and result["versions"]["torch"]
     assert list(tmp_path.iterdir()) == []
+
+
+# Of the children: memory runs out, as torch says it, where a batch has more tokens than that.
+STARVED = """
+import sys
+limit = next((tokens for side, tokens in {limits!r}.items() if f"benchmarks.{{side}}" in sys.orig_argv), None)
+if limit is not None:
+    import torch
+    embed = torch.nn.Embedding.forward
+    def hungry(self, ids):
+        return embed(self, ids) if ids.numel() <= limit else torch.empty(2**50)
+    torch.nn.Embedding.forward = hungry
+"""
+
+
+@pytest.mark.long("a preparation and three trainings, each in a process of its own")
+def test_a_side_without_memory_goes_on_with_fewer_rows_or_is_left_out_and_is_marked(tmp_path, monkeypatch, capsys):
+    (tmp_path / "site").mkdir()
+    limits = {"gpu_ours": 2 * TINY.max_length, "gpu_trl": 0}
+    (tmp_path / "site/sitecustomize.py").write_text(STARVED.format(limits=limits))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    monkeypatch.setattr(gpu, "WORK", tmp_path / "work")
+    gpu.main([*ON_CPU, "--rounds", "1"])
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["out_of_memory"] == {"ours": [4], "trl": [4, 2, 1]}
+    (found,) = result["rounds"]["ours"]
+    assert found["rows_per_pass"] == 2 and result["tokens_per_second"] > 0 and result["ratio_to_trl"] is None
+
+
+@pytest.mark.parametrize("side", [gpu_ours, gpu_trl])
+def test_a_side_that_has_no_memory_for_a_single_row_says_so_by_its_exit_code(prepared, tmp_path, monkeypatch, side):
+    monkeypatch.setattr(torch.nn.Embedding, "forward", lambda self, ids: torch.empty(2**50))
+    job = job_in(prepared, tmp_path, "ours" if side is gpu_ours else "trl", rows_per_pass=1)
+    assert side.main(job) == OUT_OF_MEMORY and not (tmp_path / "record.json").exists()
 
 
 def found_rate(result: dict) -> float:
@@ -85,7 +120,7 @@ def found_rate(result: dict) -> float:
 
 
 def test_nothing_of_a_gpu_and_nothing_of_liger_is_reported_where_there_is_none(prepared, capsys):
-    own = {"ours": [record(200, peak_gb=None)], "trl": [record(100, peak_gb=None)]}
+    own = {"ours": [record(200, peak_gb=None, reserved_gb=None)], "trl": [record(100, peak_gb=None, reserved_gb=None)]}
     result = compare(own, {**PREPARED, "device": "CPU"})
     assert result["peak_gb"] is result["mfu_nominal"] is result["ratio_to_peer"] is None
     assert "no GPU" in capsys.readouterr().out
@@ -139,7 +174,8 @@ def test_use_of_the_device_is_the_operations_of_tokens_over_those_of_matrix_prod
     result = json.loads(json.dumps(compare({**own, "peer": [record(10_000), record(5_000)]}, PREPARED)))
     assert result["mfu"] == pytest.approx(14_000 * 28e9 / 800e12)
     assert result["mfu_nominal"] == pytest.approx(10_500 * 28e9 / 989.4e12, abs=1e-4)
-    assert result["ratio_to_trl"] == 2.0 and result["ratio_to_peer"] == 1.4 and result["peak_gb"] == 60
+    assert result["ratio_to_trl"] == 2.0 and result["ratio_to_peer"] == 1.4
+    assert (result["peak_gb"], result["reserved_gb"]) == (60, 64)
     printed = capsys.readouterr().out
     assert all(f"| {NAMES[side]} " in printed for side in NAMES) and "49.0%" in printed
 
@@ -157,6 +193,7 @@ def test_a_device_that_is_not_known_has_no_nominal_peak():
 
 def test_rows_are_packed_where_a_flash_kernel_keeps_them_apart_and_never_for_trl_by_itself(prepared, tmp_path):
     jobs = {side: job_in(prepared, tmp_path, side, attention="flash_attention_2") for side in gpu.MODULES}
+    assert job_in(prepared, tmp_path, "ours", attention="varlen").packing
     kernels = {side: job.model_kwargs["attn_implementation"] for side, job in jobs.items()}
     assert kernels == {"ours": "flash_attention_2", "trl": "sdpa", "peer": "flash_attention_2"}
     assert {side for side, job in jobs.items() if job.packing} == {"ours", "peer"}
@@ -185,6 +222,16 @@ def test_a_pass_has_as_many_rows_as_the_memory_takes():
     assert rows_that_fit(attempt, 16) == 4 and tried == [16, 8, 4]
     with pytest.raises(torch.OutOfMemoryError):
         rows_that_fit(lambda rows: attempt(10), 2)
+    with pytest.raises(RuntimeError, match="inconsistent"):
+        rows_that_fit(lambda rows: torch.ones(2) @ torch.ones(3), 2)
+
+
+def test_a_lack_of_memory_that_cublas_tells_of_is_one_too():
+    def attempt(rows: int) -> None:
+        if rows > 5:
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+    assert rows_that_fit(attempt, 16) == 4
 
 
 @without_gpu

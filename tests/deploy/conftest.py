@@ -9,6 +9,7 @@ from tests.deploy.postgres import BINARIES, MISSING, postgres
 SECRETS = {
     "DAGSTER_PG_PASSWORD": "pg%password/with ä",
     "HF_TOKEN": "hf_RecognisableToken",
+    "FINETUNING_SOURCE_TOKEN": "hf_RecognisableSourceToken",
     "AWS_SECRET_ACCESS_KEY": "RecognisableStorageKey",
     "FINETUNING_WEBHOOK": "http://127.0.0.1:9/services/RecognisableWebhook",
 }

@@ -7,10 +7,8 @@ import shutil
 import subprocess
 import sys
 import textwrap
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -19,6 +17,7 @@ import psutil
 import yaml
 
 from tests.deploy.postgres import Server, free_port
+from tests.waiting import PATIENCE, until
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -145,7 +144,13 @@ class Deployment:
         """What a command answers in the environment of the service, with stderr in stdout."""
         environment = self.environment(service) | (self.reached() if service == "postgres" else {})
         return subprocess.run(
-            words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120
+            words,
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=PATIENCE,
         )
 
     def follow(self, script: str, folder: Path) -> None:
@@ -164,7 +169,7 @@ class Deployment:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=120,
+            timeout=PATIENCE,
         )
         assert done.returncode == 0, done.stdout
 
@@ -181,7 +186,7 @@ class Deployment:
         self.values |= database.environment
 
     def becomes_healthy(self, service: str) -> None:
-        wait_for(lambda: self.health_check(service).returncode == 0, lambda: self.said(service))
+        until(lambda: self.health_check(service).returncode == 0, lambda: self.said(service))
 
     def kill(self, service: str) -> None:
         """All processes of the service are dead, as when its container is killed."""
@@ -209,7 +214,7 @@ class Deployment:
             json.dumps({"query": query, "variables": variables}).encode(),
             {"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return answer.read().decode()
 
     def launch(self, params: dict[str, Any], service: str = "webserver") -> dict[str, Any]:
@@ -226,7 +231,7 @@ class Deployment:
     def finished(self, run_id: str) -> dict[str, Any]:
         """The run, once it has come to an end."""
         ended = ("SUCCESS", "FAILURE", "CANCELED")
-        wait_for(lambda: self.run(run_id)["status"] in ended, lambda: str(self.run(run_id)))
+        until(lambda: self.run(run_id)["status"] in ended, lambda: str(self.run(run_id)))
         return self.run(run_id)
 
 
@@ -269,12 +274,3 @@ def commands(heading: str) -> str:
 
 def selector(location: str, job: str) -> dict[str, str]:
     return {"repositoryLocationName": location, "repositoryName": "__repository__", "pipelineName": job}
-
-
-def wait_for(found: Callable[[], Any], said: Callable[[], str] = str, seconds: float = 120) -> Any:
-    """What `found` returns once it is something."""
-    end = time.monotonic() + seconds
-    while not (result := found()):
-        assert time.monotonic() < end, said()[-4000:]
-        time.sleep(0.3)
-    return result

@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.deploy.conftest import SECRETS
-from tests.deploy.deployment import COMPOSE, ROOT, RUN, commands, selector, wait_for
+from tests.deploy.deployment import COMPOSE, ROOT, RUN, commands, selector
 from tests.deploy.postgres import postgres
 from tests.pipelines.token_search import forms, places
+from tests.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.long("PostgreSQL and every service of the deployment")
 
@@ -95,7 +96,7 @@ def test_of_runs_launched_at_once_none_is_lost_or_done_twice_when_the_daemon_is_
     def done():
         return len(file.read_text().splitlines()) if file.exists() else 0
 
-    wait_for(lambda: done() >= RUNS // 4, lambda: deployment.said("daemon"), seconds=10 * RUNS)
+    until(lambda: done() >= RUNS // 4, lambda: deployment.said("daemon"), seconds=PATIENCE + 10 * RUNS)
     if RUNS == FEW:
         stop_between_launches(deployment)
     assert done() < RUNS, "the daemon is to be killed in the middle"
@@ -107,7 +108,7 @@ def test_of_runs_launched_at_once_none_is_lost_or_done_twice_when_the_daemon_is_
             run["rootRunId"] or run["runId"] for run in deployment.runs("at once") if run["status"] == "SUCCESS"
         )
 
-    wait_for(lambda: len(successes()) >= RUNS, lambda: deployment.said("daemon"), seconds=400 + 10 * RUNS)
+    until(lambda: len(successes()) >= RUNS, lambda: deployment.said("daemon"), seconds=PATIENCE + 10 * RUNS)
     launched = sorted(run["runId"] for run in deployment.runs("at once") if not run["parentRunId"])
     assert successes() == launched and len(launched) == RUNS
     assert sorted(map(int, file.read_text().splitlines())) == list(range(RUNS))
@@ -116,11 +117,11 @@ def test_of_runs_launched_at_once_none_is_lost_or_done_twice_when_the_daemon_is_
 def test_a_run_that_was_lost_with_its_code_location_is_started_again(deployment):
     file = deployment.root / "go on"
     deployment.launch(idle("waits", "lost", file=str(file)))
-    wait_for(lambda: [run["status"] for run in deployment.runs("lost")] == ["STARTED"])
+    until(lambda: [run["status"] for run in deployment.runs("lost")] == ["STARTED"])
     deployment.kill("idle")
     deployment.start("idle")
     file.touch()
-    wait_for(lambda: len(deployment.runs("lost")) == 2, lambda: deployment.said("daemon"))
+    until(lambda: len(deployment.runs("lost")) == 2, lambda: deployment.said("daemon"))
     (first,) = [run for run in deployment.runs("lost") if not run["parentRunId"]]
     assert first["status"] == "FAILURE" and first["runId"] in deployment.said("idle")
     (second,) = [run for run in deployment.runs("lost") if run["parentRunId"]]
@@ -130,7 +131,7 @@ def test_a_run_that_was_lost_with_its_code_location_is_started_again(deployment)
 def test_a_new_recipe_is_a_partition_after_a_reload_and_a_run_at_work_goes_on(deployment):
     file = deployment.root / "after the reload"
     launched = deployment.launch(idle("waits", "reload", file=str(file)))["run"]["runId"]
-    wait_for(lambda: deployment.run(launched)["status"] == "STARTED")
+    until(lambda: deployment.run(launched)["status"] == "STARTED")
     tiny = deployment.root / "recipes" / "tiny.yaml"
     tiny.with_name("new.yaml").write_text(tiny.read_text())
     for location in ("pipelines.definitions", "idle"):

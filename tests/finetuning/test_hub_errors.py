@@ -35,7 +35,7 @@ def answered(status: int, message: str, code: str = "", path: str = "/api/datase
         (answered(429, "Slow down"), ["too many requests", "Wait"]),
         (answered(503, "Down for maintenance"), ["answered 503", "Down for maintenance", "later"]),
         (answered(400, "Bad file name"), ["answered 400", "Bad file name"]),
-        (httpx2.ConnectError("refused"), ["cannot be reached", "ConnectError", "FINETUNING_HUB"]),
+        (httpx2.ConnectError("refused"), ["cannot be reached", "ConnectError", "FINETUNING_SOURCE_HUB", "mirror"]),
         (httpx2.ReadTimeout("slow"), ["cannot be reached", "ReadTimeout"]),
         (ConnectionError("lost"), ["cannot be reached"]),
         (LocalEntryNotFoundError("offline"), ["cannot be reached"]),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from finetuning.errors import InfrastructureError
-from finetuning.settings import Kind, Settings, is_set, names_of, tables, text_of, variable
+from finetuning.settings import Kind, Settings, hub_address, is_set, names_of, tables, text_of, variable
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("assets", "finetuning", "pipelines", "resources")
@@ -106,6 +106,12 @@ def test_every_default_is_a_value_that_may_be_written():
 
 
 def test_secrets_and_what_belongs_to_one_machine_are_not_told_to_a_cluster():
-    own = {"webhook", "ui", "artifacts_cache", "artifacts_cache_gb", *names_of(Kind.TESTS)}
+    own = {"webhook", "source_token", "ui", "artifacts_cache", "artifacts_cache_gb", *names_of(Kind.TESTS)}
     assert set(names_of()) - set(names_of(Kind.RUN)) == own
     assert set(names_of(Kind.RUN, Kind.FOLDERS)) == {"artifacts", "hub_state", "recipes"}
+
+
+def test_no_password_in_a_hubs_address_is_shown():
+    with pytest.raises(ValueError, match="neither local nor") as error:
+        hub_address("https://u:pa/ss@hub.example")
+    assert "ss@" not in str(error.value) and "u:pa" not in str(error.value)

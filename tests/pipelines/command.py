@@ -1,7 +1,6 @@
 """Runs the public commands as a user does, each in a world of its own: recipes, artifacts, hub and instance."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -13,7 +12,8 @@ from pathlib import Path
 import psutil
 import yaml
 
-from tests.pipelines.warm_server import WarmServer
+from tests.waiting import PATIENCE
+from tests.warm_server import HUBS, WarmServer, ordinary_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 # Of the instance that ships: what decides how runs are started, watched and limited.
@@ -69,16 +69,17 @@ class World:
             (self.root / name).mkdir(exist_ok=True)
         (self.root / "dagster" / "dagster.yaml").write_text(yaml.safe_dump(self.instance))
         self.environment = {
-            **{key: value for key, value in os.environ.items() if not key.startswith(("FINETUNING_", "HF_"))},
+            **ordinary_environment(),
             "DAGSTER_HOME": str(self.root / "dagster"),
             "FINETUNING_RECIPES": str(self.root / "recipes"),
             "FINETUNING_ARTIFACTS": str(self.root / "artifacts"),
             "FINETUNING_HUB_STATE": str(self.root / "hub"),
+            # The public Hub is out of reach of tests.
+            "FINETUNING_SOURCE_HUB": "local",
             "HF_HOME": str(self.root / "cache"),
-            # The instance's classes too are those of this checkout, whichever is installed.
-            "PYTHONPATH": str(ROOT),
             **self.environment,
         }
+        HUBS.leave_to(Path(self.environment["FINETUNING_HUB_STATE"]))
 
     def write_recipe(self, name: str, recipe: dict) -> None:
         """The recipe is there for the next command."""
@@ -93,15 +94,34 @@ class World:
     ) -> subprocess.CompletedProcess[str]:
         """What the same command answered in a fork of a process that had imported the libraries, as its training did.
 
-        The first one of a world takes longer, since the libraries are imported for it.
+        It is the process of `materialize` after all where the environment has what libraries read only once.
         """
-        assert not WarmServer.of(environment), "the libraries have read these already"
+        return self.warm("-m", *asset_materialize(partition, select), **environment)
+
+    def warm(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """What `python` with `-m` or `-c` answered, with stderr in stdout, in such a fork where that is possible."""
+        with self.started(*arguments, stdin=subprocess.DEVNULL, **environment) as process:
+            said = process.communicate(timeout=PATIENCE)[0]
+        return subprocess.CompletedProcess(arguments, process.returncode, said)
+
+    def started(self, *arguments: str, stdin: int = subprocess.PIPE, **environment: str) -> subprocess.Popen[str]:
+        """Start such a fork, or a process where none is possible."""
         surroundings = {**self.environment, **environment}
-        return WarmServer.serving(surroundings).run(asset_materialize(partition, select), surroundings)
+        if server := WarmServer.serving(surroundings):
+            return server.start(list(arguments), surroundings, stdin)
+        return subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env=surroundings,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
 
     def results(self, partition: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """What `python -m pipelines.results` answered."""
-        return self.python("-m", "pipelines.results", partition, *options, **environment)
+        """What `python -m pipelines.results` answered, in such a fork."""
+        return self.warm("-m", "pipelines.results", partition, *options, **environment)
 
     def python(self, *arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
         """What a Python process answered that runs in the checkout, with stderr in stdout."""
@@ -113,7 +133,7 @@ class World:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=540,
+            timeout=PATIENCE,
             check=False,
         )
 

@@ -23,25 +23,31 @@ def recipe(base_model):
                     "generator": "linear-equations",
                     "format": "question-answer",
                     "columns": {"question": "Problem", "answer": "Solution"},
-                    "rows": 16,
+                    "rows": 24,
                 }
             ],
             "eval": {"fraction": 0.25},
         },
         "lora": {"r": 4, "lora_alpha": 8},
         "training": {"max_steps": 2, "per_device_train_batch_size": 2},
-        "evaluation": {"metrics": ["exact-match"], "rows": 2, "max_new_tokens": 4, "gate": PASSES},
+        "evaluation": {"metrics": ["exact-match"], "rows": 6, "max_new_tokens": 64, "gate": PASSES},
         "hub": {"repo": "tiny-adapter", "license": "apache-2.0"},
     }
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory, recipe):
+def through_the_line():
+    """How the world's first run is made: in a fork, except where the command as users give it is what is tested."""
+    return World.materialize_warm
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, recipe, through_the_line):
     """A world with the instance that is shipped, in which the tiny recipe has been through the main line once."""
     root = tmp_path_factory.mktemp("world")
     world = World(root, instance=shipped_instance(root))
     world.write_recipe("tiny", recipe)
-    first = world.materialize("tiny")
+    first = through_the_line(world, "tiny")
     assert first.returncode == 0, first.stdout[-4000:]
     (world.root / "first.log").write_text(first.stdout)
     return world

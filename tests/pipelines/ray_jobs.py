@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,12 +74,3 @@ def start(world: World, *arguments: str) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
     )
-
-
-def wait_for(found, seconds=60, pause=0.2):
-    """What `found` returns once it is something."""
-    end = time.monotonic() + seconds
-    while not (result := found()):
-        assert time.monotonic() < end
-        time.sleep(pause)
-    return result

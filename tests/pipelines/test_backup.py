@@ -24,7 +24,7 @@ def checkout(tmp_path):
 
 
 def make_rows(world):
-    run = world.materialize("tiny", select="raw_dataset")
+    run = world.materialize_warm("tiny", select="raw_dataset")
     assert run.returncode == 0, run.stdout
     with dg.DagsterInstance.from_config(str(world.root / "dagster")) as instance:
         (event,) = instance.fetch_materializations(dg.AssetKey("raw_dataset"), limit=1).records

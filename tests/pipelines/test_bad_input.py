@@ -8,6 +8,7 @@ import pytest
 from tests.pipelines.main_line import changed
 from tests.pipelines.token_search import places, texts
 from tests.resources.serving import serving
+from tests.warm_server import HUBS
 
 BAD = {
     "an unknown key": ({"training": {"learning_rte": 1.0e-4}}, r"training\.learning_rte: unknown key.*learning_rate"),
@@ -58,7 +59,9 @@ def test_a_partition_that_does_not_exist_is_named(world):
 
 def test_a_gpu_that_is_required_and_absent_is_said_before_anything_is_written(world, recipe):
     world.write_recipe("gpu", recipe)
-    run = world.materialize("gpu", select="quantized_base_model", FINETUNING_REQUIRE="cuda", CUDA_VISIBLE_DEVICES="")
+    run = world.materialize_warm(
+        "gpu", select="quantized_base_model", FINETUNING_REQUIRE="cuda", CUDA_VISIBLE_DEVICES=""
+    )
     assert run.returncode == 1
     assert "gpu.require: cuda, but torch" in run.stdout
     assert "gpu" not in {path.parent.name for path in (world.root / "artifacts").glob("*/*/current.json")}
@@ -67,6 +70,7 @@ def test_a_gpu_that_is_required_and_absent_is_said_before_anything_is_written(wo
 TOKEN, WRONG = "hf_Known+by/the.Hub", "hf_Wrong+and/Unknown"
 
 
+@pytest.mark.long("publications that fail, and a search through all that they leave")
 def test_no_token_is_left_anywhere_by_publications_that_fail_and_one_that_does_not(world, recipe):
     world.write_recipe("tiny", recipe)
     assert world.materialize_warm("tiny").returncode == 0
@@ -75,14 +79,20 @@ def test_no_token_is_left_anywhere_by_publications_that_fail_and_one_that_does_n
     for folder in elsewhere.values():
         Path(folder).mkdir()
 
-    def publish(**environment: str) -> tuple[int, str]:
-        run = world.materialize(
-            "tiny", select="published_repo", FINETUNING_HUB=hub.endpoint, **elsewhere, **environment
-        )
+    def publish(publishing=world.materialize_warm, **environment: str) -> tuple[int, str]:
+        there = {
+            "FINETUNING_SOURCE_HUB": hub.endpoint,
+            "FINETUNING_HUB": hub.endpoint,
+            "TMPDIR": elsewhere["TMPDIR"],
+            **environment,
+        }
+        run = publishing("tiny", select="published_repo", **there)
         said.append(run.stdout)
         return run.returncode, run.stdout
 
-    with serving(world.root / "other-hub", "--port", "0", "--faults", "--token", f"{TOKEN}=ann") as hub:
+    other = world.root / "other-hub"
+    HUBS.leave_to(other)
+    with serving(other, "--port", str(HUBS.port), "--faults", "--token", f"{TOKEN}=ann") as hub:
         code, output = publish()
         assert code == 1 and "needs a token, and HF_TOKEN is not set" in output
         code, output = publish(HF_TOKEN=WRONG)
@@ -91,7 +101,7 @@ def test_no_token_is_left_anywhere_by_publications_that_fail_and_one_that_does_n
         code, output = publish(HF_TOKEN=TOKEN, FINETUNING_HUB_DEADLINE="3")
         assert code == 1 and "answered 500 for ann/" in output and "(FINETUNING_HUB_DEADLINE)" in output
         hub.faults({"path": "ann/tiny-adapter/commit/", "kind": "reset", "acted": True, "times": 1})
-        code, output = publish(HF_TOKEN=TOKEN)
+        code, output = publish(world.materialize, HF_TOKEN=TOKEN, **elsewhere)
         assert code == 0, output[-3000:]
         assert re.search(r"hub: POST /api/models/ann/tiny-adapter/commit/main: \w+Error; trying again in", output)
         assert [commit["title"] for commit in hub.repo("ann/tiny-adapter")["commits"].values()][1:] == [

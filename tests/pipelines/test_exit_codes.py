@@ -43,12 +43,13 @@ def test_what_went_well_is_0_and_needs_no_report(world):
 
 
 def test_a_wrong_recipe_is_4_with_its_message(world):
-    assert world.materialize("wrong", select="raw_dataset").returncode == 1
+    assert world.materialize_warm("wrong", select="raw_dataset").returncode == 1
     told = world.results("wrong", "--after", "1")
     assert told.returncode == 4
     assert "wrong failed by its recipe or data:\nraw_dataset: " in told.stdout and "lora.r: -1" in told.stdout
 
 
+@pytest.mark.long("`dg launch` as users give it")
 def test_a_missing_file_is_4_after_dg_launch_as_well_and_mended_it_is_0(world):
     assert launch(world, "missing").returncode == 1
     told = world.results("missing", "--after", "1")
@@ -59,17 +60,25 @@ def test_a_missing_file_is_4_after_dg_launch_as_well_and_mended_it_is_0(world):
 
 
 def test_an_error_that_nobody_foresaw_is_1(world):
+    world.write_recipe("strange", recipe(world, "rows.jsonl"))
+    (world.root / "artifacts" / "raw_dataset" / "strange" / ".lock").mkdir(parents=True)
+    assert world.materialize_warm("strange", select="raw_dataset").returncode == 1
+    told = world.results("strange", "--after", "1")
+    assert told.returncode == 1 and "strange failed for a reason that nobody foresaw:\nraw_dataset: " in told.stdout
+
+
+def test_artifacts_in_the_place_of_a_file_are_told_by_the_variable_that_says_so(world):
     taken = str(world.root / "rows.jsonl")
-    assert world.materialize("right", select="raw_dataset", FINETUNING_ARTIFACTS=taken).returncode == 1
+    assert world.materialize_warm("right", select="raw_dataset", FINETUNING_ARTIFACTS=taken).returncode == 1
     told = world.results("right", "--after", "1")
-    assert told.returncode == 1 and "right failed for a reason that nobody foresaw:\nraw_dataset: " in told.stdout
+    assert "FINETUNING_ARTIFACTS" in told.stdout and taken in told.stdout and "nobody foresaw" not in told.stdout
 
 
 def test_a_command_that_began_no_run_hands_its_own_code_on(world):
     world.write_recipe("idle", recipe(world, "rows.jsonl"))
     told = world.results("idle", "--after", "2")
     assert told.returncode == 2 and "idle: no run began: there is none in this Dagster instance" in told.stdout
-    assert world.materialize("idle", select="raw_dataset").returncode == 0
+    assert world.materialize_warm("idle", select="raw_dataset").returncode == 0
     told = world.results("idle", "--after", "2")
     assert told.returncode == 2 and "idle: no run began: the last one, " in told.stdout
 
@@ -82,6 +91,7 @@ def test_what_was_asked_wrongly_is_2(world):
     assert "Traceback" not in unknown.stdout + variable.stdout
 
 
+@pytest.mark.long("the demo's own command")
 def test_a_demo_that_fails_runs_the_job_and_ends_with_the_message_in_full(world):
     # `-o`: what is installed is not installed anew. A `make` within another says where it is, unless told not to.
     quiet = ["--no-print-directory", "-o", ".venv/installed"]

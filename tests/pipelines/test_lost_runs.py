@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psutil
@@ -16,6 +16,7 @@ import pytest
 
 from tests.pipelines.command import IN_PROCESS, ROOT, World
 from tests.tiny_models import ZEPHYR, save_tiny_model
+from tests.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.long("runs that are killed and made up for")
 
@@ -44,7 +45,7 @@ def recipe(tmp_path_factory):
             "activation_checkpointing": False,
             "save_steps": 10,
         },
-        "evaluation": {"metrics": ["exact-match"], "rows": 2, "max_new_tokens": 4},
+        "evaluation": {"metrics": ["exact-match"], "rows": 6, "max_new_tokens": 64},
         "hub": {"repo": "tiny-adapter", "license": "apache-2.0"},
     }
 
@@ -54,7 +55,7 @@ def undisturbed(tmp_path_factory, recipe):
     """A world in which a training came to its end undisturbed."""
     world = World(tmp_path_factory.mktemp("world"))
     world.write_recipe("tiny", recipe)
-    first = world.materialize("tiny", select="raw_dataset,chat_dataset,quantized_base_model,lora_adapter")
+    first = world.materialize_warm("tiny", select="raw_dataset,chat_dataset,quantized_base_model,lora_adapter")
     assert first.returncode == 0, first.stdout[-4000:]
     return world
 
@@ -91,18 +92,11 @@ def trainer_of(process: subprocess.Popen[str]) -> psutil.Process | None:
     return found[0] if found else None
 
 
-def wait_for(happened: Callable[[], object], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.05)
-
-
 def at_a_random_step(world: World, process: subprocess.Popen[str]) -> psutil.Process:
     """The process that trains, at a moment between its first steps and its last."""
     saved = world.root / "artifacts" / "lora_adapter" / "tiny"
     step = random.choice([10, 40, 80])
-    wait_for(lambda: list(saved.glob(f".*.partial/checkpoints/step-{step}")) or process.poll() is not None)
+    until(lambda: list(saved.glob(f".*.partial/checkpoints/step-{step}")) or process.poll() is not None)
     assert process.poll() is None, (world.root / "log").read_text()[-3000:]
     time.sleep(random.uniform(0, 0.5))
     trainer = trainer_of(process)
@@ -125,7 +119,7 @@ def adapter(world: World) -> bytes:
 
 
 def ends_as_it_would_have(world: World, undisturbed: World) -> None:
-    run = world.materialize("tiny", select="lora_adapter")
+    run = world.materialize_warm("tiny", select="lora_adapter")
     assert run.returncode == 0, run.stdout[-4000:]
     assert "going on from the checkpoint of step" in run.stdout
     assert adapter(world) == adapter(undisturbed)
@@ -139,8 +133,8 @@ def test_a_run_killed_as_a_whole_is_made_up_for_by_the_next(behind, undisturbed,
     with running(behind) as process:
         trainer = at_a_random_step(behind, process)
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait(10)
-        wait_for(lambda: not trainer.is_running() or trainer.status() == psutil.STATUS_ZOMBIE, 5)
+        process.wait(PATIENCE)
+        until(lambda: not trainer.is_running() or trainer.status() == psutil.STATUS_ZOMBIE, seconds=5)
     told = behind.results("tiny")
     assert told.returncode == 5 and "is STARTED: it was killed or cancelled, or goes on still" in told.stdout
     ends_as_it_would_have(behind, undisturbed)
@@ -153,8 +147,8 @@ def test_a_step_that_is_killed_takes_its_training_with_it_and_is_made_up_for(beh
         step = trainer.parent()
         assert step and step.pid != process.pid, "the step has a process of its own"
         step.kill()
-        wait_for(lambda: not trainer.is_running() or trainer.status() == psutil.STATUS_ZOMBIE, 5)
-        assert process.wait(120) != 0
+        until(lambda: not trainer.is_running() or trainer.status() == psutil.STATUS_ZOMBIE, seconds=5)
+        assert process.wait(PATIENCE) != 0
     ends_as_it_would_have(behind, undisturbed)
 
 
@@ -162,7 +156,7 @@ def test_a_step_that_is_killed_takes_its_training_with_it_and_is_made_up_for(beh
 def test_a_training_that_is_killed_fails_its_step_with_the_reason_and_is_made_up_for(behind, undisturbed, number):
     with running(behind) as process:
         at_a_random_step(behind, process).kill()
-        assert process.wait(120) != 0
+        assert process.wait(PATIENCE) != 0
     assert "killed by the system (signal 9)" in (behind.root / "log").read_text()
     assert behind.results("tiny").returncode == 5
     ends_as_it_would_have(behind, undisturbed)
@@ -172,7 +166,7 @@ def test_a_cancelled_run_ends_its_training_within_ten_seconds_after_a_checkpoint
     with running(behind) as process:
         trainer = at_a_random_step(behind, process)
         process.send_signal(signal.SIGINT)
-        wait_for(lambda: not trainer.is_running() or trainer.status() == psutil.STATUS_ZOMBIE, 10)
-        assert process.wait(60) != 0
+        until(lambda: not trainer.is_running() or trainer.status() == psutil.STATUS_ZOMBIE, seconds=10)
+        assert process.wait(PATIENCE) != 0
     assert "interrupted; the next run goes on" in (behind.root / "log").read_text()
     ends_as_it_would_have(behind, undisturbed)

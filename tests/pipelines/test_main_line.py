@@ -10,6 +10,11 @@ from tests.pipelines.command import IN_PROCESS, World
 from tests.pipelines.main_line import ASSETS, REUSED, changed, commits
 
 
+@pytest.fixture(scope="module")
+def through_the_line():
+    return World.materialize
+
+
 def test_one_command_takes_a_recipe_through_all_six_assets(world):
     found = world.artifacts("tiny")
     assert set(found) == ASSETS
@@ -50,7 +55,7 @@ def test_an_adapter_that_is_there_is_shown_without_torch(world):
 
 def test_a_second_run_reuses_everything_and_makes_no_commit(world):
     before, history = world.artifacts("tiny"), commits(world, "local/tiny-adapter")
-    again = world.materialize("tiny")
+    again = world.materialize_warm("tiny")
     assert again.returncode == 0, again.stdout[-4000:]
     assert len(re.findall(REUSED, again.stdout)) == 6
     assert world.artifacts("tiny") == before
@@ -67,7 +72,7 @@ def test_the_result_table_names_report_and_commit(world):
 
 EDITS = [
     ("hub", {"license": "mit"}, {"published_repo"}),
-    ("evaluation", {"rows": 1}, {"evaluation_report", "published_repo"}),
+    ("evaluation", {"rows": 5}, {"evaluation_report", "published_repo"}),
     ("lora", {"r": 2}, {"lora_adapter", "evaluation_report", "published_repo"}),
     ("dataset", {"dedup": "exact"}, ASSETS - {"raw_dataset", "quantized_base_model"}),
     ("dataset", {"seed": 7}, ASSETS - {"quantized_base_model"}),
@@ -79,7 +84,7 @@ def test_editing_one_section_rebuilds_exactly_what_depends_on_it(world, recipe):
     for section, keys, rebuilt in EDITS:
         before, recipe = world.artifacts("tiny"), changed(recipe, section, **keys)
         world.write_recipe("tiny", recipe)
-        run = world.materialize("tiny")
+        run = world.materialize_warm("tiny")
         assert run.returncode == 0, run.stdout[-4000:]
         after = world.artifacts("tiny")
         assert {name for name in ASSETS if after[name] != before[name]} == rebuilt, section
@@ -94,10 +99,10 @@ def answers_of_bases(world: World) -> list[str]:
 @pytest.mark.long("three trainings")
 def test_the_base_answers_once_for_all_of_its_adapters(world, recipe):
     world.write_recipe("elder", changed(recipe, "hub", repo="elder-adapter"))
-    assert world.materialize("elder", select=",".join(ASSETS - {"published_repo"})).returncode == 0
+    assert world.materialize_warm("elder", select=",".join(ASSETS - {"published_repo"})).returncode == 0
     there = answers_of_bases(world)
     world.write_recipe("younger", changed(changed(recipe, "lora", r=5), "hub", repo="younger-adapter"))
-    run = world.materialize("younger", select=",".join(ASSETS - {"published_repo"}))
+    run = world.materialize_warm("younger", select=",".join(ASSETS - {"published_repo"}))
     assert run.returncode == 0, run.stdout[-4000:]
     assert re.search(r"base_answers [0-9a-f]{16}: reused,", run.stdout)
     assert answers_of_bases(world) == there
@@ -108,7 +113,7 @@ def test_the_base_answers_once_for_all_of_its_adapters(world, recipe):
     assert elder["adapter"] != younger["adapter"]
     assert elder["answering"]["base"] == younger["answering"]["base"]
     world.write_recipe("younger", changed(recipe, "evaluation", max_new_tokens=3))
-    assert world.materialize("younger", select="lora_adapter,evaluation_report").returncode == 0
+    assert world.materialize_warm("younger", select="lora_adapter,evaluation_report").returncode == 0
     assert len(answers_of_bases(world)) == len(there) + 1
 
 
@@ -121,11 +126,11 @@ def test_benchmarks_are_looked_up_first_and_asked_once_of_a_base(world, recipe):
     }
     recipe = changed(recipe, "evaluation", **asked)
     world.write_recipe("asked", recipe)
-    wrong = world.materialize("asked", select="raw_dataset")
+    wrong = world.materialize_warm("asked", select="raw_dataset")
     assert wrong.returncode == 1 and "asked.yaml: evaluation.benchmark_folder:" in wrong.stdout
     assert not world.artifacts("asked")
     write_tasks(world.root / "tasks")
-    first = world.materialize("asked", select=",".join(ASSETS - {"published_repo"}))
+    first = world.materialize_warm("asked", select=",".join(ASSETS - {"published_repo"}))
     assert first.returncode == 0, first.stdout[-4000:]
     assert re.search(r"base_benchmarks [0-9a-f]{16}: written,", first.stdout)
     report = json.loads((world.folder("evaluation_report", "asked") / "report.json").read_text())
@@ -134,8 +139,8 @@ def test_benchmarks_are_looked_up_first_and_asked_once_of_a_base(world, recipe):
     page = (world.folder("evaluation_report", "asked") / "report.md").read_text()
     assert re.search(r"\| animals +\| acc +\| 12 ", page)
     world.write_recipe("asked", changed(recipe, "lora", r=5))
-    again = world.materialize("asked", select="lora_adapter,evaluation_report")
+    again = world.materialize_warm("asked", select="lora_adapter,evaluation_report")
     assert again.returncode == 0 and re.search(r"base_benchmarks [0-9a-f]{16}: reused,", again.stdout)
     (world.root / "tasks" / "sums.jsonl").write_text('{"question": "What is 1 + 1?", "answer": "2"}\n')
-    edited = world.materialize("asked", select="evaluation_report")
+    edited = world.materialize_warm("asked", select="evaluation_report")
     assert edited.returncode == 0 and re.search(r"base_benchmarks [0-9a-f]{16}: written,", edited.stdout)

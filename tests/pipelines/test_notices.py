@@ -87,7 +87,7 @@ def test_a_failed_gate_is_told_as_one_with_the_number_that_missed(receiver, monk
     run_id, _ = failed(report)
     (message,) = receiver.messages
     assert message["text"] == (
-        f"phi-2 failed its gate: nothing was published.\nverdict: final-answer misses by 0.100\nrun {run_id}"
+        f"phi-2 failed its evaluation: nothing was published.\nverdict: final-answer misses by 0.100\nrun {run_id}"
     )
 
 

@@ -1,5 +1,7 @@
 """What became of a run, by its kind: well, or gate, input, infrastructure, fault."""
 
+import errno
+
 import dagster as dg
 import pytest
 
@@ -57,6 +59,9 @@ def test_a_check_that_ends_a_run_is_of_the_model_or_of_the_data(check, kind):
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
+        (PermissionError(errno.EACCES, "Permission denied", "/artifacts/raw_dataset"), INFRASTRUCTURE),
+        (OSError(errno.EROFS, "Read-only file system", "/artifacts"), INFRASTRUCTURE),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "rows.py"), FAULT),
         (FinetuningError("no file matches"), INPUT),
         (GateError("not published"), GATE),
         (CrashError("code 1"), FAULT),

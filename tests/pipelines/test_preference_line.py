@@ -37,7 +37,7 @@ def recipe(world):
         },
         "evaluation": {
             "metrics": ["exact-match"],
-            "rows": 2,
+            "rows": 6,
             "max_new_tokens": 4,
             "gate": {"exact-match": {"min_gain": -1.0}},
         },
@@ -84,4 +84,5 @@ def test_data_without_preferences_is_one_message(world, recipe):
     world.write_recipe("none", recipe | {"dataset": {"sources": [{"files": [str(world.root / "rows.jsonl")]}]}})
     run = world.materialize_warm("none", select="raw_dataset")
     assert run.returncode == 1
-    assert "columns.chosen: the data set" in run.stdout and "it has question, answer" in run.stdout
+    assert "dpo learns from preference" in run.stdout and "has the columns question, answer" in run.stdout
+    assert "preference lacks prompt, chosen, rejected" in run.stdout

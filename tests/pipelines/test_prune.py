@@ -39,7 +39,7 @@ def prune(world, **config):
         json.dumps({**json.loads(IN_PROCESS), "ops": {"prune_artifacts": {"config": config}}})
     )
     command = ["dagster", "job", "execute", "-m", "pipelines.definitions", "-j", "prune"]
-    return world.python("-m", *command, "-c", str(world.root / "config.json"))
+    return world.warm("-m", *command, "-c", str(world.root / "config.json"))
 
 
 # The process of this test holds what it made, and so nothing may be removed beside it.

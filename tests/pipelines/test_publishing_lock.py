@@ -16,6 +16,7 @@ from tests.pipelines.command import ROOT, World
 from tests.pipelines.main_line import FAILS, changed, commits
 from tests.pipelines.publishing import PARTITION
 from tests.tiny_models import ZEPHYR, save_tiny_model
+from tests.waiting import PATIENCE
 
 LOCATION = "tests.pipelines.publishing"
 REPOS = ("local/locked-adapter", "local/locked-adapter-merged")
@@ -28,7 +29,7 @@ def recipe(tmp_path_factory):
         "generator": "linear-equations",
         "format": "question-answer",
         "columns": {"question": "Problem", "answer": "Solution"},
-        "rows": 16,
+        "rows": 24,
     }
     return {
         "summary": "A tiny model that learns nothing much",
@@ -38,7 +39,7 @@ def recipe(tmp_path_factory):
         "training": {"max_steps": 2, "per_device_train_batch_size": 2},
         "evaluation": {
             "metrics": ["exact-match"],
-            "rows": 2,
+            "rows": 6,
             "max_new_tokens": 4,
             "gate": {"exact-match": {"min_gain": -1.0}},
         },
@@ -112,7 +113,7 @@ def test_a_merged_model_that_was_edited_after_it_was_compared_is_not_published(w
 @pytest.fixture(scope="module")
 def failed(world, recipe):
     """The same world after another exam of the same adapter, which it failed; what that run said is in `failed.log`."""
-    world.write_recipe(PARTITION, changed(recipe, "evaluation", gate=FAILS, rows=1))
+    world.write_recipe(PARTITION, changed(recipe, "evaluation", gate=FAILS, rows=5))
     run = world.materialize_warm(PARTITION, select="evaluation_report")
     (world.root / "failed.log").write_text(run.stdout)
     assert run.returncode == 1, run.stdout[-3000:]
@@ -127,7 +128,7 @@ def test_a_failed_gate_leaves_adapter_and_report_and_says_what_is_missing(failed
     assert report["adapter"] == failed.artifacts(PARTITION)["lora_adapter"]["fingerprint"]
 
 
-def runs_of_the_daemon(world, number, seconds=240):
+def runs_of_the_daemon(world, number):
     """The runs that the daemon started, once `number` of them have ended: instance and runs."""
     command = ["dagster._daemon", "run", "-m", LOCATION]
     with (world.root / "daemon.log").open("w") as log:
@@ -137,16 +138,17 @@ def runs_of_the_daemon(world, number, seconds=240):
         try:
             with dg.DagsterInstance.from_config(str(world.root / "dagster")) as instance:
                 wanted = dg.RunsFilter(tags={"dagster/partition": PARTITION}, statuses=list(ENDED))
-                end, before = time.monotonic() + seconds, {run.run_id for run in instance.get_runs(wanted)}
+                end, before = time.monotonic() + PATIENCE, {run.run_id for run in instance.get_runs(wanted)}
                 while len(runs := [run for run in instance.get_runs(wanted) if run.run_id not in before]) < number:
                     assert time.monotonic() < end and daemon.poll() is None, (world.root / "daemon.log").read_text()
                     time.sleep(0.5)
                 return {run.run_id: (run, instance.all_logs(run.run_id)) for run in runs}
         finally:
             daemon.terminate()
-            daemon.wait(30)
+            daemon.wait(PATIENCE)
 
 
+@pytest.mark.long("a daemon that starts three runs")
 def test_a_sensor_and_a_backfill_publish_nothing_without_a_passed_verdict(failed):
     before = [commits(failed, repo) for repo in REPOS]
     command = ["dagster", "job", "backfill", "-m", LOCATION, "-j", "publish", "--partitions", PARTITION, "--noprompt"]

@@ -22,9 +22,9 @@ from tests.pipelines.ray_jobs import (
     started,
     toy_instance,
     two_nodes,
-    wait_for,
 )
 from tests.resources.s3 import BUCKET
+from tests.waiting import PATIENCE, until
 
 MANY = int(os.environ.get("FINETUNING_RAY_PARTITIONS", "0"))
 pytestmark = [
@@ -83,7 +83,7 @@ def test_a_backfill_fills_the_cluster_and_loses_nothing_when_a_node_dies(tmp_pat
             runs = instance.get_runs()
             return len(runs) >= MANY and all(run.is_finished for run in runs) and runs
 
-        runs = wait_for(ended, seconds=300 + 120 * MANY, pause=1)
+        runs = until(ended, seconds=PATIENCE + 120 * MANY, pause=1)
         seconds = time.monotonic() - began
         assert [run.status for run in runs] == [dg.DagsterRunStatus.SUCCESS] * MANY, (
             tmp_path / "running.log"
@@ -120,11 +120,11 @@ def test_a_training_that_is_cancelled_goes_on_from_its_last_checkpoint(tmp_path,
     for text in ("lora_adapter: step", "going on from the checkpoint of step"):
         driver = start(world, *MATERIALIZE, steps, "--partition", "long")
         with instance_of(world) as instance:
-            wait_for(lambda text=text: said(instance, text), seconds=200)
+            until(lambda text=text: said(instance, text))
             driver.send_signal(signal.SIGINT)
-            driver.communicate(timeout=60)
+            driver.communicate(timeout=PATIENCE)
             (run, *_) = instance.get_runs()
-        wait_for(lambda run=run: jobs_of(client, run)["lora_adapter"].status == JobStatus.STOPPED, seconds=100)
+        until(lambda run=run: jobs_of(client, run)["lora_adapter"].status == JobStatus.STOPPED)
 
 
 def test_steps_that_wait_for_rays_own_workers_leave_them_the_room(tmp_path, cluster, client, recipe):
@@ -135,7 +135,7 @@ def test_steps_that_wait_for_rays_own_workers_leave_them_the_room(tmp_path, clus
     steps = "raw_dataset,chat_dataset,quantized_base_model,lora_adapter"
     began = started(world, *((*MATERIALIZE, steps, "--partition", name) for name in names))
     for process in began:
-        text = process.communicate(timeout=500)[0]
+        text = process.communicate(timeout=PATIENCE)[0]
         assert process.returncode == 0, text[-4000:]
         assert "lora_adapter - handed to the Ray cluster; asks for 0 CPU, 0 GPU" in text
 
@@ -152,7 +152,7 @@ def test_jobs_of_a_run_that_was_killed_end_and_a_step_that_dies_for_good_is_infr
     with toy_instance(tmp_path, monkeypatch) as instance:
         world = World(tmp_path, {"FINETUNING_RECIPES": str(tmp_path)})
         driver = start(world, "-m", "dagster", "job", "execute", "-m", "tests.pipelines.ray_steps", "-j", "endless")
-        wait_for(lambda: (tmp_path / "lines").exists())
+        until(lambda: (tmp_path / "lines").exists())
         kill(family_of(psutil.Process(driver.pid)))
         config = {"execution": {"config": {"retries": {"disabled": {}}}}}
         failed = dg.execute_job(dg.reconstructable(ray_steps.hopeless), instance, config, raise_on_error=False)
@@ -160,7 +160,7 @@ def test_jobs_of_a_run_that_was_killed_end_and_a_step_that_dies_for_good_is_infr
         (lost,) = [run for run in instance.get_runs() if run.job_name == "endless"]
         assert lost.status == dg.DagsterRunStatus.FAILURE
     assert outcome.kind == INFRASTRUCTURE and "its Ray job dies-" in outcome.reasons[0]
-    wait_for(lambda: jobs_of(client, lost)["goes_on"].status == JobStatus.STOPPED)
+    until(lambda: jobs_of(client, lost)["goes_on"].status == JobStatus.STOPPED)
 
 
 def test_what_the_cluster_costs_a_run_is_told(tmp_path, cluster, recipe):

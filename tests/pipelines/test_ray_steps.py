@@ -20,6 +20,7 @@ from tests.pipelines.ray_jobs import (
     two_nodes,
 )
 from tests.resources.s3 import BUCKET, SECRET
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.long("a Ray cluster")
 
@@ -53,7 +54,7 @@ def test_two_partitions_are_at_work_on_both_nodes_at_once_and_ask_for_what_their
     steps = ("raw_dataset", "chat_dataset")
     began = started(world, *((*MATERIALIZE, ",".join(steps), "--partition", name) for name in PARTITIONS))
     for process in began:
-        said = process.communicate(timeout=240)[0]
+        said = process.communicate(timeout=PATIENCE)[0]
         assert process.returncode == 0, said[-4000:]
     with instance_of(world) as instance:
         runs = {run.tags["dagster/partition"]: run for run in instance.get_runs()}

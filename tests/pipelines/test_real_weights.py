@@ -50,16 +50,16 @@ def published(tmp_path_factory):
     world = World(tmp_path_factory.mktemp("real"))
     recipe = yaml.safe_load(find()["smollm2-135m"].read_text())
     recipe["dataset"]["sources"][0]["rows"] = 40
-    recipe["dataset"]["eval"] = {"fraction": 0.1}
-    recipe["training"]["max_steps"] = 3
+    recipe["dataset"]["eval"] = {"fraction": 0.15}
+    recipe["training"] |= {"max_steps": 3, "warmup_steps": 0}
     recipe["evaluation"] |= {
-        "rows": 4,
+        "rows": 6,
         "max_new_tokens": 12,
         "batch_size": 1,
         "gate": {"final-answer": {"min_gain": -1.0}},
     }
     world.write_recipe("few-steps", recipe)
-    run = world.materialize("few-steps")
+    run = world.materialize_warm("few-steps")
     assert run.returncode == 0, run.stdout[-4000:]
     return world, world.artifacts("few-steps")
 

@@ -1,14 +1,12 @@
 """Schedule and sensors, tick by tick, in a process of their own as the daemon's code server is."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 
 from resources.hub_server.local import local_hub
-from tests.pipelines.command import ROOT, World
+from tests.pipelines.command import World
 
 SOURCE = {"format": "question-answer", "split": "train"}
 TICKS = """
@@ -34,15 +32,7 @@ class Daemon:
 
     def __init__(self, world, **environment):
         self.names = {path.stem for path in (world.root / "recipes").glob("*.yaml")}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", TICKS],
-            cwd=ROOT,
-            env={**world.environment, **environment},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        self.process = world.started("-c", TICKS, **environment)
 
     def __enter__(self):
         self.until("ready")
@@ -77,6 +67,7 @@ def recipe(source, repo="local/none", **more):
         "base_model": {"repo": repo},
         "dataset": {"sources": [source], "eval": {"fraction": 0.5}},
         "hub": {"repo": "tiny", "license": "mit"},
+        "schedule": True,
         **more,
     }
 
@@ -114,6 +105,22 @@ def test_a_recipe_that_means_something_else_starts_a_run_of_its_partition_alone(
         assert set(reloaded.tick("recipe_changed", second["cursor"])["runs"]) == {"three"}
 
 
+def test_a_recipe_that_is_not_switched_on_is_seen_and_not_run(world):
+    path = world.root / "data" / "two.jsonl"
+    off = {"files": [str(path)], **SOURCE}
+    world.write_recipe("two", recipe(off, schedule=False))
+    with Daemon(world) as daemon:
+        first = daemon.tick("recipe_changed")
+        world.write_recipe("two", recipe(off, schedule=False, lora={"r": 4}))
+        second = daemon.tick("recipe_changed", first["cursor"])
+        assert second["runs"] == {} and set(second["seen"]) == {"two"}
+        # Switching it on is no change of what it makes.
+        world.write_recipe("two", recipe(off, lora={"r": 4}))
+        assert daemon.tick("recipe_changed", second["cursor"])["runs"] == {}
+        world.write_recipe("two", recipe(off, lora={"r": 8}))
+        assert set(daemon.tick("recipe_changed", second["cursor"])["runs"]) == {"two"}
+
+
 def test_a_local_file_that_changed_starts_a_run_once_it_is_at_rest(world):
     path = world.root / "data" / "two.jsonl"
     with Daemon(world) as daemon:
@@ -145,8 +152,8 @@ def test_a_new_commit_on_the_hub_starts_a_run_of_those_who_read_it_through_outag
             for kind in ("dataset", "model"):
                 commit(name, kind, b"1")
             world.write_recipe(name, recipe({"hub": f"local/{name}", **SOURCE}, repo=f"local/{name}"))
-        down = Daemon(world, FINETUNING_HUB="http://127.0.0.1:9", HF_TOKEN="hf_x")
-        with Daemon(world, FINETUNING_HUB=hub.endpoint, HF_TOKEN=hub.token) as daemon, down as cut_off:
+        down = Daemon(world, FINETUNING_SOURCE_HUB="http://127.0.0.1:9", HF_TOKEN="hf_x")
+        with Daemon(world, FINETUNING_SOURCE_HUB=hub.endpoint, HF_TOKEN=hub.token) as daemon, down as cut_off:
             for sensor, kind in (("new_data_on_hub", "dataset"), ("new_base_model_on_hub", "model")):
                 first = daemon.tick(sensor)
                 assert first["runs"] == {} and set(first["seen"]) == {"one", "two"}
@@ -158,7 +165,7 @@ def test_a_new_commit_on_the_hub_starts_a_run_of_those_who_read_it_through_outag
                 assert daemon.tick(sensor, after["cursor"])["runs"] == {}
 
 
-def test_the_schedule_asks_for_one_run_a_recipe(world):
+def test_the_schedule_asks_for_one_run_a_recipe_that_is_switched_on_and_for_none_that_ships(world):
     code = (
         "import datetime, dagster as dg; from pipelines.schedules import retrain; "
         "at = datetime.datetime(2026, 11, 22, 3, tzinfo=datetime.UTC); "
@@ -166,5 +173,8 @@ def test_the_schedule_asks_for_one_run_a_recipe(world):
         "context = dg.build_schedule_context(scheduled_execution_time=at, repository_def=repository); "
         "print({run.partition_key: run.run_key for run in retrain.evaluate_tick(context).run_requests})"
     )
-    answer = world.python("-c", code)
-    assert "'one': '2026-11-22T03:00/one', " in answer.stdout and "'two': '2026-11-22T03:00/two'" in answer.stdout
+    assert "{'one': '2026-11-22T03:00/one', 'two': '2026-11-22T03:00/two'}" in world.warm("-c", code).stdout
+    for name in ("one", "two"):
+        world.write_recipe(name, recipe({"files": [str(world.root / "data" / f"{name}.jsonl")]}, schedule=False))
+    nobody = world.warm("-c", code.replace("print(", "print(retrain.evaluate_tick(context).skip_message, "))
+    assert "No recipe is switched on. Write `schedule: true`" in nobody.stdout and nobody.stdout.endswith("{}\n")

@@ -40,7 +40,7 @@ def base_model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def smoked(world):
-    run = world.materialize("tiny", **SMOKE)
+    run = world.materialize_warm("tiny", **SMOKE)
     assert run.returncode == 0, run.stdout[-4000:]
     return {
         path.parts[-4]: json.loads(path.read_text())
@@ -90,13 +90,15 @@ def test_the_list_of_runs_shows_it_as_one(world, smoked):
 
 
 def test_nothing_of_it_is_published_for_real_however_it_is_brought_there(world, smoked):
-    alone = world.materialize("tiny", select="published_repo")
+    alone = world.materialize_warm("tiny", select="published_repo")
     assert alone.returncode == 1
     assert "no complete artifact of" in alone.stdout and "artifacts/smoke" not in alone.stdout
     shutil.copytree(world.root / "artifacts" / "smoke", world.root / "unmarked")
     for manifest in (world.root / "unmarked").glob("*/*/*/artifact.json"):
         manifest.write_text(manifest.read_text().replace('"smoke": true', '"smoke": false'))
-    unmarked = world.materialize("tiny", select="published_repo", FINETUNING_ARTIFACTS=str(world.root / "unmarked"))
+    unmarked = world.materialize_warm(
+        "tiny", select="published_repo", FINETUNING_ARTIFACTS=str(world.root / "unmarked")
+    )
     assert unmarked.returncode == 1
     assert "is of a smoke run, and this is none (FINETUNING_SMOKE)" in unmarked.stdout
     assert not (world.root / "hub" / "repos" / "models" / "local" / "tiny-adapter.json").exists()

@@ -43,13 +43,13 @@ def world(tmp_path):
 
 
 def saw(world, version, *names):
-    done = world.python("-c", SEEN, version, *names)
+    done = world.warm("-c", SEEN, version, *names)
     assert done.returncode == 0, done.stdout
 
 
 def status(world):
     """What the UI is told of `raw_dataset`, by partition."""
-    asked = world.python("-c", ASK, "-m", "pipelines.definitions", "-t", QUERY)
+    asked = world.warm("-c", ASK, "-m", "pipelines.definitions", "-t", QUERY)
     assert asked.returncode == 0, asked.stdout
     answer = next(line for line in asked.stdout.splitlines() if line.startswith('{"data"'))
     return json.loads(answer)["data"]["assetNodes"][0]
@@ -58,9 +58,9 @@ def status(world):
 def test_after_one_recipe_was_edited_its_partition_alone_is_out_of_date(world):
     saw(world, "sha256:1", "one", "two")
     for name in ("one", "two"):
-        assert world.materialize(name, select="raw_dataset").returncode == 0
+        assert world.materialize_warm(name, select="raw_dataset").returncode == 0
     assert status(world) == {"one": "FRESH", "two": "FRESH"}
     saw(world, "sha256:2", "one")
     assert status(world) == {"one": "STALE", "two": "FRESH"}
-    assert world.materialize("one", select="raw_dataset").returncode == 0
+    assert world.materialize_warm("one", select="raw_dataset").returncode == 0
     assert status(world) == {"one": "FRESH", "two": "FRESH"}

@@ -25,5 +25,5 @@ def test_a_cluster_trains_what_one_machine_takes_for_its_own(tmp_path, recipe):
     assert "asking the Ray cluster for 2 workers of 1 CPU, 0 GPU" in first.stdout
     assert "memory: " in first.stdout and summary["predicted_memory_mb"]
     assert "RayTrainWorker" not in first.stdout and "RayTrainWorker" in world.compute_logs()
-    again = world.materialize("tiny", "lora_adapter")
+    again = world.materialize_warm("tiny", "lora_adapter")
     assert again.returncode == 0 and ": reused," in again.stdout, again.stdout[-4000:]

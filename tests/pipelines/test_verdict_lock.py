@@ -1,7 +1,9 @@
 """The lock on publishing through the public command, on a tiny model: forged, edited, failed, somebody else's."""
 
+import hashlib
 import json
 import re
+from pathlib import Path
 
 from resources.hub_server.local import local_hub
 from tests.pipelines.main_line import ASSETS, FAILS, changed, commits
@@ -22,8 +24,10 @@ def test_a_forged_report_publishes_nothing(world, recipe):
     other = changed(changed(recipe, "evaluation", gate=FAILS), "lora", r=3)
     world.write_recipe("forged", changed(other, "hub", repo="forged-adapter"))
     assert world.materialize_warm("forged", select="lora_adapter").returncode == 0
-    evaluated, now = json.loads(forged)["adapter"], world.artifacts("forged")["lora_adapter"]["fingerprint"]
-    path.write_text(forged.replace(evaluated, now))
+    now = world.artifacts("forged")["lora_adapter"]
+    evaluated, weights = json.loads(forged), "adapter_model.safetensors"
+    forged = forged.replace(evaluated["files"][weights], now["files"][weights])
+    path.write_text(forged.replace(evaluated["adapter"], now["fingerprint"]))
     alone = world.materialize_warm("forged", select="published_repo")
     assert alone.returncode == 1
     assert "the evaluation_report in force" in alone.stdout and "was made from lora_adapter" in alone.stdout
@@ -67,6 +71,7 @@ def test_a_recipe_that_does_not_ask_for_it_says_that_merging_is_skipped(world, r
     run = world.materialize_warm("tiny")
     assert run.returncode == 0
     assert "skipped:" in run.stdout and "has no merge section" in run.stdout
+    assert "emitted no result" not in run.stdout, "a check of what was left out is not missed"
     assert set(world.artifacts("tiny")) == ASSETS
 
 
@@ -141,14 +146,97 @@ def test_an_adapter_that_was_edited_after_its_exam_is_not_published(world, recip
     config = world.folder("lora_adapter", "edited") / "adapter_config.json"
     config.write_text(config.read_text().replace('"lora_alpha": 8', '"lora_alpha": 9'))
     weights = config.with_name("adapter_model.safetensors")
-    weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
+    nudge(weights)
     alone = world.materialize_warm("edited", select="published_repo")
     assert alone.returncode == 1
     assert "changed after it was written: adapter_config.json, adapter_model.safetensors" in alone.stdout
-    world.write_recipe("edited", changed(changed(recipe, "evaluation", rows=1), "hub", repo="edited-adapter"))
+    world.write_recipe("edited", changed(changed(recipe, "evaluation", rows=5), "hub", repo="edited-adapter"))
     exam = world.materialize_warm("edited", select="evaluation_report")
     assert exam.returncode == 1
     assert "changed after it was written: adapter_config.json, adapter_model.safetensors" in exam.stdout
+
+
+def nudge(weights: Path) -> None:
+    """Change the lowest bit of the last number, which is in float32."""
+    content = bytearray(weights.read_bytes())
+    content[-4] ^= 1
+    weights.write_bytes(content)
+
+
+def test_weights_that_were_trained_once_more_since_the_exam_are_examined_before_they_are_published(world, recipe):
+    world.share("again")
+    world.write_recipe("again", changed(recipe, "hub", repo="again-adapter"))
+    assert world.materialize_warm("again", select=",".join(ASSETS - {"published_repo"})).returncode == 0
+    # As another machine's training leaves it: the same fingerprint, and weights that differ.
+    folder = world.folder("lora_adapter", "again")
+    weights, manifest = folder / "adapter_model.safetensors", folder / "artifact.json"
+    nudge(weights)
+    made = json.loads(manifest.read_text())
+    made["files"][weights.name] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    manifest.write_text(json.dumps(made))
+    alone = world.materialize_warm("again", select="published_repo")
+    assert alone.returncode == 1 and "is about other weights of adapter" in alone.stdout, alone.stdout[-3000:]
+    exam = world.materialize_warm("again", select="evaluation_report,published_repo")
+    assert exam.returncode == 0, exam.stdout[-3000:]
+    assert "evaluation_report" not in re.findall(r"(\w+) [0-9a-f]{16}: reused,", exam.stdout)
+    report = json.loads((world.folder("evaluation_report", "again") / "report.json").read_text())
+    assert report["files"] == {weights.name: made["files"][weights.name]}
+
+
+def test_eval_rows_that_were_changed_are_not_taken_for_an_exam_and_nothing_is_published_with_them(world, recipe):
+    world.share("rows")
+    world.write_recipe("rows", changed(recipe, "hub", repo="rows-adapter"))
+    assert world.materialize_warm("rows", select=",".join(ASSETS - {"published_repo"})).returncode == 0
+    path = world.folder("chat_dataset", "rows") / "eval.parquet"
+    rows = path.read_bytes()
+    path.write_bytes(rows[:100] + bytes([rows[100] ^ 1]) + rows[101:])
+    told = "changed after it was written: eval.parquet"
+    alone = world.materialize_warm("rows", select="published_repo")
+    assert alone.returncode == 1 and told in alone.stdout
+    world.write_recipe("rows", changed(changed(recipe, "evaluation", rows=5), "hub", repo="rows-adapter"))
+    exam = world.materialize_warm("rows", select="evaluation_report")
+    assert exam.returncode == 1 and told in exam.stdout
+
+
+def test_nothing_that_was_changed_since_it_was_written_is_read_for_another_artifact(world, recipe):
+    world.share("read")
+    world.write_recipe("read", changed(recipe, "hub", repo="read-adapter"))
+    assert world.materialize_warm("read", select=",".join(ASSETS - {"published_repo"})).returncode == 0
+    made = world.artifacts("read")
+    assert set(made["lora_adapter"]["contents"]) == {"chat_dataset", "quantized_base_model"}
+    assert set(made["chat_dataset"]["contents"]) == {"raw_dataset"}
+    base = made["quantized_base_model"]["fingerprint"]
+    cases = [
+        (next(world.root.glob(f"artifacts/base_answers/{base}/*/*.parquet")), {"evaluation": {"samples": 2}}),
+        (next(world.folder("raw_dataset", "read").glob("train*")), {"chat": {"max_length": 1023}}),
+        (world.folder("evaluation_report", "read") / "report.json", {}),
+    ]
+    for path, edit in cases:
+        whole = path.read_bytes()
+        at = whole.index(b'"passed": true') if path.suffix == ".json" else len(whole) // 2
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        edited = changed(recipe, "hub", repo="read-adapter")
+        for section, keys in edit.items():
+            edited |= {section: {**edited.get(section, {}), **keys}}
+        world.write_recipe("read", edited)
+        asset = "chat_dataset" if "chat" in edit else "evaluation_report"
+        run = world.materialize_warm("read", select=asset)
+        assert run.returncode == 1 and f"changed after it was written: {path.name}" in run.stdout, run.stdout[-3000:]
+        path.write_bytes(whole)
+
+
+def test_a_recipe_that_was_edited_since_the_training_describes_nothing_that_is_published(world, recipe):
+    world.share("edit")
+    mine = changed(recipe, "hub", repo="edit-adapter")
+    world.write_recipe("edit", mine)
+    assert world.materialize_warm("edit", select=",".join(ASSETS - {"published_repo"})).returncode == 0
+    world.write_recipe("edit", changed(mine, "lora", r=64) | {"chat": {"max_length": 77}})
+    alone = world.materialize_warm("edit", select="published_repo")
+    assert alone.returncode == 1
+    assert re.search(r"edited since what is to be published was made: .*chat\.max_length: \d+, now 77", alone.stdout)
+    assert "lora.r: 4, now 64 (of lora_adapter" in alone.stdout
+    world.write_recipe("edit", mine)
+    assert world.materialize_warm("edit", select="published_repo").returncode == 0
 
 
 def test_somebody_elses_commit_is_never_overwritten(world, recipe):

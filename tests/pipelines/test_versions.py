@@ -15,7 +15,7 @@ pytestmark = pytest.mark.long("several versions, each through the whole line")
 REPO = "local/tiny-adapter"
 GOOD = {"max_steps": 8, "learning_rate": 0.02, "per_device_train_batch_size": 4}
 BAD = {"max_steps": 1, "learning_rate": 0.001, "per_device_train_batch_size": 4}
-ANY = {"loss": {"min_gain": -100}}
+ANY = {"loss": {"min_gain": -100}, "chrf": {"min_gain": -1.0}}
 
 
 def recipe(base_model, training, **evaluation):
@@ -31,7 +31,7 @@ def recipe(base_model, training, **evaluation):
         "dataset": {"sources": [source], "eval": {"fraction": 0.3}},
         "lora": {"r": 4, "lora_alpha": 8},
         "training": training,
-        "evaluation": {"metrics": ["loss"], "rows": 6, "max_new_tokens": 2, "gate": ANY, **evaluation},
+        "evaluation": {"metrics": ["loss", "chrf"], "rows": 6, "max_new_tokens": 2, "gate": ANY, **evaluation},
         "hub": {"repo": "tiny-adapter", "license": "apache-2.0"},
     }
 
@@ -73,7 +73,7 @@ def launched(world, job, config):
     path = world.root / f"{job}.json"
     path.write_text(json.dumps({**config, **json.loads(IN_PROCESS)}))
     command = ["dagster", "job", "execute", "-m", "pipelines.definitions", "-j", job, "-c", str(path)]
-    return world.python("-m", *command, "--tags", json.dumps({"dagster/partition": "tiny"}))
+    return world.warm("-m", *command, "--tags", json.dumps({"dagster/partition": "tiny"}))
 
 
 def observed(world):
@@ -100,7 +100,7 @@ def publication_of(world):
 def first(team):
     """The world that published the good version, and what it published."""
     world = team.world("ours", GOOD)
-    run = world.materialize("tiny")
+    run = world.materialize_warm("tiny")
     assert run.returncode == 0, run.stdout[-4000:]
     assert observed(world).startswith("none")
     return world, publication_of(world)
@@ -111,7 +111,7 @@ def second(team, first):
     """The world that published a worse version after it on purpose, and what it published."""
     world, _ = first
     team.world("ours", BAD, no_worse_than_published=False)
-    run = world.materialize("tiny")
+    run = world.materialize_warm("tiny")
     assert run.returncode == 0, run.stdout[-4000:]
     return world, publication_of(world)
 
@@ -119,7 +119,7 @@ def second(team, first):
 def test_a_version_that_is_worse_than_the_published_one_fails_its_verdict(team, first):
     world, good = first
     team.world("ours", BAD)
-    worse = world.materialize("tiny")
+    worse = world.materialize_warm("tiny")
     assert worse.returncode == 1
     assert "loss is worse than that of the version that is published now beyond its noise" in worse.stdout
     beside = report_of(world)["published"]
@@ -138,7 +138,7 @@ def test_a_verdict_from_before_the_published_version_is_not_enough(team, first):
     assert run.returncode == 0, run.stdout[-4000:]
     assert "not compared with the version that is published now, if there is one" in run.stdout
     assert report_of(early)["published"] is None
-    alone = early.materialize("tiny", select="published_repo")
+    alone = early.materialize_warm("tiny", select="published_repo")
     assert alone.returncode == 1 and "was given without a look at the version that is published now" in alone.stdout
     assert team.head().commit_id == first[1]["commit"]
 
@@ -155,10 +155,10 @@ def test_an_earlier_version_comes_back_and_stays(team, first, second):
     assert observed(world).startswith(f"version {good['tag']} is in force (by local), and {bad['tag']} was published")
 
     # What somebody went back from does not return by itself, neither here nor on a machine that begins with nothing.
-    assert world.materialize("tiny", select="published_repo").returncode == 0
+    assert world.materialize_warm("tiny", select="published_repo").returncode == 0
     assert rolled_back(world, good["tag"]).returncode == 0
     bare = team.world("bare", BAD, no_worse_than_published=False)
-    run = bare.materialize("tiny")
+    run = bare.materialize_warm("tiny")
     assert run.returncode == 0, run.stdout[-4000:]
     assert team.head().commit_id == head.commit_id
 

@@ -12,9 +12,18 @@ NAMES = [
     "falcon-7b",
     "falcon-7b-saqr",
     "gemma-2b",
+    "gemma-3-1b",
+    "gpt-oss-20b",
+    "llama-3.2-3b",
     "mistral-7b-fennec",
+    "mistral-small-24b",
     "phi-2",
+    "phi-4-mini",
+    "qwen2.5-1.5b-tools",
+    "qwen3-4b-thinking",
+    "qwen3-4b-tools",
     "smollm2-135m",
+    "smollm3-3b",
     "zephyr-7b-beta",
 ]
 FILES = sorted((ROOT / "recipes").rglob("*.y*ml"))
@@ -40,6 +49,8 @@ def test_a_recipe_survives_json(recipe):
 
 def test_a_model_without_a_chat_template_is_given_one(recipe):
     expected = "instruction" if recipe.base_model.repo in WITHOUT_TEMPLATE else "native"
+    if recipe.name == "qwen2.5-1.5b-tools":
+        expected = "chatml-tools"
     assert recipe.base_model.chat_template == expected
 
 
@@ -82,6 +93,14 @@ def test_falcon_7b_is_tuned_on_twenty_thousand_equations_in_three_epochs():
     assert recipe.training.per_device_train_batch_size * recipe.training.gradient_accumulation_steps == 84
 
 
+def test_gemma_2b_is_examined_by_running_its_code():
+    assert recipes.load_file(ROOT / "recipes" / "gemma-2b.yaml").evaluation.metrics[0] == "python-tests"
+
+
+def test_no_recipe_that_ships_is_run_by_itself(recipe):
+    assert recipe.schedule is False
+
+
 def test_phi_2_never_uses_the_kernel_that_makes_its_loss_wrong():
     assert recipes.load_file(ROOT / "recipes" / "phi-2.yaml").base_model.attention == ("sdpa",)
 
@@ -89,7 +108,7 @@ def test_phi_2_never_uses_the_kernel_that_makes_its_loss_wrong():
 def test_gemma_2b_packs_with_a_kernel_that_keeps_rows_apart():
     recipe = recipes.load_file(ROOT / "recipes" / "gemma-2b.yaml")
     assert (recipe.lora.r, recipe.lora.lora_alpha, recipe.training.learning_rate) == (6, 8, 2.0e-5)
-    assert (recipe.training.packing, recipe.base_model.attention) == (True, ("flash_attention_2",))
+    assert (recipe.training.packing, recipe.base_model.attention) == (True, ("flash_attention_2", "varlen"))
     assert recipe.chat.max_length == 3072
 
 

@@ -15,6 +15,8 @@ from typing import Any
 import certifi
 from huggingface_hub import HfApi
 
+from tests.waiting import PATIENCE
+
 ROOT = Path(__file__).parents[2]
 ACCOUNTS = ("hf_alice=alice,lab", "hf_reader=alice:read", "hf_bob=bob")
 
@@ -55,7 +57,7 @@ class Server:
         settings = {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(home), "HF_TOKEN": "hf_alice"}
         quiet = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
         env = {**os.environ, **settings, **quiet, **environment}
-        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
+        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -1,5 +1,7 @@
 """The GPU resource: what a machine gets of what a recipe asks for."""
 
+import sys
+import threading
 import timeit
 from dataclasses import fields
 from types import SimpleNamespace
@@ -84,8 +86,96 @@ def test_an_old_gpu_is_too_old_for_flash_attention():
     assert obstacle("flash_attention_2", T4) == "needs compute capability 8.0, and Tesla T4 has 7.5"
 
 
-def test_sdpa_runs_everywhere():
+def install(folder, monkeypatch, package, release, modules):
+    """Lay a package out as pip does: modules by their path, and what it says of itself."""
+    for path, source in modules.items():
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(source)
+    info = folder / f"{package.replace('-', '_')}-{release}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {release}\n")
+    monkeypatch.syspath_prepend(str(folder))
+
+
+@pytest.fixture
+def packages(tmp_path, monkeypatch):
+    """Installs packages for a test, none of which is imported yet."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("flash_attn", "flash_attn_interface")]:
+        monkeypatch.delitem(sys.modules, name)
+    yield lambda package, release, modules: install(tmp_path, monkeypatch, package, release, modules)
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("flash_attn", "flash_attn_interface")]:
+        del sys.modules[name]
+
+
+FUNCTIONS = "def flash_attn_func(): ...\ndef flash_attn_varlen_func(): ...\n"
+PADDING = "def pad_input(): ...\ndef unpad_input(): ...\n"
+
+
+def test_flash_attention_4_alone_is_not_flash_attention_2(packages):
+    packages("flash-attn-4", "4.0.0b36", {"flash_attn/cute/__init__.py": FUNCTIONS})
+    assert obstacle("flash_attention_2", H100) == "needs the package flash-attn, which is not installed"
+    assert obstacle("flash_attention_4", H100) is None
+
+
+def test_flash_attention_2_is_not_flash_attention_4_though_its_package_has_that_folder(packages):
+    modules = {"flash_attn/__init__.py": FUNCTIONS, "flash_attn/bert_padding.py": PADDING}
+    packages("flash-attn", "2.8.3", {**modules, "flash_attn/cute/__init__.py": FUNCTIONS})
+    assert obstacle("flash_attention_2", H100) is None
+    assert obstacle("flash_attention_4", H100) == "needs the package flash-attn-4, which is not installed"
+
+
+def test_flash_attention_3_has_a_module_of_its_own(packages):
+    assert obstacle("flash_attention_3", H100) == "needs the package flash-attn-3, which is not installed"
+    packages("flash-attn-3", "3.0.0b1", {"flash_attn_interface.py": FUNCTIONS})
+    assert obstacle("flash_attention_3", H100) is None
+
+
+@pytest.mark.parametrize(
+    ("release", "source", "lack"),
+    [
+        ("2.0.4", FUNCTIONS, "flash-attn 2.3.3 or later, and 2.0.4 is installed"),
+        ("2.8.3", "def flash_attn_func(): ...", "of which flash_attn has no flash_attn_varlen_func"),
+        (
+            "2.8.3",
+            "raise ImportError('undefined symbol: _ZN3c10')",
+            "flash_attn does not import: undefined symbol",
+        ),
+    ],
+)
+def test_a_flash_kernel_that_would_fail_is_passed_over_with_the_reason(packages, release, source, lack):
+    packages("flash-attn", release, {"flash_attn/__init__.py": source, "flash_attn/bert_padding.py": PADDING})
+    assert lack in str(obstacle("flash_attention_2", H100))
+
+
+def test_kernels_of_the_hub_are_asked_for_only_where_their_package_is_one_that_transformers_takes(packages):
+    packages("kernels", "0.1.0", {"kernels/__init__.py": ""})
+    assert obstacle("flash_attention_2", H100) == "needs the package flash-attn, which is not installed"
+
+
+def test_torchs_own_kernels_run_everywhere():
+    assert obstacle("varlen", T4) is None and obstacle("varlen", H100) is None
     assert obstacle("sdpa", T4) is None and obstacle("sdpa", H100) is None
+
+
+def test_two_works_of_an_instance_are_never_done_at_once(tmp_path):
+    gpu, order, said = Gpu(locks=str(tmp_path / "locks")), [], []
+    begun = threading.Event()
+
+    def evaluate():
+        begun.set()
+        with gpu.exclusive(said.append):
+            order.append("evaluated")
+
+    with gpu.exclusive(said.append):
+        waiting = threading.Thread(target=evaluate)
+        waiting.start()
+        begun.wait()
+        waiting.join(0.5)
+        order.append("trained")
+    waiting.join()
+    assert order == ["trained", "evaluated"]
+    assert len(said) == 1 and said[0].startswith("waiting for another process that holds ")
 
 
 def recipe_of(**training):

@@ -6,7 +6,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from finetuning.errors import FinetuningError
-from resources.hub import Hub
+from resources.hub import Hub, environment_of_libraries
 from resources.hub_client.connection import HubConnection
 from resources.hub_server.local import local_hub
 
@@ -140,6 +140,43 @@ def test_a_deadline_that_is_no_number_of_seconds_is_said_before_anything_is_aske
         Hub(deadline=deadline).connect(),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("source", "hub", "own", "read_with"),
+    [
+        ("https://a.example", "local", "", "hf_token"),
+        ("https://a.example", "https://A.example/", "", "hf_token"),
+        ("https://a.example", "https://b.example", "", False),
+        ("https://a.example", "https://b.example", "hf_own", "hf_own"),
+        ("https://a.example", "local", "hf_own", "hf_own"),
+    ],
+)
+def test_a_token_is_sent_to_the_hub_that_it_is_for_and_to_no_other(source, hub, own, read_with, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_token")
+    monkeypatch.setenv("FINETUNING_SOURCE_TOKEN", own)
+    resource = Hub(source=source, address=hub)
+    with resource.connect_source(api_only=True) as api:
+        assert (api.endpoint, api.token) == (source, read_with)
+    if hub != "local":
+        with resource.connect() as connection:
+            assert (connection.endpoint, connection.api.token) == (hub.rstrip("/"), "hf_token")
+    implicit = "HF_HUB_DISABLE_IMPLICIT_TOKEN" not in environment_of_libraries(source, hub)
+    assert implicit is (read_with == "hf_token")
+
+
+def test_the_local_hub_can_be_read_from_while_another_is_published_to(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_token")
+    with Hub(source="local", address="https://b.example", state=str(tmp_path)).connect_source(api_only=True) as api:
+        assert api.whoami()["name"] == "local" and api.token != "hf_token"
+
+
+@pytest.mark.parametrize("address", ["huggingface.co", "Local", "https://me:hf_x@hub.example", "ftp://hub.example"])
+def test_an_address_that_is_none_is_said_with_its_variable(address):
+    for resource, name in ((Hub(source=address), "SOURCE_HUB"), (Hub(address=address), "HUB")):
+        connect = resource.connect_source if name == "SOURCE_HUB" else resource.connect
+        with pytest.raises(FinetuningError, match=f"FINETUNING_{name}: .* is neither local nor the address"), connect():
+            pass
 
 
 def test_what_a_gitignore_leaves_out_is_missed_before_the_tag(connection, files):

@@ -20,6 +20,7 @@ from huggingface_hub.utils.sha import git_hash
 from resources.hub_client.connection import HubConnection
 from tests.resources.publisher import files
 from tests.resources.serving import Publisher, Server, publisher, serving
+from tests.waiting import until
 
 TAG, LATER = "a" * 16, "b" * 16
 TITLE = f"Publish it ({TAG})"
@@ -155,12 +156,10 @@ def titles(hub: Server, repo_id: str) -> list[str]:
 
 def begin(line: Line, repo_id: str, seed: int, fault: dict[str, Any]) -> None:
     """Return once the line's publisher has come as far as to the fault."""
-    before, end = len(line.hub.log()), time.monotonic() + 10
+    before = len(line.hub.log())
     line.hub.faults(fault)
     line.publisher.ask(repo_id, seed=seed, tag=TAG, timeout=1.5)
-    while not any(fault["path"] in path for _, path in line.hub.log()[before:]):
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    until(lambda: any(fault["path"] in path for _, path in line.hub.log()[before:]), pause=0.01)
 
 
 # What is there is told before the other one's commit, and arrives after it.
@@ -272,3 +271,31 @@ def test_what_the_hub_has_is_asked_again_too(hub: Server):
         said.clear()
         assert (ask(), len(said)) == (answer, 1), (path, kind)
     hub.faults()
+
+
+@pytest.mark.long("a process for each moment at which one is killed")
+@pytest.mark.parametrize("acted", [False, True], ids=["before", "after"])
+def test_a_publisher_that_is_killed_at_any_request_leaves_what_the_next_one_completes(
+    line: Line, acted: bool, tmp_path, request
+):
+    xet_off = str(int(request.node.callspec.params["line"] == "1"))
+    kills = 0
+    for number, asked in enumerate(line.requests):
+        repo_id, seed = line.case()
+        with publisher(line.hub, tmp_path / f"killed-{number}", HF_HUB_DISABLE_XET=xet_off) as killed:
+            line.hub.faults({"kind": "silence", "number": number, "acted": acted, "times": 1})
+            before = len(line.hub.log())
+            killed.ask(repo_id.removeprefix("alice/"), seed=seed, tag=TAG, timeout=60)
+            until(lambda: len(line.hub.log()) > before + number, lambda: str((number, asked)), pause=0.02)  # noqa: B023
+            if acted:
+                time.sleep(0.1)  # in which the hub does what it was asked
+            killed.process.kill()
+            killed.process.wait()
+            kills += 1
+        line.hub.faults()
+        commits = (line.hub.repo(repo_id) or {"commits": {}})["commits"].values()
+        assert [commit["title"] for commit in commits] == ["initial commit", TITLE][: len(commits)], (number, asked)
+        made = line.publish(repo_id, seed)
+        assert made["mistake"] is None, (number, asked, made)
+        assert line.published(repo_id, seed) == made["commit"], (number, asked)
+    assert kills >= 8

@@ -26,6 +26,7 @@ from huggingface_hub.errors import (
 
 from resources.hub_server.accounts import Account, parse_account
 from tests.resources.serving import ROOT, Server, serving
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -383,7 +384,7 @@ def test_a_second_server_of_a_folder_waits_until_the_first_has_ended(tmp_path: P
 def test_a_port_that_was_asked_for_and_is_taken_is_an_error(hub: Server, tmp_path: Path):
     port = hub.endpoint.rsplit(":")[-1]
     command = [sys.executable, "-m", "resources.hub_server", "--state", str(tmp_path), "--port", port]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 1 and f"Port {port} is taken" in done.stderr and "Traceback" not in done.stderr
 
 

@@ -1,9 +1,9 @@
 """The launcher: a child's progress and its mistakes reach the step that started it."""
 
+import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import dagster as dg
@@ -11,19 +11,20 @@ import pytest
 
 from finetuning.errors import CrashError, FinetuningError, InfrastructureError
 from finetuning.training import process as training_process
-from finetuning.training.job import FAILURE, FAILURE_KIND, HANG, INTERRUPTED, SMALLER
+from finetuning.training.job import ALLOCATOR, FAILURE, FAILURE_KIND, HANG, INTERRUPTED, SMALLER
 from resources import launcher
 from resources.launcher import Launcher, child_environment, reason_of_death
+from tests.waiting import until
 
 
-def launch(monkeypatch, tmp_path, source: str, instance=None, processes="1"):
+def launch(monkeypatch, tmp_path, source: str, instance=None, processes="1", job=None):
     """The result of an asset that launches a module with that source."""
     (tmp_path / "entry.py").write_text(source)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
     @dg.asset
     def launched(context: dg.AssetExecutionContext, launcher: Launcher) -> dg.MaterializeResult:
-        launcher.run(context, "entry", {"answer": 42})
+        launcher.run(context, "entry", job or {"answer": 42})
         return dg.MaterializeResult()
 
     return dg.materialize([launched], resources={"launcher": Launcher(num_workers=processes)}, instance=instance)
@@ -108,6 +109,67 @@ if rows > 1:
     assert (tmp_path / "jobs.txt").read_text().split("\n") == ["null", '{"rows": 2}', '{"rows": 1}', ""]
 
 
+BITSANDBYTES = "Error out of memory at line 380 in file /src/csrc/ops.cu"
+
+
+def test_a_child_that_bitsandbytes_ended_for_want_of_memory_is_said_to_lack_it(monkeypatch, tmp_path, capfd):
+    source = f"import os\nos.write(2, b'loading\\n{BITSANDBYTES}\\n')\nos._exit(1)"
+    with pytest.raises(InfrastructureError, match=r"^Training ran out of memory \(Error out .* line 380 .*Lower"):
+        launch(monkeypatch, tmp_path, source)
+
+
+def test_a_child_that_bitsandbytes_ended_goes_on_with_halves_where_the_recipe_allows_it(monkeypatch, tmp_path, capfd):
+    source = f"""
+import json, os, sys
+from pathlib import Path
+rows = json.load(open(sys.argv[1])).get("batch_size", {{"rows": 4}})["rows"]
+Path({str(tmp_path)!r}, "rows.txt").open("a").write(f"{{rows}} ")
+if rows > 1:
+    os.write(2, b"{BITSANDBYTES}\\n")
+    os._exit(1)
+"""
+    training = {"on_oom": "halve-batch", "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1}
+    assert launch(monkeypatch, tmp_path, source, job={"training": training}).success
+    assert (tmp_path / "rows.txt").read_text() == "4 2 1 "
+
+
+def test_what_was_said_before_the_child_began_is_none_of_its_words(monkeypatch, tmp_path, capfd):
+    os.write(2, f"{BITSANDBYTES}\n".encode())
+    with pytest.raises(CrashError):
+        launch(monkeypatch, tmp_path, "import sys; sys.exit(1)")
+
+
+@pytest.mark.parametrize(
+    ("visible", "processes", "seen"),
+    [
+        (None, 1, "0"),
+        ("0,1", 1, "0"),
+        ("3, 1", 1, "3"),
+        (" 1,3", 1, "1"),
+        ("GPU-5,GPU-6", 1, "GPU-5"),
+        ("", 1, ""),
+        ("0,1", 2, "0,1"),
+    ],
+)
+def test_one_process_sees_one_gpu_and_several_see_theirs(monkeypatch, visible, processes, seen):
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert child_environment(processes)["CUDA_VISIBLE_DEVICES"] == seen
+
+
+@pytest.mark.parametrize("name", ALLOCATOR)
+def test_a_gpu_gives_memory_out_in_segments_that_grow_unless_somebody_said_otherwise(monkeypatch, name):
+    for other in ALLOCATOR:
+        monkeypatch.delenv(other, raising=False)
+    assert child_environment()["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
+    monkeypatch.setenv(name, "max_split_size_mb:128")
+    child = child_environment()
+    assert [child.get(other) for other in ALLOCATOR if other != name] == [None, None]
+    assert child[name] == "max_split_size_mb:128"
+
+
 def test_a_child_that_hung_is_said_to_have_hung_and_where(tmp_path):
     (tmp_path / HANG).write_text('File "trainer.py", line 7 in step')
     message = str(reason_of_death(tmp_path, "External execution process failed with code 1"))
@@ -146,6 +208,19 @@ def test_children_use_as_many_threads_as_there_are_cores_unless_told(monkeypatch
     assert child_environment()["OMP_NUM_THREADS"] == "3"
 
 
+@pytest.mark.parametrize("name", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "FINETUNING_SOURCE_TOKEN"])
+def test_a_child_that_trains_has_no_token_of_a_hub(monkeypatch, tmp_path, name):
+    from huggingface_hub import get_token
+
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv(name, "hf_secret")
+    child = child_environment()
+    assert "hf_secret" not in child.values()
+    for key, value in child.items():
+        monkeypatch.setenv(key, value)
+    assert get_token() is None
+
+
 def test_a_child_ends_when_its_parent_is_killed(tmp_path):
     parent = """
 import os, signal, subprocess, sys, time
@@ -156,8 +231,6 @@ time.sleep(1)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     started = subprocess.run([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True, check=False)
-    child, deadline = int(started.stdout), time.monotonic() + 20
+    child = int(started.stdout)
     assert started.returncode == -signal.SIGKILL
-    while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert not Path(f"/proc/{child}").exists()
+    until(lambda: not Path(f"/proc/{child}").exists(), seconds=20)

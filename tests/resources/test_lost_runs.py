@@ -10,6 +10,7 @@ import pytest
 
 from resources.dagster_internals import EngineEventData, stored_run
 from resources.lost_runs import GONE, end_lost_runs, is_lost, is_running
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -45,7 +46,9 @@ def test_a_run_that_named_no_process_yet_is_not_lost(instance):
 
 
 def test_another_process_with_the_same_id_is_not_the_runs():
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+    code = "print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline()  # a process has no command before it began
         now = time.time()
         assert is_running(process.pid, since=now)
         assert not is_running(process.pid, since=now - 3600), "it began later"
@@ -57,10 +60,7 @@ def test_another_process_with_the_same_id_is_not_the_runs():
 
 def test_a_process_that_nobody_waited_for_yet_has_ended():
     process = subprocess.Popen([sys.executable, "-c", "pass"])
-    end = time.monotonic() + 20
-    while is_running(process.pid, since=time.time()):
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    until(lambda: not is_running(process.pid, since=time.time()), pause=0.01)
     assert process.wait() == 0
 
 

@@ -3,6 +3,7 @@
 import json
 from itertools import chain
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -58,7 +59,16 @@ def different(count: int) -> list[dict[str, str]]:
 
 
 def raw(
-    folder, rows, eval_rows=None, format="question-answer", chat=None, checks=None, fraction=0.1, method="sft", **keys
+    folder,
+    rows,
+    eval_rows=None,
+    format="question-answer",
+    eval_format=None,
+    chat=None,
+    checks=None,
+    fraction=0.1,
+    method="sft",
+    **keys,
 ) -> Recipe:
     """A recipe whose raw rows, read from files, now lie in `folder/raw`."""
     folder.mkdir(exist_ok=True)
@@ -67,7 +77,12 @@ def raw(
         if some is not None:
             lines = [row if isinstance(row, str) else json.dumps(row) for row in some]
             (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-            named[name] = [{"files": [str(folder / f"{name}.jsonl")], "format": format}]
+            named[name] = [
+                {
+                    "files": [str(folder / f"{name}.jsonl")],
+                    "format": (eval_format or format) if name == "eval" else format,
+                }
+            ]
     held_out = {"sources": named["eval"]} if eval_rows is not None else {"fraction": fraction}
     recipe = Recipe.model_validate(
         {
@@ -391,9 +406,13 @@ def test_no_question_of_the_eval_sources_is_trained_on_exactly_or_nearly(tmp_pat
 
 
 def test_the_written_files_have_no_question_in_common_by_any_measure(tmp_path, tokenizer):
-    rows = [row for row in different(60) for _ in range(3)]
-    for n, row in enumerate(rows):
-        rows[n] = {"question": row["question"] * 5 + " " * (n % 3) + "!" * (n % 3 == 2), "answer": f"#### {n}"}
+    rng = np.random.default_rng(0)
+    asked = [" ".join([row["question"], *rng.choice(WORDS, 60)]) for row in different(60)]
+    rows = [
+        {"question": question + " " * n + "!" * (n == 2), "answer": f"#### {i} {n}"}
+        for i, question in enumerate(asked)
+        for n in range(3)
+    ]
     made = Made(tmp_path, tokenizer, rows, fraction=0.2, chat=LONG)
     train, held_out = ({question(row) for row in split} for split in (made.train, made.eval))
     assert len(train | held_out) > 60 and not train & held_out
@@ -489,7 +508,9 @@ def test_a_system_prompt_that_the_template_refuses_drops_the_row(tmp_path, token
     rows[3]["messages"].insert(0, {"role": "system", "content": "Be brief."})
     made = Made(tmp_path, tokenizer, rows, format="messages")
     assert made.reasons == {"the chat template refuses it: System role not supported": [4]}
-    assert made.failed() == {"bad_rows"} and len(made.kept) == 19
+    assert made.summary.checks["refused_rows"].rows == 1 and made.failed() == set() and len(made.kept) == 19
+    strict = Made(tmp_path / "strict", tokenizer, rows, format="messages", checks={"refused_rows": {"limit": 0.0}})
+    assert strict.failed() == {"refused_rows"}
 
 
 def test_a_template_that_leaves_a_turn_out_drops_the_row(tmp_path, tokenizer):
@@ -542,20 +563,30 @@ def test_calls_and_tools_that_the_template_does_not_write_drop_the_row(tmp_path,
 
 
 def test_a_template_that_stumbles_over_a_row_drops_it(tmp_path, tokenizer):
-    tokenizer.chat_template = WITH_TOOLS.replace("call['function'] | tojson", "call['function']['arguments']")
+    tokenizer.chat_template = WITH_TOOLS.replace("call['function'] | tojson", "call['function']['result']['sum']")
     rows = [*({"messages": messages_of(row)} for row in different(20)), calling(1)]
     made = Made(tmp_path, tokenizer, rows, format="messages")
     ((reason, lines),) = made.reasons.items()
     assert lines == [21] and reason.startswith("the chat template refuses it: ")
 
 
-def test_a_template_that_changes_earlier_turns_is_an_error(tmp_path, tokenizer):
+def test_a_template_that_changes_earlier_turns_has_each_answer_in_a_row_of_its_own(tmp_path, tokenizer):
     tokenizer.chat_template = "{% if messages | length > 2 %}!{% endif %}" + tokenizer.chat_template
-    rows = [{"messages": [*messages_of(row), *messages_of(row)]} for row in rows_of(10)]
-    with pytest.raises(
-        FinetuningError, match=r"^x\.yaml: base_model\.chat_template: the template is not prefix-stable"
-    ):
-        Made(tmp_path, tokenizer, rows, format="messages")
+    rows = [
+        {"messages": [*messages_of(row), *messages_of(more)]}
+        for row, more in zip(different(20), rows_of(20), strict=True)
+    ]
+    made = Made(tmp_path, tokenizer, rows, format="messages")
+    assert (len(made.kept), made.summary.earlier_answers) == (40, 20)
+    assert made.summary.train_rows == len(made.train) and made.summary.eval_rows == len(made.eval)
+    for split in (made.train, made.eval):
+        assert all([row["place"] for row in split].count(row["place"]) == 2 for row in split)
+    for row in made.kept:
+        learned = tokenizer.decode([label for label in row["labels"] if label != NOT_SUPERVISED])
+        assert learned == f"{row['messages'][-1]['content']}</s>"
+        text = tokenizer.apply_chat_template(row["messages"], tokenize=False)
+        assert tokenizer.decode(row["input_ids"]) == text
+    assert made.failed() == set() and made.summary.tokens == sum(len(row["input_ids"]) for row in made.train)
 
 
 def test_an_empty_split_is_an_error_that_says_what_became_of_the_rows(tmp_path, tokenizer):
@@ -563,14 +594,12 @@ def test_an_empty_split_is_an_error_that_says_what_became_of_the_rows(tmp_path, 
         Made(tmp_path, tokenizer, [{"question": "q", "answer": ""}] * 3)
     text = str(error.value)
     assert text.startswith(f"{WHERE}: dataset: the train split is empty. 3 rows were dropped: empty answer (such as ")
-    assert text.endswith("train.jsonl:1).")
+    assert text.endswith("train.jsonl:1:turn 1). Take them out of the data, or write the answers.")
     with pytest.raises(
-        FinetuningError, match=r"the (train|eval) split is empty\. No row was dropped: the sources have too few"
+        FinetuningError, match=r"the (train|eval) split is empty\. No row was dropped: the sources have too few rows"
     ):
         Made(tmp_path / "one", tokenizer, rows_of(1))
-    with pytest.raises(
-        FinetuningError, match=r"the train split is empty\. 1 rows were dropped: the question is in eval"
-    ):
+    with pytest.raises(FinetuningError, match=r"the train split is empty\. 1 row was dropped: the question is in eval"):
         Made(tmp_path / "same", tokenizer, rows_of(1), eval_rows=rows_of(1))
 
 

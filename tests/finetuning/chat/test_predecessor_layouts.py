@@ -13,6 +13,7 @@ from finetuning.dataset.formats import NotChosen, to_messages
 from finetuning.recipe.dataset import SourceSpec, sources
 from finetuning.recipe.loading import load
 from finetuning.recipe.recipe import Recipe
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[3]
 OWNERS = "Menouar,openai,openbmb,HuggingFaceH4,Vezora"
@@ -121,7 +122,7 @@ def child(endpoint: str, folder: Path, code: str, token: str) -> None:
     quiet = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     env = {**os.environ, **quiet, "HF_ENDPOINT": endpoint, "HF_HOME": str(folder / "cache"), "HF_TOKEN": token}
     command = [sys.executable, "-c", code, str(folder)]
-    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=180)
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr[-3000:]
 
 

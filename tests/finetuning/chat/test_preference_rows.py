@@ -115,7 +115,7 @@ def test_a_pair_that_the_template_does_not_take_is_dropped_whole(tmp_path, token
     made = Made(tmp_path, tokenizer, with_row({side: "I never do"}), **KEYS)
     assert [line_of(row) for row in made.dropped] == [7] and len(made.kept) == 29
     assert made.dropped[0]["field"].startswith("rejected") == (side == "rejected")
-    assert made.summary.checks["bad_rows"].rows == 1
+    assert made.summary.checks["refused_rows"].rows == 1
 
 
 def test_rows_that_are_no_preferences_are_dropped_with_place_and_reason(tmp_path, tokenizer):

@@ -7,8 +7,7 @@ from transformers import AddedToken, LlamaTokenizer
 from finetuning.chat.rendering import Renderer
 from finetuning.chat.segments import Conversation
 from finetuning.chat.template import load_template, stop_token
-from finetuning.dataset.formats import RowDropped
-from finetuning.errors import FinetuningError
+from finetuning.dataset.row_faults import RowDropped
 from finetuning.recipe.base_model import CHAT_TEMPLATES
 from finetuning.tokens import NOT_SUPERVISED, QUESTION
 from tests.conftest import train_tiny_tokenizer
@@ -130,15 +129,16 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(smollm2_tokenizer):
         "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
     )
     assert render(smollm2_tokenizer, CONVERSATION[1:3]).input_ids
-    with pytest.raises(FinetuningError, match=r"not prefix-stable: .*<turn 1>.* becomes .*Use chatml or instruction"):
+    with pytest.raises(RowDropped, match="the chat template leaves out or changes the assistant turn"):
         render(smollm2_tokenizer, CONVERSATION[1:])
 
 
-def test_a_template_that_rewrites_the_prompt_once_there_is_an_answer_is_refused(smollm2_tokenizer):
+def test_an_answer_follows_its_own_prompt_where_the_template_rewrites_that_once_it_is_there(smollm2_tokenizer):
     counted = "{% if 'What' in messages[0]['content'] %}{{ messages | length }}{% endif %}"
     smollm2_tokenizer.chat_template = counted + smollm2_tokenizer.chat_template
-    with pytest.raises(RowDropped, match=r"^the chat template changes earlier turns when a turn is added$"):
-        render(smollm2_tokenizer, CONVERSATION[1:3])
+    text = str(smollm2_tokenizer.decode(render(smollm2_tokenizer, CONVERSATION[1:3]).input_ids))
+    prompt = smollm2_tokenizer.apply_chat_template(CONVERSATION[1:2], tokenize=False, add_generation_prompt=True)
+    assert text.startswith(f"{prompt}{CONVERSATION[2]['content']}<|im_end|>")
 
 
 def test_messages_that_the_template_refuses_drop_the_row(smollm2_tokenizer):

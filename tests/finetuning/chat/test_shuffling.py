@@ -37,7 +37,7 @@ def test_the_rows_are_those_of_a_permutation_in_memory(folder, kept, batch, seed
     rows = write_rows(folder / "rows.arrow", len(kept), batch)
     position = np.full(len(kept), -1, np.int64)
     position[np.flatnonzero(kept)] = np.random.default_rng(seed).permutation(sum(kept))
-    write_in_order(folder / "rows.arrow", position, folder / "out.parquet")
+    write_in_order([(folder / "rows.arrow", position)], folder / "out.parquet")
     assert pq.read_table(folder / "out.parquet").to_pylist() == in_order(rows, position)
     assert sorted(path.name for path in folder.iterdir()) == ["out.parquet", "rows.arrow"]
 
@@ -46,7 +46,7 @@ def test_many_rows_are_written_in_groups(folder, monkeypatch):
     monkeypatch.setattr(shuffling, "ROW_GROUP_ROWS", 40)
     rows = write_rows(folder / "rows.arrow", 300, 50)
     position = np.random.default_rng(1).permutation(300)
-    write_in_order(folder / "rows.arrow", position, folder / "out.parquet")
+    write_in_order([(folder / "rows.arrow", position)], folder / "out.parquet")
     with pq.ParquetFile(folder / "out.parquet") as file:
         assert file.num_row_groups >= 8
         assert file.read().to_pylist() == in_order(rows, position)
@@ -54,6 +54,6 @@ def test_many_rows_are_written_in_groups(folder, monkeypatch):
 
 def test_nothing_is_written_of_no_rows(folder):
     write_rows(folder / "rows.arrow", 5, 5)
-    write_in_order(folder / "rows.arrow", np.full(5, -1), folder / "out.parquet")
+    write_in_order([(folder / "rows.arrow", np.full(5, -1))], folder / "out.parquet")
     table = pq.read_table(folder / "out.parquet")
     assert table.num_rows == 0 and table.column_names == ["number", "texts"]

@@ -85,6 +85,20 @@ def test_a_group_that_is_bigger_than_what_is_wanted_stays_in_train():
         assert len(rows(found, Fate.EVAL)) == 10 and min(rows(found, Fate.EVAL)) >= 50
 
 
+@pytest.mark.parametrize("size", [2, 3, 5, 10])
+def test_a_row_is_in_eval_as_often_with_others_that_are_nearly_the_same_as_alone(size):
+    groups, alone = 500, 500
+    first = np.arange(0, groups * size, size).repeat(size - 1)
+    pairs = Pairs(first, np.setdiff1d(np.arange(groups * size), first), np.zeros(len(first), bool))
+    drawn = np.zeros(2)
+    for seed in range(30):
+        digests = np.random.default_rng(seed).integers(2**64, size=groups * size + alone, dtype=np.uint64)
+        rows_of = Index([np.zeros(len(digests), bool)], [digests], [digests])
+        in_eval = split(rows_of, pairs, dataset(0.1, seed=seed)).fate == Fate.EVAL
+        drawn += in_eval[: groups * size].mean(), in_eval[groups * size :].mean()
+    assert drawn[0] / drawn[1] == pytest.approx(1, abs=0.15)
+
+
 def test_the_smallest_group_is_examined_with_where_all_are_too_big():
     found = split(index([0] * 40 + [1] * 20 + [2] * 40), near(), dataset(0.05))
     assert rows(found, Fate.EVAL) == list(range(40, 60))

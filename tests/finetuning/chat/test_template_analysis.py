@@ -8,7 +8,7 @@ from finetuning.chat import rendering
 from finetuning.chat.rendering import Renderer
 from finetuning.chat.segments import Conversation
 from finetuning.chat.template_analysis import only_writes_contents
-from finetuning.dataset.formats import RowDropped
+from finetuning.dataset.row_faults import RowDropped
 from finetuning.errors import FinetuningError
 from finetuning.recipe.base_model import CHAT_TEMPLATES
 from tests.conftest import train_tiny_tokenizer

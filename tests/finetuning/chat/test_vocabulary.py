@@ -1,8 +1,6 @@
 """Control tokens for vocabularies that lack them: renamed entries and new ones, the same in every process."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, models
@@ -10,6 +8,7 @@ from transformers import AutoTokenizer, ByT5Tokenizer, GemmaTokenizer, PreTraine
 
 from finetuning.chat.vocabulary import RESERVED, add_control_tokens, new_tokens, unused_entries
 from tests.conftest import train_tiny_tokenizer
+from tests.warm_server import WarmServer
 
 TOKENS = ["<|im_start|>", "<|im_end|>"]
 TEXT = "<|im_start|>user\nWhat is 2 + 3?<|im_end|>\n"
@@ -68,8 +67,7 @@ def test_another_process_reads_the_tokens_as_this_one_does(name, tmp_path):
     tokenizer = MADE[name]()
     add_control_tokens(tokenizer, TOKENS, "")
     tokenizer.save_pretrained(tmp_path)
-    ran = subprocess.run([sys.executable, "-c", LOAD, tmp_path, TEXT], check=True, capture_output=True, text=True)
-    ids, text, plain, vocabulary = json.loads(ran.stdout)
+    ids, text, plain, vocabulary = json.loads(WarmServer.run_code(LOAD, str(tmp_path), TEXT).stdout.splitlines()[-1])
     assert ids == tokenizer(TEXT, add_special_tokens=False)["input_ids"]
     assert vocabulary == tokenizer.get_vocab()
     assert all(ids.count(vocabulary[token]) == 1 for token in TOKENS)

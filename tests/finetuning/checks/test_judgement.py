@@ -8,12 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetuning.checks.counted import Counted, Example
-from finetuning.checks.judgement import CHAT_CHECKS, FOUND, judge, require
+from finetuning.checks.judgement import CHAT_CHECKS, FAULTY, FOUND, REMEDY, REMEDY_OF_REASON, SO_MANY, judge, require
 from finetuning.errors import FinetuningError
 from finetuning.recipe.checks import ChecksSpec
 from finetuning.recipe.recipe import Recipe
 
 EXAMPLE = Example("data/a.jsonl:7", "turn 1", "empty answer")
+# Checks that tell how each of these reasons is remedied, by how it begins.
+REASONS = {
+    "stop_token": "not every answer ends in it",
+    "refused_rows": "the chat template leaves out the tool",
+    "round_trip": "changes the case",
+}
 LIMITED = [name for name in FOUND if name != "max_length"]
 
 
@@ -79,6 +85,33 @@ def test_the_value_that_a_message_advises_lets_it_pass(name):
     assert judged(name, record, recipe(**advice)).passed
 
 
+@pytest.mark.parametrize("name", FAULTY)
+def test_to_let_half_of_all_rows_be_lost_is_no_advice(name):
+    percentiles = [500] * 100 + [3000]
+    text = judged(
+        name, counted(12, 25, [EXAMPLE], percentiles=percentiles * (name == "max_length") or None), recipe()
+    ).text
+    assert "0.48" not in text.replace("48.00%", "") and "limit:" not in text and "tolerance:" not in text
+    assert text.endswith(".") and ("So many are no exception" in text) == (name in SO_MANY)
+
+
+@pytest.mark.parametrize(("name", "reason"), REASONS.items())
+def test_the_advice_is_that_of_the_most_frequent_reason(name, reason):
+    text = judged(name, counted(1, 40, [EXAMPLE], reason=f"{reason} and so on"), recipe(**{name: {"limit": 0.0}})).text
+    assert REMEDY_OF_REASON[reason] in text and REMEDY[name] not in text
+
+
+@pytest.mark.parametrize("name", ["bad_rows", "refused_rows", "unreadable_rows"])
+def test_one_row_of_few_passes_where_some_may_be_left_out(name):
+    spec = recipe(**{name: {"limit": 0.01}})
+    one, two = judged(name, counted(1, 11, [EXAMPLE]), spec), judged(name, counted(2, 11, [EXAMPLE]), spec)
+    assert one.passed and not two.passed
+    assert "1.00% may be, and one in any case" in one.text
+    assert not judged(name, counted(1, 1), spec).passed
+    assert not judged(name, counted(1, 11), recipe(**{name: {"limit": 0.0}})).passed
+    assert not judged("round_trip", counted(1, 11), recipe(round_trip={"limit": 0.01})).passed
+
+
 @settings(max_examples=300)
 @given(st.integers(1, 20_000).flatmap(lambda of: st.tuples(st.integers(1, of), st.just(of))))
 def test_the_value_that_is_advised_passes_for_any_share_and_for_hardly_more(share):
@@ -129,7 +162,16 @@ def test_all_errors_are_in_one_message_a_line_each():
     assert named == [f"checks.{j.name}" for j in judgements if j.severity == "error"]
     assert set(named) == {
         f"checks.{name}"
-        for name in ("unreadable_rows", "bad_rows", "supervision", "stop_token", "bos_token", "overlap", "round_trip")
+        for name in (
+            "unreadable_rows",
+            "bad_rows",
+            "refused_rows",
+            "supervision",
+            "stop_token",
+            "bos_token",
+            "overlap",
+            "round_trip",
+        )
     }
 
 
@@ -162,3 +204,16 @@ def test_rows_that_must_not_be_too_long_are_told_nothing_of_a_tolerance():
 def test_a_length_that_is_enough_for_all_is_named_once():
     found = judged("max_length", counted(5, 100, percentiles=[900] * 100 + [900]), recipe({"tolerance": 0.0}))
     assert found.text.count("900") == 2 and "holds enough" not in found.text
+
+
+def test_what_is_found_and_advised_is_that_of_the_rows_own_fault():
+    both = Example("a:1", "developer", "a system message, and another one in a column")
+    text = judged("bad_rows", counted(3, 8, [both], reason=both.detail), recipe()).text
+    assert "Write `ignore: [developer]` in the source" in text and "Mend those rows" not in text
+    unlearned = Example("a:1", "", "no answer in it is to be learned (train: false, or a weight of 0)")
+    text = judged("refused_rows", counted(3, 8, [unlearned], reason=unlearned.detail), recipe()).text
+    assert "none of their answers is to be learned" in text and "`ignore: [weight]`" in text
+    assert "chat template" not in text
+    same = Example("a:1", "rejected", "chosen and rejected are the same")
+    text = judged("bad_rows", counted(3, 8, [same], reason=same.detail), recipe()).text
+    assert "3 of 8 rows hold no two answers to compare" in text and "conversation" not in text

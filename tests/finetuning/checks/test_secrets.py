@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetuning.checks.secrets import find_secret
+from finetuning.checks.secrets import find_secret, masked
 
 LETTERS = "aBcDeFgHiJkLmNoPqRsTuVwXyZ"
 MIXED = "a1B2c3D4e5F6g7H8i9J0"
@@ -79,3 +79,83 @@ def test_any_text_can_be_around_a_secret(text, kind):
 def test_a_long_text_is_searched_at_once():
     assert find_secret("aaaa bbbb 1234 " * 100_000) is None
     assert find_secret("aaaa bbbb 1234 " * 100_000 + PLANTED["AWS Access Key"]) == "AWS Access Key"
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+@pytest.mark.parametrize(
+    "around", ["{}", "my key is {} .", "x = '{}'\n", "first line\n\n{}\nlast line", "é {}", "{} {}"]
+)
+def test_nothing_of_a_secret_is_left_and_all_around_it(kind, around):
+    secret = PLANTED[kind]
+    shown = masked(around.format(secret, secret))
+    assert find_secret(shown) is None
+    parts = [secret[i : i + 8] for i in range(len(secret) - 7)]
+    spoken = "https://", "//registry.npmjs.org", "@example.com/x"
+    assert not [part for part in parts if part in shown and not any(part in word for word in spoken)]
+    # Of a private key all is one until its end, which is not here.
+    for word in ("my key is", "x = '", "first line", "é", *(() if kind == "Private Key" else ("last",))):
+        assert (word in shown) == (word in around)
+
+
+def test_of_a_secret_that_is_longer_than_its_pattern_nothing_is_left():
+    key = PLANTED["Stripe Access Key"] + MIXED * 3
+    body = "\n".join([PLANTED["Private Key"], MIXED * 3, MIXED * 2, "-----END " + "RSA PRIVATE " + "KEY-----", "after"])
+    assert masked(f"It is {key}, he said") == "It is [Stripe Access Key], he said"
+    assert masked(f"before\n{body}") == "before\n[Private Key]\nafter"
+    assert masked(body.partition("-----END")[0]) == "[Private Key]"
+
+
+@pytest.mark.parametrize("text", ORDINARY)
+def test_ordinary_text_is_left_as_it_is(text):
+    assert masked(text) == text
+
+
+@settings(max_examples=200)
+@given(st.text(max_size=80), st.sampled_from(sorted(PLANTED)))
+def test_whatever_is_around_a_secret_it_is_gone(text, kind):
+    assert PLANTED[kind] not in masked(f"{text} {PLANTED[kind]} {text}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PLANTED["Basic Auth Credentials"].replace("/", "\\/"),
+        PLANTED["Basic Auth Credentials"].replace("/", "\\\\\\/"),
+        "\\u0041" + PLANTED["AWS Access Key"][1:],
+        "first line\\n" + PLANTED["Hugging Face Token"],
+        "https://" + "u:s3cr3t" + "/s3cr3t@host.example/x",
+    ],
+)
+def test_a_secret_that_is_written_with_escapes_is_found_and_masked(text):
+    assert find_secret(text)
+    shown = masked(f"it is {text} .")
+    assert "s3cr3t" not in shown and PLANTED["AWS Access Key"][4:] not in shown and LETTERS[:20] not in shown
+
+
+@pytest.mark.parametrize(
+    "text", ["see https://localhost:8080/a@b", r"\\frac{1}{2} \\nu \\u12", r"C:\\users\\new", "a\\/b"]
+)
+def test_escapes_alone_and_ports_are_no_secrets(text):
+    assert find_secret(text) is None and masked(text) == text
+
+
+@pytest.mark.parametrize(
+    ("begin", "end"),
+    [
+        ("PuTTY-User-" + "Key-File-2: ssh-rsa\n", "Private-MAC: 0123abcd"),
+        ("---- BEGIN SSH2 ENCRYPTED " + "PRIVATE KEY ----\n", "---- END SSH2 ENCRYPTED PRIVATE KEY ----"),
+        ("BEGIN RSA " + "PRIVATE KEY\n", "END RSA PRIVATE KEY"),
+        ("-----BEGIN PGP " + "PRIVATE KEY BLOCK-----\n", "-----END PGP PRIVATE KEY BLOCK-----"),
+    ],
+)
+def test_all_of_a_private_key_is_masked_in_each_format(begin, end):
+    shown = masked(f"before\n{begin}{MIXED}\n{MIXED}\n{end}\nafter")
+    assert MIXED not in shown and shown.startswith("before") and shown.endswith("\nafter")
+    assert MIXED not in masked(f"{begin}{MIXED}")
+
+
+@pytest.mark.parametrize("half", ["\ud83d", "\\ud83d", '{"a": "\\\\udc00"}'])
+def test_half_of_a_pair_of_surrogates_hides_nothing_and_stops_nothing(half):
+    key = PLANTED["AWS Access Key"]
+    assert find_secret(half) is None and masked(half) == half
+    assert find_secret(f"{half} {key}") == "AWS Access Key" and key not in masked(f"{half} {key}")

@@ -4,6 +4,7 @@ import datetime
 import gzip
 import json
 import lzma
+import time
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,6 +16,7 @@ from finetuning.dataset.raw_rows import RawRow, Unreadable
 from finetuning.errors import FinetuningError
 
 WHERE = "recipes/x.yaml: dataset.sources[0]"
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 12345\n"
 ROWS = [{"question": f"{n} + 1? ünï€😀", "answer": f"#### {n + 1}"} for n in range(20)]
 
 
@@ -272,8 +274,6 @@ def test_blank_lines_of_a_csv_file_are_no_rows(tmp_path):
 
 
 HEADERS = {
-    "semicolons": ("question;answer\n1;2\n", "the header 'question;answer' is one column, and has semicolons in it"),
-    "tabs": ("question\tanswer\n1\t2\n", "tabs in it: name it .tsv"),
     "twice": ("a,b,a\n1,2,3\n", "its header has 'a' twice; it has 'a', 'b', 'a'"),
     "no name": (",a,b\n0,1,2\n", "column 1 of its header has no name; it has '', 'a', 'b'"),
     "an open quote": ('"a,b\n1,2\n', "its header has a quote that is never closed"),
@@ -284,6 +284,30 @@ HEADERS = {
 def test_a_header_that_can_not_be_right_is_an_error(tmp_path, content, words):
     (tmp_path / "a.csv").write_text(content)
     assert words in mistake(tmp_path / "a.csv")
+
+
+def test_a_column_of_a_table_that_is_null_at_first_is_read(tmp_path):
+    pq.write_table(pa.table({"a": ["x"], "b": pa.nulls(1)}), tmp_path / "0.parquet")
+    pq.write_table(pa.table({"a": ["y"], "b": ["z"]}), tmp_path / "1.parquet")
+    assert rows_of(tmp_path / "0.parquet", tmp_path / "1.parquet") == [{"a": "x", "b": None}, {"a": "y", "b": "z"}]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+@pytest.mark.parametrize("sign", [",", ";", "\t", "|"])
+def test_columns_are_separated_by_what_separates_the_header(tmp_path, name, sign):
+    (tmp_path / name).write_text(f'"que,stion"{sign}answer{sign}"more"\n2 + 3{sign}"5{sign}0"{sign}"1,5"\n')
+    (found,) = rows_of(tmp_path / name)
+    assert found == {"que,stion": "2 + 3", "answer": f"5{sign}0", "more": "1,5"}
+
+
+def test_a_header_of_one_column_is_one(tmp_path):
+    (tmp_path / "a.csv").write_text("text\nyes; or no\n")
+    assert rows_of(tmp_path / "a.csv") == [{"text": "yes; or no"}]
+
+
+def test_lines_in_another_encoding_are_told_with_how_to_convert_them(tmp_path):
+    (tmp_path / "a.csv").write_bytes("question,answer\nwie groß?,größer\n".encode("latin-1"))
+    assert "`iconv -f cp1252 -t UTF-8 OLD > NEW`" in mistake(tmp_path / "a.csv")
 
 
 def test_values_of_parquet_that_json_does_not_have_become_text(tmp_path):
@@ -355,6 +379,9 @@ FILES = {
     "xz cut short": ("a.jsonl.xz", lzma.compress(b'{"a": 1}\n' * 99)[:-9], "its xz data is damaged or cut short"),
     "damaged zstd": ("a.jsonl.zst", b"\x28\xb5\x2f\xfd" + b"\1" * 50, "its zstd data is damaged or cut short"),
     "zip": ("a.jsonl.zip", b"PK\x03\x04", "is of no kind that can be read"),
+    "pointer of Git": ("a.jsonl", LFS, "is a Git LFS pointer, and not the file itself. Run `git lfs pull`"),
+    "pointer of Git for a table": ("a.parquet", LFS, "is a Git LFS pointer"),
+    "pointer of Git for compressed lines": ("a.csv.gz", LFS, "is a Git LFS pointer"),
     "zip inside": ("a.jsonl", b"PK\x03\x04....", "is a zip archive. Unpack it, or write `zip://*::"),
     "another kind": (
         "a.txt",
@@ -369,6 +396,13 @@ def test_a_file_that_can_not_be_read_at_all_is_an_error_with_its_name(tmp_path, 
     (tmp_path / name).write_bytes(content)
     found = mistake(tmp_path / name)
     assert found.startswith(f"{WHERE}.files: {tmp_path}/{name} ") and words in found
+
+
+def test_a_table_of_very_many_columns_is_read_in_seconds(tmp_path):
+    pq.write_table(pa.table({f"column {n}": ["1"] for n in range(8_000)}), tmp_path / "a.parquet")
+    began = time.process_time()
+    (row,) = rows_of(tmp_path / "a.parquet")
+    assert len(row) == 8_000 and time.process_time() - began < 5
 
 
 def test_a_damaged_table_is_an_error_with_its_name(kinds):
@@ -389,3 +423,21 @@ def test_a_file_that_is_compressed_without_its_name_saying_so_is_read(tmp_path):
 def test_among_many_files_the_one_without_a_row_is_named(kinds):
     (kinds / "b.jsonl").write_text('{"question": "1"\n')
     assert mistake(kinds / "a.jsonl", kinds / "b.jsonl").startswith(f"{WHERE}.files: {kinds}/b.jsonl cannot be read")
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [("Москва да", "cp1251"), ("東京ソ", "shift_jis"), ("grün “x”", "cp1252"), ("żółw", "cp1250"), ("grün", "cp850")],
+)
+@pytest.mark.parametrize("place", ["header", "rows"])
+def test_an_encoding_that_is_not_sure_is_not_named(tmp_path, text, encoding, place):
+    lines = f"question,{text}\na,b\n" if place == "header" else f"question,answer\n{text},a\n"
+    (tmp_path / "a.csv").write_bytes(lines.encode(encoding))
+    said = mistake(tmp_path / "a.csv")
+    assert "`iconv -f ENCODING -t UTF-8 OLD > NEW`" in said and "latin1" not in said
+
+
+@pytest.mark.parametrize("encoding", ["latin1", "cp1252", "cp1250"])
+def test_an_encoding_that_is_sure_is_named(tmp_path, encoding):
+    (tmp_path / "a.csv").write_bytes("question,answer\nZürich,grüßt Öl\n".encode(encoding))
+    assert "`iconv -f cp1252 -t UTF-8 OLD > NEW`" in mistake(tmp_path / "a.csv")

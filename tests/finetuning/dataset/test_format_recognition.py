@@ -1,4 +1,8 @@
+import json
+import re
+
 import pytest
+import yaml
 
 from finetuning.dataset.format_recognition import (
     check_columns,
@@ -6,12 +10,12 @@ from finetuning.dataset.format_recognition import (
     recognise,
     recognise_all,
     shortened,
-    unused,
-    unused_columns,
 )
 from finetuning.dataset.formats import to_messages
 from finetuning.dataset.raw_dataset import write_raw
+from finetuning.dataset.unread import unread_in
 from finetuning.errors import FinetuningError
+from finetuning.recipe.columns import carries_meaning
 from finetuning.recipe.dataset import FORMAT_COLUMNS, DatasetSpec, EvalSpec, SourceSpec
 
 WHERE = "recipes/x.yaml: dataset.sources[0]"
@@ -45,6 +49,10 @@ def mistake(row, **keys) -> str:
         ({"prompt": "2 + 3?", "completion": "5"}, "prompt-completion"),
         ({"question": "2 + 3?", "answer": "5", "level": 1}, "question-answer"),
         ({"prompt": "2 + 3?", "chosen": "5", "rejected": "6"}, "preference"),
+        ({"prompt": "2 + 3?", "completion": "5", "label": False}, "unpaired-preference"),
+        ({"prompt": ROLES, "completion": ROLES, "label": 1}, "unpaired-preference"),
+        ({"prompt": "2 + 3?", "completion": "5", "label": "sums"}, "prompt-completion"),
+        ({"instruction": "2 + 3?", "input": "", "output": "5", "text": "Below is …"}, "alpaca"),
         ({"chosen": ROLES, "rejected": ROLES, "score_chosen": 9.0}, "preference"),
         ({"prompt": "2 + 3?", "chosen": ROLES, "rejected": ROLES, "messages": ROLES}, "preference"),
         ({"messages": FROMS, "conversations": FROMS}, "sharegpt"),
@@ -54,6 +62,45 @@ def mistake(row, **keys) -> str:
 def test_a_format_is_recognised_by_its_columns_and_by_what_its_turns_hold(row, format):
     assert recognised(row) == format
     assert to_messages(row, source(), format)[-1] == {"role": "assistant", "content": "5"}
+
+
+def test_a_conversation_is_recognised_in_json_text_whose_end_is_cut_off_and_where_it_is_null():
+    for value, format in ((ROLES, "messages"), (FROMS, "sharegpt")):
+        column = "messages" if format == "messages" else "conversations"
+        text = json.dumps(value)
+        assert recognised({"id": "1", column: text}) == recognised({column: text[:40]}) == format
+        assert recognised({"id": 1, column: None}) == format
+
+
+@pytest.mark.parametrize(
+    ("row", "advice"),
+    [
+        (
+            {"system_prompt": "s", "query": "q", "response": "r"},
+            "`format: question-answer` with `columns: {question: query, answer: response}`",
+        ),
+        (
+            {"Question": "q", "Complex_CoT": "t", "Response": "r"},
+            "`format: question-answer` with `columns: {question: Question, answer: Response}`",
+        ),
+        (
+            {"id": 1, "query": "q", "answers": [{"name": "f", "arguments": {}}], "tools": "[]"},
+            "`format: question-answer` with `columns: {question: query, answer: answers}`",
+        ),
+        (
+            {"instruction": "q", "context": "c", "response": "r", "category": "x"},
+            "`format: alpaca` with `columns: {output: response}`",
+        ),
+        ({"id": "1", "system_prompt": "s", "question": "q", "response": "r"}, "`columns: {answer: response}`"),
+    ],
+)
+def test_what_is_advised_drops_no_column_that_carries_meaning(row, advice):
+    said = mistake(row)
+    assert advice in said
+    format = re.search(r"`format: ([a-z-]+)`", said)
+    mapped = yaml.safe_load(re.search(r"`columns: (\{.*?\})`", said)[1])
+    spec = source(format=format[1], columns=mapped)
+    assert not [name for name in unread_in(row, spec, format[1]) if carries_meaning(name)]
 
 
 def test_columns_of_the_recipe_take_part():
@@ -122,7 +169,7 @@ def test_a_data_set_that_is_like_nothing_gets_the_formats_the_nearest_first():
     assert lines[1] == "  question-answer lacks question"
     assert "  messages lacks messages" in lines and "  ultrafeedback lacks instruction, completions" in lines
     assert mistake({"completions": ANSWERS, "id": 1}).splitlines()[1] == "  ultrafeedback lacks instruction"
-    assert lines[-1] == "Write `format` and `columns`, which gives the format's names and then the data set's."
+    assert lines[-1].startswith("Write `format` and `columns`, which gives the format's names and then the data set's")
 
 
 def test_a_missing_column_of_a_named_format_is_an_error_with_what_exists_and_the_nearest():
@@ -162,7 +209,7 @@ def test_dpo_reads_preferences_and_nothing_else(tmp_path):
     dataset = DatasetSpec(sources=(SourceSpec(files=[str(tmp_path / "a.jsonl")]),))
     write_raw(dataset, {"train-00": "r"}, tmp_path / "raw", api=None, file="x.yaml")
     assert recognise_all(tmp_path / "raw", dataset, "x.yaml") == {"train-00": "question-answer"}
-    with pytest.raises(FinetuningError, match="has no column 'chosen'; it has question, answer"):
+    with pytest.raises(FinetuningError, match=r"learns from preference, and .* has the columns question, answer:"):
         recognise_all(tmp_path / "raw", dataset, "x.yaml", "dpo")
 
 
@@ -175,37 +222,147 @@ def test_preferences_need_a_prompt_where_their_answers_are_texts():
     assert recognised(text, columns={"prompt": "question"}) == "preference"
 
 
-@pytest.mark.parametrize(
-    ("row", "format", "keys", "left"),
-    [
-        ({"question": "?", "answer": "5", "level": 1}, "question-answer", {}, ["level"]),
-        ({"Problem": "?", "answer": "5"}, "question-answer", {"columns": {"question": "Problem"}}, []),
-        ({"instruction": "?", "output": "5", "history": [], "system": "Hi"}, "alpaca", {}, ["history"]),
-        ({"conversations": FROMS, "system": "Hi", "tools": "[]"}, "sharegpt", {}, []),
-        ({"prompt": "?", "chosen": ROLES, "rejected": ROLES, "score": 1, "system": "Hi"}, "preference", {}, ["score"]),
-        (
-            {"messages": [{"role": "assistant", "content": "5", "reasoning_content": "…", "tool_calls": []}]},
-            "messages",
-            {},
-            ["messages[].reasoning_content"],
-        ),
-    ],
-)
-def test_what_a_format_does_not_read_is_told(row, format, keys, left):
-    assert unused(list(row), row, source(**keys), format) == left
-
-
-def test_unused_columns_are_told_by_their_source(tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"question": "2 + 3?", "answer": "5", "level": "easy"}\n')
-    (tmp_path / "b.jsonl").write_text('{"question": "2 + 4?", "answer": "6"}\n')
-    a, b = (SourceSpec(files=[str(tmp_path / name)], format="question-answer") for name in ("a.jsonl", "b.jsonl"))
-    dataset = DatasetSpec(sources=(b, a), eval=EvalSpec(fraction=0.5))
-    write_raw(dataset, {"train-00": "r", "train-01": "r"}, tmp_path / "raw", api=None, file="recipes/x.yaml")
-    formats = recognise_all(tmp_path / "raw", dataset, "recipes/x.yaml")
-    assert unused_columns(tmp_path / "raw", dataset, formats) == {"dataset.sources[1]": ["level"]}
-
-
 def test_a_row_is_shortened_in_every_direction():
     row = {"text": "x" * 1000, "list": list(range(100)), "deep": [[[[[[[[1]]]]]]]]}
     found = shortened(row)
     assert found["text"] == "x" * 200 and found["list"] == list(range(10)) and found["deep"] == [[[[["…"]]]]]
+
+
+def test_a_text_is_recognised_by_its_column_unless_a_conversation_is_there_too():
+    row = {"text": "It rained.", "url": "a"}
+    assert recognise(list(row), row, source(), WHERE) == "text"
+    row = {"instruction": "2 + 3?", "output": "5", "text": "Below is an instruction: 2 + 3? 5"}
+    assert recognise(list(row), row, source(), WHERE) == "alpaca"
+
+
+def test_judged_answers_are_learned_by_kto_alone(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"prompt": "2 + 3?", "completion": "6", "label": false}\n')
+    dataset = DatasetSpec(sources=(SourceSpec(files=[str(tmp_path / "a.jsonl")]),))
+    write_raw(dataset, {"train-00": "r"}, tmp_path / "raw", api=None, file="x.yaml")
+    assert recognise_all(tmp_path / "raw", dataset, "x.yaml", "kto") == {"train-00": "unpaired-preference"}
+    for named in ({}, {"format": "prompt-completion"}):
+        sources = (dataset.sources[0].model_copy(update=named),)
+        with pytest.raises(
+            FinetuningError, match=r"says in 'label' which answers are good .* Write training.method: kto"
+        ):
+            recognise_all(tmp_path / "raw", dataset.model_copy(update={"sources": sources}), "x.yaml")
+    ignoring = dataset.model_copy(update={"sources": (dataset.sources[0].model_copy(update={"ignore": ("label",)}),)})
+    assert recognise_all(tmp_path / "raw", ignoring, "x.yaml") == {"train-00": "prompt-completion"}
+    (tmp_path / "a.jsonl").write_text('{"question": "2 + 3?", "answer": "5"}\n')
+    write_raw(dataset, {"train-00": "r"}, tmp_path / "other", api=None, file="x.yaml")
+    with pytest.raises(FinetuningError, match=r"unpaired-preference, and .* has the columns question, answer:"):
+        recognise_all(tmp_path / "other", dataset, "x.yaml", "kto")
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        *("summary", "target", "output", "answer", "sentiment", "response", "translation", "question", "instruction"),
+        *("prompt", "label", "role", "parent_id", "system", "final_answer", "Summary", "tgt_text", "highlights"),
+    ],
+)
+def test_a_text_is_not_learned_without_the_column_beside_it_unless_the_recipe_says_so(column):
+    row = {"text": "It rained.", column: "x", "id": 1, "url": "a", "language": "en", "target_id": 3}
+    said = mistake(row)
+    assert f"would lose {column}. " in said and f"`format: text` and `ignore: [{column}]`" in said
+    assert recognised(row, ignore=[column]) == "text"
+    assert format_of(list(row), row, source(format="text", ignore=[column]), WHERE) == "text"
+    del row[column]
+    assert recognised(row) == "text"
+
+
+def test_a_text_and_its_column_are_advised_as_question_and_answer():
+    assert "`columns: {question: text, answer: summary}`" in mistake({"text": "a", "summary": "b"})
+    assert "`columns: {question: prompt, answer: text}`" in mistake({"text": "a", "prompt": "b"})
+    assert "one row of `messages`" in mistake({"text": "a", "role": "prompter", "parent_id": "b", "message_id": "c"})
+
+
+ASKED_TURNS, SAID_TURNS = ROLES[:1], ROLES[1:]
+
+
+@pytest.mark.parametrize(
+    ("row", "advice"),
+    [
+        ({"input_text": "a", "output_text": "b"}, "question-answer` with `columns: {question: input_text, answer: out"),
+        ({"source_text": "a", "target_text": "b"}, "{question: source_text, answer: target_text}"),
+        ({"prompt_text": "a", "answer_text": "b"}, "{question: prompt_text, answer: answer_text}"),
+        ({"inputs": "a", "targets": "b", "language": "x"}, "{question: inputs, answer: targets}"),
+        ({"human": "a", "gpt": "b"}, "{question: human, answer: gpt}"),
+        (
+            {"input": ASKED_TURNS, "output": "b", "reasoning": "c", "system_prompt": "d", "category": "e"},
+            "`format: question-answer` with `columns: {question: input, answer: output}`",
+        ),
+        (
+            {"input": {"messages": ASKED_TURNS}, "preferred_output": SAID_TURNS, "non_preferred_output": SAID_TURNS},
+            "`format: preference` with `columns: {prompt: input, chosen: preferred_output, rejected: non_preferred_ou",
+        ),
+        (
+            {"question": "a", "chosen_answer": "b", "rejected_answer": "c"},
+            "`columns: {prompt: question, chosen: chosen_answer, rejected: rejected_answer}`",
+        ),
+        (
+            {"conversations": FROMS[:1], "chosen": FROMS[1], "rejected": FROMS[1]},
+            "`format: preference` with `columns: {prompt: conversations}`",
+        ),
+    ],
+)
+def test_no_column_that_says_something_is_left_out_of_what_is_advised(row, advice):
+    assert advice in mistake(row)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"content": "It rained.", "body": "It rained all day."},
+        {"text_in": "It rained.", "remark": "It rained all day."},
+        {"dialogue": ROLES, "summary": "A sum."},
+        {"chat": FROMS, "notes": "What this chat is of."},
+    ],
+)
+def test_one_column_is_not_advised_while_another_one_holds_text(row):
+    said = mistake(row).splitlines()[-1]
+    assert not re.search(r"columns: \{(text|messages|conversations):", said)
+
+
+def test_columns_that_no_format_reads_are_named_beside_the_advice():
+    said = mistake({"problem": "a", "solution": "b", "answer": "c"})
+    assert "`columns: {question: problem}`" in said and "It does not read solution; `ignore: [solution]`" in said
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"content": "It rained."}, "`format: text` with `columns: {text: content}`"),
+        ({"en": "Yes.", "fr": "Oui."}, "`columns: {question: en, answer: fr}`"),
+        ({"article": "It rained.", "highlights": "Rain."}, "`columns: {question: article, answer: highlights}`"),
+        ({"translation": {"en": "Yes.", "fr": "Oui."}}, "translation has records with the keys en, fr"),
+        ({"conversation": [{"input": "a", "output": "b"}]}, "conversation has records with the keys input, output"),
+    ],
+)
+def test_where_no_format_is_near_an_example_says_how_columns_are_written(row, said):
+    assert said in mistake(row).splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("method", "row", "advice"),
+    [
+        (
+            "dpo",
+            {"question": "a", "chosen_answer": "c", "rejected_answer": "d"},
+            "{prompt: question, chosen",
+        ),
+        ("kto", {"query": "a", "response": "b", "label": True}, "{prompt: query, completion: response}"),
+        ("kto", {"messages": ROLES, "label": True}, "or add what is missing"),
+    ],
+)
+def test_a_method_that_learns_from_one_format_says_what_that_one_lacks(tmp_path, method, row, advice):
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+    dataset = DatasetSpec(sources=(SourceSpec(files=[str(tmp_path / "a.jsonl")]),))
+    with pytest.raises(FinetuningError, match=f"training.method: {method} learns from ") as error:
+        write_raw(dataset, {"train-00": "r"}, tmp_path / "raw", api=None, file="x.yaml", method=method)
+    assert advice in str(error.value) and len(str(error.value).splitlines()) == 3
+
+
+def test_an_ignored_column_makes_no_format():
+    row = {"question": "a", "answer": "b", "prompt": "c", "completion": "d"}
+    assert recognised(row, ignore=["Prompt"]) == "question-answer"

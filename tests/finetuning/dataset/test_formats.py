@@ -1,9 +1,12 @@
 import doctest
+import json
 
 import pytest
 
-from finetuning.dataset import formats
-from finetuning.dataset.formats import FORMATS, NotChosen, RowDropped, to_messages, to_pair, tools_of
+from finetuning.dataset import formats, other_formats
+from finetuning.dataset.formats import FORMATS, to_messages, to_pair, tools_of
+from finetuning.dataset.other_formats import judgement_of, looks_like_turns
+from finetuning.dataset.row_faults import NotChosen, RowDropped
 from finetuning.recipe.dataset import FORMAT_COLUMNS, SourceSpec
 
 
@@ -18,6 +21,8 @@ def turns(*pairs: tuple[str, str | None]) -> list[dict[str, str | None]]:
 def test_the_examples_in_the_docstrings_are_right():
     found = doctest.testmod(formats)
     assert found.attempted >= 10 and found.failed == 0
+    found = doctest.testmod(other_formats)
+    assert found.attempted >= 3 and found.failed == 0
 
 
 def test_each_format_of_the_schema_has_a_function():
@@ -38,6 +43,50 @@ def test_each_format_of_the_schema_has_a_function():
 )
 def test_each_format_gives_the_same_messages(format, row):
     assert to_messages(row, source(format)) == turns(("user", "2 + 3?"), ("assistant", "5"))
+
+
+@pytest.mark.parametrize("form", ["text", "messages"])
+def test_a_judged_answer_is_the_conversation_that_it_ends(form):
+    prompt, completion = turns(("user", "2 + 3?")), turns(("assistant", "6"))
+    row = {"prompt": prompt, "completion": completion, "label": False, "system": "Be brief."}
+    if form == "text":
+        row |= {"prompt": "2 + 3?", "completion": "6"}
+    expected = turns(("system", "Be brief."), ("user", "2 + 3?"), ("assistant", "6"))
+    assert to_messages(row, source("unpaired-preference")) == expected
+
+
+@pytest.mark.parametrize("label", [None, "good", 2, 0.5, [True]])
+def test_a_label_that_judges_nothing_drops_the_row(label):
+    with pytest.raises(RowDropped, match="a label that is neither true nor false") as dropped:
+        judgement_of({"good": label}, source("unpaired-preference", columns={"label": "good"}))
+    assert dropped.value.field == "good"
+
+
+def test_a_text_is_one_message_by_itself():
+    said = "### Human: 2 + 3?### Assistant: 5"
+    assert to_messages({"text": said, "id": 3}, source("text")) == turns(("text", said))
+    assert to_messages({"body": said}, source("text", columns={"text": "body"})) == turns(("text", said))
+    faults = (({"text": " \n"}, "an empty text"), ({"text": 7}, "a number, not text"), ({}, "column is missing"))
+    for row, reason in faults:
+        with pytest.raises(RowDropped, match=reason):
+            to_messages(row, source("text"))
+
+
+@pytest.mark.parametrize(
+    ("said", "turns"),
+    [
+        ("### Human: 2 + 3?### Assistant: 5", True),
+        ("### Instruction:\nAdd.\n\n### Response:\n5", True),
+        ("<|im_start|>user\n2 + 3?<|im_end|>\n<|im_start|>assistant\n5", True),
+        ("<s>[INST] 2 + 3? [/INST] 5", True),
+        ("User: 2 + 3?\nAssistant: 5", True),
+        ("Q: 2 + 3?\nA: 5", True),
+        ("The user: a person who uses it. Its assistant: nobody.", False),
+        ("## Instruction\nAdd.", False),
+    ],
+)
+def test_text_that_was_a_conversation_is_told(said, turns):
+    assert looks_like_turns(said) == turns
 
 
 def test_columns_are_found_under_the_names_that_the_recipe_gives():
@@ -120,7 +169,7 @@ def test_a_row_that_is_no_conversation_is_dropped_with_reason_and_field(messages
 @pytest.mark.parametrize(
     ("format", "row", "reason", "field"),
     [
-        ("question-answer", {"question": "2?", "answer": 5}, "a number in the assistant turn, not text", "answer"),
+        ("question-answer", {"question": "2?", "answer": 5.5}, "a number in the assistant turn, not text", "answer"),
         ("question-answer", {"question": "2 + 3?", "answer": None}, "empty answer", "turn 1"),
         ("question-answer", {"question": "2 + 3?"}, "a column is missing", "answer"),
         ("prompt-completion", {"prompt": ["a"], "completion": "b"}, "a list in the user turn, not text", "prompt"),
@@ -197,7 +246,7 @@ def test_a_conversation_does_not_end_in_a_call_that_nothing_answers():
     ],
 )
 def test_tools_are_records_or_the_json_text_of_them(tools, found):
-    assert tools_of({"tools": tools}) == found
+    assert tools_of({"tools": tools}, source("messages")) == found
 
 
 @pytest.mark.parametrize(
@@ -211,7 +260,7 @@ def test_tools_are_records_or_the_json_text_of_them(tools, found):
 )
 def test_tools_of_another_kind_drop_the_row(tools, reason):
     with pytest.raises(RowDropped, match=rf"^{reason}$") as dropped:
-        tools_of({"tools": tools})
+        tools_of({"tools": tools}, source("messages"))
     assert dropped.value.field == "tools"
 
 
@@ -276,11 +325,11 @@ def test_answers_may_call_tools_as_long_as_only_the_last_turn_differs():
         ({"rejected": " "}, "empty answer", "rejected turn 1"),
         ({"rejected": None}, "empty answer", "rejected turn 1"),
         ({"rejected": []}, "no turns at all", ""),
-        ({"rejected": 6}, "a number in the assistant turn, not text", "rejected"),
+        ({"rejected": 6.5}, "a number in the assistant turn, not text", "rejected"),
         ({"rejected": [{"role": "robot", "content": "6"}]}, "unknown role 'robot'", "rejected[0]"),
         ({"rejected": ASKED}, "ends with a user turn, not with an answer", "rejected turn 0"),
         ({"chosen": ""}, "empty answer", "turn 1"),
-        ({"chosen": ["5"]}, "text, not a record", "chosen[0]"),
+        ({"chosen": ["5"]}, "a list in the assistant turn, not text", "chosen"),
         ({"prompt": None}, "an answer without a prompt", "prompt"),
         ({"prompt": 2}, "a number in the user turn, not text", "prompt"),
         ({"prompt": ASKED + FIVE}, "two assistant turns in a row", "turn 2"),
@@ -299,3 +348,52 @@ def test_a_row_without_a_rejected_answer_can_be_learned_from_and_is_no_preferenc
     with pytest.raises(RowDropped, match="a column is missing") as dropped:
         to_pair(row, source("preference", columns={"rejected": "bad"}))
     assert dropped.value.field == "bad"
+
+
+@pytest.mark.parametrize("form", ["record", "from", "list of from", "whole", "json", "json list"])
+def test_pairs_of_every_shape_are_read(form):
+    keys = ("role", "content") if form in ("record", "json") else ("from", "value")
+
+    def shaped(answer):
+        turn = dict(zip(keys, ("assistant", answer), strict=True))
+        if form == "whole":
+            return [{"from": "human", "value": "2 + 3?"}, turn]
+        shapes = {"list of from": [turn], "json": json.dumps(turn), "json list": json.dumps([turn])}
+        return shapes.get(form, turn)
+
+    row = {"prompt": [dict(zip(keys, ("user", "2 + 3?"), strict=True))], "chosen": shaped("5"), "rejected": shaped("6")}
+    if form == "whole":
+        del row["prompt"]
+    chosen, rejected = to_pair(row, source("preference"))
+    assert chosen == turns(("user", "2 + 3?"), ("assistant", "5")) and rejected[1]["content"] == "6"
+
+
+def test_a_prompt_that_is_a_request_is_read_with_its_tools():
+    tool = {"type": "function", "function": {"name": "add", "parameters": {}}}
+    asked = {"messages": turns(("user", "2 + 3?")), "tools": [tool], "parallel_tool_calls": True}
+    pair = {"preferred_output": turns(("assistant", "5")), "non_preferred_output": turns(("assistant", "6"))}
+    named = source(
+        "preference",
+        columns={"prompt": "input", "chosen": "preferred_output", "rejected": "non_preferred_output"},
+    )
+    row = {"input": asked, **pair}
+    assert to_pair(row, named)[0] == turns(("user", "2 + 3?"), ("assistant", "5"))
+    assert tools_of(row, named) == [tool]
+    with pytest.raises(RowDropped, match="a prompt with the key 'documents', which is not read"):
+        to_pair({**row, "input": {**asked, "documents": ["a"]}}, named)
+
+
+@pytest.mark.parametrize("column", ["developer", "System_Prompt"])
+def test_a_second_system_message_names_its_column(column):
+    row = {"messages": turns(("system", "Be brief."), ("user", "?"), ("assistant", "5")), column: "Be long."}
+    with pytest.raises(RowDropped) as dropped:
+        to_messages(row, source("messages"))
+    assert dropped.value.field == column
+    assert to_messages(row, source("messages", ignore=[column]))[0]["content"] == "Be brief."
+
+
+@pytest.mark.parametrize(("column", "value"), [("thinking", True), ("passage", {"a": 1}), ("chat_history", "a")])
+def test_the_place_of_a_fault_is_the_column_of_the_data(column, value):
+    with pytest.raises(RowDropped) as dropped:
+        to_messages({"question": "2 + 3?", "answer": "5", column: value}, source("question-answer"))
+    assert dropped.value.field == column

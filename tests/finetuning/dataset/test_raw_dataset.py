@@ -244,3 +244,18 @@ for name in ("short", "long"):
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
     short, long = map(float, done.stdout.split())
     assert long < short + 60  # MB; the long file alone has 160
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"question": "\\u0041KIA%s", "answer": "b"}' % ("IOSFODNN7" + "QRSTUVW"),
+        '{"question": "https:\\/\\/anna:s3cr3tpass@example.com\\/x", "answer": "b"}',
+        '{"question": "a\\nhf_%s", "answer": "b"}' % ("aBcDeFgHiJkLmNoPq" * 2),
+        '{"question": "a", "answer": "b", "meta": {"AKIA%s": 1}}' % ("IOSFODNN7" + "QRSTUVW"),
+        json.dumps({"question": json.dumps({"k": "https://anna:s3cr3tpass@example.com/x"}), "answer": "b"}),
+    ],
+)
+def test_a_row_with_a_secret_however_it_is_written_is_not_in_the_preview(tmp_path, text):
+    (tmp_path / "a.jsonl").write_text(text + '\n{"question": "c", "answer": "d"}\n')
+    assert write(tmp_path / "raw", source(tmp_path / "a.jsonl")).preview == [{"question": "c", "answer": "d"}]

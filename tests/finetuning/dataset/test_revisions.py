@@ -1,6 +1,14 @@
+import io
+import os
 import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
 from typing import ClassVar
 
 import fsspec
@@ -91,9 +99,7 @@ class Bucket(fsspec.implementations.memory.MemoryFileSystem):
         raise AssertionError("nothing is fetched to tell its revision")
 
 
-@pytest.mark.parametrize(
-    "key", ["ETag", "md5Hash", "generation", "checksum", "Content-MD5", "LastModified", "Last-Modified", "mtime"]
-)
+@pytest.mark.parametrize("key", ["ETag", "md5Hash", "generation", "checksum", "Content-MD5"])
 def test_the_revision_of_a_remote_file_is_what_its_file_system_knows_of_it(monkeypatch, key):
     fsspec.register_implementation("bucket", Bucket, clobber=True)
     revisions = []
@@ -101,6 +107,63 @@ def test_the_revision_of_a_remote_file_is_what_its_file_system_knows_of_it(monke
         monkeypatch.setattr(Bucket, "known", {key: known})
         revisions.append(revision("bucket://a.jsonl"))
     assert revisions[0] == revisions[1] != revisions[2]
+
+
+DATE = 1_700_000_000
+
+
+def in_tar(folder: Path, content: bytes) -> str:
+    """The address of a member of an archive, made at a fixed time."""
+    with tarfile.open(folder / "rows.tar", "w") as archive:
+        member = tarfile.TarInfo("a.jsonl")
+        member.size, member.mtime = len(content), DATE
+        archive.addfile(member, io.BytesIO(content))
+    return f"tar://a.jsonl::file://{folder / 'rows.tar'}"
+
+
+def in_zip(folder: Path, content: bytes) -> str:
+    """The address of a member of another archive, made at a fixed time."""
+    with zipfile.ZipFile(folder / "rows.zip", "w") as archive:
+        archive.writestr(zipfile.ZipInfo("a.jsonl", (2023, 11, 14, 0, 0, 0)), content)
+    return f"zip://a.jsonl::file://{folder / 'rows.zip'}"
+
+
+def in_a_folder(folder: Path, content: bytes) -> str:
+    """The name of a file that has a fixed time."""
+    (folder / "a.jsonl").write_bytes(content)
+    os.utime(folder / "a.jsonl", (DATE, DATE))
+    return str(folder / "a.jsonl")
+
+
+def on_a_web_server(folder: Path, content: bytes) -> str:
+    """The address of a file on a server that makes its ETag, as nginx does, of size and time."""
+    in_a_folder(folder, content)
+
+    class Handler(SimpleHTTPRequestHandler):
+        def end_headers(self):
+            self.send_header("ETag", f'"{DATE:x}-{len(content):x}"')
+            super().end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
+    Thread(target=server.serve_forever, daemon=True).start()
+    return f"http://127.0.0.1:{server.server_port}/a.jsonl"
+
+
+@pytest.mark.parametrize("put", [in_tar, in_zip, in_a_folder, on_a_web_server])
+def test_other_contents_of_one_size_and_date_are_another_revision(put, tmp_path):
+    first, same, other = (revision(put(tmp_path, content)) for content in (b'{"a": 1}', b'{"a": 1}', b'{"a": 2}'))
+    assert first == same != other
+
+
+@pytest.mark.parametrize("key", ["LastModified", "last_modified", "updated", "mtime"])
+def test_a_time_of_a_change_is_not_taken_for_the_contents(monkeypatch, key):
+    fsspec.register_implementation("bucket", Bucket, clobber=True)
+    monkeypatch.setattr(Bucket, "known", {key: DATE})
+    with pytest.raises(FinetuningError, match="nothing is fetched"):
+        revision("bucket://a.jsonl")
 
 
 def test_a_remote_file_that_can_not_be_reached_is_an_error():

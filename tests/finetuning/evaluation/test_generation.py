@@ -1,5 +1,7 @@
 """Generation: a batch answers as each row alone does, on every architecture, and rows leave it when they end."""
 
+from typing import ClassVar
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -85,6 +87,8 @@ def test_a_row_that_has_ended_costs_the_others_nothing(tiny, monkeypatch):
 
 def test_an_answer_ends_before_its_stop_token():
     class Letters:
+        added_tokens_decoder: ClassVar[dict] = {}
+
         def decode(self, ids, skip_special_tokens):
             return "".join(chr(96 + i) for i in ids)
 

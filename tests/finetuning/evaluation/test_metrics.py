@@ -3,7 +3,7 @@
 import pytest
 
 from finetuning.evaluation.metrics import METRICS, Outcome, final_answer, metrics_for, same_answer, score_final_answer
-from finetuning.recipe.evaluation import LESS_IS_BETTER
+from finetuning.recipe.evaluation import LESS_IS_BETTER, EvaluationSpec
 from finetuning.recipe.evaluation import METRICS as NAMES
 
 
@@ -30,6 +30,29 @@ def test_the_final_answer_is_found_where_it_is_stated(text, answer):
 
 
 @pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("Also 2 + 3.\n**Antwort:** 5", "5"),
+        ("Die Antwort: 4, nein: antwort = 5.", "5"),
+        ("答えは 12", "12"),
+        ("The answer is 7.", "7"),
+        ("#### 9\nAntwort: 8", "9"),
+        ("17", "17"),
+        ("Antwort:", None),
+    ],
+)
+def test_a_recipe_has_words_of_its_own_before_a_final_answer(text, answer):
+    metric = metrics_for(EvaluationSpec(metrics=("final-answer",), answer_markers=("Antwort", "答えは")))
+    outcome = Outcome(f"#### {answer}", text, stopped=True)
+    assert metric["final-answer"].score(outcome) == float(answer is not None)
+    assert metric["unclear"].score(outcome) == float(answer is None)
+
+
+def test_words_of_a_recipe_are_no_pattern():
+    assert final_answer("a+b 5", ["a+b"]) == "5" and final_answer("aab 5", ["a+b"]) is None
+
+
+@pytest.mark.parametrize(
     ("one", "other"),
     [
         ("0.5", "1/2"),
@@ -38,6 +61,19 @@ def test_the_final_answer_is_found_where_it_is_stated(text, answer):
         ("$18.00", "18"),
         ("-3", "- 3"),
         ("18.", "18"),
+        ("3,5", "3.5"),
+        ("0,5", "1/2"),
+        ("0,500", "0.5"),
+        ("1,00", "1"),
+        ("1.000,50", "1,000.50"),
+        ("1.000.000", "1,000,000"),
+        ("12,34,567", "1234567"),
+        ("1\u202f000", "1000"),
+        ("1'000", "1000"),
+        ("1.000", "1.000"),
+        ("\u22123", "-3"),
+        ("４２", "42"),
+        ("٣٫٥", "3.5"),
         ("Yes", "yes "),
     ],
 )
@@ -46,10 +82,45 @@ def test_equal_answers_are_equal_however_they_are_written(one, other):
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("8", "18"), ("18", "8"), ("1/0", "1"), ("-3", "3"), ("", "0"), ("1e99999999", "1")]
+    ("one", "other"),
+    [
+        ("8", "18"),
+        ("18", "8"),
+        ("1/0", "1"),
+        ("-3", "3"),
+        ("", "0"),
+        ("1e99999999", "1"),
+        ("3,5", "35"),
+        ("0,5", "5"),
+        ("0,500", "500"),
+        ("1.000", "1"),
+        ("1.000", "1000"),
+        ("2.500", "2.5"),
+        ("3 5", "35"),
+        ("1,2,3", "123"),
+        ("1,000,5", "10005"),
+        ("1,0000", "10000"),
+        ("1.000,50", "1.00050"),
+    ],
 )
 def test_different_answers_are_different(one, other):
     assert not same_answer(one, other)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("答案：42", "42"),
+        ("答案：４２。", "42."),
+        ("The answer is \u22123.", "-3"),
+        ("The answer is 3,5 kg", "3,5"),
+        ("The answer is 1.000,50 euros", "1.000,50"),
+        ("The answer is 3, so", "3"),
+        ("The answer is 2. Then", "2"),
+    ],
+)
+def test_signs_of_print_stand_for_those_of_keyboards(text, answer):
+    assert final_answer(text, ["答案"]) == answer and final_answer(text, ["答案："]) == answer
 
 
 def test_a_number_inside_another_does_not_count():
@@ -91,6 +162,23 @@ def test_an_answer_that_was_cut_off_did_not_stop():
 
 
 def test_what_always_goes_with_a_metric_is_reported_with_it():
-    assert list(metrics_for(("final-answer",))) == ["final-answer", "unclear", "stop-rate"]
-    assert list(metrics_for(("exact-match",))) == ["exact-match", "stop-rate"]
-    assert list(metrics_for(("stop-rate", "loss"))) == ["stop-rate", "loss"]
+    def reported(*metrics: str) -> list[str]:
+        return list(metrics_for(EvaluationSpec.model_validate({"metrics": metrics})))
+
+    assert reported("final-answer") == ["final-answer", "unclear", "stop-rate", "empty"]
+    assert reported("exact-match") == ["exact-match", "stop-rate", "empty"]
+    assert reported("stop-rate", "loss") == ["stop-rate", "loss", "chrf", "empty"]
+
+
+@pytest.mark.parametrize("answer", ["\u200b", "\ufeff", "...", "```\n```", "\u2800", "—", "。"])
+def test_an_answer_without_a_letter_or_digit_is_empty(answer):
+    assert score("empty", answer, "Paris") == score("empty", answer, "") == 1.0
+
+
+def test_letters_of_any_script_and_signs_where_the_reference_has_no_other_are_an_answer():
+    assert [score("empty", answer, "Paris") for answer in ("é", "你", "٤", "ก")] == [0.0] * 4
+    assert [score("empty", answer, "👍") for answer in ("👎", "\u200b", " ")] == [0.0, 1.0, 1.0]
+
+
+def test_an_answer_of_white_space_is_empty():
+    assert [METRICS["empty"].score(Outcome("", answer, True)) for answer in ("", " \n", "0")] == [1.0, 1.0, 0.0]

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from finetuning.errors import FinetuningError
 from finetuning.evaluation import python_tests
 from finetuning.evaluation.comparison import outcomes
-from finetuning.evaluation.exam import Candidate, Exam, require_code, sit
+from finetuning.evaluation.exam import Candidate, Exam, sit
 from finetuning.evaluation.generation import Question
 from finetuning.evaluation.metrics import METRICS, Outcome
 from finetuning.evaluation.python_tests import (
@@ -29,6 +29,7 @@ from finetuning.evaluation.python_tests import (
 from finetuning.progress import Progress
 from finetuning.recipe.evaluation import EvaluationSpec
 from tests.tiny_models import ZEPHYR, save_tiny_model
+from tests.waiting import until
 
 SILENT = Progress(lambda line: None, "")
 TWICE = "Like this:\n```python\ndef twice(x):\n    return {}\n```\nIt doubles."
@@ -140,6 +141,38 @@ def attacks(secret):
         "take all memory": "x = bytearray(2**31)",
         "take all memory bit by bit": "x = [0]\nwhile True:\n    x += x",
         "call the kernel itself": "import ctypes\nassert ctypes.CDLL(None).syscall(41, 2, 1, 0) >= 0",  # socket
+        "read its parent's memory": "import os\nopen(f'/proc/{os.getppid()}/mem', 'rb').read(1)",
+        "read its parent's files": "import os\nos.listdir(f'/proc/{os.getppid()}/fd')",
+        "see who else runs": "import os\nassert set(filter(str.isdigit, os.listdir('/proc'))) - {str(os.getpid())}",
+        "go up and read": f"import os\nos.chdir('/')\nopen({str(secret)!r}).read()",
+        "read by a relative path": f"import os\nopen(os.path.relpath({str(secret)!r})).read()",
+        "read by its own root": f"open('/proc/self/root' + {str(secret)!r}).read()",
+        "read by its own folder": f"import os\nopen('/proc/self/cwd/' + os.path.relpath({str(secret)!r})).read()",
+        "link a file hard": f"import os\nos.link({str(secret)!r}, 'here')\nopen('here').read()",
+        "move a file": f"import os\nos.rename({str(secret)!r}, 'here')",
+        "move a file there": f"import os\nopen('x', 'w').close()\nos.rename('x', {str(secret.parent / 'new')!r})",
+        "make a folder": f"import os\nos.mkdir({str(secret.parent / 'new')!r})",
+        "remove a folder": f"import shutil\nshutil.rmtree({str(secret.parent)!r})",
+        "give a file away": f"import os\nos.chown({str(secret)!r}, 1, 1)",
+        "map a file": f"import mmap, os\nmmap.mmap(os.open({str(secret)!r}, os.O_RDONLY), 0)",
+        "read a file by the kernel": f"import ctypes\nassert ctypes.CDLL(None).open({str(secret)!r}.encode(), 0) >= 0",
+        "make a pipe with a name there": f"import os\nos.mkfifo({str(secret.parent / 'new')!r})",
+        "make a device": "import os\nos.mknod('device', 0o20666, os.makedev(1, 3))",
+        "spawn": "import os\nos.posix_spawn('/bin/true', ['true'], {})",
+        "become another program": "import os\nos.execv('/bin/true', ['true'])",
+        "fork by another name": "import ctypes\nassert ctypes.CDLL(None).vfork() >= 0",
+        "start processes of a pool": "from multiprocessing import Pool\nPool(1).map(abs, [1])",
+        "kill everybody": "import os\nos.kill(-1, 0)",
+        "kill its group": "import os\nos.killpg(os.getpgid(os.getppid()), 0)",
+        "watch its parent": "import ctypes, os\nassert ctypes.CDLL(None).ptrace(16, os.getppid(), 0, 0) == 0",  # attach
+        "open a socket of a file": "import socket\nsocket.socket(socket.AF_UNIX)",
+        "ask for a name": "import socket\nsocket.getaddrinfo('example.org', 80)",
+        "call the web": "import urllib.request\nurllib.request.urlopen('http://127.0.0.1:1')",
+        "raise its limits": "import resource as r\nr.setrlimit(r.RLIMIT_AS, (r.RLIM_INFINITY, r.RLIM_INFINITY))",
+        "be another user": "import os\nos.setuid(0)\nopen('/etc/shadow').read()",
+        "leave its root": "import os\nos.chroot('/tmp')",
+        "mount": "import ctypes\nassert ctypes.CDLL(None).mount(b'none', b'/tmp', b'tmpfs', 0, 0) == 0",
+        "have a room of its own": "import ctypes\nassert ctypes.CDLL(None).unshare(0x10000000) == 0",
     }
 
 
@@ -203,10 +236,7 @@ def children() -> list[str]:
 def test_a_program_dies_with_whoever_started_it():
     code = "from finetuning.evaluation.python_tests import report_of\nreport_of('import time; time.sleep(60)')"
     parent = subprocess.Popen([sys.executable, "-c", code])
-    deadline = time.monotonic() + 20
-    while not (born := Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    born = until(Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text, pause=0.02).split()
     time.sleep(0.5)  # it confines itself first
     parent.kill()
     parent.wait()
@@ -229,13 +259,6 @@ def test_a_machine_that_can_not_confine_runs_nothing(monkeypatch, tmp_path):
 
 def test_this_machine_can_confine():
     require_confinement("recipes/tiny.yaml")
-
-
-def test_references_without_any_code_are_a_mistake():
-    words = [Question("train.jsonl:1", [], [], "Paris, of course.")]
-    with pytest.raises(FinetuningError, match=r"none of 1 references holds Python code; the first is train\.jsonl:1"):
-        require_code(words)
-    require_code([*words, Question("train.jsonl:2", [], [], REFERENCE)])
 
 
 @pytest.fixture

@@ -3,11 +3,14 @@
 import json
 
 import pytest
+from pydantic import ValidationError
 
 from finetuning.errors import FinetuningError
-from finetuning.evaluation.report import Figures, Published, PublishedFigures, Verdict
+from finetuning.evaluation.comparison import compare, with_text_metric
+from finetuning.evaluation.metrics import Outcome, metrics_for
+from finetuning.evaluation.report import Figures, Proof, Published, PublishedFigures, Verdict
 from finetuning.evaluation.verdict import change_of, judge, of_smoke_run, require_verdict
-from finetuning.recipe.evaluation import EvaluationSpec
+from finetuning.recipe.evaluation import EvaluationSpec, with_implied
 
 
 def metric(base, tuned, interval, higher_is_better=True):
@@ -23,27 +26,27 @@ def spec(**gate):
     return EvaluationSpec.model_validate({"metrics": ["final-answer"], "gate": gate})
 
 
-STOPS = {"stop-rate": metric(0.9, 0.9, [-0.02, 0.02])}
+STOPS = {"stop-rate": metric(0.9, 0.9, [-0.02, 0.02]), "empty": metric(0.0, 0.0, [-0.02, 0.02], False)}
 
 
 def test_without_a_gate_a_gain_inside_its_noise_fails():
-    verdict = judge(spec(), {"final-answer": metric(0.50, 0.52, [-0.03, 0.07]), **STOPS})
+    verdict = judge(spec(), 200, {"final-answer": metric(0.50, 0.52, [-0.03, 0.07]), **STOPS})
     assert not verdict.passed
     assert "not better than the base beyond its noise" in verdict.reasons[0]
     assert "misses by 0.030" in verdict.reasons[0]
 
 
 def test_without_a_gate_a_gain_beyond_its_noise_passes():
-    verdict = judge(spec(), {"final-answer": metric(0.1, 0.9, [0.7, 0.9]), **STOPS})
-    assert verdict.passed and len(verdict.reasons) == 2
+    verdict = judge(spec(), 200, {"final-answer": metric(0.1, 0.9, [0.7, 0.9]), **STOPS})
+    assert verdict.passed and len(verdict.reasons) == 3
 
 
 def test_without_a_gate_a_model_that_no_longer_stops_fails_however_good_it_is():
-    stops = {"stop-rate": metric(0.9, 0.5, [-0.5, -0.3])}
-    verdict = judge(spec(), {"final-answer": metric(0.1, 0.9, [0.7, 0.9]), **stops})
+    stops = STOPS | {"stop-rate": metric(0.9, 0.5, [-0.5, -0.3])}
+    verdict = judge(spec(), 200, {"final-answer": metric(0.1, 0.9, [0.7, 0.9]), **stops})
     assert not verdict.passed
     assert "stop-rate is worse than the base's beyond its noise" in verdict.reasons[1]
-    assert "misses by 0.300" in verdict.reasons[1]
+    assert "interval -0.515 to -0.285 (one of 2 rules), which misses by 0.285" in verdict.reasons[1]
 
 
 @pytest.mark.parametrize(("interval", "passed"), [([-0.4, -0.1], False), ([-0.4, 0.1], True), ([0.1, 0.4], True)])
@@ -52,14 +55,14 @@ def test_a_model_that_is_worse_than_the_published_one_beyond_noise_fails_whateve
     beside = published(metrics={"final-answer": figures})
     found = {"final-answer": metric(0.1, 0.6, [0.4, 0.6]), **STOPS}
     for asked in (spec(), spec(**{"final-answer": {"min_gain": 0.1}})):
-        verdict = judge(asked, found, None, beside)
+        verdict = judge(asked, 200, found, None, beside)
         assert verdict.passed is passed
         assert "worse than that of the version that is published now beyond its noise" in verdict.reasons[-1]
 
 
 def test_a_published_version_that_can_not_be_compared_is_named_and_decides_nothing():
     found = {"final-answer": metric(0.1, 0.6, [0.4, 0.6]), **STOPS}
-    verdict = judge(spec(), found, None, published(why="it has another base_model"))
+    verdict = judge(spec(), 200, found, None, published(why="it has another base_model"))
     assert verdict.passed and verdict.reasons[-1].endswith("published now: it has another base_model")
 
 
@@ -67,13 +70,96 @@ def test_a_published_version_that_can_not_be_compared_is_named_and_decides_nothi
 def test_of_a_loss_less_is_better(interval, passed):
     loss = EvaluationSpec(metrics=("loss",))
     gain = sum(interval) / 2
-    assert judge(loss, {"loss": metric(2.0, 2.0 + gain, interval, False), **STOPS}).passed is passed
+    assert judge(loss, 200, {"loss": metric(2.0, 2.0 + gain, interval, False), **STOPS}).passed is passed
+
+
+@pytest.mark.parametrize("metrics", [("loss", "chrf"), ("chrf", "loss"), ("loss",)])
+def test_a_model_whose_answers_got_worse_or_empty_fails_whatever_its_loss(metrics):
+    spec = EvaluationSpec(metrics=metrics)
+    found = {
+        "loss": metric(2.0, 1.0, [-1.1, -0.9], False),
+        "chrf": metric(0.4, 0.0, [-0.5, -0.3]),
+        "stop-rate": metric(1.0, 1.0, [-0.1, 0.1]),
+        "empty": metric(0.0, 1.0, [0.8, 1.0], False),
+    }
+    assert set(with_implied(metrics)) == set(found)
+    verdict = judge(spec, 20, found)
+    assert not verdict.passed and sum("worse than the base's" in reason for reason in verdict.reasons) >= 2
+
+
+GARBAGE = {
+    "a loss and a share that is 0 for both": (["loss", "exact-match"], {}),
+    "a loss and final answers that are all wrong": (["loss", "final-answer"], {}),
+    "a loss and code that never runs": (["loss", "python-tests"], {}),
+    "a loss and words that rouge-l cannot read": (["loss", "rouge-l"], {}),
+    "a gate on the loss": (["loss"], {"loss": {"min_gain": 0.1}}),
+    "a gate on stops": (["chrf"], {"stop-rate": {"min_gain": -1}}),
+    "a gate on stops beside a share that is 0 for both": (["exact-match"], {"stop-rate": {"min_gain": -1}}),
+    "a gate on a share that is 0 for both": (["exact-match"], {"exact-match": {}}),
+    "a gate on a share that is 0 for both, and on a loss": (["loss", "exact-match"], {"exact-match": {}, "loss": {}}),
+    "a gate that any share passes": (["exact-match"], {"exact-match": {"min_gain": -1.0}}),
+}
+
+
+def of_answers(spec, chrf):
+    """What `evaluate` says of answers without a word of the references, and a loss that fell."""
+    wrong = Outcome("the reference", "zzz", True, loss=4.0, supervised=2)
+    found = metrics_for(spec)
+    sides = [wrong] * 20, [wrong._replace(loss=2.0)] * 20
+    figures = with_text_metric({name: compare(metric, *sides) for name, metric in found.items()}, *sides)
+    assert "chrf" in figures
+    return figures | {"chrf": chrf}
+
+
+@pytest.mark.parametrize("case", GARBAGE)
+def test_answers_that_became_garbage_fail_whatever_the_loss_and_whatever_tells_nothing_of_them(case):
+    metrics, gate = GARBAGE[case]
+    spec = EvaluationSpec.model_validate({"metrics": metrics, "gate": gate})
+    verdict = judge(spec, 20, of_answers(spec, metric(0.4, 0.0, [-0.5, -0.3])))
+    assert not verdict.passed and any("chrf is worse than the base's" in reason for reason in verdict.reasons)
+    assert judge(spec, 20, of_answers(spec, metric(0.4, 0.5, [0.05, 0.15]))).passed
+
+
+@pytest.mark.parametrize("name", ["exact-match", "final-answer", "python-tests", "rouge-l", "chrf"])
+def test_what_is_zero_for_both_carries_no_verdict(name):
+    found = {"loss": metric(2.0, 1.0, [-1.1, -0.9], False), name: metric(0.0, 0.0, [-0.1, 0.1]), **STOPS}
+    verdict = judge(EvaluationSpec(metrics=("loss", name)), 20, found)
+    assert not verdict.passed and f"{name} is 0 for both" in verdict.reasons[-1]
+
+
+@pytest.mark.parametrize("gate", [{}, {"final-answer": {"min_gain": 0.1}}])
+def test_empty_answers_fail_with_a_gate_or_without(gate):
+    found = {"final-answer": metric(0.1, 0.6, [0.4, 0.6]), **STOPS, "empty": metric(0.0, 0.3, [0.2, 0.4], False)}
+    assert not judge(spec(**gate), 200, found).passed
+    allowed = {"final-answer": {"min_gain": 0.1}, "empty": {"max_score": 0.5, "min_gain": -1.0}}
+    assert judge(spec(**allowed), 200, found).passed
+
+
+@pytest.mark.parametrize("gate", [{}, {"final-answer": {"min_gain": 0.1}}])
+@pytest.mark.parametrize(("rows", "passed"), [(1, False), (4, False), (5, True)])
+def test_too_few_rows_carry_no_verdict(gate, rows, passed):
+    verdict = judge(spec(**gate), rows, {"final-answer": metric(0.1, 0.6, [0.4, 0.6]), **STOPS})
+    assert verdict.passed is passed
+    assert passed or verdict.reasons[0].startswith(f"{rows} eval rows prove nothing: with fewer than 5 ")
+
+
+@pytest.mark.parametrize("name", ["final-answer", "stop-rate", "empty"])
+@pytest.mark.parametrize("gate", [{}, {"final-answer": {"min_gain": 0.1}}])
+def test_what_is_no_number_is_never_better_and_never_passes(name, gate):
+    nan = float("nan")
+    found = {"final-answer": metric(0.1, 0.6, [0.4, 0.6]), **STOPS}
+    assert judge(spec(**gate), 200, found).passed
+    broken = metric(0.1, nan, [nan, nan], name != "empty")
+    assert change_of(broken) == "noise"
+    if not (gate and name == "stop-rate"):  # of which that gate asks nothing
+        verdict = judge(spec(**gate), 200, found | {name: broken})
+        assert not verdict.passed and any("is no number" in reason for reason in verdict.reasons)
 
 
 def test_a_gate_has_the_last_word_on_what_counts():
-    stops = {"stop-rate": metric(0.9, 0.5, [-0.5, -0.3])}
+    stops = STOPS | {"stop-rate": metric(0.9, 0.5, [-0.5, -0.3])}
     gate = {"final-answer": {"min_gain": 0.0}}
-    assert judge(spec(**gate), {"final-answer": metric(0.1, 0.1, [-0.1, 0.1]), **stops}).passed
+    assert judge(spec(**gate), 200, {"final-answer": metric(0.1, 0.1, [-0.1, 0.1]), **stops}).passed
 
 
 @pytest.mark.parametrize(
@@ -93,32 +179,35 @@ def test_a_gain_whose_interval_has_zero_in_it_is_noise(interval, higher_is_bette
 
 def test_a_missed_gain_says_by_how_much():
     gate = {"final-answer": {"min_gain": 0.3}}
-    verdict = judge(spec(**gate), {"final-answer": metric(0.1, 0.35, [0.2, 0.3])})
+    verdict = judge(spec(**gate), 200, {"final-answer": metric(0.1, 0.35, [0.2, 0.3]), **STOPS})
     assert not verdict.passed
     assert "0.250" in verdict.reasons[0] and "misses by 0.050" in verdict.reasons[0]
 
 
 def test_every_limit_has_to_be_kept():
     gate = {"final-answer": {"min_gain": 0.1, "min_score": 0.8}}
-    verdict = judge(spec(**gate), {"final-answer": metric(0.1, 0.7, [0.5, 0.7])})
+    verdict = judge(spec(**gate), 200, {"final-answer": metric(0.1, 0.7, [0.5, 0.7]), **STOPS})
     assert not verdict.passed
-    assert len(verdict.reasons) == 2
+    assert len(verdict.reasons) == 3
 
 
 def test_a_limit_from_above_says_by_how_much_it_is_missed():
     perplexity = EvaluationSpec.model_validate(
         {"metrics": ["perplexity"], "gate": {"perplexity": {"min_gain": 1.0, "max_score": 3.0}}}
     )
-    verdict = judge(perplexity, {"perplexity": metric(6.0, 3.5, [-3.0, -2.0], False)})
+    verdict = judge(perplexity, 200, {"perplexity": metric(6.0, 3.5, [-3.0, -2.0], False), **STOPS})
     assert not verdict.passed
-    assert verdict.reasons == (
+    assert verdict.reasons[:2] == (
         "fall of perplexity is 2.500, which reaches the 1.000 that the gate asks for",
         "perplexity of the tuned model is 3.500, which misses by 0.500 the 3.000 that the gate asks for",
     )
 
 
+FILES = {"adapter_model.safetensors": "c" * 64}
+
+
 def written(adapter, verdict):
-    return {"adapter": adapter, "rows": 4, "metrics": {}, "answering": {}, "verdict": verdict}
+    return {"adapter": adapter, "files": FILES, "rows": 4, "metrics": {}, "answering": {}, "verdict": verdict}
 
 
 @pytest.fixture
@@ -132,18 +221,47 @@ def report(tmp_path):
 
 
 def test_a_passed_verdict_on_this_adapter_is_handed_on(report):
-    assert require_verdict(report(), "a" * 16, "tiny").verdict.passed
+    assert require_verdict(report(), "a" * 16, FILES, "tiny").verdict.passed
 
 
 def test_a_verdict_on_another_adapter_is_refused(report):
     with pytest.raises(FinetuningError, match="is about adapter bbbbbbbbbbbbbbbb, and the one to publish is aaaa"):
-        require_verdict(report(adapter="b" * 16), "a" * 16, "tiny")
+        require_verdict(report(adapter="b" * 16), "a" * 16, FILES, "tiny")
+
+
+@pytest.mark.parametrize("files", [{}, {"adapter_model.safetensors": "d" * 64}])
+def test_a_verdict_on_other_weights_of_the_same_fingerprint_is_refused(report, files):
+    with pytest.raises(FinetuningError, match=r"is about other weights of adapter aaaa.*trained once more since"):
+        require_verdict(report(), "a" * 16, files, "tiny")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"adapter": "../../../lora_adapter/other"},
+        {"adapter": "/etc"},
+        {"adapter": "A" * 16},
+        {"adapter": "a" * 15 + "\n"},
+        {"adapter": "a" * 16 + "\n"},
+        {"files": {"../adapter_model.safetensors": "c" * 64}},
+        {"files": {"/adapter_model.safetensors": "c" * 64}},
+        {"files": {"..": "c" * 64}},
+        {"files": {"adapter_model.safetensors": "../c"}},
+    ],
+)
+def test_a_report_from_elsewhere_names_nothing_but_an_adapter_and_its_files(changed):
+    proof = {"adapter": "a" * 16, "files": FILES, "verdict": {"passed": True}}
+    assert Proof.model_validate(proof).adapter == "a" * 16
+    with pytest.raises(ValidationError):
+        Proof.model_validate(proof | changed)
 
 
 @pytest.mark.parametrize("passed", [False, "yes", None])
 def test_a_verdict_that_did_not_pass_is_refused(report, passed):
     with pytest.raises(FinetuningError, match="failed its gate: gain in final-answer"):
-        require_verdict(report(passed=passed), "a" * 16, "tiny")
+        require_verdict(report(passed=passed), "a" * 16, FILES, "tiny")
+    with pytest.raises(FinetuningError, match=r"failed its evaluation: .* recipe sets no evaluation\.gate"):
+        require_verdict(report(passed=passed), "a" * 16, FILES, "tiny", has_gate=False)
 
 
 def test_a_smoke_run_proves_nothing_to_a_real_one_and_a_real_one_nothing_to_it(tmp_path):
@@ -151,7 +269,7 @@ def test_a_smoke_run_proves_nothing_to_a_real_one_and_a_real_one_nothing_to_it(t
     smoked = of_smoke_run(passed)
     assert smoked.passed is False and smoked.reasons[1:] == ("all well",)
     for verdict, smoke in ((passed, False), (smoked, True)):
-        (tmp_path / "report.json").write_text(json.dumps(written("a", verdict.model_dump())))
-        assert require_verdict(tmp_path, "a", "tiny", smoke=smoke).verdict == verdict
+        (tmp_path / "report.json").write_text(json.dumps(written("a" * 16, verdict.model_dump())))
+        assert require_verdict(tmp_path, "a" * 16, FILES, "tiny", smoke=smoke).verdict == verdict
         with pytest.raises(FinetuningError, match="smoke run"):
-            require_verdict(tmp_path, "a", "tiny", smoke=not smoke)
+            require_verdict(tmp_path, "a" * 16, FILES, "tiny", smoke=not smoke)

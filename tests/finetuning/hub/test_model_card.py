@@ -105,7 +105,7 @@ def test_the_card_names_base_data_settings_and_versions():
         "| openai/gsm8k | 740312add88f | 7000 | train |",
         "6,600 rows to train on, with 90,000 learned tokens; 350 rows kept for evaluation.",
         "| longer than chat.max_length | 50 |",
-        "| 10.0% | 60.0% | +50.0 points | +40.0 to +60.0 | better |",
+        "| 10.0% | 60.0% | +50.00 points | +40.00 to +60.00 | better |",
         "- final-answer is better than the base beyond its noise",
         "| 20 steps, 5,000 tokens; learning rate 0.0002, cosine |",
         "12 s at 406 tokens/s, 1,466 MiB at most",
@@ -131,6 +131,13 @@ def test_a_preference_is_not_called_a_completion():
     card = card_of(recipe_of(training={"method": "dpo", "beta": 0.2}))
     assert "preference optimization of chosen over rejected answers (DPO, beta 0.2, sigmoid loss)" in card
     assert "dpo" in header_of(card)["tags"]
+
+
+def test_a_card_speaks_of_a_gate_only_where_there_is_one():
+    without, gated = card_of(recipe_of()), card_of(recipe_of(evaluation={"gate": {"final-answer": {"min_gain": 0.1}}}))
+    for words in ("The gate:", "passed the gate of its recipe"):
+        assert words in gated and words not in without
+    assert "The verdict:" in without and "where a recipe sets no gate" in without
 
 
 def test_samples_are_promised_only_where_there_are_some():

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from finetuning.hub.public_recipe import public_recipe
-from finetuning.public_names import public_path
+from finetuning.public_names import public_path, without_secrets
 from finetuning.recipe import loading as recipes
 from finetuning.recipe.dataset import sources
 from finetuning.recipe.loading import ROOT
@@ -32,6 +32,15 @@ def test_every_shipped_recipe_is_the_same_when_it_is_read_back(path, tmp_path):
     for stem, (source, _) in sources(again.dataset).items():
         assert source.revision == (f"{stem}@{COMMIT}" if source.hub else "main")
     assert again.model_dump(exclude={"dataset"}) == recipe.model_dump(exclude={"dataset"})
+
+
+def test_the_processes_that_trained_are_written_whoever_asked_for_them(tmp_path):
+    recipe = recipes.load_file(FILES[0])
+    records = [{"stem": stem, "revision": COMMIT} for stem in sources(recipe.dataset)]
+    training = {"processes": 4, "strategy": "fsdp"}
+    text = public_recipe(recipe, ADAPTER, {"revision": COMMIT, "on_hub": True}, records, None, training)
+    written = yaml.safe_load(text)["resources"]
+    assert (written["workers"], written["strategy"]) == (4, "fsdp")
 
 
 LOCAL = """\
@@ -88,3 +97,15 @@ def test_a_default_that_a_key_has_taken_out_of_force_is_not_written(tmp_path):
 )
 def test_an_address_that_others_can_reach_stays_and_a_folder_goes(address, shown):
     assert public_path(address) == shown
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("https://u:pa/ss@host/rows.jsonl", "https://host/rows.jsonl"),
+        ("https://host:8080/a@b.jsonl", "https://host:8080/a@b.jsonl"),
+        ("hf://datasets/a/b@main/rows.jsonl", "hf://datasets/a/b@main/rows.jsonl"),
+    ],
+)
+def test_no_part_of_a_password_is_left_in_an_address(address, shown):
+    assert without_secrets(address) == shown

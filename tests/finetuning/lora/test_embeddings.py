@@ -1,8 +1,6 @@
 """Rows of new tokens: trained, saved, alone in that, and the same in the process of somebody who loads the adapter."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -29,6 +27,7 @@ from resources.gpu import Gpu
 from tests.conftest import train_tiny_tokenizer
 from tests.exams import examined
 from tests.tiny_models import CONFIGS, SMALL
+from tests.warm_server import WarmServer
 
 EQUATIONS = {
     "generator": "linear-equations",
@@ -150,7 +149,8 @@ def test_the_tokens_come_from_where_there_is_room(line):
 def test_a_strangers_process_has_the_same_tokens_and_logits(line):
     _, tuned, tokenizer = models(line)
     out = line["root"] / "logits.safetensors"
-    subprocess.run([sys.executable, "-c", LOAD, line["root"] / "adapter", out, TEXT], check=True, capture_output=True)
+    loaded = WarmServer.run_code(LOAD, str(line["root"] / "adapter"), str(out), TEXT)
+    assert loaded.returncode == 0, loaded.stdout
     there = load_file(out)
     ids = tokenizer(TEXT, return_tensors="pt", add_special_tokens=False)["input_ids"]
     assert torch.equal(there["ids"], ids)

@@ -104,6 +104,19 @@ def test_a_pair_of_answers_needs_what_two_rows_need(config):
     assert predict(with_settings(recipe_of(), {"training.method": "dpo"}), config) == predict(rows, config)
 
 
+def test_judged_answers_need_a_pass_that_reads_each_with_another_prompt(config):
+    judged, read = {"training.method": "kto"}, {"training.per_device_eval_batch_size": 1}
+    rows = recipe_of().training.per_device_train_batch_size
+    wide = {"training.per_device_eval_batch_size": rows}
+    full = recipe_of().chat.max_length
+    both = (with_settings(recipe_of(), judged | read), with_settings(recipe_of(), wide))
+    found, expected = (predict(recipe, config, longest=full) for recipe in both)
+    assert found == expected
+    # Where rows are shorter than they may be, a prompt and an answer of two of them are longer than either.
+    short, plain = (predict(recipe, config, longest=full // 2, supervised=full // 4) for recipe in both)
+    assert short.total > plain.total and short.activations == plain.activations
+
+
 def test_a_step_of_tokens_needs_what_its_rows_need(config):
     tokens = {"training.tokens_per_step": 8 * 32, "training.gradient_accumulation_steps": 2}
     assert predict(with_settings(recipe_of(), tokens), config) == predict(recipe_of(), config)

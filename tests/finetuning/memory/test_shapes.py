@@ -11,13 +11,13 @@ from transformers import AutoConfig, Gemma2Config, MistralConfig
 
 from finetuning.base_model.loading import keep_trainable_on_cpu, load_model
 from finetuning.lora.config import keep_master_weights, lora_config
+from finetuning.memory.gpu_layers import as_on_gpu
 from finetuning.memory.shapes import (
     LARGE,
     Allocations,
     adapted_model,
     leave_meta,
     mixed_precision,
-    normalize_in_float32,
     one_pass,
     passes,
     size_of,
@@ -123,13 +123,33 @@ def test_peft_converts_nothing_for_adapters_where_autocast_does(tmp_path):
     assert not torch.is_autocast_enabled("cuda")
 
 
-def test_layer_norms_in_float32_keep_more(tmp_path):
-    model = on_meta(recipe_of(NF4), save_tiny_model("phi-2", tmp_path))
-    with FakeTensorMode(), mixed_precision("bfloat16"):
+def test_norms_and_powers_keep_more_on_a_gpu_and_dropout_less(tmp_path):
+    folder, kept = save_tiny_model("phi-2", tmp_path), {}
+    for dropout in (0.0, 0.5):
+        for device in ("cpu", "cuda"):
+            model = on_meta(recipe_of(lora={"lora_dropout": dropout}), folder)
+            with FakeTensorMode():
+                leave_meta(model)
+                if device == "cuda":
+                    as_on_gpu(model, "bfloat16")
+                with mixed_precision("bfloat16"):
+                    kept[device, dropout] = one_pass(model, 4, 32).kept
+    assert kept["cuda", 0.0] > kept["cpu", 0.0]
+    masks = {device: kept[device, 0.5] - kept[device, 0.0] for device in ("cpu", "cuda")}
+    assert masks["cuda"] < masks["cpu"]
+
+
+def test_gradients_that_a_pass_makes_are_part_of_its_peak_and_gone_in_the_end(tmp_path):
+    model = on_meta(recipe_of(lora={"r": 64}), save_tiny_model("smollm2-135m", tmp_path))
+    with FakeTensorMode():
         leave_meta(model)
-        narrow = one_pass(model, 4, 32).kept
-        normalize_in_float32(model)
-        assert one_pass(model, 4, 32).kept > narrow
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        made = one_pass(model, 1, 2)
+        assert made.peak >= size_of(trained)
+        assert all(parameter.grad is None for parameter in trained)
+        for parameter in trained:
+            parameter.grad = torch.zeros_like(parameter)
+        assert one_pass(model, 1, 2).peak < made.peak
 
 
 def test_flash_attention_is_counted_for_models_with_sdpa_and_without():

@@ -6,8 +6,9 @@ from typing import get_args
 
 import pytest
 
-from finetuning.dataset.format_recognition import recognise, unused
+from finetuning.dataset.format_recognition import recognise
 from finetuning.dataset.formats import FORMATS, to_messages
+from finetuning.dataset.unread import unread_in
 from finetuning.evaluation.metrics import METRICS
 from finetuning.recipe.dataset import FORMAT_ROWS, Format, SourceSpec
 from finetuning.recipe.evaluation import LESS_IS_BETTER, UNBOUNDED, EvaluationSpec, GateSpec, Metric
@@ -27,11 +28,12 @@ def test_a_format_is_named_shown_read_recognised_and_tested(name):
     models = [answer["model"] for answer in row.get("completions", [])]
     source = SourceSpec(files=("rows.jsonl",), format=name, model=models[0] if models else None)
     roles = [message["role"] for message in to_messages(row, source)]
-    assert roles[-2:] == ["user", "assistant"], f"{name}: its function does not read its row in FORMAT_ROWS"
+    expected = ["text"] if name == "text" else ["user", "assistant"]
+    assert roles[-2:] == expected, f"{name}: its function does not read its row in FORMAT_ROWS"
     unnamed = source.model_copy(update={"format": None})
     found = recognise(list(row), row, unnamed, "dataset.sources[0]")
     assert found == name, f"{name}: its row in FORMAT_ROWS is recognised as {found}"
-    assert unused(list(row), row, source, name) == [], f"{name}: its row has columns that it does not read"
+    assert unread_in(row, source, name) == [], f"{name}: its row has columns that it does not read"
 
     assert f"| `{name}` | `{FORMAT_ROWS[name]}` |" in reference()
     tests = TESTS / "dataset/test_formats.py"

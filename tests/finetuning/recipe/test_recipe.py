@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from finetuning.freshness.versions import made_from
 from finetuning.recipe.__main__ import main
+from finetuning.recipe.chat import ChatSpec
 from finetuning.recipe.hub import HubSpec
 from finetuning.recipe.loading import ROOT, find, load, load_file
 from finetuning.recipe.lora import LoraSpec
@@ -31,6 +32,7 @@ hub: {repo: some-adapter, license: mit}
 
 # A data set of preferences.
 PAIRS = "dataset: {sources: [{hub: a, format: preference}]}\n"
+JUDGED = "dataset: {sources: [{hub: a, format: unpaired-preference}]}\n"
 
 
 def write(folder: Path, text: str, name: str = "short") -> Path:
@@ -56,9 +58,12 @@ def test_a_short_recipe_has_defaults_for_all_the_rest(tmp_path):
     assert recipe.hub.private
 
 
-@pytest.mark.parametrize(("method", "settings"), [("sft", (None, None)), ("dpo", (0.1, "sigmoid"))])
-def test_only_dpo_has_a_beta_and_a_loss(method, settings, tmp_path):
-    text = SHORT.replace("messages", "preference") + f"training: {{method: {method}}}\n"
+@pytest.mark.parametrize(
+    ("method", "settings"), [("sft", (None, None)), ("dpo", (0.1, "sigmoid")), ("kto", (0.1, "kto"))]
+)
+def test_only_what_compares_with_the_base_has_a_beta_and_a_loss(method, settings, tmp_path):
+    format = "unpaired-preference" if method == "kto" else "preference"
+    text = SHORT.replace("messages", format) + f"training: {{method: {method}}}\n"
     recipe = load_file(write(tmp_path, text))
     assert (recipe.training.beta, recipe.training.loss_type) == settings
     assert Recipe.model_validate_json(recipe.model_dump_json()).at(recipe.path) == recipe
@@ -180,7 +185,10 @@ WRONG = {
     "no rows": ("dataset: {sources: [{hub: a, format: messages, rows: -3}]}", ["rows: -3 is not a positive number"]),
     "column of another format": (
         "dataset: {sources: [{hub: a, format: question-answer, columns: {anser: Solution}}]}",
-        ["columns: no column of question-answer (which has question, answer): 'anser'; nearest is answer"],
+        [
+            "columns: no column of question-answer (which has question, answer, system, history, context, reasoning, "
+            "tools): 'anser'; nearest is answer"
+        ],
     ),
     "ultrafeedback without model": (
         "dataset: {sources: [{hub: a, format: ultrafeedback}]}",
@@ -244,6 +252,40 @@ WRONG = {
         "dataset: {sources: [{hub: a}], eval: {sources: [{hub: b, format: alpaca}]}}\ntraining: {method: dpo}",
         ["dataset.eval.sources[0].format: alpaca has no rejected answers"],
     ),
+    "kto without judgements": (
+        PAIRS + "training: {method: kto}",
+        ["dataset.sources[0].format: preference has no judgements", "write unpaired-preference, or method: dpo"],
+    ),
+    "judgements without kto": (
+        "dataset: {sources: [{hub: a, format: unpaired-preference}]}",
+        ["dataset.sources[0].format: unpaired-preference with training.method: sft", "write method: kto"],
+    ),
+    "dpo with a loss of kto": (
+        PAIRS + "training: {method: dpo, loss_type: kto}",
+        ["training.loss_type: kto is no loss of dpo, which has sigmoid, hinge, ipo"],
+    ),
+    "weights of sft": ("training: {desirable_weight: 2.0}", ["training.desirable_weight: 2 would be ignored"]),
+    "kto of one row a step": (
+        JUDGED + "training: {method: kto, per_device_train_batch_size: 1}",
+        ["training.per_device_train_batch_size: 1 with method: kto", "needs several rows"],
+    ),
+    "packed kto": (
+        "base_model: {repo: a/b, attention: [flash_attention_2]}\n" + JUDGED + "training: {method: kto, packing: true}",
+        ["training.packing: true with method: kto, which judges whole rows; write packing: false"],
+    ),
+    "truncated kto": (
+        JUDGED + "chat: {over_length: truncate}\ntraining: {method: kto}", ["chat.over_length: truncate with training"]
+    ),
+    "kto from the rest": (
+        "base_model: {repo: a/b, quantization: null}\n"
+        + JUDGED
+        + "lora: {init_lora_weights: pissa}\ntraining: {method: kto}",
+        ["lora.init_lora_weights: pissa with training.method: kto"],
+    ),
+    "a system prompt before text": (
+        "dataset: {sources: [{hub: a, format: text, system: Be brief.}]}",
+        ["dataset.sources[0].system: would be ignored"],
+    ),
     "packed dpo": (
         "base_model: {repo: a/b, attention: [flash_attention_2]}\n" + PAIRS + "training: {method: dpo, packing: true}",
         ["training.packing: true with method: dpo, which compares whole rows; write packing: false"],
@@ -271,7 +313,7 @@ WRONG = {
     "unknown metric": ("evaluation: {metrics: [final-anwser]}", ["'final-anwser' is not", "nearest is final-answer"]),
     "gate on another metric": (
         "evaluation: {metrics: [final-answer], gate: {final-anwser: {min_gain: 0.1}}}",
-        ["not in evaluation.metrics (which has final-answer, unclear, stop-rate): 'final-anwser'; nearest is"],
+        ["not in evaluation.metrics (which has final-answer, unclear, stop-rate, empty): 'final-anwser'; nearest is"],
     ),
     "least of what should be little": (
         "evaluation: {metrics: [loss], gate: {loss: {min_score: 1.0}}}",
@@ -316,7 +358,7 @@ WRONG = {
     "text cut off by a comment": ("summary: End with #### and it.", ["summary: the text ends before '#### and it.'"]),
     "same key twice": ("lora: {r: 8, r: 16}", ["lora.r: the key is there twice; the first is on line"]),
     "same section twice": ("lora: {r: 8}\nlora: {bias: none}", ["lora: the key is there twice"]),
-    "a section within itself": ("lora: &lora {r: *lora}", ["lora.r: {'r': {...}} is not a whole number"]),
+    "a section within itself": ("lora: &lora {r: *lora}", ["an alias names what it is in"]),
 }  # fmt: skip
 
 
@@ -352,7 +394,7 @@ UNREADABLE = {
     "a tab": (b"hub:\n\trepo: a\n", ["short.yaml:2: not YAML: found character a tab (write spaces)"]),
     "a control character": (b"summary: \x07\n", ["short.yaml: not YAML: character U+0007 is not allowed"]),
     "a month 13": (b"summary: 2024-13-01\n", ["short.yaml: not YAML that can be read: month must be in 1..12"]),
-    "a thousand brackets": (b"[" * 1000, ["short.yaml: not YAML that can be read: maximum recursion depth"]),
+    "a thousand brackets": (b"[" * 1000, ["short.yaml:1: not YAML: more than 50 levels, one in another"]),
     "two documents": (b"a: 1\n---\nb: 2\n", ["short.yaml:2: not YAML: but found another document"]),
     "an unknown tag": (b"summary: !!python/name:os.system\n", ["short.yaml:1: not YAML: could not determine"]),
 }  # fmt: skip
@@ -545,12 +587,13 @@ def test_validate_without_names_checks_every_recipe_and_every_folder(tmp_path, m
 
 def test_validate_finds_recipes_that_would_publish_over_each_other(tmp_path, monkeypatch, capsys):
     merged = ROOT / "recipes" / "phi-2.yaml"
-    (tmp_path / "copy.yaml").write_text(merged.read_text())
+    renamed = merged.read_text().replace("repo: phi-2-basic-maths", "repo: Phi-2-Basic-Maths")
+    (tmp_path / "copy.yaml").write_text(renamed)
     (tmp_path / "other.yaml").write_text(merged.read_text().replace("repo: phi-2-basic-maths", "repo: other"))
     monkeypatch.setenv("FINETUNING_RECIPES", str(tmp_path))
     assert main(["validate"]) == 1
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("copy, phi-2: hub.repo: 'phi-2-basic-maths' is the repo of each")
+    assert last.startswith("copy, phi-2: hub.repo: 'Phi-2-Basic-Maths' is the repo of each")
 
 
 def test_validate_finds_a_chat_template_that_is_no_file(tmp_path, monkeypatch, capsys):
@@ -561,6 +604,22 @@ def test_validate_finds_a_chat_template_that_is_no_file(tmp_path, monkeypatch, c
     assert f"base_model.chat_template: '{mine}' is not a file (looked in " in capsys.readouterr().out
     mine.write_text("{{ messages }}")
     assert main(["validate", str(tmp_path / "mine.yaml")]) == 0
+
+
+def test_validate_finds_files_of_this_machine_that_are_missing(tmp_path, capsys):
+    text = SHORT.replace(
+        "hub: some/data, format: messages", "files: [{folder}/*.jsonl, 's3://b/*.csv', {folder}/b.csv]"
+    )
+    path = write(tmp_path, text.replace("{folder}", str(tmp_path)), "mine")
+    assert main(["validate", str(path)]) == 1
+    told = capsys.readouterr().out.splitlines()
+    assert [line.partition(";")[0] for line in told] == [
+        f"{path}: dataset.sources[0].files: no file matches '{tmp_path}/{name}'" for name in ("*.jsonl", "b.csv")
+    ]
+    assert told[0].endswith(f"the folder {tmp_path} holds mine.yaml.")
+    for name in ("a.jsonl", "b.csv"):
+        (tmp_path / name).write_text("x")
+    assert main(["validate", str(path)]) == 0
 
 
 def test_an_unknown_command_is_a_usage_error():
@@ -587,7 +646,9 @@ def test_the_reference_in_docs_is_up_to_date():
 def test_the_reference_shows_every_key_of_every_section():
     page = reference()
     schema = Recipe.model_json_schema()
-    keys = [key for section in [schema, *schema["$defs"].values()] for key in section["properties"] if key != "name"]
+    keys = [
+        key for section in [schema, *schema["$defs"].values()] for key in section.get("properties", ()) if key != "name"
+    ]
     assert len(keys) > 70
     assert all(f"| `{key}` |" in page for key in keys)
 
@@ -635,9 +696,10 @@ def test_only_the_constant_schedule_ignores_its_warmup():
 def test_every_lora_key_is_a_setting_of_peft():
     from peft import LoraConfig
 
-    assert set(LoraSpec.model_fields) <= {field.name for field in dataclasses.fields(LoraConfig)}
+    own = {"start_from"}
+    assert set(LoraSpec.model_fields) - own <= {field.name for field in dataclasses.fields(LoraConfig)}
     listed = LoraSpec.model_validate({"target_modules": ["q_proj", "v_proj"]})
-    assert set(LoraConfig(**listed.model_dump()).target_modules or ()) == {"q_proj", "v_proj"}
+    assert set(LoraConfig(**listed.model_dump(exclude=own)).target_modules or ()) == {"q_proj", "v_proj"}
 
 
 def test_repo_names_are_those_that_the_hub_client_takes():
@@ -659,3 +721,29 @@ def recipe_takes(name: str) -> bool:
     except ValidationError:
         return False
     return True
+
+
+@pytest.mark.parametrize("name", ["messages", "tools", "add_generation_prompt", "strftime_now", "two words", "not"])
+def test_arguments_that_are_not_the_recipes_to_give_are_refused(name):
+    with pytest.raises(ValidationError, match=rf"{name}.* is (given to the template by|not a name)"):
+        ChatSpec(template_kwargs={name: True})
+
+
+def test_a_repo_with_the_local_hubs_namespace_is_the_one_without(tmp_path, monkeypatch, capsys):
+    first, second = write(tmp_path, SHORT), tmp_path / "other.yaml"
+    second.write_text(first.read_text().replace("some-adapter", "LOCAL/Some-Adapter"))
+    assert main(["validate", str(first), str(second)]) == 1
+    assert "is the repo of each" in capsys.readouterr().out
+    monkeypatch.setenv("FINETUNING_HUB", "https://hub.example")
+    assert main(["validate", str(first), str(second)]) == 0
+
+
+def test_a_recipe_that_is_far_too_large_is_refused_at_once(tmp_path):
+    path = tmp_path / "large.yaml"
+    path.write_text("summary: " + "x" * 30_000_000)
+    with pytest.raises(RecipeError, match=r"large\.yaml: more than 1 MiB"):
+        load_file(path)
+    path.write_text("? " + "k" * 500_000 + "\n: 1\n")
+    with pytest.raises(RecipeError, match="a key of 500,000 characters") as error:
+        load_file(path)
+    assert len(str(error.value)) < 500

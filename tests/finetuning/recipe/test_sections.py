@@ -55,6 +55,7 @@ CHANGED: dict[str, Any] = {
     "dataset.sources.format": "alpaca",
     "dataset.sources.columns": {"question": "Problem"},
     "dataset.sources.system": "Be brief.",
+    "dataset.sources.ignore": ["label"],
     "dataset.sources.rows": 3,
     "dataset.sources.at_most": True,
     "dataset.sources.streaming": True,
@@ -67,8 +68,11 @@ CHANGED: dict[str, Any] = {
     "chat.max_length": 64,
     "chat.over_length": "truncate",
     "chat.tolerance": 0.5,
+    "chat.template_kwargs": {"enable_thinking": False},
+    "chat.train_on_reasoning": False,
     "checks.severity": "warn",
     "checks.limit": 0.1,
+    "lora.from": "lab/adapter",
     "lora.r": 8,
     "lora.lora_alpha": 64,
     "lora.lora_dropout": 0.1,
@@ -81,6 +85,8 @@ CHANGED: dict[str, Any] = {
     "training.method": "dpo",
     "training.beta": 0.2,
     "training.loss_type": "ipo",
+    "training.desirable_weight": 2.0,
+    "training.undesirable_weight": 2.0,
     "training.num_train_epochs": 2.0,
     "training.max_steps": 9,
     "training.learning_rate": 0.1,
@@ -115,6 +121,7 @@ CHANGED: dict[str, Any] = {
     "resources.memory_gb": 8.0,
     "resources.strategy": "fsdp",
     "evaluation.metrics": ["exact-match", "python-tests"],
+    "evaluation.answer_markers": ["Antwort"],
     "evaluation.rows": 7,
     "evaluation.max_new_tokens": 7,
     "evaluation.batch_size": 7,
@@ -138,6 +145,7 @@ CHANGED: dict[str, Any] = {
     "hub.license_name": "Theirs",
     "hub.license_link": "https://lab.test/other",
     "hub.private": False,
+    "schedule": True,
 }
 
 # What else is so before and after, where a key asks for it.
@@ -156,6 +164,8 @@ GIVEN: dict[str, dict[str, Any]] = {
     "lora.r": {"lora": {"r": 4, "init_lora_weights": "loftq"}},
     "training.beta": {"training": {"method": "dpo"}},
     "training.loss_type": {"training": {"method": "dpo"}},
+    "training.desirable_weight": {"training": {"method": "kto"}},
+    "training.undesirable_weight": {"training": {"method": "kto"}},
     "training.packing": {"base_model": {"repo": "lab/tiny", "attention": ["flash_attention_2"]}},
     "evaluation.gate.max_score": {"evaluation": {"metrics": ["exact-match", "loss"], "gate": {"loss": {}}}},
 }
@@ -174,7 +184,7 @@ def keys(section: type[BaseModel], place: tuple[str, ...] = ()) -> Iterator[tupl
             continue
         inner = list(sections_in(field.annotation))
         if not inner or remade_by(section, key):
-            yield (*place, key), section
+            yield (*place, field.alias or key), section
         for kind in inner if section is not ChecksSpec or key == "bad_rows" else ():
             yield from keys(kind, place if section is ChecksSpec else (*place, key))
 
@@ -197,7 +207,8 @@ def test_every_key_of_the_schema_is_gone_over():
 
 @pytest.mark.parametrize("key", KEYS)
 def test_a_changed_value_remakes_what_its_key_declares_and_nothing_else(key, tmp_path):
-    declared = remade_by(KEYS[key], key.rpartition(".")[2])
+    fields = {field.alias or name: name for name, field in KEYS[key].model_fields.items()}
+    declared = remade_by(KEYS[key], fields[key.rpartition(".")[2]])
     assert declared is not None, f"{key}: say what it remakes in its Field: json_schema_extra=remakes(…)"
     entry = key.replace("dataset.eval.sources.", "dataset.sources.")
     assert entry in CHANGED, f"{key}: write another valid value for it into CHANGED"
@@ -236,11 +247,12 @@ def resolved(recipe: Recipe, made: str) -> object:
     model, exam, every = recipe.base_model, recipe.evaluation, [*recipe.dataset.sources]
     every += recipe.dataset.eval.sources or ()
     weights = (model.repo, model.package, model.revision)
-    loading = (template_revision(model), model.attention, model.dtype, model.trust_remote_code)
+    template = template_revision(model, recipe.chat.template_kwargs)
+    loading = (template, model.attention, model.dtype, model.trust_remote_code)
     answers = (loading, exam.rows, measures_loss(exam), runs_code(exam))
     return {
         "raw_dataset": [(source.hub, source.files, source.generator, source.revision) for source in every],
-        "chat_dataset": (weights, template_revision(model)),
+        "chat_dataset": (weights, template),
         "quantized_base_model": weights,
         "lora_adapter": recipe.resources.workers,
         "base_answers": answers,

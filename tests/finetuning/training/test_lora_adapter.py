@@ -15,15 +15,16 @@ from trl import SFTConfig, SFTTrainer
 from finetuning.base_model.loading import load_model
 from finetuning.errors import FinetuningError
 from finetuning.hub.event_files import read_events
-from finetuning.lora.config import keep_master_weights, lora_config, require_target_modules
+from finetuning.lora.config import keep_master_weights, lora_config
 from finetuning.lora.embeddings import adapt_head
+from finetuning.lora.targets import require_targets
 from finetuning.progress import Progress
 from finetuning.recipe.lora import LoraSpec
 from finetuning.recipe.training import TrainingSpec
 from finetuning.training.callback import TrainingProgress
 from finetuning.training.interruption import Interruption, Watchdog
 from finetuning.training.job import BatchSize, TooLarge, TrainingJob
-from finetuning.training.lora_adapter import is_out_of_memory, train
+from finetuning.training.lora_adapter import train
 from finetuning.training.rows import train_rows
 from finetuning.training.trainer import AdapterTrainer
 from tests.tiny_models import save_tiny_model
@@ -124,11 +125,53 @@ def test_packing_keeps_every_token_and_label_and_trains(tmp_path, tiny):
     assert train(job, Progress(lambda line: None, ""))["steps"] == 2
 
 
+def test_packed_rows_that_a_kernel_keeps_apart_have_the_loss_that_they_have_alone(tmp_path, monkeypatch):
+    folder = save_tiny_model("gemma-2b", tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    # Its padding is its stop token, and each row has one: all the same these are tokens of rows.
+    tokenizer.pad_token = tokenizer.eos_token
+    rows = [{**row, "input_ids": [*row["input_ids"][:-1], tokenizer.eos_token_id]} for row in ROWS]
+    for split in ("train", "eval"):
+        Dataset.from_list(rows).to_parquet(str(tmp_path / f"{split}.parquet"))
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    found = []
+    for kernel, packing in (("varlen", True), ("sdpa", False)):
+        kwargs = {"dtype": "float32", "device_map": {"": "cpu"}, "trust_remote_code": False}
+        job = job_of(
+            tmp_path,
+            folder,
+            {"lora_dropout": 0.0},
+            {
+                "max_steps": 1,
+                "packing": packing,
+                "activation_checkpointing": packing,
+                "per_device_train_batch_size": len(ROWS),
+                "bf16": False,
+            },
+            model_kwargs=kwargs | {"attn_implementation": kernel},
+            output=tmp_path / kernel,
+        )
+        found.append(train(job, Progress(lambda line: None, "")))
+    packed, padded = found
+    assert packed["train_loss"] == pytest.approx(padded["train_loss"], rel=1e-5)
+    assert packed["eval_loss"] == pytest.approx(padded["eval_loss"], rel=1e-4)
+    assert packed["attention"] == "varlen" and packed["peak_reserved_mb"] is None
+    assert packed["tokens"] == padded["tokens"] == sum(len(row["input_ids"]) for row in rows)
+
+
 def test_a_target_that_the_model_does_not_have_is_named_beside_those_that_it_has(tmp_path, tiny):
     job = job_of(tmp_path, tiny, lora={"target_modules": ["q_prj"]})
     model = AutoModelForCausalLM.from_pretrained(tiny)
     with pytest.raises(FinetuningError, match=r"'q_prj' is no linear layer of LlamaForCausalLM.*nearest is q_proj"):
-        require_target_modules(model, job.lora, job.where)
+        require_targets(model, job.lora, job.where)
+
+
+def test_a_warm_up_that_is_longer_than_the_training_is_told_before_the_first_step(tmp_path, tiny):
+    data(tmp_path, tiny)
+    job = job_of(tmp_path, tiny, training={"max_steps": -1, "warmup_steps": 100, "per_device_train_batch_size": 1})
+    with pytest.raises(FinetuningError, match=r"training\.warmup_steps: 100, and the training has 3 steps"):
+        train(job, Progress(lambda line: None, ""))
+    train(job_of(tmp_path, tiny, training={"max_steps": 2, "warmup_steps": 2}), Progress(lambda line: None, ""))
 
 
 def test_what_is_trained_is_stored_in_float32():
@@ -155,7 +198,7 @@ def test_a_step_keeps_its_rows_when_its_pieces_are_halved():
     assert [(size.rows, size.accumulation) for size in sizes] == [(5, 2), (3, 4), (2, 8), (1, 16)]
 
 
-def starved(tmp_path, tiny, monkeypatch, **training):
+def starved(tmp_path, tiny, monkeypatch, error=None, **training):
     """A job whose passes of more than one row run out of memory, by an allocation that no machine can make."""
     for split in ("train", "eval"):
         Dataset.from_list(ROWS).to_parquet(str(tmp_path / f"{split}.parquet"))
@@ -164,6 +207,8 @@ def starved(tmp_path, tiny, monkeypatch, **training):
 
     def hungry(self, model, inputs, *args, **kwargs):
         if model.training and len(inputs["input_ids"]) > 1:
+            if error:
+                raise RuntimeError(error)
             torch.empty(2**50)
         return compute(self, model, inputs, *args, **kwargs)
 
@@ -199,9 +244,10 @@ def test_without_memory_a_step_is_cut_in_halves_until_it_fits_and_that_is_record
     assert summary["steps"] == 2
 
 
-def test_only_a_lack_of_memory_is_taken_for_one():
-    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
-    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+def test_a_lack_of_memory_that_cublas_tells_of_is_one(tmp_path, tiny, monkeypatch):
+    job = starved(tmp_path, tiny, monkeypatch, error="CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate")
+    with pytest.raises(FinetuningError, match=r"ran out of memory with 3 rows a pass.*CUBLAS_STATUS_ALLOC_FAILED"):
+        train(job, Progress(lambda line: None, ""))
 
 
 def data(tmp_path, tiny, rows=ROWS):

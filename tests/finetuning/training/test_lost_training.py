@@ -22,6 +22,9 @@ from transformers import AutoTokenizer
 from finetuning.training.process import FAILURE, HANG, INTERRUPTED, MISTAKE, SMALLER
 from resources.launcher import Launcher
 from tests.tiny_models import save_tiny_model
+from tests.waiting import PATIENCE
+from tests.warm import SERVER
+from tests.warm_server import WarmServer
 
 KILLS = int(os.environ.get("FINETUNING_KILLS", "2"))
 ADAPTER = "adapter_model.safetensors"
@@ -74,26 +77,26 @@ class Training:
             "checkpoints": str(self.checkpoints),
         }
 
-    def start(self, *before: str, **environment: str) -> subprocess.Popen[str]:
-        """The process, in a folder that has no output of an earlier one, as the pipeline gives it."""
+    def start(self, *before: str, warm: bool = True, **environment: str) -> subprocess.Popen[str]:
+        """The process, in a folder that has no output of an earlier one, as the pipeline gives it.
+
+        A warm one is the fork of a process that has imported the libraries; whoever kills it wants one that is not.
+        """
         shutil.rmtree(self.output, ignore_errors=True)
         self.output.mkdir(parents=True)
         (self.folder / FAILURE).unlink(missing_ok=True)
         (self.folder / "job.json").write_text(json.dumps(self.job))
         command = [*(before or (sys.executable, "-m")), "finetuning.training.process", str(self.folder / "job.json")]
+        # What it says is there at once, so that a test may wait for it.
+        surroundings = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
+        if warm and (server := WarmServer.training(surroundings)):
+            command, surroundings = [str(server.interpreter), *command[1:]], surroundings | {SERVER: server.address}
         log = (self.folder / "log").open("a")
-        return subprocess.Popen(
-            # What it says is there at once, so that a test may wait for it.
-            command,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        return subprocess.Popen(command, env=surroundings, stdout=log, stderr=subprocess.STDOUT, text=True)
 
     def finish(self, **environment: str) -> bytes:
         """The adapter's file, once the process has ended well."""
-        assert self.start(**environment).wait(120) == 0, self.words()[-3000:]
+        assert self.start(**environment).wait(PATIENCE) == 0, self.words()[-3000:]
         return (self.output / ADAPTER).read_bytes()
 
     def summary(self) -> dict[str, Any]:
@@ -116,10 +119,10 @@ def whole(tmp_path_factory, inputs):
     """A training that nothing happened to: its process's seconds, and those before its first step."""
     whole = Training(tmp_path_factory.mktemp("whole"), inputs)
     started = time.monotonic()
-    process = whole.start()
+    process = whole.start(warm=False)
     until(lambda: whole.steps_saved() != [], process)
     before = time.monotonic() - started
-    assert process.wait(120) == 0, whole.words()[-3000:]
+    assert process.wait(PATIENCE) == 0, whole.words()[-3000:]
     return whole, before, time.monotonic() - started
 
 
@@ -133,10 +136,10 @@ def until(happened: Callable[[], bool], process: subprocess.Popen[str]) -> None:
 @pytest.mark.parametrize("number", range(KILLS))
 def test_a_training_killed_at_any_moment_ends_with_the_same_weights(training, whole, number):
     reference, before, seconds = whole
-    process = training.start()
+    process = training.start(warm=False)
     time.sleep(random.uniform(before * 0.9, seconds))
     process.kill()
-    process.wait(30)
+    process.wait(PATIENCE)
     assert training.finish() == (reference.output / ADAPTER).read_bytes()
     assert training.summary()["curve"] == reference.summary()["curve"]
     assert sorted(path.name for path in training.output.iterdir()) == sorted(
@@ -149,10 +152,10 @@ def test_a_training_killed_at_any_moment_ends_with_the_same_weights(training, wh
 @pytest.mark.parametrize("step", [0, 16, 20])
 def test_a_training_goes_on_from_a_checkpoint_wherever_in_an_epoch_it_is(training, whole, step):
     reference, *_ = whole  # 16 steps are an epoch
-    process = training.start()
+    process = training.start(warm=False)
     until(lambda: step in training.steps_saved(), process)
     process.kill()
-    process.wait(30)
+    process.wait(PATIENCE)
     for path in training.checkpoints.iterdir():
         if path.name != f"step-{step}":
             shutil.rmtree(path)
@@ -193,7 +196,7 @@ def test_two_processes_have_the_losses_of_one_with_twice_the_batch(tmp_path, inp
     two = Training(tmp_path / "two", inputs, **settings, per_device_train_batch_size=4)
     one = Training(tmp_path / "one", inputs, **settings, per_device_train_batch_size=8)
     process = two.start(*Launcher().start(2), OMP_NUM_THREADS="1")
-    assert process.wait(180) == 0, two.words()[-3000:]
+    assert process.wait(PATIENCE) == 0, two.words()[-3000:]
     one.finish()
     assert (two.summary()["processes"], two.summary()["tokens"]) == (2, one.summary()["tokens"])
     for shared, alone in zip(two.summary()["curve"], one.summary()["curve"], strict=True):
@@ -221,12 +224,12 @@ def test_of_two_processes_that_ran_out_of_memory_smaller_passes_take_the_place(t
     )
     surroundings = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(hungry)}
     two = Launcher().start(2)
-    assert starved.start(*two, **surroundings).wait(180) != 0
+    assert starved.start(*two, **surroundings).wait(PATIENCE) != 0
     starved.job["batch_size"] = json.loads((starved.folder / SMALLER).read_text())
     assert starved.job["batch_size"] == {"rows": 2, "accumulation": 4}
-    assert starved.start(*two, **surroundings).wait(180) == 0, starved.words()[-3000:]
+    assert starved.start(*two, **surroundings).wait(PATIENCE) == 0, starved.words()[-3000:]
     assert "going on from the checkpoint of step 4" in starved.words()
-    assert plain.start(*two, OMP_NUM_THREADS="1").wait(180) == 0, plain.words()[-3000:]
+    assert plain.start(*two, OMP_NUM_THREADS="1").wait(PATIENCE) == 0, plain.words()[-3000:]
     assert starved.summary()["per_device_train_batch_size"] == 2
     for smaller, larger in zip(starved.summary()["curve"], plain.summary()["curve"], strict=True):
         assert smaller["step"] == larger["step"] and smaller["loss"] == pytest.approx(larger["loss"], rel=1e-5)
@@ -248,7 +251,7 @@ def test_a_training_that_hangs_ends_itself_and_says_where_it_was(training, input
         "module.supervised_loss = supervised_loss\n"
     )
     process = training.start(PYTHONPATH=f"{slow}:{Path.cwd()}")
-    assert process.wait(60) == 1, training.words()[-3000:]
+    assert process.wait(PATIENCE) == 1, training.words()[-3000:]
     assert "supervised_loss" in (training.folder / HANG).read_text()
 
 
@@ -259,7 +262,7 @@ def test_a_full_disk_is_found_before_the_first_step(training, tmp_path):
         pytest.skip("needs to mount a small disk")
     try:
         training.job["checkpoints"] = str(small / "checkpoints")
-        assert training.start().wait(120) == MISTAKE, training.words()[-3000:]
+        assert training.start().wait(PATIENCE) == MISTAKE, training.words()[-3000:]
     finally:
         subprocess.run(["umount", str(small)], check=True)
     assert "the disk is full: checkpoints need 1 MiB, and 0 MiB are free" in (training.folder / FAILURE).read_text()

@@ -17,11 +17,13 @@ from finetuning.progress import Progress
 from finetuning.recipe.lora import LoraSpec
 from finetuning.training.job import TrainingJob
 from finetuning.training.lora_adapter import train
-from finetuning.training.preferences import PreferenceTrainer, as_it_was
+from finetuning.training.preferences import PreferenceTrainer
 from finetuning.training.process import INTERRUPTED
+from finetuning.training.reference import as_it_was
 from resources.launcher import Launcher
 from tests.finetuning.training.test_lost_training import ADAPTER, Training, until
 from tests.tiny_models import save_tiny_model
+from tests.waiting import PATIENCE
 
 # An answer's likelihood is about 80 nats here, which float32 knows to 4e-6, and a margin has four of them.
 ROUNDING = 1e-5
@@ -278,7 +280,7 @@ def test_two_processes_have_the_losses_of_one_with_twice_the_batch(tmp_path, inp
     two = Training(tmp_path / "two", inputs, **settings, per_device_train_batch_size=4)
     one = Training(tmp_path / "one", inputs, **settings, per_device_train_batch_size=8)
     process = two.start(*Launcher().start(2), OMP_NUM_THREADS="1")
-    assert process.wait(180) == 0, two.words()[-3000:]
+    assert process.wait(PATIENCE) == 0, two.words()[-3000:]
     one.finish()
     for shared, alone in zip(two.summary()["curve"], one.summary()["curve"], strict=True):
         assert shared["step"] == alone["step"] and shared["loss"] == pytest.approx(alone["loss"], rel=1e-5)

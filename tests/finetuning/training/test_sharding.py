@@ -18,6 +18,7 @@ from finetuning.training.process import INTERRUPTED
 from resources.launcher import Launcher
 from tests.finetuning.training.test_lost_training import ADAPTER, Training, make_inputs, row, until
 from tests.tiny_models import save_tiny_model
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.long("two processes that divide a model, beside two that do not")
 
@@ -50,7 +51,7 @@ def started(folder, inputs, strategy, **settings):
 def trained(folder, inputs, strategy, **settings) -> Training:
     training, process = started(folder, inputs, strategy, **settings)
     try:
-        code = process.wait(180)
+        code = process.wait(PATIENCE)
     finally:
         process.terminate()
     assert code == 0, training.words()[-3000:]

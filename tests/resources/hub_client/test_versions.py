@@ -1,23 +1,29 @@
 """Versions of a repo on the local hub: which one is in force, and which of them may come back."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from huggingface_hub import HfApi
 
+from finetuning.digests import sha256
 from finetuning.errors import FinetuningError
 from resources.hub_client.connection import HubConnection
-from resources.hub_client.versions import WEIGHTS, adapter_of, download, head_of, roll_back, version_about
+from resources.hub_client.versions import REPORT, WEIGHTS, adapter_of, download, head_of, roll_back, version_about
 from resources.hub_server.local import local_hub
-from resources.store.artifact import sha256
 
 A, B = "a" * 16, "b" * 16
-TITLE = "Publish it"
+TITLE, CONFIG = "Publish it", "adapter_config.json"
 
 
 @pytest.fixture(scope="module")
-def connection(tmp_path_factory):
-    with local_hub(tmp_path_factory.mktemp("hub"), grace=1.0) as hub:
+def hub_state(tmp_path_factory):
+    return tmp_path_factory.mktemp("hub")
+
+
+@pytest.fixture(scope="module")
+def connection(hub_state):
+    with local_hub(hub_state, grace=1.0) as hub:
         yield HubConnection("local", hub.endpoint, HfApi(endpoint=hub.endpoint, token=hub.token))
 
 
@@ -27,14 +33,18 @@ class Model:
     def __init__(self, connection, repo, folder):
         self.connection, self.repo_id, self.folder = connection, f"local/{repo}", folder
 
-    def publish(self, tag, *, passed=True, weights_of=None, adapter=None):
+    def publish(self, tag, *, passed=True, weights_of=None, adapter=None, left_out=()):
         weights, report = self.folder / WEIGHTS, self.folder / "report.json"
         weights.write_bytes(b"\0" + tag.encode())
         digest = weights_of or sha256(weights)
         report.write_text(
             json.dumps({"adapter": adapter or tag, "verdict": {"passed": passed}, "files": {WEIGHTS: digest}})
         )
-        files = {WEIGHTS: weights, "evaluation/report.json": report, f"only-in-{tag}.txt": report}
+        config = self.folder / CONFIG
+        config.write_text("{}")
+        files = {WEIGHTS: weights, CONFIG: config, REPORT: report, f"only-in-{tag}.txt": report}
+        self.recorded = {path: sha256(local) for path, local in files.items() if path not in left_out}
+        files = {path: local for path, local in files.items() if path not in left_out}
         return self.connection.publish(self.repo_id, files, tag=tag, title=TITLE, private=True)
 
     def files(self):
@@ -72,7 +82,7 @@ def test_an_earlier_version_comes_back_with_exactly_its_files(connection, model)
     first, second = model.publish(A), model.publish(B)
     made = roll_back(connection, model.repo_id, A, TITLE)
     assert made.created and made.commit not in (first.commit, second.commit)
-    assert model.files() == {WEIGHTS, "evaluation/report.json", f"only-in-{A}.txt"}
+    assert model.files() == {WEIGHTS, CONFIG, REPORT, f"only-in-{A}.txt"}
     assert model.head().title == f"{TITLE} ({A})"
     again = roll_back(connection, model.repo_id, A, TITLE)
     assert (again.commit, again.created) == (made.commit, False)
@@ -108,6 +118,43 @@ def test_a_version_that_its_own_report_does_not_speak_for_stays_away(connection,
     with pytest.raises(FinetuningError, match=message):
         roll_back(connection, model.repo_id, A, TITLE)
     assert model.head().commit_id == now.commit
+
+
+@pytest.mark.parametrize("file", [WEIGHTS, CONFIG, REPORT])
+def test_a_version_without_a_file_that_a_model_needs_stays_away(connection, model, file):
+    model.repo_id = f"local/without-{file.split('/')[-1].split('.')[0].replace('_', '-')}"
+    model.publish(A, left_out=[file])
+    now = model.publish(B)
+    with pytest.raises(FinetuningError, match=r"is not there|holds no report"):
+        roll_back(connection, model.repo_id, A, TITLE)
+    assert model.head().commit_id == now.commit
+
+
+@pytest.mark.parametrize("lost", [b"", b"\0other weights!!!", None], ids=["cut short", "of the same length", "gone"])
+def test_a_version_whose_weights_the_hub_no_longer_has_whole_stays_away(connection, model, hub_state, lost):
+    model.repo_id = f"local/lost-{len(lost or b'gone')}"
+    model.publish(A)
+    (stored,) = [path for path in hub_state.rglob("*") if path.is_file() and path.read_bytes() == b"\0" + A.encode()]
+    now = model.publish(B)
+    held = stored.read_bytes()
+    stored.unlink() if lost is None else stored.write_bytes(lost)
+    try:
+        with pytest.raises(FinetuningError, match=f"the version is not whole: {WEIGHTS} "):
+            roll_back(replace(connection, deadline=2.0, pause=0.1), model.repo_id, A, TITLE)
+    finally:
+        stored.write_bytes(held)
+    assert model.head().commit_id == now.commit
+
+
+def test_a_version_that_is_not_what_was_recorded_stays_away(connection, model):
+    model.publish(A)
+    recorded = model.recorded
+    now = model.publish(B)
+    for wrong in ({CONFIG: "0" * 64}, {"gone.txt": "0" * 64}):
+        with pytest.raises(FinetuningError, match=r"is not what was published|gone\.txt is not there"):
+            roll_back(connection, model.repo_id, A, TITLE, recorded | wrong)
+    assert model.head().commit_id == now.commit
+    assert roll_back(connection, model.repo_id, A, TITLE, recorded).created
 
 
 def test_an_unknown_version_is_answered_with_those_that_there_are(connection, model):

@@ -12,7 +12,8 @@ from resources.ray_cluster.reach import require_reachable, steps_are_ray_jobs
 SHOWN = """
 import pipelines.definitions as code
 job = code.defs.resolve_job_def("main_line")
-print(job.executor_def.name, job.graph.node_named("lora_adapter").definition.pool, code.defs.resources["gpu"].locks)
+pools = {job.graph.node_named(name).definition.pool for name in ("lora_adapter", "evaluation_report", "merged_model")}
+print(job.executor_def.name, *pools, code.defs.resources["gpu"].locks)
 """
 
 
@@ -34,12 +35,19 @@ def test_the_executor_is_one_of_two(monkeypatch):
 def test_what_nodes_elsewhere_do_not_reach_is_told_all_at_once(instance, monkeypatch):
     for name in ("FINETUNING_HUB", "FINETUNING_ARTIFACTS"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("FINETUNING_SOURCE_HUB", "local")
     with pytest.raises(InfrastructureError) as caught:
         require_reachable(instance, ["127.0.0.2", "203.0.113.7"])
     text = str(caught.value)
     assert "other machines (203.0.113.7)" in text
-    assert "SQLite" in text and "FINETUNING_HUB: local" in text and "FINETUNING_ARTIFACTS: not set" in text
+    assert (
+        "SQLite" in text
+        and "FINETUNING_HUB: local" in text
+        and "FINETUNING_SOURCE_HUB: local" in text
+        and "FINETUNING_ARTIFACTS: not set" in text
+    )
     monkeypatch.setenv("FINETUNING_HUB", "https://hub.example.org")
+    monkeypatch.delenv("FINETUNING_SOURCE_HUB")
     monkeypatch.setenv("FINETUNING_ARTIFACTS", "/shared/artifacts")
     with pytest.raises(InfrastructureError) as caught:
         require_reachable(instance, ["203.0.113.7"])

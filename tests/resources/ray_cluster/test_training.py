@@ -34,6 +34,7 @@ from resources.store.plan import Plan
 from tests.finetuning.training.test_lost_training import ADAPTER, TRAINING, Training, make_inputs
 from tests.ray_cluster import ray_cluster
 from tests.resources.s3 import BUCKET, s3_server
+from tests.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.long("a Ray cluster")
 
@@ -138,21 +139,16 @@ def while_it_trains(training):
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    yield
-    thread.join(300)
+    try:
+        yield
+    finally:
+        thread.join(PATIENCE)
     assert not thread.is_alive(), training.words()
-
-
-def until(happened, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
 
 
 def test_a_training_whose_node_is_killed_ends_as_an_undisturbed_one_of_two_local_processes(cluster, tmp_path, inputs):
     local = Training(tmp_path / "local", inputs, lora=DROPOUT, **SHORT)
-    assert local.start(*Launcher().start(2), OMP_NUM_THREADS="1").wait(180) == 0, local.words()[-3000:]
+    assert local.start(*Launcher().start(2), OMP_NUM_THREADS="1").wait(PATIENCE) == 0, local.words()[-3000:]
     disturbed = OnCluster(tmp_path / "ray", inputs, lora=DROPOUT, **SHORT)
     with while_it_trains(disturbed):
         until(lambda: disturbed.saved() >= 8)
@@ -220,7 +216,7 @@ sys.meta_path.insert(0, Hungry())
         starved = OnCluster(tmp_path / "ray", inputs, **settings)
         artifact = starved.run()
     plain = Training(tmp_path / "plain", inputs, lora=PLAIN, **settings)
-    assert plain.start(*Launcher().start(2), OMP_NUM_THREADS="1").wait(180) == 0, plain.words()[-3000:]
+    assert plain.start(*Launcher().start(2), OMP_NUM_THREADS="1").wait(PATIENCE) == 0, plain.words()[-3000:]
     assert "out of memory: going on with 2 rows a pass" in starved.words()
     assert "going on from the checkpoint of step" in starved.words()
     assert (artifact.summary["per_device_train_batch_size"], artifact.summary["gradient_accumulation_steps"]) == (2, 2)
@@ -246,7 +242,7 @@ def test_workers_that_divide_the_base_model_go_on_where_one_was_killed_and_end_a
 ):
     settings = {**SHORT, "eval_steps": 2, "early_stopping_patience": 12}
     local = Training(tmp_path / "local", inputs, lora=DROPOUT, **settings)
-    assert local.start(*Launcher().start(2), OMP_NUM_THREADS="1").wait(180) == 0, local.words()[-3000:]
+    assert local.start(*Launcher().start(2), OMP_NUM_THREADS="1").wait(PATIENCE) == 0, local.words()[-3000:]
     divided = OnCluster(tmp_path / "ray", inputs, lora=DROPOUT, resources={"strategy": "fsdp"}, **settings)
     with while_it_trains(divided):
         until(lambda: divided.saved() >= 8)
@@ -286,7 +282,7 @@ OnCluster(Path({str(tmp_path / "ray")!r}), Path({str(inputs)!r}), **{settings!r}
     until(lambda: "step 1" in again.words() or "step 2" in again.words() or "step 3" in again.words())
     process.send_signal(signal.SIGINT)
     asked = time.monotonic()
-    assert process.wait(30) != 0
+    assert process.wait(PATIENCE) != 0
     took = time.monotonic() - asked
     step = again.saved()
     assert took < 10 and 0 < step < 400, (took, step)
@@ -309,7 +305,7 @@ OnCluster(Path({str(tmp_path / "ray")!r}), Path({str(inputs)!r}), **{settings!r}
     process.kill()
     process.wait()
     killed = time.monotonic()
-    until(lambda: not workers())
+    until(lambda: not workers(), seconds=120)
     print(f"the workers were gone {time.monotonic() - killed:.1f} s after the step was killed")
     whole = OnCluster(tmp_path / "whole", inputs, **settings).run()
     assert (again.run().path / ADAPTER).read_bytes() == (whole.path / ADAPTER).read_bytes()
@@ -345,7 +341,7 @@ def test_artifacts_and_checkpoints_travel_through_object_storage(tmp_path, input
             artifact = training.made()
         assert not any(".partial/" in name for name in objects.sizes())
     local = Training(tmp_path / "local", inputs, lora=PLAIN, **SHORT)
-    assert local.start(*Launcher().start(2), OMP_NUM_THREADS="1").wait(180) == 0, local.words()[-3000:]
+    assert local.start(*Launcher().start(2), OMP_NUM_THREADS="1").wait(PATIENCE) == 0, local.words()[-3000:]
     assert (artifact.path / ADAPTER).read_bytes() == (local.output / ADAPTER).read_bytes()
     for cache in ("first", "second"):
         assert len(list((tmp_path / cache).rglob("quantized_base_model/tiny/*/artifact.json"))) == 1
@@ -362,13 +358,13 @@ def test_a_training_whose_nodes_lose_each_other_goes_on_once_a_node_is_there_aga
             with while_it_trains(training):
                 until(lambda: training.saved() >= 8)
                 network.cut()
-                until(lambda: "waiting for the Ray cluster to start 2 workers" in training.words(), 180)
+                until(lambda: "waiting for the Ray cluster to start 2 workers" in training.words())
                 cluster.nodes[-1].kill()
                 network.mend()
                 cluster.join(second, address=network.addresses[1], within=network.within)
             artifact = training.made()
     local = Training(tmp_path / "local", inputs, lora=DROPOUT, **SHORT)
-    assert local.start(*Launcher().start(2), OMP_NUM_THREADS="1").wait(180) == 0, local.words()[-3000:]
+    assert local.start(*Launcher().start(2), OMP_NUM_THREADS="1").wait(PATIENCE) == 0, local.words()[-3000:]
     assert (artifact.path / ADAPTER).read_bytes() == (local.output / ADAPTER).read_bytes()
     assert "the workers were started again" in training.words()
 
@@ -422,7 +418,7 @@ def other_network():
 def test_a_cluster_takes_no_more_than_a_minute_longer_than_two_local_processes(cluster, tmp_path, inputs):
     local = Training(tmp_path / "local", inputs, lora=PLAIN, **SHORT)
     started = time.monotonic()
-    assert local.start(*Launcher().start(2), OMP_NUM_THREADS="1").wait(180) == 0, local.words()[-3000:]
+    assert local.start(*Launcher().start(2), OMP_NUM_THREADS="1").wait(PATIENCE) == 0, local.words()[-3000:]
     between = time.monotonic()
     OnCluster(tmp_path / "ray", inputs, **SHORT).run()
     alone, together = between - started, time.monotonic() - between

@@ -345,7 +345,7 @@ def test_what_was_changed_on_the_disk_before_it_was_sent_is_not_stored(here):
     for name in objects(here):
         delete(here, name)
     (artifact.path / "data.txt").write_text("HELLO")
-    with pytest.raises(FinetuningError, match=r"data\.txt: changed after it was written"):
+    with pytest.raises(FinetuningError, match=r"changed after it was written: data\.txt"):
         here.plan().obtain(must_not_write)
 
 

@@ -13,6 +13,7 @@ from resources.store.artifact import Origin, fingerprint_of
 from resources.store.disk import DiskStore
 from resources.store.plan import Plan
 from resources.store.retention import unreferenced
+from tests.waiting import PATIENCE
 
 LATER = datetime.now(UTC) + timedelta(days=30)
 
@@ -132,14 +133,14 @@ def test_nothing_is_removed_beside_an_artifact_in_the_making(store):
     def write(folder):
         (folder / "data.txt").write_text("3")
         started.set()
-        end.wait(20)
+        end.wait(PATIENCE)
         return {}
 
     record = {"asset": "raw_dataset", "partition": "tiny", "inputs": {}, "sections": {"v": 3}, "resolved": {}}
     plan = Plan(store.disk, Origin(**record), fingerprint_of(record), log=lambda text: None)
     making = threading.Thread(target=plan.obtain, args=(write,))
     making.start()
-    assert started.wait(20)
+    assert started.wait(PATIENCE)
     assert in_another_process(store, old.path)["removed"] is False
     end.set()
     making.join()
@@ -164,7 +165,7 @@ while not stop.exists():
 print(gone)
 """,
     "maker": """
-for version in range(1, 60):
+for version in range(1, int(sys.argv[2]) + 1):
     if os.fork() == 0:  # a process each, as runs are: it holds what it made until it ends
         Store(root).make("raw_dataset", version)
         os._exit(0)
@@ -187,17 +188,22 @@ stop = root / "stop"
 """
 
 
-def test_a_run_never_loses_what_it_was_handed_while_others_make_and_remove(store):
+@pytest.mark.parametrize(
+    ("versions", "least"), [(59, 5), pytest.param(400, 146, marks=pytest.mark.long("hundreds of processes"))]
+)
+def test_a_run_never_loses_what_it_was_handed_while_others_make_and_remove(store, versions, least):
     store.make("raw_dataset", 0)
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", START + PARTS[part], str(store.root)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", START + PARTS[part], str(store.root), str(versions)],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for part in ("user", "user", "remover", "maker")
     ]
-    *held, removed, made = (int(process.communicate(timeout=60)[0] or 0) for process in processes)
+    *held, removed, made = (int(process.communicate(timeout=PATIENCE)[0] or 0) for process in processes)
     assert [process.returncode for process in processes] == [0, 0, 0, 0]
-    assert min(held) > 1 and removed > 5 and made == 59
+    assert min(held) > 1 and removed > least and made == versions
 
 
 def test_what_a_training_left_goes_once_nobody_has_gone_on_with_it(store):

@@ -1,5 +1,8 @@
 """What every store promises, of a folder and of object storage alike."""
 
+import json
+import os
+import shutil
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -71,6 +74,174 @@ def test_the_last_one_that_was_obtained_is_in_force(store, artifacts):
     assert store.in_force(home) == first.fingerprint == artifacts.held("thing", "tiny").fingerprint
     store.put_in_force(second, second.path.parent)
     assert store.in_force(home) == second.fingerprint
+
+
+@pytest.mark.parametrize("part", ["", ".", "..", "../lora_adapter", "a/b", "/tmp", "a\\b", "a\0b"])
+def test_a_name_that_leads_elsewhere_is_no_home(store, part):
+    with pytest.raises(FinetuningError, match="is not the name of a file or folder"):
+        store.home("lora_adapter", part)
+    with pytest.raises(FinetuningError, match="is not the name of a file or folder"):
+        store.home(part, "tiny")
+
+
+@pytest.mark.parametrize(
+    "current", ["[]", "3", "null", '"0a1b"', "{}", '{"fingerprint": 3}', '{"fingerprint": "../other"}', "{", "\xff"]
+)
+def test_a_current_json_that_names_no_artifact_is_as_none(tmp_path, current):
+    artifacts = Artifacts(root=str(tmp_path))
+    made = plan(artifacts.store()).obtain(write)
+    (made.path.parent / "current.json").write_bytes(current.encode("latin-1"))
+    with pytest.raises(FinetuningError, match="no complete artifact of thing for tiny"):
+        artifacts.held("thing", "tiny")
+    assert artifacts.store().inventory().in_force == []
+
+
+NESTED = "[" * 100_000
+LONG = json.dumps({"fingerprint": "a" * 5000})
+NAMES_NONE = ['{"fingerprint": ["a"]}', '{"fingerprint": {"a": 1}}', '{"fingerprint": "a\\n"}', "[]", "3", NESTED]
+
+
+@pytest.mark.parametrize("current", [*NAMES_NONE, '{"fingerprint": "\\ud800"}', LONG])
+def test_what_names_no_artifact_is_as_none_and_hinders_no_other(tmp_path, current):
+    artifacts = Artifacts(root=str(tmp_path))
+    made = plan(artifacts.store()).obtain(write)
+    broken = plan(artifacts.store(), asset="other").obtain(write)
+    (broken.path.parent / "current.json").write_text(current)
+    with pytest.raises(FinetuningError, match="no complete artifact of other for tiny"):
+        artifacts.held("other", "tiny")
+    assert artifacts.store().inventory().in_force == [("thing", made.fingerprint)]
+    (broken.path / "artifact.json").write_text(current)
+    let_go()
+    assert [found.asset for found in artifacts.store().inventory().artifacts] == ["thing"]
+    assert not plan(artifacts.store(), asset="other").obtain(write).reused
+
+
+@pytest.mark.parametrize("record", [NESTED, "[]", '{"contents": 3}'])
+def test_a_record_of_an_attempt_that_tells_nothing_is_as_none(tmp_path, record):
+    def fail(folder: Path) -> dict:
+        checkpoints_of(folder).mkdir()
+        raise RuntimeError
+
+    store = Artifacts(root=str(tmp_path)).store()
+    with pytest.raises(RuntimeError):
+        plan(store).obtain(fail)
+    workshop = next(tmp_path.glob("*/*/.*.partial"))
+    (workshop / "plan.json").write_text(record)
+    assert plan(store, version=2).obtain(write).summary == {"rows": 1} and not workshop.exists()
+
+
+@pytest.mark.parametrize("root", ["file", "file/below", "dangling"])
+def test_a_root_that_is_no_folder_is_said_with_the_setting_that_names_it(tmp_path, root):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "dangling").symlink_to(tmp_path / "gone")
+    with pytest.raises(FinetuningError, match=f"FINETUNING_ARTIFACTS: .*{root}.*is no folder"):
+        Artifacts(root=str(tmp_path / root)).store()
+    with pytest.raises(FinetuningError, match=f"FINETUNING_ARTIFACTS_CACHE: .*{root}.*is no folder"):
+        Artifacts(root=f"memory://{uuid.uuid4().hex}", cache=str(tmp_path / root)).store()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"fingerprint": "f" * 16},
+        {"fingerprint": None},
+        {"files": {"../data.txt": "c" * 64}},
+        {"files": {"/etc/passwd": "c" * 64}},
+        {"files": ["data.txt"]},
+        {"files": {"data.txt": 3}},
+        {"summary": []},
+        {"inputs": None},
+        {"unknown": 1},
+        {"created": "yesterday"},
+        {"created": None},
+        {"created": "2026-01-01T00:00:00"},
+        {"seconds": "x"},
+        {"seconds": float("nan")},
+        {"bytes": 5.0},
+        {"smoke": "no"},
+        {"partition": ["tiny"]},
+        {"inputs": {"rows": ["a"]}},
+        {"contents": None},
+        {"versions": {"torch": {}}},
+    ],
+)
+def test_a_manifest_that_is_not_that_of_its_folder_is_as_none(tmp_path, changes):
+    artifacts = Artifacts(root=str(tmp_path))
+    made = plan(artifacts.store()).obtain(write)
+    manifest = made.path / "artifact.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | changes))
+    with pytest.raises(FinetuningError, match="no complete artifact of thing for tiny"):
+        artifacts.held("thing", "tiny")
+    assert plan(artifacts.store()).obtain(write).reused is False
+
+
+def test_what_is_said_of_an_input_holds_for_its_files_and_not_for_others_of_its_fingerprint(store):
+    def trained(text: str):
+        def write_text(folder: Path) -> dict:
+            (folder / "weights.txt").write_text(text)
+            return {}
+
+        return plan(store, asset="adapter").obtain(write_text, still_valid=lambda artifact: text == "here")
+
+    def about(adapter) -> Plan:
+        inputs, contents = {"adapter": adapter.fingerprint}, {"adapter": adapter.content}
+        origin = Origin(asset="thing", partition="tiny", inputs=inputs, sections={}, resolved={}, contents=contents)
+        return Plan(store, origin, fingerprint_of(origin.as_json()), log=lambda text: None)
+
+    here = trained("here")
+    examined = about(here).obtain(write)
+    examined.require_inputs(here)
+    assert about(here).obtain(must_not_write).reused
+    there = trained("there")
+    assert there.fingerprint == here.fingerprint and there.content != here.content
+    with pytest.raises(FinetuningError, match=r"adapter in force \(\w{16}\) was made once more since thing"):
+        examined.require_inputs(there)
+    again = about(there).obtain(write)
+    assert again.fingerprint == examined.fingerprint and not again.reused
+    again.require_inputs(there)
+
+
+def test_checkpoints_are_gone_on_from_with_the_very_files_that_they_are_of(store):
+    def making(content: str) -> Plan:
+        origin = Origin(
+            asset="thing", partition="tiny", inputs={"rows": "a"}, sections={}, resolved={}, contents={"rows": content}
+        )
+        return Plan(store, origin, fingerprint_of(origin.as_json()), log=said.append)
+
+    def fail(folder: Path) -> dict:
+        checkpoints_of(folder).mkdir(exist_ok=True)
+        (checkpoints_of(folder) / "step-3").touch()
+        raise RuntimeError
+
+    def learned(folder: Path) -> list[str]:
+        there: list[str] = []
+
+        def look(folder: Path) -> dict:
+            there.extend(path.name for path in checkpoints_of(folder).glob("*"))
+            return fail(folder)
+
+        with pytest.raises(RuntimeError):
+            making(str(folder)).obtain(look)
+        return there
+
+    said: list[str] = []
+    assert learned(Path("here")) == [] and learned(Path("here")) == ["step-3"]
+    assert learned(Path("there")) == [], "they have learned other rows"
+    assert '  contents.rows: "here", now "there"' in said
+
+
+def test_what_was_changed_since_it_was_written_is_not_reused(store):
+    made = plan(store, asset="base_answers").obtain(write)
+    # As long as it was, and as old.
+    path = made.path / "data.txt"
+    before = path.stat()
+    path.write_text("HELLO")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    told = r"changed after it was written: data\.txt.* materialize evaluation_report"
+    with pytest.raises(FinetuningError, match=told):
+        plan(store, asset="base_answers").obtain(must_not_write)
+    shutil.rmtree(made.path)
+    assert (plan(store, asset="base_answers").obtain(write).path / "data.txt").read_text() == "hello"
 
 
 def test_an_artifact_that_is_stored_instead_of_another_takes_its_place(store):

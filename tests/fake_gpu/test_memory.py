@@ -1,0 +1,132 @@
+"""What is predicted of a GPU's memory, beside what the trainer holds of it by shapes.
+
+Models of 2B to 7B weights, whole: three layers and four tell what all do. CUDA's context is no part of either number.
+"""
+
+from functools import cache
+from typing import NamedTuple
+
+import pytest
+
+from finetuning.memory.prediction import predict
+from finetuning.recipe.recipe import Recipe
+from tests.fake_gpu.device import obstacle
+from tests.fake_gpu.models import config_of
+from tests.fake_gpu.traces import Training, fake_gpu
+
+pytestmark = pytest.mark.skipif(bool(obstacle()), reason=str(obstacle()))
+
+FLASH, SDPA = "flash_attention_2", "sdpa"
+
+
+class Case(NamedTuple):
+    """A training whose memory is predicted."""
+
+    model: str
+    kernel: str
+    rows: int
+    """Of a pass."""
+    length: int
+    r: int
+    checkpointing: bool
+    bits: int = 4
+    passes: int = 1
+
+    def recipe(self) -> Recipe:
+        """The training as a recipe."""
+        return Recipe.model_validate(
+            {
+                "name": "case",
+                "summary": "case",
+                "base_model": {
+                    "repo": "someone/model",
+                    "quantization": {"bits": self.bits} if self.bits < 16 else None,
+                    "attention": [self.kernel],
+                },
+                "dataset": {"sources": [{"generator": "linear-equations", "rows": 10}]},
+                "chat": {"max_length": self.length},
+                "lora": {"r": self.r, "lora_dropout": 0.05},
+                "training": {
+                    "per_device_train_batch_size": self.rows,
+                    "per_device_eval_batch_size": 1,
+                    "gradient_accumulation_steps": self.passes,
+                    "activation_checkpointing": self.checkpointing,
+                },
+                "hub": {"repo": "case", "license": "mit"},
+            }
+        )
+
+
+MISTRAL, ZEPHYR, FALCON, PHI, GEMMA = "mistral-7b-fennec", "zephyr-7b-beta", "falcon-7b", "phi-2", "gemma-2b"
+# One of each kind, which `make test` has time for.
+FEW = [
+    Case(MISTRAL, FLASH, 4, 2048, 16, checkpointing=False),
+    Case(MISTRAL, SDPA, 4, 2048, 256, checkpointing=True),
+    Case(FALCON, FLASH, 8, 512, 256, checkpointing=False),
+    Case(PHI, SDPA, 4, 1024, 256, checkpointing=True, passes=2),
+    Case(GEMMA, FLASH, 4, 512, 16, checkpointing=True, bits=16),
+]
+OTHERS = [
+    Case(MISTRAL, FLASH, 1, 512, 16, checkpointing=False),
+    Case(MISTRAL, FLASH, 8, 512, 16, checkpointing=False),
+    Case(MISTRAL, FLASH, 4, 2048, 16, checkpointing=True),
+    Case(MISTRAL, FLASH, 4, 2048, 256, checkpointing=False),
+    Case(MISTRAL, FLASH, 4, 2048, 256, checkpointing=True),
+    Case(MISTRAL, FLASH, 4, 2048, 256, checkpointing=True, passes=2),
+    Case(MISTRAL, FLASH, 4, 2048, 16, checkpointing=False, passes=2),
+    Case(MISTRAL, FLASH, 1, 4096, 16, checkpointing=True),
+    Case(MISTRAL, FLASH, 4, 4096, 16, checkpointing=True),
+    Case(MISTRAL, SDPA, 4, 2048, 16, checkpointing=False),
+    Case(MISTRAL, FLASH, 4, 512, 16, checkpointing=False, bits=16),
+    Case(MISTRAL, FLASH, 4, 2048, 16, checkpointing=True, bits=16),
+    Case(MISTRAL, FLASH, 1, 2048, 16, checkpointing=False, bits=16),
+    Case(MISTRAL, FLASH, 7, 2048, 256, checkpointing=True),
+    Case(ZEPHYR, FLASH, 8, 1024, 256, checkpointing=True),
+    Case(ZEPHYR, FLASH, 2, 512, 32, checkpointing=False),
+    Case(FALCON, FLASH, 42, 512, 256, checkpointing=True),
+    Case(FALCON, FLASH, 4, 512, 256, checkpointing=False),
+    Case(FALCON, FLASH, 1, 512, 32, checkpointing=False),
+    Case(FALCON, FLASH, 4, 2048, 16, checkpointing=True),
+    Case(FALCON, SDPA, 1, 2048, 16, checkpointing=False),
+    Case(PHI, SDPA, 42, 1024, 256, checkpointing=True),
+    Case(PHI, SDPA, 8, 1024, 256, checkpointing=True),
+    Case(PHI, SDPA, 4, 512, 16, checkpointing=False),
+    Case(PHI, FLASH, 4, 512, 8, checkpointing=False, bits=16),
+    Case(GEMMA, FLASH, 1, 3072, 6, checkpointing=False),
+    Case(GEMMA, SDPA, 4, 2048, 16, checkpointing=True),
+]
+
+
+@pytest.fixture(scope="module")
+def traced():
+    """A function that gives the bytes that the second step of a training with so many layers holds at most."""
+    with fake_gpu("H100") as trace:
+
+        @cache
+        def peak(case: Case, layers: int) -> int:
+            rows = [case.length] * (2 * case.rows * case.passes)
+            return trace(Training(case.recipe(), config_of(case.model, layers), rows, evaluates=False)).peaks[-1]
+
+        yield peak
+
+
+def whole(case: Case, peak) -> int:
+    """Bytes of the whole model's training: each layer adds as many as another."""
+    few, more = peak(case, 3), peak(case, 4)
+    return more + (config_of(case.model).num_hidden_layers - 4) * (more - few)
+
+
+def require_near(case: Case, peak) -> None:
+    prediction = predict(case.recipe(), config_of(case.model), "cuda")
+    assert prediction.total - prediction.libraries == pytest.approx(whole(case, peak), rel=0.05), prediction.text()
+
+
+@pytest.mark.parametrize("case", FEW, ids=str)
+def test_a_training_is_predicted_to_a_twentieth(traced, case):
+    require_near(case, traced)
+
+
+@pytest.mark.long("27 trainings, traced twice each")
+@pytest.mark.parametrize("case", OTHERS, ids=str)
+def test_all_kinds_of_trainings_are_predicted_to_a_twentieth(traced, case):
+    require_near(case, traced)

@@ -1,0 +1,68 @@
+"""Traces trainings in a process of its own, to which one GPU is given for as long as it lives.
+
+>>> with fake_gpu("H100") as traced:
+...     traced(Training(recipe, MistralConfig(num_hidden_layers=2), lengths=[512, 300])).peaks
+[5_301_600_256, 5_640_000_000]
+"""
+
+import multiprocessing
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.fake_gpu.device import install
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is traced: two steps of training, and an evaluation."""
+
+    recipe: Any
+    """A `Recipe` with the number format and the kernel of the GPU (`Gpu.adapted`)."""
+    config: Any
+    """Of the base model (transformers)."""
+    lengths: list[int]
+    """Tokens of each row of training, all of which are learned but the first."""
+    supervised: int | None = None
+    """How many at the end of each row are learned, where it is not all."""
+    evaluates: bool = True
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What two steps need of a GPU, by phase: `step 1`, `optimizer 1`, `step 2`, `optimizer 2`, `evaluation`."""
+
+    weights: int
+    """Bytes of the base model and its adapter."""
+    peaks: list[int] = field(default_factory=list)
+    """The most bytes that each step held."""
+    eval_peak: int = 0
+    kernels: dict[str, int] = field(default_factory=dict)
+    products: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Matrix products by number format."""
+    waits: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Of the host for the GPU, by operation and place."""
+    attention: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Calls of attention kernels by name."""
+    scales_loss: bool = False
+    """Whether gradients are scaled, as float16 needs it."""
+
+
+@contextmanager
+def fake_gpu(name: str) -> Iterator[Callable[[Training], Trace]]:
+    """A function that traces a training on that GPU."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, initializer=install, initargs=(name,)) as process:
+        yield lambda training: process.submit(_traced, training).result()
+
+
+def _traced(training: Training) -> Trace:
+    from tests.fake_gpu.tracing import traced  # which imports torch, and finds the device there
+
+    try:
+        return traced(training)
+    except Exception:  # which may not be one that can be handed on
+        raise RuntimeError(traceback.format_exc()) from None

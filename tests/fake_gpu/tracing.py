@@ -1,0 +1,160 @@
+"""One training by the project's own trainer, on shapes alone. For a process that has a fake GPU."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import _disable_current_modes
+from transformers import TrainerCallback
+from transformers.utils import logging
+from trl import pack_dataset
+
+from finetuning.lora.config import keep_master_weights, trains_head
+from finetuning.memory import shapes
+from finetuning.tokens import NOT_SUPERVISED
+from finetuning.training.job import BatchSize, TrainingJob, TrainingTask
+from finetuning.training.lora_adapter import leave_casts_to_autocast, trainer_class
+from finetuning.training.settings import sft_config
+from tests.conftest import train_tiny_tokenizer
+from tests.fake_gpu.counting import Counter
+from tests.fake_gpu.kernels import Kernels, install_kernels
+from tests.fake_gpu.traces import Trace, Training
+
+STEPS = 2
+LEARNED = 5  # any token
+
+install_kernels()
+logging.set_verbosity_error()
+# The trainer is to find the kernels that it names, which the prediction of memory has a stand-in for.
+shapes.MASKED = (*shapes.MASKED, "flash_attention_2")
+# All is on the device already, and what is to be moved there has no data.
+torch.nn.Module.to = lambda self, *_, **__: self
+FakeTensorMode.avoid_device_init = property(lambda self: True)
+
+
+def traced(training: Training) -> Trace:
+    """What two steps, and the evaluation after them, need of the GPU."""
+    recipe = training.recipe
+    model = shapes.adapted_model(recipe, training.config, recipe.base_model.attention[0], [])
+    counter = Counter(max(training.lengths), padded=len({*training.lengths}) > 1)
+    phases = Phases(counter)
+    with tempfile.TemporaryDirectory() as folder, counted(counter, model):
+        trainer = trainer_of(training, model, Path(folder), phases)
+        counter.hold([*shapes.tensors_of(model)])
+        weights = counter.bytes
+        trainer.train()
+        eval_peak = evaluated(trainer, counter) if training.evaluates else 0
+    return Trace(
+        weights,
+        phases.peaks,
+        eval_peak,
+        dict(counter.kernels),
+        *({phase: dict(counts) for phase, counts in x.items()} for x in (counter.products, counter.waits)),
+        attention={phase: dict(counts) for phase, counts in counter.attention.items()},
+        scales_loss=trainer.accelerator.scaler is not None,
+    )
+
+
+@contextmanager
+def counted(counter: Counter, model: torch.nn.Module) -> Iterator[None]:
+    """Count what happens in the block, for which the model's shapes are put on the GPU."""
+    Kernels.counter = counter
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            with torch.device("cuda"):
+                shapes.leave_meta(model)
+            # Backward on this thread too: on no other does FakeTensorMode keep index tensors off the device.
+            with counter, torch.autograd.set_multithreading_enabled(False):
+                yield
+    finally:
+        Kernels.counter = None
+
+
+def evaluated(trainer: Any, counter: Counter) -> int:
+    """The most bytes that an evaluation held."""
+    counter.phase, counter.peak = "evaluation", counter.bytes
+    trainer.evaluate()
+    return counter.peak
+
+
+class Phases(TrainerCallback):
+    """Tells the counter which step it is, and remembers the most that each has held."""
+
+    def __init__(self, counter: Counter) -> None:
+        self.counter = counter
+        self.peaks: list[int] = []
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self.begin()
+
+    def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
+        self.counter.phase = f"optimizer {len(self.peaks) + 1}"
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.peaks.append(self.counter.peak)
+        self.begin()
+
+    def begin(self) -> None:
+        """The next step."""
+        self.counter.phase, self.counter.peak = f"step {len(self.peaks) + 1}", self.counter.bytes
+
+
+def trainer_of(training: Training, model: Any, folder: Path, phases: Phases) -> Any:
+    """The trainer as `finetuning.training.lora_adapter` makes it, on rows of such lengths."""
+    recipe, spec = training.recipe, training.recipe.training
+    kernel = recipe.base_model.attention[0]
+    job = TrainingJob(
+        **TrainingTask.of(recipe).model_dump(),
+        chat_dataset=folder,
+        base_model=folder,
+        model_kwargs={"dtype": recipe.base_model.dtype, "attn_implementation": kernel, "device_map": {"": 0}},
+        output=folder / "adapter",
+    )
+    args = sft_config(job, BatchSize(spec.per_device_train_batch_size, spec.gradient_accumulation_steps))
+    args.max_steps, args.report_to, args.dataloader_pin_memory = STEPS, [], False
+    rows = rows_of(training.lengths, training.supervised, spec.method)
+    trainer = trainer_class(job)(
+        model=model,
+        args=args,
+        train_dataset=pack_dataset(rows, recipe.chat.max_length, "bfd") if spec.packing else rows,
+        eval_dataset=rows_of([max(training.lengths)], training.supervised, spec.method),
+        processing_class=train_tiny_tokenizer(),
+        callbacks=[phases],
+        rows_per_step=spec.per_device_train_batch_size * spec.gradient_accumulation_steps,
+        order="sequential",
+        own_head=trains_head(model, recipe.lora, []),
+        loraplus_lr_ratio=spec.loraplus_lr_ratio,
+        tokens_per_step=spec.tokens_per_step,
+    )
+    keep_master_weights(trainer.model)
+    leave_casts_to_autocast(trainer)
+    trainer._save_checkpoint = lambda *_, **__: None
+    trainer.data_collator = on_the_host(trainer.data_collator)
+    return trainer
+
+
+def on_the_host(collate: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The same collator, whose batches have their data and are not counted."""
+
+    def collated(rows: Any) -> Any:
+        with _disable_current_modes():
+            return collate(rows)
+
+    return collated
+
+
+def rows_of(lengths: list[int], supervised: int | None, method: str) -> Dataset:
+    """Rows of such lengths, as `chat_dataset` has them for that method."""
+    ids = [[LEARNED] * length for length in lengths]
+    labels = [[NOT_SUPERVISED] * (n - (supervised or n)) + [LEARNED] * (supervised or n) for n in lengths]
+    columns: dict[str, Any] = {"input_ids": ids, "labels": labels}
+    if method == "dpo":
+        columns |= {"rejected_input_ids": ids, "rejected_labels": labels}
+    return Dataset.from_dict(
+        columns if method != "kto" else columns | {"desirable": [i % 2 == 0 for i in range(len(ids))]}
+    )

@@ -1,0 +1,45 @@
+"""A few hundred bytes of YAML never stand for more than can be read."""
+
+import time
+
+import pytest
+import yaml
+
+from finetuning.bounded_yaml import DEEPEST, MOST, load
+from finetuning.recipe.mistakes import RecipeError
+from finetuning.recipe.strict_yaml import read_yaml
+from resources.hub_server.cards import faults_of
+
+LAUGHS = "a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)
+)
+ENDLESS = "a: &a [*a]\n"
+ENDLESS_MAPPING = "a: &a\n  b: &b\n    c: *a\n"
+MERGED = "a: &a {x: 1, y: 2}\nb: {<<: *a, z: 3}\n"
+HUGE = {
+    "laughs": LAUGHS,
+    "holds itself": ENDLESS,
+    "a mapping that holds itself": ENDLESS_MAPPING,
+    "deep": "a: " + "[" * (DEEPEST + 1) + "]" * (DEEPEST + 1),
+    "very deep": "a: " + "[" * 5000 + "]" * 5000,
+    "long": "a: [" + "1, " * MOST + "]",
+    "no date": "a: 2024-13-01",
+}
+
+
+@pytest.mark.parametrize("kind", HUGE)
+def test_too_much_is_an_error_at_once(kind, tmp_path):
+    started = time.monotonic()
+    with pytest.raises(yaml.YAMLError):
+        load(HUGE[kind])
+    (tmp_path / "recipe.yaml").write_text(HUGE[kind])
+    with pytest.raises(RecipeError, match=r"recipe\.yaml(:\d+)?: not YAML"):
+        read_yaml(tmp_path / "recipe.yaml")
+    assert time.monotonic() - started < 5
+
+
+def test_aliases_that_repeat_a_little_are_what_they_name(tmp_path):
+    assert load(MERGED) == {"a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 2, "z": 3}}
+    assert load("") is None and list(faults_of(load("license: mit")))[:1] == []
+    (tmp_path / "recipe.yaml").write_text(MERGED)
+    assert read_yaml(tmp_path / "recipe.yaml").data == load(MERGED)

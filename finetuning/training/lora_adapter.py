@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 
 from finetuning.base_model.loading import keep_trainable_on_cpu, load_model
 from finetuning.base_model.loftq import start_from_factors
+from finetuning.base_model.rows_apart import require_rows_apart
 from finetuning.errors import InfrastructureError
 from finetuning.lora.config import keep_master_weights, lora_config, trains_head
 from finetuning.lora.embeddings import adapt_head, give_rows
@@ -21,6 +22,7 @@ from finetuning.lora.start import go_on, restore
 from finetuning.lora.targets import require_targets
 from finetuning.out_of_memory import is_out_of_memory
 from finetuning.progress import Progress
+from finetuning.recipe.base_model import KEEP_ROWS_APART
 from finetuning.training.callback import BEST, TrainingProgress
 from finetuning.training.checkpoints import complete, require_space, step_of
 from finetuning.training.curves import Curves
@@ -30,7 +32,7 @@ from finetuning.training.judgements import JudgementTrainer
 from finetuning.training.peak_memory import peak_memory, peak_reserved
 from finetuning.training.preferences import PreferenceTrainer
 from finetuning.training.rows import require_rows_for, tokens_of, train_rows
-from finetuning.training.settings import is_sharded, model_kwargs, on_cpu, processes, sft_config
+from finetuning.training.settings import is_sharded, leaves_padding_out, model_kwargs, on_cpu, processes, sft_config
 from finetuning.training.sharding import shard
 from finetuning.training.trainer import AdapterTrainer, Saved, nothing
 
@@ -94,6 +96,8 @@ def _train(
     tokenizer = AutoTokenizer.from_pretrained(job.chat_dataset / "tokenizer", trust_remote_code=trust)
     new_tokens = give_rows(model, tokenizer, job.base_model, job.where, trust)
     require_rows_for(job.chat_dataset, len(model.get_input_embeddings().weight), job.where)
+    if job.training.packing and model.config._attn_implementation in KEEP_ROWS_APART and not is_sharded(job):
+        require_rows_apart(model, job.where)
     # Asked of the base model as it is; an adapter that training goes on from is in it from then on.
     config = lora_config(job.lora, model, new_tokens, job.where)
     own_head = on_cpu(job) or trains_head(model, job.lora, new_tokens)
@@ -103,7 +107,7 @@ def _train(
     callback = TrainingProgress(progress, job.where, job.training, interruption, watchdog)
     trainer = trainer_class(job)(
         model=model,
-        args=sft_config(job, size),
+        args=sft_config(job, size, leaves_padding_out(job, size, model)),
         train_dataset=train_rows(job),
         eval_dataset=tokens_of(job.chat_dataset / "eval.parquet", job.training.method),
         processing_class=tokenizer,

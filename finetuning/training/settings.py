@@ -6,8 +6,11 @@ from typing import Any
 from transformers.integrations import get_available_reporting_integrations
 from trl import SFTConfig
 
+from finetuning.base_model.rows_apart import keeps_rows_apart
 from finetuning.errors import FinetuningError
+from finetuning.recipe.base_model import KEEP_ROWS_APART
 from finetuning.training.job import BatchSize, TrainingJob
+from finetuning.training.supervised_loss import hands_on
 
 # Keys of the recipe's section that are this project's own; the others are transformers'.
 OURS = {
@@ -60,7 +63,21 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def sft_config(job: TrainingJob, size: BatchSize) -> SFTConfig:
+def leaves_padding_out(job: TrainingJob, size: BatchSize, model: Any) -> bool:
+    """Whether the rows of a pass lie end to end, with no padding between them.
+
+    Only on a GPU, of more than one row, and where the kernel keeps them apart by bounds that the model hands on to it:
+    for any other the host would ask the GPU in every layer where they are.
+    """
+    spec = job.training
+    several = size.rows > 1 or spec.tokens_per_step is not None
+    # The noise on embeddings is weaker in longer rows, as which transformers would take all of them together.
+    if spec.method != "sft" or not several or spec.neftune_noise_alpha or on_cpu(job) or is_sharded(job):
+        return False
+    return model.config._attn_implementation in KEEP_ROWS_APART and hands_on(model) and keeps_rows_apart(model)
+
+
+def sft_config(job: TrainingJob, size: BatchSize, padding_free: bool = False) -> SFTConfig:
     """The recipe's training settings, and those that are not a matter of taste."""
     dtype = job.model_kwargs["dtype"]
     settings = job.training.model_dump(exclude=OURS)
@@ -75,6 +92,7 @@ def sft_config(job: TrainingJob, size: BatchSize) -> SFTConfig:
         # Rows come tokenized, with labels, and no longer than chat.max_length.
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
+        padding_free=padding_free,
         save_strategy="no",
         report_to=[name for name in trackers(job) if name != "tensorboard"],  # which `Curves` writes
         disable_tqdm=True,

@@ -57,6 +57,8 @@ class Counter(TorchDispatchMode):
         self.kernels: Tally[str] = Tally()
         self.products: defaultdict[str, Tally[str]] = defaultdict(Tally)
         """Matrix products by their number format."""
+        self.multiplications: Tally[str] = Tally()
+        """Of two numbers, in matrix products, without attention's."""
         self.waits: defaultdict[str, Tally[str]] = defaultdict(Tally)
         """Of the host for the GPU, by operation and place."""
         self.attention: defaultdict[str, Tally[str]] = defaultdict(Tally)
@@ -75,7 +77,7 @@ class Counter(TorchDispatchMode):
         result = function(*args, **kwargs)
         made = self.hold(result)
         if name not in WITHOUT_KERNEL and (made or function._schema.is_mutable) and any(map(on_gpu, tree_leaves(args))):
-            self.note_kernel(name, args)
+            self.note_kernel(name, args, result)
         return result
 
     def answer(self, name: str, first: torch.Tensor, args: Any) -> tuple[bool, Any]:
@@ -116,18 +118,19 @@ class Counter(TorchDispatchMode):
         self.kernels[self.phase] += 1
         return result
 
-    def note_kernel(self, name: str, args: Any) -> None:
+    def note_kernel(self, name: str, args: Any, result: Any) -> None:
         """Count a kernel, and the matrix product that it is."""
         self.kernels[self.phase] += 1
         if name == "gemm_4bit":  # which writes the weights out first, and two kernels earlier their scales
             self.kernels[self.phase] += 3
-            self.note_product(args[0].dtype)
+            self.note_product(args[0], result)
         elif name in PRODUCTS:
-            self.note_product(args[PRODUCTS[name]].dtype)
+            self.note_product(args[PRODUCTS[name]], result)
 
-    def note_product(self, dtype: torch.dtype) -> None:
-        """Count a matrix product of numbers in that format."""
-        self.products[self.phase][str(dtype).removeprefix("torch.")] += 1
+    def note_product(self, left: torch.Tensor, result: torch.Tensor) -> None:
+        """Count a matrix product by its left factor (…, inner) and its result."""
+        self.products[self.phase][str(left.dtype).removeprefix("torch.")] += 1
+        self.multiplications[self.phase] += result.numel() * left.shape[-1]
 
     def note_attention(self, kernel: str) -> None:
         """Count a call of an attention kernel."""

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from finetuning.base_model import varlen
 from tests.fake_gpu.counting import Counter
 
 HALF = (torch.float16, torch.bfloat16)
@@ -134,13 +135,24 @@ def flash_attention_of_parts(
     return Flash.apply(q, k, v)
 
 
+def attention_by_torch(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bounds: torch.Tensor, *_: Any, **__: Any
+) -> torch.Tensor:
+    """torch's `varlen_attn`, which is FlashAttention 2 too."""
+    if bounds.dtype != torch.int32 or bounds.device.type != "cuda":
+        raise TypeError(f"{bounds.dtype} on {bounds.device}")
+    note("varlen")
+    return Flash.apply(query, key, value)  # type: ignore[return-value]
+
+
 def install_kernels() -> None:
     """Let transformers and trl find them, for good."""
     import transformers.modeling_flash_attention_utils as flash
     from transformers import PreTrainedModel, masking_utils
     from transformers.models.falcon import modeling_falcon
 
-    functional.scaled_dot_product_attention = scaled_dot_product_attention
+    varlen.varlen_attn = attention_by_torch
+    functional.scaled_dot_product_attention = varlen.scaled_dot_product_attention = scaled_dot_product_attention
     torch._C._nn.scaled_dot_product_attention = scaled_dot_product_attention
     # As transformers keeps what it loaded of flash-attn; it looks at nothing of it but its arguments.
     flash._loaded_implementation = "flash_attention_2"
@@ -166,7 +178,7 @@ def install_head() -> None:
     chunked_logprob._use_triton = utils._use_triton = lambda device: device.type == "cuda"
     chunked_logprob._forward_kernel = chunked_logprob._backward_kernel = _Triton()
     chunked_logprob.triton = SimpleNamespace(cdiv=lambda a, b: -(-a // b))
-    chunked_logprob._addmm_fp32 = lambda acc, a, b: Kernels.counter.note_product(a.dtype)
+    chunked_logprob._addmm_fp32 = lambda acc, a, b: Kernels.counter.note_product(a, acc)
 
 
 class _Triton:

@@ -44,18 +44,28 @@ def waits(trace: Trace, phase: str = "step 2") -> int:
     return sum(trace.waits.get(phase, {}).values())
 
 
-@pytest.mark.parametrize("kernel", ["sdpa", "flash_attention_2"])
+@pytest.mark.parametrize("kernel", ["sdpa", "flash_attention_2", "varlen"])
 def test_the_host_seldom_waits_whatever_the_kernel_and_the_layers(traced, kernel):
     for layers in (2, 4):
         found = traced(layers, base_model__attention=(kernel,))
         assert waits(found) <= WAITS, found.waits["step 2"]
 
 
-@pytest.mark.parametrize("kernel", ["sdpa", "flash_attention_2"])
-def test_padded_rows_are_read_by_a_flash_kernel_once_a_layer(traced, kernel):
+CALLED = {"sdpa": "sdpa: flash", "flash_attention_2": "flash_attention_2: varlen", "varlen": "varlen"}
+
+
+@pytest.mark.parametrize("kernel", CALLED)
+def test_rows_are_read_by_a_flash_kernel_once_a_layer(traced, kernel):
     found = traced(base_model__attention=(kernel,), training__activation_checkpointing=False)
-    called = {"sdpa": "sdpa: flash", "flash_attention_2": "flash_attention_2"}[kernel]
-    assert [found.attention[phase] for phase in ("step 1", "step 2")] == [{called: 2}] * 2
+    assert [found.attention[phase] for phase in ("step 1", "step 2")] == [{CALLED[kernel]: 2}] * 2
+
+
+@pytest.mark.parametrize("kernel", ["flash_attention_2", "varlen"])
+def test_where_the_kernel_keeps_rows_apart_nothing_is_computed_of_padding(traced, kernel):
+    padded, apart = (traced(base_model__attention=(name,)) for name in ("sdpa", kernel))
+    tokens = sum(PADDED) / (len(PADDED) * max(PADDED))
+    assert apart.multiplications["step 2"] == pytest.approx(tokens * padded.multiplications["step 2"], rel=0.02)
+    assert apart.peaks[1] < padded.peaks[1]
 
 
 @pytest.mark.parametrize(

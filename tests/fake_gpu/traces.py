@@ -43,6 +43,8 @@ class Trace:
     kernels: dict[str, int] = field(default_factory=dict)
     products: dict[str, dict[str, int]] = field(default_factory=dict)
     """Matrix products by number format."""
+    multiplications: dict[str, int] = field(default_factory=dict)
+    """Of two numbers, in these products."""
     waits: dict[str, dict[str, int]] = field(default_factory=dict)
     """Of the host for the GPU, by operation and place."""
     attention: dict[str, dict[str, int]] = field(default_factory=dict)

@@ -14,12 +14,14 @@ from transformers import TrainerCallback
 from transformers.utils import logging
 from trl import pack_dataset
 
+from finetuning.base_model import varlen
 from finetuning.lora.config import keep_master_weights, trains_head
 from finetuning.memory import shapes
 from finetuning.tokens import NOT_SUPERVISED
+from finetuning.training import settings
 from finetuning.training.job import BatchSize, TrainingJob, TrainingTask
 from finetuning.training.lora_adapter import leave_casts_to_autocast, trainer_class
-from finetuning.training.settings import sft_config
+from finetuning.training.settings import leaves_padding_out, sft_config
 from tests.conftest import train_tiny_tokenizer
 from tests.fake_gpu.counting import Counter
 from tests.fake_gpu.kernels import Kernels, install_kernels
@@ -30,8 +32,11 @@ LEARNED = 5  # any token
 
 install_kernels()
 logging.set_verbosity_error()
-# The trainer is to find the kernels that it names, which the prediction of memory has a stand-in for.
-shapes.MASKED = (*shapes.MASKED, "flash_attention_2")
+# The trainer is to find the kernels that it names, for which the prediction of memory has a stand-in.
+shapes.MASKED = (*shapes.MASKED, "flash_attention_2", "varlen")
+varlen.register()
+# Which rows see each other cannot be tried on shapes.
+settings.keeps_rows_apart = lambda model: True
 # All is on the device already, and what is to be moved there has no data.
 torch.nn.Module.to = lambda self, *_, **__: self
 FakeTensorMode.avoid_device_init = property(lambda self: True)
@@ -49,13 +54,19 @@ def traced(training: Training) -> Trace:
         weights = counter.bytes
         trainer.train()
         eval_peak = evaluated(trainer, counter) if training.evaluates else 0
+    products, waits, attention = (
+        {phase: dict(counts) for phase, counts in tally.items()}
+        for tally in (counter.products, counter.waits, counter.attention)
+    )
     return Trace(
         weights,
         phases.peaks,
         eval_peak,
         dict(counter.kernels),
-        *({phase: dict(counts) for phase, counts in x.items()} for x in (counter.products, counter.waits)),
-        attention={phase: dict(counts) for phase, counts in counter.attention.items()},
+        products,
+        multiplications=dict(counter.multiplications),
+        waits=waits,
+        attention=attention,
         scales_loss=trainer.accelerator.scaler is not None,
     )
 
@@ -115,7 +126,8 @@ def trainer_of(training: Training, model: Any, folder: Path, phases: Phases) -> 
         model_kwargs={"dtype": recipe.base_model.dtype, "attn_implementation": kernel, "device_map": {"": 0}},
         output=folder / "adapter",
     )
-    args = sft_config(job, BatchSize(spec.per_device_train_batch_size, spec.gradient_accumulation_steps))
+    size = BatchSize(spec.per_device_train_batch_size, spec.gradient_accumulation_steps)
+    args = sft_config(job, size, leaves_padding_out(job, size, model))
     args.max_steps, args.report_to, args.dataloader_pin_memory = STEPS, [], False
     rows = rows_of(training.lengths, training.supervised, spec.method)
     trainer = trainer_class(job)(

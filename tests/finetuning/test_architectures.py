@@ -30,6 +30,7 @@ from finetuning.progress import Progress
 from finetuning.recipe.base_model import KEEP_ROWS_APART, BaseModelSpec
 from finetuning.recipe.loading import load
 from finetuning.recipe.recipe import Recipe
+from finetuning.training import lora_adapter
 from finetuning.training.job import TrainingJob
 from finetuning.training.lora_adapter import train
 from resources.gpu import Gpu, detect
@@ -289,6 +290,14 @@ def test_a_batch_of_four_rows_trains_what_four_batches_of_one_row_train(trained_
 def test_packed_rows_train_what_unpacked_rows_train(trained_on, name, tmp_path):
     unpacked = trained_on(name)
     assert distance(run_with(unpacked.job, tmp_path / "packed", packing=True), unpacked) < ROUNDING
+
+
+@pytest.mark.parametrize("name", [name for name in FULL_PRECISION if name != MIXES_PACKED_ROWS])
+def test_rows_end_to_end_train_what_padded_rows_train(trained_on, name, tmp_path, monkeypatch):
+    padded = trained_on(name)
+    # As on a GPU with a kernel that keeps rows apart.
+    monkeypatch.setattr(lora_adapter, "leaves_padding_out", lambda *_: True)
+    assert distance(run_with(padded.job, tmp_path / "end to end"), padded) < ROUNDING
 
 
 def test_rows_packed_for_falcon_see_each_other_without_a_flash_kernel(trained_on, tmp_path):

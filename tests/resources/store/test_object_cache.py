@@ -9,8 +9,8 @@ from finetuning.errors import FinetuningError
 from resources.store.plan import checkpoints_of
 from resources.store.retention import unreferenced
 from tests.resources.s3 import must_not_write, write_files
-from tests.resources.store.leases import let_go
 from tests.resources.store.machines import current, delete, objects, put
+from tests.resources.store.plans import let_go
 
 LATER = datetime.now(UTC) + timedelta(days=30)
 

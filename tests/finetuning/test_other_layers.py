@@ -15,7 +15,7 @@ from finetuning.recipe.recipe import Recipe
 from finetuning.training.lora_adapter import train
 from resources.gpu import Gpu
 from tests.conftest import train_tiny_tokenizer
-from tests.finetuning.training.test_lora_adapter import data, job_of
+from tests.finetuning.training.adapter_jobs import data, job_of
 from tests.tiny_models import SMALL, ZEPHYR, save_tiny_model
 
 SILENT = Progress(lambda line: None, "")

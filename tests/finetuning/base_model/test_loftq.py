@@ -13,7 +13,7 @@ from finetuning.progress import Progress
 from finetuning.recipe.base_model import BaseModelSpec
 from finetuning.training.lora_adapter import train
 from resources.gpu import Gpu
-from tests.finetuning.training.test_lora_adapter import data, job_of
+from tests.finetuning.training.adapter_jobs import data, job_of
 from tests.tiny_models import save_tiny_model
 
 

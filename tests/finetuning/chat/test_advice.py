@@ -7,9 +7,7 @@ import yaml
 from tokenizers import normalizers
 
 from finetuning.checks.judgement import judge
-from tests.finetuning.chat.test_chat_dataset import LONG, WORDS, Made, different, tokenizer
-
-__all__ = ["tokenizer"]
+from tests.finetuning.chat.made_rows import LONG, WORDS, Made, different
 
 QUESTION = "Tell me about " + ", ".join(WORDS)
 LONG_ANSWER = [{"question": "How long is it?", "answer": "word " * 300}]

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import yaml
 
+from finetuning.chat.conversations import conversation_of
 from finetuning.checks.judgement import judge
 from finetuning.errors import FinetuningError
-from tests.finetuning.chat.test_chat_dataset import LONG, WORDS, Made, conversation_of, different, tokenizer
-
-__all__ = ["tokenizer"]
+from tests.finetuning.chat.made_rows import LONG, WORDS, Made, different
 
 CLASSES = ("delivery", "payment", "return", "product question", "complaint", "other")
 INSTRUCTIONS = [

@@ -8,7 +8,7 @@ from finetuning.chat.conversations import conversation_of
 from finetuning.chat.template import load_template
 from finetuning.errors import FinetuningError
 from finetuning.tokens import NOT_SUPERVISED
-from tests.finetuning.chat.test_chat_dataset import Made, different, line_of, raw
+from tests.finetuning.chat.made_rows import Made, different, line_of, raw
 from tests.rendered import render
 
 KEYS = {"format": "unpaired-preference", "method": "kto"}

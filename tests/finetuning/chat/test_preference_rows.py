@@ -5,7 +5,7 @@ import pytest
 from finetuning.chat.conversations import conversation_of
 from finetuning.chat.template import load_template
 from finetuning.tokens import NOT_SUPERVISED
-from tests.finetuning.chat.test_chat_dataset import NO_SYSTEM, SECRET, Made, different, line_of
+from tests.finetuning.chat.made_rows import NO_SYSTEM, SECRET, Made, different, line_of
 from tests.rendered import render
 
 KEYS = {"format": "preference", "method": "dpo"}

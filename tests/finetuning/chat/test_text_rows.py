@@ -10,7 +10,7 @@ from finetuning.chat.template import load_template
 from finetuning.errors import FinetuningError
 from finetuning.evaluation.exam import exam_of
 from finetuning.recipe.evaluation import EvaluationSpec
-from tests.finetuning.chat.test_chat_dataset import WORDS, Made, different, line_of, rows_of
+from tests.finetuning.chat.made_rows import WORDS, Made, different, line_of, rows_of
 
 KEYS = {"format": "text"}
 

@@ -1,41 +1,15 @@
+"""A format is recognised by its columns and by what they hold; several, or a column too few, is an error."""
+
 import json
-import re
 
 import pytest
-import yaml
 
-from finetuning.dataset.format_recognition import (
-    check_columns,
-    format_of,
-    recognise,
-    recognise_all,
-    shortened,
-)
+from finetuning.dataset.format_recognition import check_columns, format_of, recognise, recognise_all, shortened
 from finetuning.dataset.formats import to_messages
 from finetuning.dataset.raw_dataset import write_raw
-from finetuning.dataset.unread import unread_in
 from finetuning.errors import FinetuningError
-from finetuning.recipe.columns import carries_meaning
-from finetuning.recipe.dataset import FORMAT_COLUMNS, DatasetSpec, EvalSpec, SourceSpec
-
-WHERE = "recipes/x.yaml: dataset.sources[0]"
-ROLES = [{"role": "user", "content": "2 + 3?"}, {"role": "assistant", "content": "5"}]
-FROMS = [{"from": "human", "value": "2 + 3?"}, {"from": "gpt", "value": "5"}]
-ANSWERS = [{"model": "gpt-4", "response": "5"}, {"model": "bard", "response": "6"}]
-
-
-def source(**keys) -> SourceSpec:
-    return SourceSpec(files=["x.jsonl"], **keys)
-
-
-def recognised(row, **keys) -> str:
-    return recognise(list(row), row, source(**keys), WHERE)
-
-
-def mistake(row, **keys) -> str:
-    with pytest.raises(FinetuningError) as error:
-        recognised(row, **keys)
-    return str(error.value)
+from finetuning.recipe.dataset import DatasetSpec, EvalSpec, SourceSpec
+from tests.finetuning.dataset.recognition import ANSWERS, FROMS, ROLES, WHERE, mistake, recognised, source
 
 
 @pytest.mark.parametrize(
@@ -72,37 +46,6 @@ def test_a_conversation_is_recognised_in_json_text_whose_end_is_cut_off_and_wher
         assert recognised({"id": 1, column: None}) == format
 
 
-@pytest.mark.parametrize(
-    ("row", "advice"),
-    [
-        (
-            {"system_prompt": "s", "query": "q", "response": "r"},
-            "`format: question-answer` with `columns: {question: query, answer: response}`",
-        ),
-        (
-            {"Question": "q", "Complex_CoT": "t", "Response": "r"},
-            "`format: question-answer` with `columns: {question: Question, answer: Response}`",
-        ),
-        (
-            {"id": 1, "query": "q", "answers": [{"name": "f", "arguments": {}}], "tools": "[]"},
-            "`format: question-answer` with `columns: {question: query, answer: answers}`",
-        ),
-        (
-            {"instruction": "q", "context": "c", "response": "r", "category": "x"},
-            "`format: alpaca` with `columns: {output: response}`",
-        ),
-        ({"id": "1", "system_prompt": "s", "question": "q", "response": "r"}, "`columns: {answer: response}`"),
-    ],
-)
-def test_what_is_advised_drops_no_column_that_carries_meaning(row, advice):
-    said = mistake(row)
-    assert advice in said
-    format = re.search(r"`format: ([a-z-]+)`", said)
-    mapped = yaml.safe_load(re.search(r"`columns: (\{.*?\})`", said)[1])
-    spec = source(format=format[1], columns=mapped)
-    assert not [name for name in unread_in(row, spec, format[1]) if carries_meaning(name)]
-
-
 def test_columns_of_the_recipe_take_part():
     row = {"Problem": "2 + 3?", "Solution": "5", "prompt": "a", "completion": "b"}
     assert recognised(row, columns={"question": "Problem", "answer": "Solution"}) == "question-answer"
@@ -123,53 +66,6 @@ def test_several_formats_are_an_error_that_names_them():
         f"{WHERE}.format: x.jsonl has the columns question, answer, prompt, completion, which make it "
         "prompt-completion as well as question-answer. Write which it is, such as `format: prompt-completion`."
     )
-
-
-@pytest.mark.parametrize(
-    ("row", "advice"),
-    [
-        (
-            {"Problem": "a", "Solution": "b"},
-            "`format: question-answer` with `columns: {question: Problem, answer: Solution}`",
-        ),
-        ({"prompt": "a", "response": "b"}, "`format: prompt-completion` with `columns: {completion: response}`"),
-        ({"question": "a", "chosen": "b", "rejected": "c"}, "`format: preference` with `columns: {prompt: question}`"),
-        ({"query": "a", "answer": "b"}, "`format: question-answer` with `columns: {question: query}`"),
-        ({"instruction": "a", "response": "b"}, "`format: alpaca` with `columns: {output: response}`"),
-        ({"qestion": "a", "answer": "b"}, "`format: question-answer` with `columns: {question: qestion}`"),
-        ({"conversations": ROLES}, "`format: messages` with `columns: {messages: conversations}`"),
-        ({"messages": FROMS}, "`format: sharegpt` with `columns: {conversations: messages}`"),
-        ({"dialogue": ROLES, "id": 1}, "`format: messages` with `columns: {messages: dialogue}`"),
-        ({"user_question": "a", "model_answer": "b"}, "`columns: {question: user_question, answer: model_answer}`"),
-    ],
-)
-def test_an_unknown_data_set_is_an_error_with_what_to_write(row, advice):
-    lines = mistake(row).splitlines()
-    assert lines[0] == f"{WHERE}.format: x.jsonl has the columns {', '.join(row)}, and no format has them:"
-    assert len(lines) == len(FORMAT_COLUMNS) + 2 and advice in lines[-1]
-
-
-def test_what_is_advised_is_taken():
-    row = {"Problem": "2 + 3?", "Solution": "5"}
-    named = source(format="question-answer", columns={"question": "Problem", "answer": "Solution"})
-    assert format_of(list(row), row, named, WHERE) == "question-answer"
-    assert recognised({"conversations": ROLES}, columns={"messages": "conversations"}) == "messages"
-
-
-@pytest.mark.parametrize("keys", [{"input": "a", "output": "b"}, {"input": "a", "target": "b"}])
-def test_input_and_output_are_taken_for_a_question_and_an_answer(keys):
-    question, answer = keys
-    assert f"columns: {{prompt: {question}, completion: {answer}}}" in mistake(keys) or (
-        f"columns: {{question: {question}, answer: {answer}}}" in mistake(keys)
-    )
-
-
-def test_a_data_set_that_is_like_nothing_gets_the_formats_the_nearest_first():
-    lines = mistake({"answer": "a", "picture": 1}).splitlines()
-    assert lines[1] == "  question-answer lacks question"
-    assert "  messages lacks messages" in lines and "  ultrafeedback lacks instruction, completions" in lines
-    assert mistake({"completions": ANSWERS, "id": 1}).splitlines()[1] == "  ultrafeedback lacks instruction"
-    assert lines[-1].startswith("Write `format` and `columns`, which gives the format's names and then the data set's")
 
 
 def test_a_missing_column_of_a_named_format_is_an_error_with_what_exists_and_the_nearest():
@@ -269,98 +165,6 @@ def test_a_text_is_not_learned_without_the_column_beside_it_unless_the_recipe_sa
     assert format_of(list(row), row, source(format="text", ignore=[column]), WHERE) == "text"
     del row[column]
     assert recognised(row) == "text"
-
-
-def test_a_text_and_its_column_are_advised_as_question_and_answer():
-    assert "`columns: {question: text, answer: summary}`" in mistake({"text": "a", "summary": "b"})
-    assert "`columns: {question: prompt, answer: text}`" in mistake({"text": "a", "prompt": "b"})
-    assert "one row of `messages`" in mistake({"text": "a", "role": "prompter", "parent_id": "b", "message_id": "c"})
-
-
-ASKED_TURNS, SAID_TURNS = ROLES[:1], ROLES[1:]
-
-
-@pytest.mark.parametrize(
-    ("row", "advice"),
-    [
-        ({"input_text": "a", "output_text": "b"}, "question-answer` with `columns: {question: input_text, answer: out"),
-        ({"source_text": "a", "target_text": "b"}, "{question: source_text, answer: target_text}"),
-        ({"prompt_text": "a", "answer_text": "b"}, "{question: prompt_text, answer: answer_text}"),
-        ({"inputs": "a", "targets": "b", "language": "x"}, "{question: inputs, answer: targets}"),
-        ({"human": "a", "gpt": "b"}, "{question: human, answer: gpt}"),
-        (
-            {"input": ASKED_TURNS, "output": "b", "reasoning": "c", "system_prompt": "d", "category": "e"},
-            "`format: question-answer` with `columns: {question: input, answer: output}`",
-        ),
-        (
-            {"input": {"messages": ASKED_TURNS}, "preferred_output": SAID_TURNS, "non_preferred_output": SAID_TURNS},
-            "`format: preference` with `columns: {prompt: input, chosen: preferred_output, rejected: non_preferred_ou",
-        ),
-        (
-            {"question": "a", "chosen_answer": "b", "rejected_answer": "c"},
-            "`columns: {prompt: question, chosen: chosen_answer, rejected: rejected_answer}`",
-        ),
-        (
-            {"conversations": FROMS[:1], "chosen": FROMS[1], "rejected": FROMS[1]},
-            "`format: preference` with `columns: {prompt: conversations}`",
-        ),
-    ],
-)
-def test_no_column_that_says_something_is_left_out_of_what_is_advised(row, advice):
-    assert advice in mistake(row)
-
-
-@pytest.mark.parametrize(
-    "row",
-    [
-        {"content": "It rained.", "body": "It rained all day."},
-        {"text_in": "It rained.", "remark": "It rained all day."},
-        {"dialogue": ROLES, "summary": "A sum."},
-        {"chat": FROMS, "notes": "What this chat is of."},
-    ],
-)
-def test_one_column_is_not_advised_while_another_one_holds_text(row):
-    said = mistake(row).splitlines()[-1]
-    assert not re.search(r"columns: \{(text|messages|conversations):", said)
-
-
-def test_columns_that_no_format_reads_are_named_beside_the_advice():
-    said = mistake({"problem": "a", "solution": "b", "answer": "c"})
-    assert "`columns: {question: problem}`" in said and "It does not read solution; `ignore: [solution]`" in said
-
-
-@pytest.mark.parametrize(
-    ("row", "said"),
-    [
-        ({"content": "It rained."}, "`format: text` with `columns: {text: content}`"),
-        ({"en": "Yes.", "fr": "Oui."}, "`columns: {question: en, answer: fr}`"),
-        ({"article": "It rained.", "highlights": "Rain."}, "`columns: {question: article, answer: highlights}`"),
-        ({"translation": {"en": "Yes.", "fr": "Oui."}}, "translation has records with the keys en, fr"),
-        ({"conversation": [{"input": "a", "output": "b"}]}, "conversation has records with the keys input, output"),
-    ],
-)
-def test_where_no_format_is_near_an_example_says_how_columns_are_written(row, said):
-    assert said in mistake(row).splitlines()[-1]
-
-
-@pytest.mark.parametrize(
-    ("method", "row", "advice"),
-    [
-        (
-            "dpo",
-            {"question": "a", "chosen_answer": "c", "rejected_answer": "d"},
-            "{prompt: question, chosen",
-        ),
-        ("kto", {"query": "a", "response": "b", "label": True}, "{prompt: query, completion: response}"),
-        ("kto", {"messages": ROLES, "label": True}, "or add what is missing"),
-    ],
-)
-def test_a_method_that_learns_from_one_format_says_what_that_one_lacks(tmp_path, method, row, advice):
-    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
-    dataset = DatasetSpec(sources=(SourceSpec(files=[str(tmp_path / "a.jsonl")]),))
-    with pytest.raises(FinetuningError, match=f"training.method: {method} learns from ") as error:
-        write_raw(dataset, {"train-00": "r"}, tmp_path / "raw", api=None, file="x.yaml", method=method)
-    assert advice in str(error.value) and len(str(error.value).splitlines()) == 3
 
 
 def test_an_ignored_column_makes_no_format():

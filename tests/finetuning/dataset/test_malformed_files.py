@@ -25,7 +25,8 @@ from finetuning.dataset.revisions import resolve_all
 from finetuning.errors import FinetuningError
 from finetuning.recipe.recipe import Recipe
 from tests.conftest import train_tiny_tokenizer
-from tests.finetuning.dataset.malformed_files import ALIKE, ALL, CASES, Case
+from tests.finetuning.dataset.malformed_case import ALL, Case
+from tests.finetuning.dataset.malformed_files import ALIKE, CASES
 
 WHERE = "x.yaml"
 MOST_CHARACTERS = 3_000

@@ -12,7 +12,7 @@ from finetuning.lora.loading import load_base, load_side
 from finetuning.progress import Progress
 from finetuning.recipe.base_model import BaseModelSpec
 from finetuning.training.lora_adapter import train
-from tests.finetuning.training.test_lora_adapter import ROWS, data, job_of
+from tests.finetuning.training.adapter_jobs import ROWS, data, job_of
 from tests.tiny_models import ZEPHYR, save_tiny_model
 
 KWARGS = {"dtype": "bfloat16", "device_map": {"": "cpu"}, "use_safetensors": True, "trust_remote_code": False}

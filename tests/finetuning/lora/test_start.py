@@ -19,8 +19,8 @@ from finetuning.recipe.lora import LoraSpec
 from finetuning.recipe.mistakes import RecipeError
 from finetuning.training.lora_adapter import train
 from resources.gpu import Gpu
-from tests.finetuning.recipe.test_recipe import write
-from tests.finetuning.training.test_lora_adapter import data, job_of
+from tests.finetuning.recipe.short_recipe import write
+from tests.finetuning.training.adapter_jobs import data, job_of
 from tests.tiny_models import save_tiny_model
 
 SILENT = Progress(lambda line: None, "")

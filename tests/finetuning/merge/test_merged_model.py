@@ -15,7 +15,7 @@ from finetuning.recipe.base_model import BaseModelSpec
 from finetuning.recipe.merge import MergeSpec
 from finetuning.training.lora_adapter import train
 from resources.gpu import Gpu
-from tests.finetuning.training.test_lora_adapter import ROWS, data, job_of
+from tests.finetuning.training.adapter_jobs import ROWS, data, job_of
 from tests.tiny_models import ZEPHYR, save_tiny_model
 
 QUIET = Progress(lambda line: None, "")

@@ -3,17 +3,11 @@
 FINETUNING_RAY=1 asks for what takes minutes.
 """
 
-import json
-import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,25 +15,17 @@ import psutil
 import pytest
 
 from finetuning.errors import FinetuningError, InfrastructureError
-from finetuning.recipe.recipe import Recipe
-from finetuning.training.job import TrainingTask
-from resources.artifacts import Artifacts
 from resources.launcher import Launcher
-from resources.ray_cluster.board import Board
-from resources.ray_cluster.training import place_of, train_on_cluster
-from resources.ray_cluster.worker import RayTraining
-from resources.ray_internals import name_of_the_checkpoint_list
-from resources.store.artifact import Origin, fingerprint_of
-from resources.store.plan import Plan
-from tests.finetuning.training.test_lost_training import ADAPTER, TRAINING, Training, make_inputs
+from resources.ray_cluster.training import train_on_cluster
+from tests.finetuning.training.test_lost_training import ADAPTER, Training, make_inputs
 from tests.ray_cluster import ray_cluster
+from tests.resources.ray_cluster.network import other_network
+from tests.resources.ray_cluster.on_cluster import DROPOUT, PLAIN, OnCluster, while_it_trains
 from tests.resources.s3 import BUCKET, s3_server
 from tests.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.long("a Ray cluster")
-
 LONG = pytest.mark.skipif(not os.environ.get("FINETUNING_RAY"), reason="takes a minute; set FINETUNING_RAY=1")
-PLAIN, DROPOUT = {"lora_dropout": 0.0}, {"lora_dropout": 0.1}
 SHORT = {"num_train_epochs": 1, "max_steps": 24, "gradient_accumulation_steps": 1}
 
 
@@ -52,98 +38,6 @@ def cluster():
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
     return make_inputs(tmp_path_factory.mktemp("inputs"))
-
-
-class OnCluster:
-    """A training of two workers, and the store that it reads from."""
-
-    def __init__(self, folder, inputs, root=None, lora=PLAIN, resources=None, workers=2, **training):
-        self.folder = folder
-        folder.mkdir(exist_ok=True)
-        self.log = logging.getLogger(str(folder))
-        self.log.setLevel(logging.INFO)
-        self.log.addHandler(logging.FileHandler(folder / "log"))
-        self.artifacts = Artifacts(root=str(root or folder / "artifacts"), cache=str(folder / "cache"))
-        self.recipe = Recipe.model_validate(
-            {
-                "name": "tiny",
-                "summary": "tiny",
-                "base_model": {"repo": "someone/model", "dtype": "float32", "quantization": None},
-                "dataset": {"sources": [{"generator": "linear-equations", "rows": 10}]},
-                "chat": {"max_length": 64},
-                "lora": {"r": 4, **lora},
-                "training": {**TRAINING, "bf16": False, **training},
-                "resources": resources or {},
-                "hub": {"repo": "tiny", "license": "mit"},
-            }
-        )
-        task = TrainingTask.of(self.recipe)
-        made = {"chat_dataset": self.stored("chat_dataset", inputs, ("train.parquet", "eval.parquet", "tokenizer"))}
-        made["base_model"] = self.stored("quantized_base_model", inputs / "model")
-        self.plan = self.planned("lora_adapter", task.model_dump(mode="json"))
-        self.output = self.plan.home / f".{self.plan.fingerprint}.partial" / "artifact"
-        self.training = RayTraining(
-            recipe=self.recipe,
-            task=task,
-            inputs=made,
-            workers=workers,
-            require="any",
-            place=place_of(self.artifacts, self.output),
-        )
-
-    def planned(self, asset, record):
-        record = {"asset": asset, "partition": "tiny", "inputs": {}, "sections": record, "resolved": {}}
-        return Plan(self.artifacts.store(print), Origin(**record), fingerprint_of(record), print)
-
-    def stored(self, asset, source, names=None):
-        def write(folder):
-            for path in source.iterdir():
-                if names is None or path.name in names:
-                    copy = shutil.copytree if path.is_dir() else shutil.copy
-                    copy(path, folder / path.name)
-            return {}
-
-        return self.planned(asset, {"source": str(source)}).obtain(write)
-
-    def write(self, folder):
-        train_on_cluster(SimpleNamespace(log=self.log), self.training, folder)
-        return json.loads((folder / "summary.json").read_text())
-
-    def run(self):
-        return self.plan.obtain(self.write)
-
-    def made(self):
-        """The artifact that a run in a thread made."""
-        if isinstance(self.outcome, BaseException):
-            raise self.outcome
-        return self.outcome
-
-    def words(self):
-        return (self.folder / "log").read_text()
-
-    def saved(self):
-        """The newest step of which a checkpoint is in the store."""
-        found = self.output.with_name("checkpoints").glob("*/step-*")
-        return max((int(path.name.removeprefix("step-")) for path in found), default=-1)
-
-
-@contextmanager
-def while_it_trains(training):
-    """It has ended after the block."""
-
-    def run():
-        try:
-            training.outcome = training.run()
-        except BaseException as error:
-            training.outcome = error
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join(PATIENCE)
-    assert not thread.is_alive(), training.words()
 
 
 def test_a_training_whose_node_is_killed_ends_as_an_undisturbed_one_of_two_local_processes(cluster, tmp_path, inputs):
@@ -163,26 +57,6 @@ def test_a_training_whose_node_is_killed_ends_as_an_undisturbed_one_of_two_local
         [*(path.name for path in local.output.iterdir()), "artifact.json"]
     )
     assert not list(artifact.path.parent.glob(".*.partial"))
-
-
-def test_the_list_of_checkpoints_that_a_killed_process_was_writing_is_as_it_was_before(tmp_path):
-    path = tmp_path / name_of_the_checkpoint_list()
-    source = f"""
-import os
-from resources.ray_cluster.training import files_at
-files, place = files_at({str(path)!r})
-with files.open_output_stream(place) as stream:
-    stream.write(b"whole")
-stream = files.open_output_stream(place)
-stream.write(b"cut")
-stream.flush()
-os._exit(9)
-"""
-    assert (
-        subprocess.run([sys.executable, "-c", source], env={**os.environ, "PYTHONPATH": str(Path.cwd())}).returncode
-        == 9
-    )
-    assert path.read_bytes() == b"whole"
 
 
 @LONG
@@ -274,7 +148,7 @@ import signal
 # A job that a shell put into the background ignores Ctrl-C, and so do its children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
-from tests.resources.ray_cluster.test_training import OnCluster
+from tests.resources.ray_cluster.on_cluster import OnCluster
 OnCluster(Path({str(tmp_path / "ray")!r}), Path({str(inputs)!r}), **{settings!r}).run()
 """
     process = subprocess.Popen([sys.executable, "-c", source], env={**os.environ, "PYTHONPATH": str(Path.cwd())})
@@ -295,7 +169,7 @@ def test_workers_end_with_a_step_that_was_killed_and_the_next_one_goes_on(cluste
     settings = {**SHORT, "max_steps": 60}
     source = f"""
 from pathlib import Path
-from tests.resources.ray_cluster.test_training import OnCluster
+from tests.resources.ray_cluster.on_cluster import OnCluster
 OnCluster(Path({str(tmp_path / "ray")!r}), Path({str(inputs)!r}), **{settings!r}).run()
 """
     process = subprocess.Popen([sys.executable, "-c", source], env={**os.environ, "PYTHONPATH": str(Path.cwd())})
@@ -369,51 +243,6 @@ def test_a_training_whose_nodes_lose_each_other_goes_on_once_a_node_is_there_aga
     assert "the workers were started again" in training.words()
 
 
-@dataclass
-class Network:
-    """Two ends of a cable, of which the second is in a network of its own."""
-
-    name: str
-    addresses: tuple[str, str] = ("10.77.0.1", "10.77.0.2")
-
-    @property
-    def links(self):
-        return f"{self.name}a", f"{self.name}b"
-
-    @property
-    def within(self):
-        return ("ip", "netns", "exec", self.name)
-
-    def cut(self):
-        ip("-n", self.name, "link", "set", self.links[1], "down")
-
-    def mend(self):
-        ip("-n", self.name, "link", "set", self.links[1], "up")
-
-
-def ip(*words):
-    subprocess.run(["ip", *words], check=True)
-
-
-@contextmanager
-def other_network():
-    """A network that is gone after the block."""
-    network = Network(f"ray{os.getpid()}")
-    if not shutil.which("ip") or subprocess.run(["ip", "netns", "add", network.name], check=False).returncode:
-        pytest.skip("needs to make a network")
-    try:
-        (ours, theirs), (here, there) = network.links, network.addresses
-        ip("link", "add", ours, "type", "veth", "peer", "name", theirs, "netns", network.name)
-        ip("addr", "add", f"{here}/24", "dev", ours)
-        ip("link", "set", ours, "up")
-        ip("-n", network.name, "addr", "add", f"{there}/24", "dev", theirs)
-        for link in ("lo", theirs):
-            ip("-n", network.name, "link", "set", link, "up")
-        yield network
-    finally:
-        ip("netns", "del", network.name)
-
-
 @LONG
 def test_a_cluster_takes_no_more_than_a_minute_longer_than_two_local_processes(cluster, tmp_path, inputs):
     local = Training(tmp_path / "local", inputs, lora=PLAIN, **SHORT)
@@ -436,14 +265,6 @@ def test_what_no_cluster_can_do_is_said_before_anything_waits(cluster, tmp_path,
     with pytest.raises(InfrastructureError, match=r"RAY_ADDRESS: '127.0.0.1:1': no Ray cluster answers"):
         training.run()
     assert time.monotonic() - started < 10
-
-
-def test_workers_that_die_again_and_again_at_one_step_are_not_started_for_ever():
-    board = Board()
-    assert all(board.begin(step) for step in (-1, 4, 4, 8, 8, 8))
-    assert not board.begin(8) and not board.may_go_on()
-    lines, failure, _ = board.news()
-    assert len(lines) == 6 and "died 3 times after step 8" in failure.text and failure.kind == "infrastructure"
 
 
 def workers():

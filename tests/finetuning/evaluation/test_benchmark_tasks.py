@@ -1,0 +1,98 @@
+"""Names and folders of benchmarks that cannot be run are said before anything is trained."""
+
+import pytest
+import yaml
+
+from finetuning.errors import FinetuningError
+from finetuning.evaluation.benchmark_tasks import load_benchmarks, tasks_revision
+from finetuning.recipe import benchmark_names
+from finetuning.recipe.__main__ import main
+from finetuning.recipe.benchmark_names import require_names
+from finetuning.recipe.evaluation import EvaluationSpec
+from tests.benchmark_folder import write_tasks
+from tests.finetuning.evaluation.benchmark_exam import WHERE, spec
+
+REFUSED = {
+    "a name that is like another": (("animls",), r"no task of lm-eval.*'animls'; nearest is animals"),
+    "a group without one metric": (("both",), r"both: its tasks have not one metric but acc, exact_match"),
+    "code of the model's": (("humaneval_own",), r"humaneval_own runs code that the model wrote"),
+    "no mean over rows": (("median",), r"none of its metrics \(acc\) is a mean over rows"),
+    "no rows": (("lost",), r"lost: lm-eval cannot load it: FileNotFoundError: .*nowhere\.jsonl"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_can_not_be_run_is_said_before_anything_is_trained(tasks, tmp_path, case):
+    write_tasks(tmp_path)
+    text = (tasks / "animals.yaml").read_text()
+    others = {
+        "humaneval_own": text + "unsafe_code: true\n",
+        "median": text.replace("mean", "median", 1).replace("  - {metric: acc_norm", "#"),
+        "lost": text.replace("animals.jsonl", "nowhere.jsonl"),
+    }
+    for name, other in others.items():
+        (tmp_path / f"{name}.yaml").write_text(other.replace("task: animals", f"task: {name}"))
+    names, message = REFUSED[case]
+    with pytest.raises(FinetuningError, match=rf"recipes/tiny\.yaml: evaluation\.benchmarks: .*{message}"):
+        load_benchmarks(spec(tmp_path, *names), WHERE)
+
+
+def test_without_lm_eval_it_is_said_how_to_get_it(tasks, monkeypatch):
+    monkeypatch.setattr(benchmark_names, "PACKAGE", "lm_eval_that_is_not_there")
+    with pytest.raises(FinetuningError, match=r"animals, sums: lm-eval is not installed.*pip install -c constraints"):
+        require_names(spec(tasks), WHERE)
+    assert load_benchmarks(EvaluationSpec(), WHERE) == {}
+
+
+def test_a_folder_that_is_none_is_named(tmp_path):
+    with pytest.raises(FinetuningError, match=r"evaluation\.benchmark_folder: .*nowhere is not a folder"):
+        require_names(spec(tmp_path / "nowhere"), WHERE)
+
+
+def test_the_check_of_recipes_looks_names_up(tmp_path, tasks, capsys):
+    recipe = {
+        "summary": "A recipe with benchmarks",
+        "base_model": {"repo": "microsoft/phi-2"},
+        "dataset": {"sources": [{"hub": "openai/gsm8k"}]},
+        "evaluation": {"benchmarks": ["animals"], "benchmark_folder": str(tasks)},
+        "hub": {"repo": "tiny", "license": "mit"},
+    }
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    assert main(["validate", str(path)]) == 0
+    recipe["evaluation"]["benchmark_folder"] = str(tmp_path / "nowhere")
+    path.write_text(yaml.safe_dump(recipe))
+    assert main(["validate", str(path)]) == 1
+    assert f"evaluation.benchmark_folder: {tmp_path / 'nowhere'} is not a folder" in capsys.readouterr().out
+
+
+def test_an_edited_task_or_row_is_another_benchmark(tmp_path):
+    rules = spec(write_tasks(tmp_path / "mine"))
+    first = tasks_revision(rules)
+    (tmp_path / "mine" / "__pycache__").mkdir()
+    (tmp_path / "mine" / "__pycache__" / "scores.pyc").write_bytes(b"")
+    assert tasks_revision(rules) == first
+    (tmp_path / "mine" / "sums.jsonl").write_text('{"question": "1 + 1", "answer": "2"}\n')
+    assert tasks_revision(rules) != first
+    assert tasks_revision(EvaluationSpec()) == {}
+
+
+def test_what_a_task_takes_from_elsewhere_is_in_the_revision(tmp_path):
+    folder, outside = tmp_path / "tasks", tmp_path / "outside"
+    for path in (folder, outside / "linked"):
+        path.mkdir(parents=True)
+    names = ["base.yaml", "rows.jsonl", "linked/more.yaml", "deeper.yaml"]
+    files = [*(outside / name for name in names), folder / ".rows.jsonl"]
+    for path in files:
+        path.write_text("x")
+    (outside / "base.yaml").write_text("include: deeper.yaml\n")
+    (folder / "linked").symlink_to(outside / "linked")
+    (folder / "a.yaml").write_text(
+        f"task: a\ninclude: ../outside/base.yaml\ndataset_kwargs:\n  data_files:\n    test: {outside}/rows.jsonl\n"
+        f"    dev: '{folder}/.rows.jsonl'\n"
+    )
+    rules = spec(folder, "a")
+    for path in files:
+        before = tasks_revision(rules)
+        path.write_text(path.read_text() + "# y")
+        assert tasks_revision(rules) != before, path

@@ -12,6 +12,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, cast
 
+import fsspec
+
 from resources.store import multipart
 from resources.store.artifact import Origin, fingerprint_of
 from resources.store.object_store import ObjectStore, object_store
@@ -80,14 +82,21 @@ def s3_server() -> Iterator[S3Server]:
     server = S3Server()
     server.start()
     os.environ.update(server.environment)
+    forget_clients()
     client().create_bucket(Bucket=BUCKET)
     try:
         yield server
     finally:
         server.stop()
-        client.cache_clear()
+        forget_clients()
         os.environ.clear()
         os.environ.update(before)
+
+
+def forget_clients() -> None:
+    """Let nobody in this process ask a server again that was here before."""
+    client.cache_clear()
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
 @dataclass(frozen=True)

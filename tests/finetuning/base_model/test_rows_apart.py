@@ -32,9 +32,7 @@ def test_a_kernel_that_leaves_bounds_aside_is_found_out(tmp_path):
     AttentionInterface.register("varlen", forgetful)
     try:
         assert not keeps_rows_apart(model)
-        with pytest.raises(
-            FinetuningError, match=r"x\.yaml: training\.packing: true, .*varlen .* see each other"
-        ):
+        with pytest.raises(FinetuningError, match=r"x\.yaml: training\.packing: true, .*varlen .* see each other"):
             require_rows_apart(model, "x.yaml")
     finally:
         varlen.register()

@@ -2,7 +2,6 @@
 
 import uuid
 
-import fsspec
 import pytest
 
 from tests.resources.s3 import BUCKET, Machine, s3_server
@@ -12,7 +11,6 @@ from tests.resources.s3 import BUCKET, Machine, s3_server
 def server():
     with s3_server() as server:
         yield server
-        fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
 @pytest.fixture

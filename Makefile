@@ -21,9 +21,7 @@ demo: $(INSTALLED) ## Take RECIPE (smollm2-135m) from raw data to a published, e
 	@$(BIN)/dg launch --job main_line --partition $(RECIPE); code=$$?; \
 	  $(BIN)/python -m pipelines.results $(RECIPE) --after $$code
 
-# One more than there are cores: tests wait for servers, and for the clock, too.
-WORKERS := $(shell expr $$(nproc) + 1)
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=30 --durations-min=1
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations=30 --durations-min=1
 
 test: $(INSTALLED) ## Run the tests, but not the long proofs
 	$(PYTEST) -m "not long"

@@ -4,7 +4,6 @@ import json
 from itertools import cycle
 
 import dagster as dg
-import pandas as pd
 
 from assets.checks import results, specs
 from assets.failures import RETRIES, explained
@@ -14,7 +13,6 @@ from assets.tables import columns_of
 from finetuning.chat.chat_summary import ChatSummary, ShownToken
 from finetuning.checks.judgement import CHAT_CHECKS, judge, require
 from finetuning.dataset.raw_summary import RawSummary
-from finetuning.evaluation.references import references_of, require_answerable, with_metrics
 from finetuning.recipe.sections import sections
 from finetuning.recipe.smoke import load_for_run
 from resources.artifacts import Artifacts
@@ -83,6 +81,8 @@ def chat_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: H
     if unused:
         told = "; ".join(f"{path}: {', '.join(names)}" for path, names in unused.items())
         context.log.warning(f"Columns and keys that are not read, and so not learned: {told}")
+    from finetuning.evaluation.references import references_of, require_answerable, with_metrics
+
     # Now, and not when a training was paid for.
     references = references_of(artifact.path, recipe.evaluation.rows)
     examined = with_metrics(recipe, references, context.log.info).evaluation
@@ -97,6 +97,8 @@ def chat_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: H
 
 def metadata_of(artifact: Artifact, recipe) -> dict:
     """What the UI shows of the conversations: counts, lengths, and a preview with what is trained on marked."""
+    import pandas as pd
+
     from finetuning.plots import as_markdown, token_lengths
 
     summary = artifact.read(ChatSummary)

@@ -14,7 +14,6 @@ from assets.partitions import GPU_POOL, OWNERS, RECIPES
 from assets.publishing_lock import knows, version_to_beat
 from finetuning.errors import FinetuningError
 from finetuning.evaluation.benchmark_tasks import tasks_revision
-from finetuning.evaluation.references import references_of, with_metrics
 from finetuning.evaluation.report import Findings, Report
 from finetuning.evaluation.verdict import judge, of_smoke_run, read_report, verdict_in_words
 from finetuning.recipe.recipe import Recipe
@@ -67,6 +66,8 @@ def evaluation_report(
     examined, by_data = recipe, {}
     if not recipe.evaluation.metrics:
         line.chat_dataset.verify()
+        from finetuning.evaluation.references import references_of, with_metrics
+
         references = references_of(line.chat_dataset.path, recipe.evaluation.rows)
         examined = with_metrics(recipe, references, context.log.info)
         by_data = {"metrics": list(examined.evaluation.metrics)}

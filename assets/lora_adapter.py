@@ -14,7 +14,6 @@ from finetuning.checks.judgement import judge, require
 from finetuning.errors import FinetuningError
 from finetuning.evaluation.benchmark_tasks import load_benchmarks
 from finetuning.evaluation.python_tests import require_confinement
-from finetuning.evaluation.references import references_of, require_answerable, require_rows, with_metrics
 from finetuning.progress import Progress
 from finetuning.recipe.sections import sections
 from finetuning.recipe.smoke import load_for_run
@@ -73,6 +72,7 @@ def lora_adapter(
             artifact.verify()
         from transformers import AutoTokenizer
 
+        from finetuning.evaluation.references import references_of, require_answerable, require_rows, with_metrics
         from finetuning.memory.reach import require_reach
 
         if recipe.merge and recipe.merge.gguf:

@@ -1,7 +1,6 @@
 """The asset `quantized_base_model`: the frozen weights that adapters are trained on."""
 
 import dagster as dg
-import pandas as pd
 
 from assets.external_assets import BASE_MODEL_SOURCE, RECIPE
 from assets.failures import RETRIES, explained
@@ -35,6 +34,8 @@ def quantized_base_model(
     It stays as it is from here on: training adds a small adapter beside it. How much precision the smaller numbers cost
     is measured layer by layer.
     """
+    import pandas as pd
+
     from finetuning.base_model.source import fetch, resolve
 
     recipe = load_for_run(context.partition_key)

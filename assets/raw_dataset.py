@@ -1,7 +1,6 @@
 """The asset `raw_dataset`: the rows that a recipe names, as their sources have them."""
 
 import dagster as dg
-import pandas as pd
 
 from assets.checks import results, specs
 from assets.external_assets import DATASET_SOURCES, RECIPE
@@ -72,6 +71,8 @@ def raw_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: Hu
 
 def metadata_of(artifact: Artifact, formats: dict[str, str]) -> dict:
     """What the UI shows of the rows: counts, sources, the first rows, and the first lines that are none."""
+    import pandas as pd
+
     summary = artifact.read(RawSummary)
     sources = pd.DataFrame(summary.sources).assign(format=list(formats.values()))
     unreadable = pd.DataFrame(summary.unreadable_examples, columns=["place", "reason", "text"])

@@ -10,7 +10,6 @@ from datetime import timedelta
 from typing import TypedDict, TypeVar
 
 import dagster as dg
-import pandas as pd
 from pydantic import Field
 
 from assets.failures import explained
@@ -47,6 +46,8 @@ class Pruning(dg.Config):
 @dg.op
 def prune_artifacts(context: dg.OpExecutionContext, config: Pruning, artifacts: Artifacts, hub: Hub) -> None:
     """Remove the artifacts that nobody refers to; the step's metadata has each that went, or would have gone."""
+    import pandas as pd
+
     with explained():
         store, older_than = artifacts.store(context.log.info), timedelta(days=config.older_than_days)
         with hub.connect(log=context.log.warning) as connection:

@@ -1,5 +1,6 @@
 """The frozen base model.
 
+rows_apart            whether a model keeps rows apart that lie end to end, by trial
 source                finds the weights: on the Hub, in a folder, or in a package
 damage                finds damaged files
 kinds                 tells models from adapters, and which are quantized already

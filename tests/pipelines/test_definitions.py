@@ -82,7 +82,7 @@ def test_every_name_is_there_once():
 
 
 def test_the_code_location_loads_without_heavy_libraries():
-    heavy = {"torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "huggingface_hub"}
+    heavy = {"torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "huggingface_hub", "pandas", "pyarrow"}
     code = f"import sys, pipelines.definitions; print(sorted({heavy} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

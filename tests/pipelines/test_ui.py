@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from playwright.sync_api import FloatRect, expect, sync_playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 from finetuning.checks.judgement import CHAT_CHECKS
 from tests.pipelines.command import World, shipped_instance
@@ -122,8 +123,7 @@ def succeeded(page):
     page.goto(JOB)
     page.get_by_role("button", name="Materialize all").locator("xpath=following::button[1]").click()
     page.get_by_role("menuitem", name="Open launchpad").click()
-    page.get_by_placeholder("Partition").click()
-    page.get_by_role("menuitem", name=PARTITION).click()
+    choose_partition(page)
     expect(page.get_by_text(f"partition: {PARTITION}")).to_be_visible()
     page.locator(".CodeMirror").last.click()
     page.keyboard.press("Control+Home")
@@ -133,6 +133,21 @@ def succeeded(page):
     page.wait_for_url("**/runs/*")
     expect(page.get_by_text("Success", exact=True)).to_be_visible(timeout=RUN_SECONDS * 1000)
     return page.url
+
+
+def choose_partition(page):
+    """Choose the recipe, from a menu that closes where the page is drawn anew while it loads."""
+
+    def chosen():
+        page.get_by_placeholder("Partition").click()
+        try:
+            page.get_by_role("menuitem", name=PARTITION).click(timeout=10_000)
+        except PlaywrightTimeoutError:
+            page.keyboard.press("Escape")
+            return False
+        return True
+
+    until(chosen)
 
 
 def test_a_run_from_the_launchpad_succeeds(page, succeeded, world, screenshot):

@@ -27,7 +27,8 @@ from resources.store.artifact import Artifact
 
 MEMORY = ("peak_memory_mb", "predicted_memory_mb")
 
-HOW_IT_RAN = ("processes", "per_device_train_batch_size", "gradient_accumulation_steps", "activation_checkpointing")
+PASSES = ("per_device_train_batch_size", "gradient_accumulation_steps", "activation_checkpointing", "kept_layers")
+HOW_IT_RAN = ("processes", *PASSES)
 
 
 @dg.asset(

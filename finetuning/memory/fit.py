@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 SHOWN = 300  # characters of an error
 
 MIB = 2**20
+# Of what some layers' activations may fill: predictions were wrong by less.
+RESERVE = 0.1
 
 CHECKPOINTING = "training.activation_checkpointing"
 
@@ -41,6 +43,10 @@ class Fit:
     prediction: "Prediction"
     checkpointing: bool
     """Whether activations are computed twice: as the recipe says, or where it says nothing, if they do not fit else."""
+    kept_layers: int
+    """How many layers, the last ones, keep their activations where the others compute them twice."""
+    layers: int
+    """Of all."""
     kept: int | None
     """Where the recipe says nothing: what is needed if all activations are kept."""
     alternatives: list[tuple[Settings, int]]
@@ -60,6 +66,8 @@ class Fit:
         if self.kept is not None:
             why = f"{self.kept // MIB:,} MiB would be needed without" if self.checkpointing else "it fits without"
             lines.append(f"training.activation_checkpointing: {in_yaml(self.checkpointing)}, as {why}")
+        if self.kept_layers:
+            lines[-1] += f"; the last {self.kept_layers} of {self.layers} layers keep theirs, for which there is room"
         if self.unquantized is not None:
             lines.append(
                 f"base_model.quantization: null would fit too ({self.unquantized // MIB:,} MiB), and train faster"
@@ -87,20 +95,49 @@ class Fit:
         return ways or ["No smaller passes, quantization or shorter rows would do: take a smaller base model"]
 
 
-def fitted(recipe: Recipe, longest: int, free: int, predicted: "Callable[[Recipe], Prediction]") -> Fit:
-    """Whether training on rows of at most `longest` tokens fits into `free` bytes, and what would."""
-    prediction, kept = predicted(recipe), None
+def fitted(
+    recipe: Recipe, longest: int, free: int, predicted: "Callable[[Recipe], Prediction]", layers: int = 0
+) -> Fit:
+    """Whether training on rows of at most `longest` tokens fits into `free` bytes, and what would.
+
+    Args:
+        layers: of the model; 0 for one whose layers all do alike.
+    """
+    prediction, kept, kept_layers = predicted(recipe), None, 0
     if recipe.training.activation_checkpointing is None:
         kept = prediction.total
         recipe = with_settings(recipe, {CHECKPOINTING: kept > free})
-        prediction = predicted(recipe) if kept > free else prediction
+        if kept > free:
+            whole, prediction = prediction, predicted(recipe)
+            kept_layers = layers_that_fit(layers, kept, prediction.total, free)
+            prediction = prediction.towards(whole, share_kept(kept_layers, layers))
     alternatives, unquantized = [], None
     if prediction.total > free:
         alternatives = settings_that_fit(recipe, longest, free, lambda changed: predicted(changed).total)
     elif recipe.base_model.quantization:
         dense = predicted(with_settings(recipe, {"base_model.quantization": None})).total
         unquantized = dense if dense <= free else None
-    return Fit(free, prediction, bool(recipe.training.activation_checkpointing), kept, alternatives, unquantized)
+    checkpointing = bool(recipe.training.activation_checkpointing)
+    return Fit(free, prediction, checkpointing, kept_layers, layers, kept, alternatives, unquantized)
+
+
+def layers_that_fit(layers: int, kept: int, computed: int, free: int) -> int:
+    """How many of so many layers can keep their activations in `free` bytes, less a reserve.
+
+    All of them would need `kept` bytes, and none `computed`.
+    """
+    room = free / (1 + RESERVE) - computed
+    if room <= 0 or kept <= computed:
+        return 0
+    return min(layers - 1, 1 + int((layers - 1) * room / (kept - computed))) if layers > 1 else 0
+
+
+def share_kept(kept_layers: int, layers: int) -> float:
+    """How far what is needed is on the way from none of the layers keeping their activations to all of them.
+
+    The first one takes nothing: the others have as much at hand while one of them is computed again.
+    """
+    return (kept_layers - 1) / (layers - 1) if kept_layers else 0.0
 
 
 def fit_of(
@@ -128,7 +165,10 @@ def fit_of(
     def needed(changed: Recipe) -> "Prediction":
         return predict(changed, config, place.device, min(longest, changed.chat.max_length), supervised, new_tokens)
 
-    return fitted(recipe, longest, free() // (1 if place.device == "cuda" else place.processes), needed)
+    # A divided model's layers are gathered for each use, whichever that is.
+    divided = recipe.resources.strategy == "fsdp" and place.processes > 1
+    layers = 0 if divided else config.get_text_config().num_hidden_layers
+    return fitted(recipe, longest, free() // (1 if place.device == "cuda" else place.processes), needed, layers)
 
 
 def in_yaml(value: Any) -> str:
@@ -159,4 +199,4 @@ def told(task: Task, fit: Fit | None) -> Task:
     if fit is None:
         return task
     training = task.training.model_copy(update={"activation_checkpointing": fit.checkpointing})
-    return task.model_copy(update={"training": training, "fit": fit.advice()})
+    return task.model_copy(update={"training": training, "kept_layers": fit.kept_layers, "fit": fit.advice()})

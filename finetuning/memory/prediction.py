@@ -87,6 +87,11 @@ class Prediction:
         """All of it but what is paged."""
         return sum(asdict(self).values()) - self.paged
 
+    def towards(self, other: "Prediction", share: float) -> "Prediction":
+        """What is needed between this and another one, each part at that share of the way."""
+        mine, others = asdict(self), asdict(other)
+        return Prediction(**{name: round(mine[name] + share * (others[name] - mine[name])) for name in mine})
+
     def text(self) -> str:
         """One line for a person: MiB in all, and of each part, largest first."""
         parts = {name: size for name, size in asdict(self).items() if name != "paged"}

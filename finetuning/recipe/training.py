@@ -100,7 +100,7 @@ class TrainingSpec(Spec):
     activation_checkpointing: bool | None = Field(
         default=None,
         description="Compute activations twice instead of keeping them: less memory, about 20 % slower. `null` does so "
-        "where training would not fit into the free memory otherwise.",
+        "where training would not fit into the free memory otherwise, in as many layers as it takes.",
         json_schema_extra=remakes(),
     )
     max_grad_norm: float = Field(

@@ -48,6 +48,7 @@ class TrainingProgress(TrainerCallback):
         self.watchdog.heard()
         self._started, self._step = time.monotonic(), state.global_step
         self._tokens = state.num_input_tokens_seen
+        self.trainer.keep_activations()
         self.trainer.begin(self.checkpoint)
         self._save()
 

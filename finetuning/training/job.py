@@ -48,6 +48,8 @@ class TrainingTask(BaseModel):
     """What each of several processes holds of the base model."""
     batch_size: BatchSize | None = None
     """Where memory ran out before: how a step's rows are cut, instead of as the recipe says."""
+    kept_layers: int = 0
+    """Where activations are computed twice: how many layers, the last ones, keep theirs all the same."""
     fit: str | None = None
     """What to say and to change when memory runs out, where it was predicted."""
 

@@ -119,6 +119,7 @@ def _train(
         saved=lambda checkpoint: (curves.flush(), saved(checkpoint)),
         loraplus_lr_ratio=job.training.loraplus_lr_ratio,
         tokens_per_step=job.training.tokens_per_step,
+        kept_layers=job.kept_layers,
     )
     callback.trainer = trainer
     adapted: Any = trainer.model
@@ -212,6 +213,7 @@ def _summary(trainer: AdapterTrainer, metrics: dict[str, float], size: BatchSize
         "per_device_train_batch_size": size.rows,
         "gradient_accumulation_steps": size.accumulation,
         "activation_checkpointing": trainer.args.activation_checkpointing,
+        "kept_layers": trainer.kept_layers,
         "attention": model.config._attn_implementation,
         "curve": [{"step": p["step"], "loss": p["loss"], "epoch": round(p["epoch"], 4)} for p in points],
         "eval_curve": [

@@ -28,6 +28,8 @@ class TrainingSummary(Record):
     gradient_accumulation_steps: int
     """Both as they were in the end: where memory ran out, the passes have become smaller."""
     activation_checkpointing: bool
+    kept_layers: int = 0
+    """How many layers, the last ones, kept their activations where the others computed them twice."""
     attention: str
     passed_over: dict[str, str]
     """The attention kernels that the recipe would rather have, and why each was not taken."""

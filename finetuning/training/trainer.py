@@ -18,6 +18,7 @@ from finetuning.tokens import NOT_SUPERVISED
 from finetuning.training.attention import attention_backend
 from finetuning.training.batches import EpochLoader, Order, StepBatches, TokenRows
 from finetuning.training.checkpoints import checkpoint_of, write_checkpoint
+from finetuning.training.sharding import layers_of
 from finetuning.training.supervised_loss import loss_in_tiles, supervised_loss
 
 WEIGHTS, RANDOM, PROGRESS = "trainable.safetensors", "random.pt", "progress.json"
@@ -74,6 +75,7 @@ class AdapterTrainer(SFTTrainer):
             step's head on a CPU, where its backward pass runs in float32.
         saved: is called in every process with each checkpoint, once it is complete.
         loraplus_lr_ratio: how much faster the matrices B learn (LoRA+); None for the same speed.
+        kept_layers: how many layers, the last ones, keep their activations where the others compute them twice.
     """
 
     batches: type[StepBatches] = StepBatches
@@ -88,9 +90,11 @@ class AdapterTrainer(SFTTrainer):
         saved: Saved = nothing,
         loraplus_lr_ratio: float | None = None,
         tokens_per_step: int | None = None,
+        kept_layers: int = 0,
         **settings: Any,
     ) -> None:
         self.rows_per_step, self.own_head, self.saved = rows_per_step, own_head, saved
+        self.kept_layers = kept_layers
         self.order: Order = order
         self.loraplus_lr_ratio, self.tokens_per_step = loraplus_lr_ratio, tokens_per_step
         # What a checkpoint keeps beside transformers' own state.
@@ -252,6 +256,18 @@ class AdapterTrainer(SFTTrainer):
         self.progress.seconds += time.monotonic() - self.progress.since
         self.progress.since = time.monotonic()
         (folder / PROGRESS).write_text(json.dumps(asdict(self.progress)))
+
+    def keep_activations(self) -> None:
+        """Let the last layers keep their activations, once all layers were told to compute them twice.
+
+        Backward they come first, and have gone when the others compute theirs.
+        """
+        model: Any = self.accelerator.unwrap_model(self.model)
+        layers = layers_of(model.get_base_model())
+        for layer in layers[len(layers) - self.kept_layers :]:
+            for module in layer.modules():
+                if hasattr(module, "gradient_checkpointing"):
+                    module.gradient_checkpointing = False
 
     def begin(self, checkpoint: Path | None) -> None:
         """Start the clock, and count losses, seconds and the best eval loss on from the checkpoint's."""

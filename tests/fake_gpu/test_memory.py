@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
+from finetuning.memory.fit import share_kept
 from finetuning.memory.prediction import predict
 from finetuning.memory.savings import with_settings
 from finetuning.recipe.recipe import Recipe
@@ -125,6 +126,19 @@ def require_near(case: Case, peak) -> None:
 @pytest.mark.parametrize("case", FEW, ids=str)
 def test_a_training_is_predicted_to_a_twentieth(traced, case):
     require_near(case, traced)
+
+
+@pytest.mark.parametrize("kept_layers", [3, 9])
+def test_layers_that_keep_their_activations_need_what_lies_between_none_and_all(kept_layers):
+    case, layers = Case(MISTRAL, FLASH, 4, 2048, 16, checkpointing=True), 12
+    config = config_of(case.model, layers)
+    computed, kept = (predict(each.recipe(), config, "cuda") for each in (case, case._replace(checkpointing=False)))
+    prediction = computed.towards(kept, share_kept(kept_layers, layers))
+    rows = [case.length] * (2 * case.rows)
+    with fake_gpu("H100") as trace:
+        peak = trace(Training(case.recipe(), config, rows, evaluates=False, kept_layers=kept_layers)).peaks[-1]
+    assert prediction.total - prediction.libraries == pytest.approx(peak, rel=0.05)
+    assert computed.total < prediction.total < kept.total
 
 
 @pytest.mark.parametrize(

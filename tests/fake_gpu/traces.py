@@ -29,6 +29,8 @@ class Training:
     supervised: int | None = None
     """How many at the end of each row are learned, where it is not all."""
     evaluates: bool = True
+    kept_layers: int = 0
+    """How many layers, the last ones, keep their activations where the others compute them twice."""
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def traced(training: Training) -> Trace:
     counter = Counter(max(training.lengths), padded=len({*training.lengths}) > 1)
     phases = Phases(counter)
     with tempfile.TemporaryDirectory() as folder, counted(counter, model):
-        trainer = trainer_of(training, model, Path(folder), phases)
+        trainer = phases.trainer = trainer_of(training, model, Path(folder), phases)
         counter.hold([*shapes.tensors_of(model)])
         weights = counter.bytes
         trainer.train()
@@ -99,8 +99,10 @@ class Phases(TrainerCallback):
     def __init__(self, counter: Counter) -> None:
         self.counter = counter
         self.peaks: list[int] = []
+        self.trainer: Any = None
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self.trainer.keep_activations()
         self.begin()
 
     def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
@@ -142,6 +144,7 @@ def trainer_of(training: Training, model: Any, folder: Path, phases: Phases) -> 
         own_head=trains_head(model, recipe.lora, []),
         loraplus_lr_ratio=spec.loraplus_lr_ratio,
         tokens_per_step=spec.tokens_per_step,
+        kept_layers=training.kept_layers,
     )
     keep_master_weights(trainer.model)
     leave_casts_to_autocast(trainer)

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from finetuning.errors import FinetuningError
-from finetuning.memory.fit import fitted, in_yaml
+from finetuning.memory.fit import fitted, in_yaml, told
 from finetuning.memory.prediction import MIB, Prediction
 from finetuning.memory.savings import with_settings
 from finetuning.recipe.base_model import BaseModelSpec
 from finetuning.recipe.recipe import Recipe
+from finetuning.training.job import TrainingTask
 from resources.gpu import Gpu, Machine, detect, obstacle
 from tests.tiny_models import save_tiny_model
 
@@ -241,10 +242,20 @@ def test_where_the_recipe_leaves_it_open_activations_are_computed_twice_only_if_
     assert "activation_checkpointing" not in fit.advice()
 
 
+@pytest.mark.parametrize(("free", "layers"), [(3, 0), (4, 0), (4.3, 0), (5.5, 8), (7.7, 24), (7.99, 26), (8, 0)])
+def test_as_many_layers_keep_their_activations_as_there_is_room_for(free, layers):
+    fit = fitted(recipe_of(activation_checkpointing=None), 512, int(free * MIB), predicted, layers=32)
+    assert fit.kept_layers == layers
+    # Between 4 MiB with none of them and 8 with all.
+    assert fit.prediction.total == pytest.approx((8 if free == 8 else 4 + 4 * max(0, layers - 1) / 31) * MIB)
+    assert (f"; the last {layers} of 32 layers keep theirs" in fit.text()) is (layers > 0)
+    assert told(TrainingTask.of(recipe_of()), fit).kept_layers == layers
+
+
 @pytest.mark.parametrize("chosen", [True, False])
 def test_what_the_recipe_says_of_activations_is_done(chosen):
-    fit = fitted(recipe_of(activation_checkpointing=chosen), 512, 7 * MIB, predicted)
-    assert (fit.checkpointing, fit.kept, fit.fits) == (chosen, None, chosen)
+    fit = fitted(recipe_of(activation_checkpointing=chosen), 512, 7 * MIB, predicted, layers=32)
+    assert (fit.checkpointing, fit.kept, fit.fits, fit.kept_layers) == (chosen, None, chosen, 0)
     assert "training.activation_checkpointing: true" in fit.text() or chosen
 
 

@@ -10,6 +10,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TrainerState, TrainingArguments
+from transformers.models.llama.modeling_llama import LlamaAttention
 from trl import SFTConfig, SFTTrainer
 
 from finetuning.base_model.loading import load_model
@@ -211,8 +212,8 @@ def test_activations_computed_twice_or_kept_give_the_same_adapter_bit_for_bit(tm
         settings = {"quantization_config": BitsAndBytesConfig(**quantization), "device_map": {"": "cpu"}}
         load_model(folder, dtype=torch.bfloat16, **settings).save_pretrained(folder)
     data(tmp_path, folder)
-    adapters = {}
-    for checkpointing in (False, True, None):
+    adapters = set()
+    for checkpointing, kept_layers in ((False, 0), (True, 0), (None, 0), (True, 1)):
         job = job_of(
             tmp_path,
             folder,
@@ -225,12 +226,32 @@ def test_activations_computed_twice_or_kept_give_the_same_adapter_bit_for_bit(tm
                 "activation_checkpointing": checkpointing,
             },
             model_kwargs={"dtype": "bfloat16", "device_map": {"": "cpu"}, "trust_remote_code": False},
-            output=tmp_path / f"adapter-{checkpointing}",
+            output=tmp_path / f"adapter-{checkpointing}-{kept_layers}",
+            kept_layers=kept_layers,
         )
         summary = train(job, Progress(lambda line: None, ""))
         assert summary["activation_checkpointing"] is (checkpointing is not False)
-        adapters[checkpointing] = (job.output / "adapter_model.safetensors").read_bytes()
-    assert adapters[True] == adapters[False] == adapters[None]
+        assert summary["kept_layers"] == kept_layers
+        adapters.add((job.output / "adapter_model.safetensors").read_bytes())
+    assert len(adapters) == 1
+
+
+@pytest.mark.parametrize(("kept_layers", "calls"), [(0, [4, 4]), (1, [4, 2]), (2, [2, 2])])
+def test_the_last_layers_keep_their_activations_and_the_others_compute_them_twice(
+    tmp_path, tiny, kept_layers, calls, monkeypatch
+):
+    data(tmp_path, tiny)
+    settings = {"max_steps": 2, "activation_checkpointing": True, "per_device_train_batch_size": 3}
+    found, forward = [], LlamaAttention.forward
+
+    def counted(layer, *given, **settings):
+        found.append(layer.layer_idx)
+        return forward(layer, *given, **settings)
+
+    monkeypatch.setattr(LlamaAttention, "forward", counted)
+    train(job_of(tmp_path, tiny, training=settings, kept_layers=kept_layers), Progress(lambda line: None, ""))
+    # The evaluation after training reads the three rows once.
+    assert [found.count(layer) - 1 for layer in (0, 1)] == calls
 
 
 def test_loraplus_teaches_the_second_matrix_faster(tmp_path, tiny):

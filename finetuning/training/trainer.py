@@ -263,7 +263,7 @@ class AdapterTrainer(SFTTrainer):
         Backward they come first, and have gone when the others compute theirs.
         """
         model: Any = self.accelerator.unwrap_model(self.model)
-        layers = layers_of(model.get_base_model())
+        layers: list[Any] = [*layers_of(model.get_base_model())]
         for layer in layers[len(layers) - self.kept_layers :]:
             for module in layer.modules():
                 if hasattr(module, "gradient_checkpointing"):

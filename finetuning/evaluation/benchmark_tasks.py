@@ -23,6 +23,8 @@ from finetuning.recipe.benchmark_names import PACKAGE, task_folders, task_index
 
 # What may be the path of a file in the text of a task: with a slash or a dot in it.
 NAME = re.compile(r"[^\s\"'\[\]{},=]{0,200}[./][^\s\"'\[\]{},=]{1,200}")
+# What names a folder of data, if there is one of that name; else it is a repo.
+FOLDER = re.compile(r"""^\s*(?:dataset_path|data_dir)\s*:\s*["']?([^"'\n#]{1,200}?)["']?\s*(?:#.*)?$""", re.MULTILINE)
 FEWSHOT_SEED = 1234  # lm-eval's own
 
 # lm-eval's aggregations that are a mean over rows, or a function of one, so that rows can be drawn again.
@@ -84,15 +86,18 @@ def _files(folder: Path) -> Iterator[Path]:
 def _named_in(path: Path) -> Iterator[tuple[str, Path]]:
     """The files that a task's YAML names, by the name that it gives them: what it includes, and its data.
 
-    Those of a folder with a whole path are among them. A name may be relative to the YAML, or to where lm-eval runs.
+    Those of a folder with a whole path, or of data, are among them. A name may be relative to the YAML, or to where
+    lm-eval runs.
     """
     if path.suffix not in (".yaml", ".yml"):
         return
-    for name in sorted({*NAME.findall(path.read_text(errors="replace"))}):
+    text = path.read_text(errors="replace")
+    folders = {*FOLDER.findall(text)}
+    for name in sorted({*NAME.findall(text)} | folders):
         for found in (path.parent / name, Path(name).absolute()):
             if found.is_file():
                 yield name, found.resolve()
-            elif Path(name).is_absolute() and found.is_dir() and len(found.parts) > 2:
+            elif (name in folders or Path(name).is_absolute()) and found.is_dir() and len(found.parts) > 2:
                 yield from ((str(file), file.resolve()) for file in _files(found))
 
 

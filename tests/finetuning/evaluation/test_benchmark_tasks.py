@@ -77,6 +77,21 @@ def test_an_edited_task_or_row_is_another_benchmark(tmp_path):
     assert tasks_revision(EvaluationSpec()) == {}
 
 
+@pytest.mark.parametrize("named", ["dataset_path: rows", "dataset_path: 'rows'  # of ours", '  data_dir: "rows"'])
+def test_a_folder_of_data_is_in_the_revision_wherever_its_name_is_relative_to(tmp_path, monkeypatch, named):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "a.yaml").write_text(f"task: a\n{named}\ntest_split: other\n")
+    for folder in ("rows", "tasks/rows", "other"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "test.jsonl").write_text("x")
+    rules = spec(tmp_path / "tasks", "a")
+    for folder, counts in (("rows", True), ("tasks/rows", True), ("other", False)):
+        before = tasks_revision(rules)
+        (tmp_path / folder / "test.jsonl").write_text("y")
+        assert (tasks_revision(rules) != before) is counts, folder
+
+
 def test_what_a_task_takes_from_elsewhere_is_in_the_revision(tmp_path):
     folder, outside = tmp_path / "tasks", tmp_path / "outside"
     for path in (folder, outside / "linked"):

@@ -22,7 +22,7 @@ PHASES = ("step 1", "step 2", "evaluation")
 
 
 # A layer that looks back less far than a row is long takes a mask, and with it another kernel.
-WITH_A_WINDOW = {"gemma-3-1b": "sdpa: efficient"}
+WITH_A_WINDOW = {"gemma-3-1b": {"sdpa: efficient"}}
 
 
 def training_of(recipe: Recipe) -> Training:
@@ -60,13 +60,11 @@ def test_matrices_are_multiplied_in_bfloat16_alone(trace):
 
 def test_the_kernel_that_the_recipe_names_is_the_one_that_is_called(trace):
     recipe, found = trace
-    (kernel, *_), packs = recipe.base_model.attention, recipe.training.packing
-    called = {f"{name}: varlen" for name in CALLED[kernel]} if packs else CALLED[kernel]
-    called = called | {WITH_A_WINDOW[recipe.name]} if recipe.name in WITH_A_WINDOW else called
-    assert [set(found.attention.get(phase, ())) for phase in ("step 1", "step 2")] == [called, called]
-    # Of a single row the kernel for several is told where it ends, but by Falcon, which hands nothing on.
-    single = {} if recipe.name.startswith("falcon") else {"flash_attention_2": "flash_attention_2: varlen"}
-    assert set(found.attention.get("evaluation", ())) == {single.get(name, name) for name in called}
+    called = CALLED[recipe.base_model.attention[0]] | WITH_A_WINDOW.get(recipe.name, set())
+    # Rows that lie end to end, and a single one too, are told where they end, but by Falcon, which hands nothing on.
+    if not recipe.name.startswith("falcon"):
+        called = {"flash_attention_2: varlen" if name == "flash_attention_2" else name for name in called}
+    assert [set(found.attention.get(phase, ())) for phase in PHASES] == [called] * 3
 
 
 @pytest.mark.parametrize("name", ["mistral-7b-fennec", "phi-2", "gemma-3-1b"])

@@ -23,6 +23,8 @@ from benchmarks import (
 from benchmarks.training_jobs import Judgement, Preparation, Product
 from tests.tiny_models import save_tiny_model
 
+pytestmark = pytest.mark.long("trainings of several sides")
+
 STEPS, EVAL_ROWS = 3, 4
 SIDES = {"ours": training_ours, "trl": training_trl, "bare": training_bare}
 

@@ -50,6 +50,7 @@ def judged(number: int) -> dict:
     return {"prompt": prompt(number), "completion": completion, "label": is_good}
 
 
+@pytest.mark.long("the whole line once more")
 def test_one_command_takes_judged_answers_to_a_published_adapter(world, recipe, monkeypatch):
     gate = {"metrics": ["exact-match"], "gate": {"exact-match": {"min_gain": -1.0}}}
     changes = {
@@ -77,6 +78,7 @@ def test_one_command_takes_judged_answers_to_a_published_adapter(world, recipe, 
     assert {"reward_chosen", "reward_rejected", "reward_margin", "kl"} <= shown.keys()
 
 
+@pytest.mark.long("the whole line once more")
 def test_one_command_takes_text_to_a_published_adapter(world, recipe, monkeypatch):
     rows = [{"text": f"### Human: {prompt(n)}### Assistant: It is {n}, and so it goes on."} for n in range(48)]
     longer = {"training": recipe["training"] | {"max_steps": 40}, "hub": {"repo": "tiny-text", "license": "mit"}}

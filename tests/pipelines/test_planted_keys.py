@@ -8,6 +8,8 @@ from tests.finetuning.checks.test_secrets import PLANTED
 from tests.pipelines.command import World
 from tests.pipelines.token_search import texts
 
+pytestmark = pytest.mark.long("a search through all that runs leave")
+
 # Whoever may read these may read the data that they hold.
 OF_DATA = ("artifacts/raw_dataset/", "artifacts/chat_dataset/", "artifacts/base_answers/")
 KEYS = {kind: PLANTED[kind] for kind in ("AWS Access Key", "Hugging Face Token", "Slack Token", "Stripe Access Key")}

@@ -79,6 +79,7 @@ def refused(world, store, asset):
     return run.stdout
 
 
+@pytest.mark.long("a merge, and its publication")
 def test_the_published_merged_repo_has_the_gguf_file_that_was_compared(world):
     found = world.artifacts(PARTITION)
     summary = found["merged_model"]["summary"]

@@ -9,6 +9,8 @@ from safetensors.torch import load_file
 from tests.pipelines.command import World
 from tests.pipelines.main_line import changed
 
+pytestmark = pytest.mark.long("trainings that go on from each other")
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory, recipe):

@@ -93,6 +93,7 @@ def line(request: pytest.FixtureRequest, hub: Server, tmp_path_factory: pytest.T
         yield Line(hub, process, requests)
 
 
+@pytest.mark.long("a publication for each request and each fault")
 @pytest.mark.parametrize("acted", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_fault_at_any_request_ends_in_one_whole_publication(line: Line, kind: str, acted: bool):

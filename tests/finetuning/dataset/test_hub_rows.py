@@ -133,6 +133,7 @@ def test_some_rows_are_drawn_by_the_seed_and_keep_their_numbers(hub, tmp_path):
         assert row["question"] == f"{int(place.rpartition(':')[2]) - 1} + 1?"
 
 
+@pytest.mark.long("thousands of rows, streamed")
 def test_streamed_rows_are_drawn_by_the_seed_alone_and_not_only_from_the_beginning(hub, tmp_path):
     streamed = {"rows": 50, "streaming": True}
     first, other = child(hub, tmp_path / "a", READ, json.dumps([streamed, {**streamed, "seed": 2}]))
@@ -192,6 +193,7 @@ def test_a_few_bytes_of_a_table_on_the_hub_never_take_gigabytes_of_memory_or_of_
     assert sum(path.stat().st_size for path in (tmp_path / "read").rglob("*") if path.is_file()) < 10 << 20
 
 
+@pytest.mark.long("thousands of rows, streamed")
 def test_more_rows_than_there_are_is_an_error_streamed_or_not_unless_they_are_the_most(hub, tmp_path):
     asked = [{"rows": 3001}, {"rows": 3001, "streaming": True}]
     asked += [{**keys, "at_most": True} for keys in asked]

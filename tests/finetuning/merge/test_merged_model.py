@@ -43,7 +43,13 @@ def trained(folder, kind, quantization, family="smollm2-135m", dtype="float32"):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("quantization", [None, {"bits": 4}], ids=["in full precision", "in 4 bits"])
+@pytest.mark.parametrize(
+    "quantization",
+    [
+        pytest.param(None, id="in full precision"),
+        pytest.param({"bits": 4}, id="in 4 bits", marks=pytest.mark.long("a merge of each kind once more")),
+    ],
+)
 def test_a_merged_model_in_float32_has_the_logits_of_base_and_adapter(tmp_path, kind, quantization):
     base, adapter, kwargs = trained(tmp_path, kind, quantization, "phi-2" if kind == "all biases" else "smollm2-135m")
     summary = merge(

@@ -29,7 +29,7 @@ from finetuning.memory.shapes import (
 )
 from finetuning.recipe.recipe import Recipe
 from finetuning.training.attention import attention_backend
-from finetuning.training.sharding import layers_of
+from finetuning.training.layers import layers_of
 from finetuning.training.supervised_loss import CHUNK_BYTES
 
 MIB = 2**20

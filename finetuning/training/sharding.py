@@ -16,6 +16,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from finetuning.errors import FinetuningError
+from finetuning.training.layers import layers_of
 
 if TYPE_CHECKING:
     from finetuning.training.trainer import AdapterTrainer
@@ -66,13 +67,3 @@ def shard(trainer: "AdapterTrainer", where: str) -> dict[str, float]:
 def local(parameter: torch.Tensor) -> torch.Tensor:
     """What this process has of a parameter."""
     return parameter.to_local() if isinstance(parameter, DTensor) else parameter
-
-
-def layers_of(model: Any) -> list[torch.nn.Module]:
-    """The blocks that the model is a stack of, none within another."""
-    names, found, within = set(model._no_split_modules or ()), [], set()
-    for module in model.modules():
-        if type(module).__name__ in names and module not in within:
-            found.append(module)
-            within.update(module.modules())
-    return found

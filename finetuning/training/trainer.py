@@ -18,7 +18,7 @@ from finetuning.tokens import NOT_SUPERVISED
 from finetuning.training.attention import attention_backend
 from finetuning.training.batches import EpochLoader, Order, StepBatches, TokenRows
 from finetuning.training.checkpoints import checkpoint_of, write_checkpoint
-from finetuning.training.sharding import layers_of
+from finetuning.training.layers import layers_of
 from finetuning.training.supervised_loss import loss_in_tiles, supervised_loss
 
 WEIGHTS, RANDOM, PROGRESS = "trainable.safetensors", "random.pt", "progress.json"

@@ -25,7 +25,7 @@ from finetuning.memory.savings import with_settings
 from finetuning.memory.shapes import adapted_model, leave_meta
 from finetuning.recipe.loading import ROOT, find, load
 from finetuning.recipe.recipe import Recipe
-from finetuning.training.sharding import layers_of
+from finetuning.training.layers import layers_of
 from tests.tiny_models import save_tiny_model
 
 NF4 = {"bits": 4}

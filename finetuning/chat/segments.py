@@ -178,13 +178,13 @@ def _said_behind_changes(turn: int, render: Render, prompt: str, whole: str, tho
     """Return the answer in `whole`, where the template changes earlier turns as soon as any answer is there.
 
     gpt-oss leaves out what was thought before a call once the answer is given: the prompt of that answer still has it.
-    None where the template does something else.
+    None where the template does something else, such as to write an answer in two places.
     """
     try:
         asked, other = render(turn, False), render(turn + 1, False, {"role": "assistant", "content": OTHER_ANSWER})
     except RowDropped:
         return None
-    if not prompt.startswith(asked) or answer_in(prompt, other) is not None:
+    if not prompt.startswith(asked) or answer_in(prompt, other) is not None or other.count(OTHER_ANSWER) != 1:
         return None
     same = commonprefix([whole, other])  # noqa: RUF071 (character by character is what is meant)
     begin = prompt[len(asked) :]

@@ -52,10 +52,10 @@ def recipe(base_model, **training):
 
 @contextmanager
 def daemon_of(world):
-    """The daemon at work, and its instance."""
+    """The daemon at work, and its instance, which is there before: two processes must not make one database at once."""
     with (
-        world.running("-m", "dagster._daemon", "run", "-m", LOCATION),
         dg.DagsterInstance.from_config(str(world.root / "dagster")) as instance,
+        world.running("-m", "dagster._daemon", "run", "-m", LOCATION),
     ):
         yield instance
 

@@ -66,7 +66,7 @@ def test_a_backfill_fills_the_cluster_and_loses_nothing_when_a_node_dies(tmp_pat
         own = {**recipe["dataset"], "seed": seed}
         world.write_recipe(name, recipe | {"dataset": own, "hub": {"repo": name, "license": "mit"}})
     samples, killed, began = [], [], time.monotonic()
-    with world.running("-m", "dagster._daemon", "run", "-m", "pipelines.definitions"), instance_of(world) as instance:
+    with instance_of(world) as instance, world.running("-m", "dagster._daemon", "run", "-m", "pipelines.definitions"):
         asked = ["job", "backfill", "-m", "pipelines.definitions", "-j", "main_line", "--noprompt"]
         asked += ["--partitions", ",".join(names)]
         done = world.python("-m", "dagster", *asked)

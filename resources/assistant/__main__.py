@@ -1,0 +1,150 @@
+"""Talk to a tuned model beside its base: `python -m resources.assistant chat|serve RECIPE`.
+
+RECIPE is a recipe's name, for the adapter on this machine, or with `--published` for the version in force on the hub;
+OWNER/REPO is any repo on that hub that this pipeline published.
+"""
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from finetuning.assistant.source import Source
+from finetuning.errors import FinetuningError, InfrastructureError
+from finetuning.recipe.smoke import is_smoke
+from finetuning.settings import text_of
+from resources.artifacts import Artifacts
+from resources.assistant.sources import of_published, of_recipe, of_repo
+from resources.gpu import Gpu
+from resources.hub import Hub
+from resources.loopback import listening
+
+if TYPE_CHECKING:
+    from finetuning.assistant.assistant import Assistant
+
+FIRST_PORT = 8767
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Return the exit code of the command."""
+    # Before the libraries are imported: what they say to each other is not for whoever talks.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    chosen = parser().parse_args(arguments)
+    try:
+        chosen.act(chosen)
+    except FinetuningError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's description."""
+    made = argparse.ArgumentParser(prog="python -m resources.assistant", description="Talk to a tuned model.")
+    commands = made.add_subparsers(required=True, metavar="chat|serve")
+    chat = commands.add_parser("chat", help="talk at the terminal")
+    chat.add_argument("--side", choices=("tuned", "base", "both"), default="tuned", help="who answers (tuned)")
+    chat.add_argument("--temperature", type=float, default=0.0, help="0, as in the exam, is greedy")
+    chat.add_argument("--max-tokens", type=int, help="most tokens of an answer (as in the exam)")
+    chat.add_argument("--seed", type=int, help="of the drawing of tokens")
+    chat.set_defaults(act=talk)
+    serve = commands.add_parser("serve", help="serve OpenAI's chat completions and a page, for this machine alone")
+    serve.add_argument("--port", type=int, help=f"{FIRST_PORT}, or any that is free")
+    serve.set_defaults(act=serve_it)
+    for command in (chat, serve):
+        command.add_argument("source", metavar="RECIPE|OWNER/REPO", help="a recipe's name, or a repo on the hub")
+        command.add_argument("--published", action="store_true", help="the version of the recipe that is in force")
+        command.add_argument("--revision", help="branch, tag or commit of the repo (the version in force)")
+    return made
+
+
+def source_of(chosen: argparse.Namespace) -> Source:
+    """Return what the command line names.
+
+    Raises:
+        FinetuningError: it is not there.
+    """
+    hub = Hub(
+        address=text_of("hub"),
+        source=text_of("source_hub"),
+        state=text_of("hub_state"),
+        deadline=text_of("hub_deadline"),
+    )
+    if "/" in chosen.source:
+        return of_repo(chosen.source, chosen.revision, hub)
+    if chosen.revision:
+        raise FinetuningError("--revision goes with OWNER/REPO; a recipe's adapter is the one in force")
+    if chosen.published:
+        return of_published(chosen.source, hub)
+    below = "/smoke" if is_smoke() else ""
+    artifacts = Artifacts(
+        root=text_of("artifacts").rstrip("/") + below,
+        cache=text_of("artifacts_cache") + below,
+        cache_gb=text_of("artifacts_cache_gb"),
+        smoke=is_smoke(),
+    )
+    return of_recipe(chosen.source, artifacts)
+
+
+@contextmanager
+def loaded(source: Source) -> Iterator["Assistant"]:
+    """Yield the assistant that speaks with `source`; it is closed after the block."""
+    print(f"loading {source.source} …", file=sys.stderr, flush=True)
+    from finetuning.assistant.assistant import Assistant
+
+    gpu = Gpu(require=text_of("require"), locks=None)
+    assistant = Assistant(source, gpu.model_kwargs(source.recipe.base_model))
+    try:
+        yield assistant
+    finally:
+        assistant.close()
+
+
+def talk(chosen: argparse.Namespace) -> None:
+    """Talk at the terminal."""
+    source = source_of(chosen)
+    import readline  # noqa: F401  # lines can be edited, and those before come back
+
+    from rich.console import Console
+
+    from finetuning.assistant.assistant import Asking
+    from resources.assistant.terminal import Chat
+
+    how = Asking(chosen.max_tokens, chosen.temperature, seed=chosen.seed)
+    with loaded(source) as assistant:
+        Chat(assistant, Console(), how, chosen.side).run(lambda: input("> "))
+
+
+def serve_it(chosen: argparse.Namespace) -> None:
+    """Serve until interrupted.
+
+    Raises:
+        InfrastructureError: the port is taken.
+    """
+    source = source_of(chosen)
+    bound = listening(FIRST_PORT if chosen.port is None else chosen.port)
+    if bound is None and chosen.port is None:
+        bound = listening(0)
+    if bound is None:
+        raise InfrastructureError(
+            f"Port {chosen.port} is taken by another program. Leave --port out, or name a free one."
+        )
+    import uvicorn
+
+    from resources.assistant.app import create_app
+
+    with bound, loaded(source) as assistant:
+        address = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        print(f"{' and '.join(assistant.names)} at {address} (page) and {address}/v1 (OpenAI's API)", flush=True)
+        config = uvicorn.Config(create_app(assistant), ws="none", log_level="warning", proxy_headers=False)
+        uvicorn.Server(config).run([bound])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""The chat at the terminal: what is typed is answered, commands do what the list says, and mistakes are told."""
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from finetuning.assistant.assistant import Asking
+from finetuning.errors import FinetuningError
+from resources.assistant.terminal import Chat, printable
+
+QUESTION = "Solve for x: 2x = 8."
+
+
+def talk(assistant, *lines, side="tuned", terminal=False, **how):
+    """What a person sees who types these lines, and the chat."""
+    said, typed = io.StringIO(), iter(lines)
+    console = Console(file=said, width=100, force_terminal=terminal)
+    chat = Chat(assistant.assistant, console, Asking(**how), side)
+
+    def read():
+        try:
+            return next(typed)
+        except StopIteration:
+            raise EOFError from None
+
+    chat.run(read)
+    return said.getvalue(), chat
+
+
+def answer_to(chat, name, number=-1):
+    return chat.history[name][number]["content"]
+
+
+def test_an_answer_is_shown_and_kept(assistant):
+    seen, chat = talk(assistant, QUESTION)
+    told, shown = ("".join(text.split()) for text in (printable(answer_to(chat, "tiny")), seen))
+    assert told in shown and len(told) > 3
+    assert "lora_adapter/tiny/0123456789abcdef" in seen and "passed" in seen
+
+
+def test_both_answer_with_a_history_of_their_own(assistant):
+    _, chat = talk(assistant, "/both", QUESTION, "/base", "And y?")
+    assert answer_to(chat, "tiny", 1) != answer_to(chat, "tiny/base", 1)
+    assert [len(said) for said in chat.history.values()] == [2, 4]
+
+
+def test_the_system_message_is_that_of_training_until_another_is_set(assistant):
+    _, usual = talk(assistant, QUESTION)
+    seen, other = talk(assistant, "/system Speak French.", QUESTION)
+    assert (usual.system, other.system) == ("Solve it.", "Speak French.")
+    assert answer_to(usual, "tiny") != answer_to(other, "tiny") and "system message set" in seen
+    assert talk(assistant, "/system")[1].system == ""
+
+
+def test_a_new_conversation_knows_nothing_of_the_old(assistant):
+    _, chat = talk(assistant, "Remember 5.", "/new", QUESTION)
+    assert len(chat.history["tiny"]) == 2
+    assert answer_to(chat, "tiny") == answer_to(talk(assistant, QUESTION)[1], "tiny")
+
+
+def test_what_was_said_is_saved_as_rows_of_messages(assistant, tmp_path):
+    file = tmp_path / "talk.jsonl"
+    seen, chat = talk(assistant, "/both", QUESTION, f"/save {file}", f"/save {file}", "/save")
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [row["model"] for row in rows] == ["tiny", "tiny/base"]
+    assert rows[0]["messages"][0] == {"role": "system", "content": "Solve it."}
+    assert rows[0]["messages"][1:] == chat.history["tiny"]
+    assert "is there already; name another file" in seen.replace("\n", " ") and "name a file, such as" in seen
+
+
+def test_mistakes_are_told_and_the_talk_goes_on(assistant, tmp_path):
+    seen, chat = talk(assistant, "/nix", "x " * 2000, f"/save {tmp_path}/no/such/folder.jsonl", "/help", QUESTION)
+    assert "/nix is no command; /help lists them" in seen
+    assert "Shorten it" in seen and "No such file" in seen and "/tuned, /base, /both" in seen
+    assert len(chat.history["tiny"]) == 2
+
+
+def test_an_answer_that_is_cut_says_so(assistant):
+    seen, _ = talk(assistant, QUESTION, max_tokens=3)
+    assert "ended at 3 tokens" in seen
+
+
+def test_turns_that_are_left_out_are_told(assistant):
+    seen, _ = talk(assistant, *["x " * 60] * 6)
+    assert "oldest turn(s) left out" in seen
+
+
+def test_a_terminal_shows_markdown(assistant):
+    seen, chat = talk(assistant, QUESTION, terminal=True)
+    assert "\x1b[" in seen and len(chat.history["tiny"]) == 2
+
+
+def test_a_terminal_is_never_told_what_to_do_by_an_answer():
+    assert printable("a\x1b[2J\x07\rb\x9b1m\n\tc") == "a\ufffd[2J\ufffd\ufffdb\ufffd1m\n\tc"
+
+
+def test_the_end_of_input_and_quit_end_it(assistant):
+    assert len(talk(assistant, "/quit", QUESTION)[1].history["tiny"]) == 0
+    assert talk(assistant)[0].endswith("/help lists the commands\n")
+
+
+def test_a_merged_model_has_no_base_to_talk_to(assistant, monkeypatch):
+    monkeypatch.setattr(assistant.assistant, "base", None)
+    with pytest.raises(FinetuningError, match="has no base beside it"):
+        Chat(assistant.assistant, Console(file=io.StringIO()), Asking(), "both")

@@ -41,7 +41,8 @@ SHORT = 10.0  # seconds that an evaluation waits for a hub that is out; publishi
         dg.AssetCheckSpec(
             "verdict",
             asset="evaluation_report",
-            description="The tuned model meets what its recipe's gate asks for. Nothing is published without it.",
+            description="The tuned model meets what its recipe's gate asks for or, where it sets none, the rules that "
+            "hold without one. Nothing is published otherwise.",
             blocking=True,
             partitions_def=RECIPES,
         )

@@ -11,7 +11,7 @@ from finetuning.errors import FAULT, INFRASTRUCTURE, KIND, FinetuningError, Tran
 from finetuning.out_of_memory import is_out_of_memory
 from finetuning.settings import Settings
 
-# For steps that ask a network; bad data, a failed gate and every other mistake end the run at once.
+# For steps that ask a network; bad data, a failed verdict and every other mistake end the run at once.
 RETRIES = dg.RetryPolicy(
     max_retries=3,
     delay=Settings.read("retry_seconds").retry_seconds,  # before the first of them

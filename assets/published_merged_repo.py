@@ -24,7 +24,7 @@ from resources.store.artifact import Artifact
     kinds={"huggingface", "file"},
     tags={"hub": "written"},
     owners=OWNERS,
-    code_version="2",
+    code_version="3",
     output_required=False,
 )
 def published_merged_repo(

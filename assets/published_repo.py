@@ -25,7 +25,7 @@ from resources.store.artifact import Artifact
     kinds={"huggingface", "file"},
     tags={"hub": "written"},
     owners=OWNERS,
-    code_version="2",
+    code_version="3",
 )
 @explained()
 def published_repo(

@@ -66,13 +66,16 @@ def _count(node: yaml.Node, counted: dict[int, int], within: list[yaml.Node]) ->
     return counted[id(node)]
 
 
-def load(text: str) -> Any:
+def load(text: str, loader_class: type[BoundedLoader] = BoundedLoader) -> Any:
     """What a text holds.
+
+    Args:
+        loader_class: one that knows more tags.
 
     Raises:
         yaml.YAMLError: it is no YAML, or too much of it.
     """
-    loader = BoundedLoader(text)
+    loader = loader_class(text)
     try:
         node = loader.get_single_node()
         if node is None:

@@ -6,7 +6,7 @@ executor         how steps are started: in processes of this machine, or on a Ra
 ray_executor     each step as a job of a Ray cluster
 schedules        the weekly training
 sensors          runs that start when recipes, data or base models changed
-notices          posts failed runs and failed gates to a webhook
+notices          posts failed runs and failed verdicts to a webhook
 rollback         the job that makes an earlier version the published one again
 retention        the job that removes artifacts that nothing refers to
 outcomes         what became of a run, and which kind of trouble it had

@@ -19,7 +19,7 @@ from resources.dagster_internals import (
 )
 
 WELL = "well"
-# The worst first: what a gate says counts for nothing where something else broke.
+# The worst first: what a verdict says counts for nothing where something else broke.
 WORST = (FAULT, INFRASTRUCTURE, INPUT, GATE)
 # Checks of the model; the others are of the data.
 GATES = ("verdict", "same_answers")

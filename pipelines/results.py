@@ -26,7 +26,8 @@ TITLES = {
     INFRASTRUCTURE: "failed by its surroundings, or did not end",
 }
 CODES_IN_WORDS = "exit codes: " + ", ".join(
-    f"{code} {kind}" for kind, code in sorted((CODES | {"usage": USAGE}).items(), key=lambda pair: pair[1])
+    f"{code} {'verdict' if kind == GATE else kind}"
+    for kind, code in sorted((CODES | {"usage": USAGE}).items(), key=lambda pair: pair[1])
 )
 
 
@@ -57,9 +58,9 @@ def in_force(artifacts: Artifacts, asset: str, partition: str) -> Artifact | Non
 
 
 def has_gate(artifacts: Artifacts, partition: str) -> bool:
-    """Whether the recipe that was judged last set a gate; so it is taken to be where none was judged."""
+    """Whether the recipe that was judged last set a gate; no, where none was judged."""
     evaluated = in_force(artifacts, "evaluation_report", partition)
-    return evaluated is None or bool(evaluated.sections["evaluation"].get("gate"))
+    return evaluated is not None and bool(evaluated.sections["evaluation"].get("gate"))
 
 
 def last_run(instance: dg.DagsterInstance, partition: str) -> dg.DagsterRun | None:

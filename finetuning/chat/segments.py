@@ -3,6 +3,7 @@
 [user: 2 + 3?, assistant: 5] -> "<|im_start|>user\\n2 + 3?<|im_end|>\\n<|im_start|>assistant\\n", "5<|im_end|>", "\\n"
 """
 
+import re
 from collections.abc import Sequence
 from os.path import commonprefix
 from typing import NamedTuple, Protocol
@@ -13,12 +14,15 @@ from transformers import PreTrainedTokenizerBase
 from finetuning.chat.abilities import WITH_PLACE
 from finetuning.chat.answers import answer_in, split_thought, without_thought
 from finetuning.chat.template import Stops, texts
+from finetuning.checks.secrets import masked
 from finetuning.dataset.row_faults import RowDropped
 from finetuning.dataset.turns import Message
 from finetuning.tokens import ANSWER, OTHER, THOUGHT
 
 # Stands for another answer; private use, in no text that is read.
 OTHER_ANSWER = "\ue002answer\ue003"
+# What a template writes around turns.
+MARK = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Z_]{2,40}\]")
 
 
 class Render(Protocol):
@@ -159,8 +163,10 @@ def _answer(messages: list[Message], turn: int, render: Render, stops: Stops) ->
     if said is None:
         said = _said_behind_changes(turn, render, prompt, whole, thought)
     if said is None:
+        why = _otherwise(messages[: turn + 1], prompt, whole)
         raise RowDropped(
-            f"the chat template does not write this answer as what follows its prompt ({WITH_PLACE})", f"turn {turn}"
+            f"the chat template does not write this answer as what follows its prompt ({why}{WITH_PLACE})",
+            f"turn {turn}",
         )
     if thought.strip() and thought.strip() not in said:
         raise RowDropped(f"the chat template leaves out the reasoning_content ({WITH_PLACE})", f"turn {turn}")
@@ -172,6 +178,20 @@ def _answer(messages: list[Message], turn: int, render: Render, stops: Stops) ->
     if stops.written:
         raise RowDropped(f"the chat template does not end the answer with {stop}", f"turn {turn}")
     return Answer(turn, prompt, said + stop, "", thought)
+
+
+def _otherwise(messages: list[Message], prompt: str, whole: str) -> str:
+    """Say where prompt and conversation part, by the marks of the template; nothing where there are none."""
+    same = len(commonprefix([prompt, whole]))  # noqa: RUF071 (character by character is what is meant)
+    opened = prompt.rfind("<", 0, same)
+    begin = opened if opened > prompt.rfind(">", 0, same) else same
+    asked, said = (MARK.match(text[begin:].lstrip()) for text in (prompt, whole))
+    if not (asked and said):
+        return ""
+    found = f"{masked(said[0])} where its prompt has {masked(asked[0])}"
+    if sum("tool_calls" in message for message in messages) > 1 and "tool_calls" in messages[-1]:
+        return f"it begins a second call of tools with {found}: end the row before that call, or "
+    return f"it writes {found}; "
 
 
 def _said_behind_changes(turn: int, render: Render, prompt: str, whole: str, thought: str) -> str | None:

@@ -4,14 +4,18 @@
 dict_keys(['mmlu_abstract_algebra', 'mmlu_anatomy', …])
 """
 
+import glob
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import yaml
+
+from finetuning.bounded_yaml import BoundedLoader, load
 from finetuning.errors import FinetuningError
 from finetuning.paths import files_below
 from finetuning.recipe.evaluation import EvaluationSpec
@@ -86,19 +90,51 @@ def _files(folder: Path) -> Iterator[Path]:
 def _named_in(path: Path) -> Iterator[tuple[str, Path]]:
     """The files that a task's YAML names, by the name that it gives them: what it includes, and its data.
 
-    Those of a folder with a whole path, or of data, are among them. A name may be relative to the YAML, or to where
-    lm-eval runs.
+    Those of a folder with a whole path, or of data, are among them; of one that lies around the task or around where
+    lm-eval runs, the named files alone. A name may be relative to the YAML, or to where lm-eval runs.
     """
     if path.suffix not in (".yaml", ".yml"):
         return
     text = path.read_text(errors="replace")
-    folders = {*FOLDER.findall(text)}
+    folders, data_files = {*FOLDER.findall(text)}, _data_files(text)
     for name in sorted({*NAME.findall(text)} | folders):
         for found in (path.parent / name, Path(name).absolute()):
             if found.is_file():
                 yield name, found.resolve()
             elif (name in folders or Path(name).is_absolute()) and found.is_dir() and len(found.parts) > 2:
-                yield from ((str(file), file.resolve()) for file in _files(found))
+                inside = [other for other in (Path.cwd(), path.resolve()) if other.is_relative_to(found.resolve())]
+                if not inside or (not data_files and inside == [path.resolve()]):
+                    yield from ((str(file), file.resolve()) for file in _files(found))
+    for name in sorted(data_files):
+        for folder in (path.parent, Path(), *map(Path, sorted(folders))):
+            pattern = str(folder / name)
+            files = map(Path, sorted(glob.glob(pattern, recursive=True)))  # noqa: PTH207 (a pattern may be a whole path)
+            yield from ((str(file.absolute()), file.resolve()) for file in files if file.is_file())
+
+
+class _TaskLoader(BoundedLoader):
+    """Reads the YAML of a task without the functions that it names."""
+
+
+_TaskLoader.add_multi_constructor("!", lambda loader, tag, node: None)
+
+
+def _data_files(text: str) -> set[str]:
+    """The names and patterns of `data_files` in the YAML of a task."""
+    try:
+        task = load(text, _TaskLoader)
+    except yaml.YAMLError:  # lm-eval says so where it is asked for
+        return set()
+    given = task.get("dataset_kwargs") if isinstance(task, dict) else None
+    return {*_texts(given.get("data_files"))} if isinstance(given, dict) else set()
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, Mapping)):
+        for entry in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(entry)
 
 
 def _tasks(manager: "TaskManager", name: str, where: str) -> "dict[str, Task]":

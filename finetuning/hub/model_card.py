@@ -224,6 +224,7 @@ def limits(recipe: Recipe, report: Report) -> list[str]:
         quantization=recipe.base_model.quantization,
         max_new_tokens=recipe.evaluation.max_new_tokens,
         max_length=recipe.chat.max_length,
+        template_kwargs=", ".join(f"`{name}={value!r}`" for name, value in recipe.chat.template_kwargs.items()),
     ).splitlines()
 
 

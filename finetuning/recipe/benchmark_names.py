@@ -1,6 +1,6 @@
 """Find out whether the benchmarks that a recipe names exist: lm-eval tasks and groups of them, without loading any."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,11 +12,14 @@ from finetuning.recipe.mistakes import nearest
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
+    from lm_eval.tasks._index import Entry
 
 
 PACKAGE = "lm_eval"
 
 SHOWN = 12  # names in a message
+# Kinds of files, which are no folder of data.
+READERS = ("json", "csv", "parquet", "arrow", "text")
 
 # What `datasets.load_dataset` takes as `data_files`.
 DataFiles = str | list["DataFiles"] | Mapping[str, "DataFiles"]
@@ -59,6 +62,7 @@ def task_index(spec: EvaluationSpec, where: str) -> "TaskManager":
         named = ", ".join(f"{name!r}{nearest(name, manager.all_tasks)}" for name in unknown)
         raise FinetuningError(f"{where}: evaluation.benchmarks: no task of {_places(folders)}: {named}.")
     for folder in folders:
+        _require_data_apart(manager, folder, where)
         _find_data_files(manager, folder)
     return manager
 
@@ -74,16 +78,46 @@ def _places(folders: list[Path]) -> str:
     return known
 
 
+def _of_folder(manager: "TaskManager", folder: Path) -> "Iterator[tuple[Entry, Path]]":
+    """Yield the tasks and groups of a folder, each with its YAML file."""
+    for entry in manager.task_index.values():
+        if entry.yaml_path is not None and entry.yaml_path.resolve().is_relative_to(folder):
+            yield entry, entry.yaml_path
+
+
+def _require_data_apart(manager: "TaskManager", folder: Path, where: str) -> None:
+    """Check that no task of `folder` takes whatever lies where the command runs for its data.
+
+    Raises:
+        FinetuningError: one does; nobody could tell whether its data changed.
+    """
+    for entry, file in _of_folder(manager, folder):
+        task = entry.cfg or {}
+        given = task.get("dataset_kwargs") or {}
+        path, inner = str(task.get("dataset_path") or ""), str(given.get("data_dir") or "")
+        is_kind = path in READERS
+        has_name = bool(Path(path).name)  # datasets cannot do without, whatever files are named
+        if (given.get("data_files") and has_name) or not (inner if is_kind else path and Path(path).is_dir()):
+            continue
+        data = Path(inner) if is_kind else Path(path, inner)
+        if Path.cwd().is_relative_to(data.resolve()):
+            raise FinetuningError(
+                f"{where}: evaluation.benchmarks: {entry.name} of {file}: "
+                f"{f'data_dir: {inner}' if is_kind else f'dataset_path: {path}'} is, or is around, the folder that the "
+                f"command runs in ({Path.cwd()}), which is no folder of data: any file may lie there. Name "
+                "those that are data (dataset_path: json, dataset_kwargs: {data_files: {test: rows.jsonl}}), or put "
+                "them into a folder of their own."
+            )
+
+
 def _find_data_files(manager: "TaskManager", folder: Path) -> None:
     """Let tasks of `folder` read the data files beside them, whatever folder the command runs in."""
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    for entry in manager.task_index.values():
-        if entry.yaml_path is None or not entry.yaml_path.resolve().is_relative_to(folder):
-            continue
+    for entry, file in _of_folder(manager, folder):
         files = ((entry.cfg or {}).get("dataset_kwargs") or {}).get("data_files")
         if files:
-            entry.cfg = load_yaml(entry.yaml_path)
+            entry.cfg = load_yaml(file)
             entry.cfg["dataset_kwargs"]["data_files"] = _inside(folder, files)
             entry.yaml_path = None  # lm-eval would read the file again
 

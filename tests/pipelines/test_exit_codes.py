@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from assets.evaluation_report import evaluation_report
+from pipelines.results import CODES_IN_WORDS, has_gate
+from resources.artifacts import Artifacts
 from tests.pipelines.command import IN_PROCESS, ROOT, World
 
 
@@ -34,6 +37,13 @@ def launch(world: World, partition: str):
     # `-m` would need the name of the package's inner module.
     dg = Path(sys.executable).with_name("dg").read_text()
     return world.python("-c", dg, "launch", *options)
+
+
+def test_without_a_report_and_for_all_recipes_no_gate_is_spoken_of(tmp_path):
+    assert not has_gate(Artifacts(root=str(tmp_path)), "right")
+    assert "3 verdict" in CODES_IN_WORDS and "gate" not in CODES_IN_WORDS
+    (check,) = evaluation_report.check_specs
+    assert "or, where it sets none, the rules" in str(check.description)
 
 
 def test_what_went_well_is_0_and_needs_no_report(world):

@@ -46,6 +46,30 @@ def test_the_published_adapter_loads_by_itself(world):
     assert AutoPeftModelForCausalLM.from_pretrained(folder).peft_config["default"].r == 4
 
 
+def test_a_published_adapter_is_gone_on_from_on_the_base_model_that_it_names(world, recipe):
+    published = world.artifacts("first")["published_repo"]["summary"]
+    repo_id, base = published["repo_id"], published["base"]
+    third = changed(changed(recipe, "hub", repo="third"), "training", learning_rate=1.0e-2)
+    world.write_recipe("third", third | {"lora": {"from": repo_id}})
+    refused = world.materialize_warm("third")
+    assert refused.returncode == 1
+    assert f"the adapter is one of {base['repo_id']}" in refused.stdout
+    assert f"Write base_model: {{repo: {base['repo_id']}}}" in refused.stdout
+    world.write_recipe("third", third | {"lora": {"from": repo_id}, "base_model": {"repo": base["repo_id"]}})
+    run = world.materialize_warm("third")
+    assert run.returncode == 0, run.stdout[-4000:]
+    found = world.artifacts("third")
+    start, first = found["lora_adapter"]["resolved"]["lora_from"], world.artifacts("first")["lora_adapter"]
+    assert (start["kind"], start["source"], start["revision"]) == ("repo", repo_id, published["commit"])
+    assert start["weights"] == first["files"]["adapter_model.safetensors"] and start["lora"]["r"] == 4
+    assert found["lora_adapter"]["files"]["adapter_model.safetensors"] != start["weights"]
+    assert found["published_repo"]["summary"]["base"] == base | {"on_hub": True}
+    folder = world.folder("published_repo", "third")
+    card = (folder / "README.md").read_text()
+    assert f"the adapter {repo_id} at `{published['commit']}`" in card and "r 4, alpha 8" in card
+    assert f"from: {repo_id}@{published['commit']}" in (folder / "recipe.yaml").read_text()
+
+
 def test_another_adapter_there_is_another_fingerprint_here(world, recipe):
     before = world.artifacts("second")["lora_adapter"]["fingerprint"]
     world.write_recipe("first", changed(changed(recipe, "training", learning_rate=1.0e-2), "lora", lora_dropout=0.0))

@@ -220,6 +220,20 @@ def test_a_call_that_a_template_begins_otherwise_than_its_prompt_says_what_to_us
     assert "chatml-tools" in str(found)
 
 
+@pytest.mark.parametrize(
+    ("between", "asked"), [([], "<｜tool▁outputs▁end｜>"), ([assistant("It is 5."), user("4 + 3?")], "<｜Assistant｜>")]
+)
+def test_a_second_call_that_is_written_as_part_of_the_first_is_told_by_its_marks(between, asked):
+    first = [user("2 + 3?"), assistant("", tool_calls=[call(1, 2)]), result(1, "5")]
+    second = [assistant("", tool_calls=[call(2, 4)]), result(2, "7"), assistant("That is 7.")]
+    alone, both = renderer_of("deepseekv3").lay_out(
+        [Conversation([*first, assistant("It is 5.")]), Conversation([*first, *between, *second])]
+    )
+    assert isinstance(alone, LaidOut) and isinstance(both, RowDropped)
+    assert f"a second call of tools with <｜tool▁call▁begin｜> where its prompt has {asked}: end the row" in str(both)
+    assert both.field == f"turn {3 + len(between)}"
+
+
 def test_the_date_is_the_same_on_any_day_and_where_the_tokenizer_is_published(tmp_path):
     renderer = renderer_with(trl_template("llama3_2"))
     renderer.tokenizer.save_pretrained(tmp_path)

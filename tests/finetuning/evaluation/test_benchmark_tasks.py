@@ -92,6 +92,59 @@ def test_a_folder_of_data_is_in_the_revision_wherever_its_name_is_relative_to(tm
         assert (tasks_revision(rules) != before) is counts, folder
 
 
+@pytest.mark.parametrize("named", ["dataset_path: .", 'dataset_path: "{cwd}"', "dataset_path: .."])
+def test_of_the_folder_that_commands_run_in_the_data_files_alone_are_in_the_revision(tmp_path, monkeypatch, named):
+    work = tmp_path / "above" / "work"
+    for folder in (work / "tasks", work / "rows", work / "artifacts"):
+        folder.mkdir(parents=True)
+    monkeypatch.chdir(work)
+    up = "work/" if named.endswith("..") else ""
+    (work / "tasks" / "a.yaml").write_text(
+        f"task: a\n{named.format(cwd=work)}\ndataset_kwargs:\n  data_files:\n    test: {up}rows/*.jsonl\n"
+        f"    dev: [{up}dev.jsonl]\nprocess_docs: !function tools.some\n"
+    )
+    files = {
+        "rows/1.jsonl": True,
+        "rows/2.jsonl": True,
+        "dev.jsonl": True,
+        "rows/a.md": False,
+        "artifacts/a.bin": False,
+    }
+    for name in files:
+        (work / name).write_text("x")
+    rules = spec(work / "tasks", "a")
+    for name, counts in files.items():
+        before = tasks_revision(rules)
+        (work / name).write_text("y")
+        assert (tasks_revision(rules) != before) is counts, name
+
+
+LOOSE = [
+    "dataset_path: .",
+    'dataset_path: "{cwd}"',
+    "dataset_path: json\ndataset_kwargs: {data_dir: ./}",
+    "dataset_path: .\ndataset_kwargs: {data_files: {test: rows.jsonl}}",
+]
+
+
+@pytest.mark.parametrize("named", LOOSE)
+def test_a_task_whose_data_is_whatever_lies_where_the_command_runs_is_refused(tmp_path, monkeypatch, named):
+    monkeypatch.chdir(tmp_path)
+    folder = write_tasks(tmp_path / "tasks")
+    (tmp_path / "rows.jsonl").write_text((folder / "sums.jsonl").read_text())
+    text = (folder / "sums.yaml").read_text().replace("task: sums", "task: own")
+    named = named.replace("{cwd}", str(tmp_path))
+    loose = text.replace("dataset_path: json", named).replace("dataset_kwargs:\n  data_files: {test: sums.jsonl}\n", "")
+    (folder / "own.yaml").write_text(loose)
+    with pytest.raises(
+        FinetuningError, match=r"benchmarks: own of .*own\.yaml: .*any file may lie there. Name those that are"
+    ):
+        require_names(spec(folder, "own"), WHERE)
+    whole = text.replace("dataset_path: json", f"dataset_path: {tmp_path}").replace("sums.jsonl", "rows.jsonl")
+    (folder / "own.yaml").write_text(whole)
+    assert len(load_benchmarks(spec(folder, "own"), WHERE)["own"].tasks["own"].eval_docs) == 12
+
+
 def test_what_a_task_takes_from_elsewhere_is_in_the_revision(tmp_path):
     folder, outside = tmp_path / "tasks", tmp_path / "outside"
     for path in (folder, outside / "linked"):

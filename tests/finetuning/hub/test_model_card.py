@@ -127,6 +127,13 @@ def test_limits_are_those_of_the_recipe():
     assert "bits" not in " ".join(limits(whole, REPORT))
 
 
+def test_the_arguments_that_its_template_has_by_default_are_named():
+    given = {"enable_thinking": False, "mode": "brief"}
+    (said,) = [limit for limit in limits(recipe_of(chat={"template_kwargs": given}), REPORT) if "arguments" in limit]
+    assert said.endswith("evaluated with: `enable_thinking=False`, `mode='brief'`. Others were not evaluated.")
+    assert "arguments" not in " ".join(limits(recipe_of(), REPORT))
+
+
 def test_a_preference_is_not_called_a_completion():
     card = card_of(recipe_of(training={"method": "dpo", "beta": 0.2}))
     assert "preference optimization of chosen over rejected answers (DPO, beta 0.2, sigmoid loss)" in card

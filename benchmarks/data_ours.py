@@ -16,9 +16,10 @@ from finetuning.dataset.raw_dataset import write_raw
 from finetuning.dataset.revisions import resolve_all
 from finetuning.recipe.base_model import BaseModelSpec
 from finetuning.recipe.chat import ChatSpec
-from finetuning.recipe.dataset import DatasetSpec, EvalSpec, SourceSpec
+from finetuning.recipe.dataset import DatasetSpec, EvalSpec
 from finetuning.recipe.hub import HubSpec
 from finetuning.recipe.recipe import Recipe
+from finetuning.recipe.source import SourceSpec
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 EVAL_FRACTION = 0.01

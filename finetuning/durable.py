@@ -8,9 +8,14 @@ from typing import Any
 
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as JSON to `path`, which holds it whole, or what it held before, whenever the process dies."""
+    write_bytes(path, json.dumps(content, indent=2, sort_keys=True).encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path`, which holds it whole, or what it held before, whenever the process dies."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("w") as file:
-        json.dump(content, file, indent=2, sort_keys=True)
+    with draft.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)

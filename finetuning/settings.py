@@ -149,6 +149,9 @@ class Settings(BaseModel):
     artifacts_cache_gb: Annotated[float, number("gigabytes", "50")] = Field(
         50.0, description="gigabytes that such a folder may hold"
     )
+    feedback: Annotated[str, Kind.RUN, Kind.FOLDERS] = Field(
+        str(ROOT / "feedback"), description="folder of what people said of answers ([assistant.md](assistant.md))"
+    )
     recipes: Annotated[tuple[Path, ...], BeforeValidator(folders_of), Kind.RUN, Kind.FOLDERS] = Field(
         (), description="further folders with recipes, separated by `:`"
     )
@@ -172,7 +175,7 @@ class Settings(BaseModel):
         description="processes that train together, one a GPU, for recipes that do not say it in `resources.workers`",
     )
     webhook: str = Field(
-        "", description="where failed runs and failed gates are posted; a secret ([operations.md](operations.md))"
+        "", description="where failed runs and failed verdicts are posted; a secret ([operations.md](operations.md))"
     )
     ui: str = Field("", description="address of the UI, for links in such messages")
 

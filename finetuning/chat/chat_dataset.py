@@ -49,12 +49,13 @@ COLLECTED_AFTER = 100  # batches
 # One makes lists of what the tokenizer found while the others wait for it, which itself uses all cores.
 THREADS = 3
 SIDES = {"train": Fate.TRAIN, "eval": Fate.EVAL}
-# Why a row is in neither split, and the check that counts it; repeats that the recipe has dropped are no fault.
+# Why a row is in neither split, and the check that counts it; what is meant to be left out is no fault.
 LEFT_OUT = {
     Fate.DUPLICATE: ("", "word for word an earlier row"),
     Fate.NEAR_DUPLICATE: ("", "nearly an earlier row"),
     Fate.OVERLAP: ("overlap", "the question is in eval"),
     Fate.NEAR_OVERLAP: ("overlap", "nearly a question in eval"),
+    Fate.EXAMINED: ("", "feedback on a question in eval, or nearly one"),
 }
 
 

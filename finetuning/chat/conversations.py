@@ -25,7 +25,8 @@ from finetuning.dataset.raw_folder import read_rows
 from finetuning.dataset.raw_summary import JsonRow
 from finetuning.dataset.row_faults import NotChosen, RowDropped, without_nulls
 from finetuning.dataset.turns import Message
-from finetuning.recipe.dataset import DatasetSpec, SourceSpec, sources
+from finetuning.recipe.dataset import DatasetSpec, sources
+from finetuning.recipe.source import SourceSpec
 from finetuning.recipe.training import Method
 
 BATCH_ROWS = 1_000

@@ -7,7 +7,7 @@ from itertools import chain
 import numpy as np
 
 from finetuning.checks.near_duplicates import Pairs, clusters
-from finetuning.recipe.dataset import DatasetSpec
+from finetuning.recipe.dataset import DatasetSpec, sources
 
 
 class Fate(IntEnum):
@@ -19,6 +19,8 @@ class Fate(IntEnum):
     NEAR_DUPLICATE = 3
     OVERLAP = 4
     NEAR_OVERLAP = 5
+    EXAMINED = 6
+    """Feedback on a question in eval: people may ask what they like, so that it is no fault of the data."""
 
 
 @dataclass
@@ -72,7 +74,8 @@ def split(index: Index, pairs: Pairs, dataset: DatasetSpec) -> Split:
 
     The order and the choice depend on `dataset.seed` alone. With `eval.fraction`, questions go to eval with all that
     nearly repeat them until it has that share of the rows; with `eval.sources`, a train row whose question is in eval
-    is in neither.
+    is in neither. Of feedback nothing is drawn: a row of it whose question is in eval is in neither, and the others are
+    divided as if it were not there.
     """
     is_eval, conversation, question = index.joined()
     fate = np.where(is_eval, Fate.EVAL, Fate.TRAIN).astype(np.int8)
@@ -84,15 +87,17 @@ def split(index: Index, pairs: Pairs, dataset: DatasetSpec) -> Split:
         fate[duplicate] = Fate.DUPLICATE
     if dataset.dedup == "near":
         fate[near_duplicate] = Fate.NEAR_DUPLICATE
-    rows = np.flatnonzero(fate <= Fate.EVAL)
-    label = _groups(question, pairs)
+    said = _of_feedback(index, dataset)
+    rows = np.flatnonzero((fate <= Fate.EVAL) & ~said)
+    label = _groups(question, _without(pairs, said))
     groups, questions = len(np.unique(label[rows])), len(np.unique(question[rows]))
     wanted = 0
     if dataset.eval.fraction and len(rows):
         wanted = max(1, round(dataset.eval.fraction * len(rows)))
         fate[rows[_drawn(label[rows], question[rows], wanted)]] = Fate.EVAL
-    elif not dataset.eval.fraction:
+    if not dataset.eval.fraction or said.any():
         _leave_out_overlap(fate, question, pairs)
+    fate[said & (fate >= Fate.OVERLAP)] = Fate.EXAMINED
     rng = np.random.default_rng(dataset.seed)
     position = np.full(len(fate), -1, np.int64)
     for side in (Fate.TRAIN, Fate.EVAL):
@@ -100,6 +105,21 @@ def split(index: Index, pairs: Pairs, dataset: DatasetSpec) -> Split:
         position[rows] = rng.permutation(len(rows))
     overlap = _overlap(fate, question, pairs)
     return Split(fate, position, duplicate, near_duplicate, overlap, wanted, questions, groups)
+
+
+def _of_feedback(index: Index, dataset: DatasetSpec) -> np.ndarray:
+    """Mark the conversations of `dataset.sources` that are feedback."""
+    stems = sources(dataset)
+    numbers = [i for i, stem in enumerate(stems) if stem.startswith("train") and stems[stem][0].feedback]
+    if not numbers:
+        return np.zeros(sum(map(len, index.question)), bool)
+    return np.isin(np.concatenate([np.zeros(0, np.int16), *index.source]), numbers)
+
+
+def _without(pairs: Pairs, rows: np.ndarray) -> Pairs:
+    """Return the pairs of which neither is among the rows that are marked."""
+    kept = ~(rows[pairs.first] | rows[pairs.second])
+    return Pairs(pairs.first[kept], pairs.second[kept], pairs.same_answer[kept])
 
 
 def _repeats(conversation: np.ndarray, is_eval: np.ndarray) -> np.ndarray:

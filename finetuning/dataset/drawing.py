@@ -6,7 +6,7 @@ import numpy as np
 
 from finetuning.errors import FinetuningError
 from finetuning.public_names import without_secrets
-from finetuning.recipe.dataset import SourceSpec
+from finetuning.recipe.source import SourceSpec
 
 
 def seed_of(seed: int, stream: str) -> int:
@@ -35,7 +35,9 @@ def too_few(there: int, source: SourceSpec, where: str) -> FinetuningError:
 
 
 def describe(source: SourceSpec) -> str:
-    """The source in a few words: `openai/gsm8k (main, train)`, `data/*.jsonl`, or `linear-equations`."""
+    """The source in a few words: `openai/gsm8k (main, train)`, `data/*.jsonl`, `feedback maths`, `linear-equations`."""
     if source.hub:
         return f"{source.hub} ({', '.join(filter(None, [source.config, source.split]))})"
+    if source.feedback:
+        return f"feedback {source.feedback}"
     return ", ".join(map(without_secrets, source.files)) if source.files else str(source.generator)

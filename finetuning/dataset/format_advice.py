@@ -14,11 +14,19 @@ from pydantic import JsonValue
 
 from finetuning.dataset.formats import OPTIONAL_COLUMNS
 from finetuning.dataset.raw_summary import JsonRow
-from finetuning.dataset.row_columns import ignored_by
+from finetuning.dataset.row_columns import ignored_by, judged_conversation, not_ignored
 from finetuning.dataset.tool_calls import are_calls
 from finetuning.dataset.turns import as_turns, holds_messages, role_of
-from finetuning.recipe.columns import FIGURES, MORE_COLUMNS, OF_A_QUESTION, carries_meaning, meaning_of, words_of
-from finetuning.recipe.dataset import FORMAT_COLUMNS, SourceSpec
+from finetuning.recipe.columns import (
+    FIGURES,
+    JUDGED_CONVERSATIONS,
+    MORE_COLUMNS,
+    OF_A_QUESTION,
+    carries_meaning,
+    meaning_of,
+    words_of,
+)
+from finetuning.recipe.source import FORMAT_COLUMNS, SourceSpec
 
 # Column names that mean the same to those who publish data sets.
 ASKED = {
@@ -32,7 +40,8 @@ ANSWERED = {
 CHATS = {"messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns"}
 REJECTED = {"rejected", "dispreferred", "nonpreferred", "unpreferred", "negative", "loser"}
 CHOSEN = {"chosen", "preferred", "accepted", "positive", "winner"}
-MEANINGS = (ASKED, ANSWERED, CHATS, REJECTED, CHOSEN)
+LABELS = {"label", "kto_tag", "desirable"}
+MEANINGS = (ASKED, ANSWERED, CHATS, REJECTED, CHOSEN, LABELS)
 # What else stands beside a text that is not meant to be learned by itself.
 BESIDE_A_TEXT = {
     *("summary", "highlights", "abstract", "translation", "sentiment", "emotion", "intent", "entities", "label"),
@@ -96,6 +105,9 @@ def near(format: str, columns: Sequence[str], first_row: JsonRow, source: Source
     wanted = needed(format, source, first_row)
     if format == "preference" and "prompt" not in wanted and any(_stands_for("prompt", column) for column in columns):
         wanted = {"prompt": "prompt", **wanted}
+    chat = _chat_alone(columns, first_row) if format == "unpaired-preference" and "prompt" in wanted else None
+    if chat:
+        wanted = {chat: chat, "label": wanted["label"]}
     for name, column in wanted.items():
         if column in columns and (name not in TURNS or are_turns_of(first_row.get(column), TURNS[name])):
             present.append(column)
@@ -110,6 +122,13 @@ def near(format: str, columns: Sequence[str], first_row: JsonRow, source: Source
     read = {*present, *standing.values(), *_own(format, columns), *source.columns.values()}
     free = [column for column in columns if column not in read and meaning_of(column) not in more]
     return Near(format, present, missing, standing, [c for c in free if says_something(c, first_row.get(c))])
+
+
+def _chat_alone(columns: Sequence[str], first_row: JsonRow) -> str | None:
+    """What a format calls the conversation that rows hold, where no column seems to be a prompt or a completion."""
+    if any(_stands_for(name, column) for column in columns for name in ("prompt", "completion")):
+        return None
+    return next((name for name, keys in TURNS.items() if _stand_in(name, columns, first_row)), None)
 
 
 def says_something(column: str, value: JsonValue = None) -> bool:
@@ -214,15 +233,22 @@ def _is_said(value: JsonValue) -> bool:
 
 def needed(format: str, source: SourceSpec, first_row: JsonRow) -> dict[str, str]:
     """Return the format's columns by their names in the data set; those that it may lack only if they are named."""
-    optional = OPTIONAL_COLUMNS.get(format, ())
-    chosen = as_turns(first_row.get(source.columns.get("chosen", "chosen")))
+    optional, columns = OPTIONAL_COLUMNS.get(format, ()), source.columns
+    chosen = as_turns(first_row.get(columns.get("chosen", "chosen")))
     if format == "preference" and chosen is not None and not _begins_with_a_question(chosen):
         optional = ()
-    more = [name for name in MORE_COLUMNS.get(format, OF_A_QUESTION) if name in source.columns]
+    more = [name for name in MORE_COLUMNS.get(format, OF_A_QUESTION) if name in columns]
+    if format == "unpaired-preference":
+        whole = judged_conversation(not_ignored(first_row, source), columns)
+        if whole:
+            columns = {"completion": whole, **columns}
+            more = [name for name in more if name not in JUDGED_CONVERSATIONS]
+        if whole or _begins_with_a_question(as_turns(first_row.get(columns.get("completion", "completion")))):
+            optional = ("prompt",)
     return {
-        name: str(source.columns.get(name, name))
+        name: str(columns.get(name, name))
         for name in dict.fromkeys([*FORMAT_COLUMNS[format], *more])
-        if name in source.columns or name not in optional
+        if name in columns or name not in optional
     }
 
 

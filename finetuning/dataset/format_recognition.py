@@ -25,16 +25,18 @@ from finetuning.dataset.format_advice import (
 from finetuning.dataset.other_formats import is_judged
 from finetuning.dataset.raw_folder import read_sources
 from finetuning.dataset.raw_summary import JsonRow
-from finetuning.dataset.row_columns import ignored_by
+from finetuning.dataset.row_columns import not_ignored
 from finetuning.errors import FinetuningError
+from finetuning.feedback.rows import FORMATS
 from finetuning.recipe.columns import MORE_COLUMNS, OF_A_QUESTION, words_of
-from finetuning.recipe.dataset import FORMAT_COLUMNS, DatasetSpec, SourceSpec, sources
+from finetuning.recipe.dataset import DatasetSpec, sources
 from finetuning.recipe.mistakes import nearest
 from finetuning.recipe.rules import ANSWERS
+from finetuning.recipe.source import FORMAT_COLUMNS, SourceSpec
 from finetuning.recipe.training import Method
 
-# Formats of one answer to a prompt, which may be judged.
-JUDGED = ("unpaired-preference", "prompt-completion")
+# Formats of one answer to a prompt or to what was said before, which may be judged.
+JUDGED = ("unpaired-preference", "prompt-completion", "messages", "sharegpt")
 SHOWN_CHARACTERS, SHOWN_ENTRIES, SHOWN_DEPTH = 200, 10, 6
 
 
@@ -77,13 +79,15 @@ def format_of(
     Raises:
         FinetuningError: a column of the named format is missing, or none or several formats fit.
     """
+    if source.feedback:  # of which there may be none yet
+        return FORMATS[method]
     only = ANSWERS[method][0] if method in ANSWERS else None
     if source.format and only in (None, source.format):
         check_columns(columns, source, where, first_row)
         return source.format
     if only is None:
         return recognise(columns, first_row, source, where)
-    present = _not_ignored(columns, source)
+    present = not_ignored(columns, source)
     if not all(column in present for column in needed(only, source, first_row).values()):
         raise FinetuningError(
             f"{where}.format: training.method: {method} learns from {only}, and {describe(source)} has the columns "
@@ -116,7 +120,7 @@ def recognise(columns: Sequence[str], first_row: JsonRow, source: SourceSpec, wh
     Raises:
         FinetuningError: none or several are; or it needs to be told whose answers to take.
     """
-    columns = _not_ignored(columns, source)
+    columns = not_ignored(columns, source)
     fitting = [
         format
         for format in FORMAT_COLUMNS
@@ -162,11 +166,6 @@ def recognise(columns: Sequence[str], first_row: JsonRow, source: SourceSpec, wh
             f"several models: write whose. The first row has {listed([str(model) for model in models])}."
         )
     return fitting[0]
-
-
-def _not_ignored(columns: Sequence[str], source: SourceSpec) -> list[str]:
-    ignored = ignored_by(source)
-    return [column for column in columns if column.casefold() not in ignored]
 
 
 def _are_pairs(columns: Sequence[str]) -> bool:

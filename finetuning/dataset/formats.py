@@ -3,7 +3,7 @@
 {"question": "What is 2 + 3?", "answer": "#### 5"}
 -> [{"role": "user", "content": "What is 2 + 3?"}, {"role": "assistant", "content": "#### 5"}]
 
-A new format is a function here, a line in FORMATS, and its name and a row of it in finetuning/recipe/dataset.py.
+A new format is a function here, a line in FORMATS, and its name and a row of it in finetuning/recipe/source.py.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from finetuning.dataset.turns import (
     parsed_list,
     records_in,
 )
-from finetuning.recipe.dataset import SourceSpec
+from finetuning.recipe.source import SourceSpec
 
 # Columns that a data set may lack.
 OPTIONAL_COLUMNS = {"alpaca": ("input",), "preference": ("prompt",)}
@@ -229,11 +229,14 @@ def preference(row: JsonRow, source: SourceSpec, side: str = "chosen") -> list[M
 def unpaired_preference(row: JsonRow, source: SourceSpec) -> list[Message]:
     """The prompt with the completion, whether it was judged good or bad; each is a text or a list of messages.
 
+    A completion that is a whole conversation stands by itself: it is what `messages` or `conversations` hold.
+
     >>> row = {"prompt": "2 + 3?", "completion": [{"role": "assistant", "content": "6"}], "label": False}
     >>> unpaired_preference(row, None)
     [{'role': 'user', 'content': '2 + 3?'}, {'role': 'assistant', 'content': '6'}]
     """
-    return preference(row, source, side="completion")
+    alone = _answer(row, "completion") if row.get("prompt") is None else []
+    return alone if len(alone) > 1 else preference(row, source, side="completion")
 
 
 def text(row: JsonRow, source: SourceSpec) -> list[Message]:

@@ -34,7 +34,7 @@ from finetuning.dataset.files import SourceFile
 from finetuning.dataset.raw_rows import Item, RawRow, Unreadable, row_item
 from finetuning.errors import FinetuningError
 from finetuning.hub_errors import explain
-from finetuning.recipe.dataset import SourceSpec
+from finetuning.recipe.source import SourceSpec
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

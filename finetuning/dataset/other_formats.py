@@ -12,7 +12,7 @@ from finetuning.dataset.raw_summary import JsonRow
 from finetuning.dataset.row_columns import ignored_by
 from finetuning.dataset.row_faults import RowDropped
 from finetuning.dataset.turns import Message
-from finetuning.recipe.dataset import SourceSpec
+from finetuning.recipe.source import SourceSpec
 
 # Of the one message of a row of text; no chat template knows it.
 TEXT_ROLE = "text"

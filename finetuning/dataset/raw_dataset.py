@@ -23,7 +23,9 @@ from finetuning.dataset.format_recognition import format_of, shortened
 from finetuning.dataset.raw_folder import ROWS, UNREADABLE, RecordFile, read_rows
 from finetuning.dataset.raw_rows import Item, RawRow, Unreadable, row_item
 from finetuning.dataset.raw_summary import JsonRow, RawSource, RawSummary, UnreadableLine
-from finetuning.recipe.dataset import DatasetSpec, SourceSpec, sources
+from finetuning.feedback.rows import rows_of, taken
+from finetuning.recipe.dataset import DatasetSpec, sources
+from finetuning.recipe.source import SourceSpec
 from finetuning.recipe.training import Method
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ def write_raw(
         lost = _Lost(unreadable)
         for stem, (source, path) in sources(dataset).items():
             seed, where = seed_of(dataset.seed, stem), f"{file}: {path}"
-            items = read(source, revision=revisions[stem], seed=seed, api=api, where=where)
+            items = read(source, revision=revisions[stem], seed=seed, api=api, where=where, method=method)
             target, first, lost_before = folder / f"{stem}.parquet", _FirstRows(source, where, method), unreadable.count
             there = _write(target, items, first, lost)
             found.append(
@@ -95,12 +97,15 @@ def _counted(found: list[RawSource], examples: list[UnreadableLine]) -> Counted:
     )
 
 
-def read(source: SourceSpec, *, revision: str, seed: int, api: "HfApi", where: str) -> Iterator[Item]:
+def read(
+    source: SourceSpec, *, revision: str, seed: int, api: "HfApi", where: str, method: Method = "sft"
+) -> Iterator[Item]:
     """The raw rows of one source, and the lines that are none. Of files these are all, whatever `source.rows` says.
 
     Args:
         revision: the commit to read, for a Hub data set.
         where: the source's place, such as `recipes/phi-2.yaml: dataset.sources[0]`.
+        method: that of training, which says what is learned of feedback.
 
     Raises:
         FinetuningError: the source cannot be read, or a Hub data set has fewer than `source.rows` rows.
@@ -112,6 +117,9 @@ def read(source: SourceSpec, *, revision: str, seed: int, api: "HfApi", where: s
         from finetuning.dataset.hub_rows import read_hub
 
         return read_hub(source, revision=revision, drawn=seed, api=api, where=where)
+    if source.feedback:
+        learned = rows_of(taken(source.feedback, source.every), method)
+        return (row_item(describe(source), number, row) for number, row in enumerate(learned, 1))
     generated = linear_equations.generate(source.rows or 0, seed)
     return (row_item(str(source.generator), number, row) for number, row in enumerate(generated, 1))
 

@@ -2,6 +2,7 @@
 
 ("openai/gsm8k", revision main) -> "e53f048856ff4f594e959d75785d2c2d37b678ee"
 ("data/*.jsonl") -> "sha256:9f86d081884c7d65"
+("maths", feedback) -> "40 entries 9f86d081884c7d65"
 ("linear-equations") -> "linear-equations@1"
 """
 
@@ -12,8 +13,10 @@ from typing import TYPE_CHECKING
 from finetuning.dataset import linear_equations
 from finetuning.dataset.files import SourceFile, file_info, matching_files, opened
 from finetuning.errors import FinetuningError
+from finetuning.feedback.rows import revision_of
 from finetuning.paths import is_path, no_folder, with_folder
-from finetuning.recipe.dataset import DatasetSpec, SourceSpec, sources
+from finetuning.recipe.dataset import DatasetSpec, sources
+from finetuning.recipe.source import SourceSpec
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -34,7 +37,7 @@ def resolve_all(dataset: DatasetSpec, *, api: "HfApi", where: str) -> dict[str, 
 
 
 def resolve(source: SourceSpec, *, api: "HfApi", where: str) -> str:
-    """The commit of a Hub data set, a hash over the names and contents of files, or a generator's version.
+    """The commit of a Hub data set, a hash over names and contents of files or over entries, or a generator's version.
 
     Args:
         where: the source's place, such as `recipes/phi-2.yaml: dataset.sources[0]`.
@@ -46,6 +49,8 @@ def resolve(source: SourceSpec, *, api: "HfApi", where: str) -> str:
         return _commit(source.hub, source.revision, api, where)
     if source.files:
         return _hash(matching_files(source.files, where), f"{where}.files")
+    if source.feedback:
+        return revision_of(source.feedback, source.every)
     return f"{source.generator}@{linear_equations.VERSION}"
 
 

@@ -5,7 +5,7 @@ question-answer: {"question": "2 + 3?", "answer": "5", "System_Prompt": "Be brie
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -16,8 +16,8 @@ from finetuning.dataset.raw_summary import JsonRow
 from finetuning.dataset.row_faults import RowDropped, is_empty
 from finetuning.dataset.tool_calls import without_keys
 from finetuning.dataset.turns import OLD_CALL, as_turns
-from finetuning.recipe.columns import ALIASES, MORE_COLUMNS, OF_A_QUESTION, meaning_of, plain
-from finetuning.recipe.dataset import FORMAT_COLUMNS, SourceSpec
+from finetuning.recipe.columns import ALIASES, JUDGED_CONVERSATIONS, MORE_COLUMNS, OF_A_QUESTION, meaning_of, plain
+from finetuning.recipe.source import FORMAT_COLUMNS, SourceSpec
 
 # Columns that hold a list of turns, or may hold one.
 TURN_COLUMNS = ("messages", "conversations", "prompt", "completion", "chosen", "rejected", "history")
@@ -98,6 +98,28 @@ def ignored_by(source: SourceSpec) -> frozenset[str]:
     return frozenset(name.rpartition("[].")[2].casefold() for name in source.ignore) if source.ignore else frozenset()
 
 
+def judged_conversation(present: Collection[str], named: Mapping[str, str]) -> str | None:
+    """The column with the whole conversation of a judged row: one that the recipe maps, or one without a completion.
+
+    Args:
+        present: the row's columns, but those that the recipe ignores.
+        named: `columns` of the recipe.
+
+    >>> [judged_conversation(present, {}) for present in (["messages", "label"], ["messages", "prompt", "completion"])]
+    ['messages', None]
+    """
+    mapped = next((named[name] for name in JUDGED_CONVERSATIONS if name in named), None)
+    if mapped or named.get("completion", "completion") in present or "completion" in named:
+        return mapped
+    return next((name for name in JUDGED_CONVERSATIONS if name in present), None)
+
+
+def not_ignored(columns: Iterable[str], source: SourceSpec) -> list[str]:
+    """The columns without those that the recipe ignores."""
+    ignored = ignored_by(source)
+    return [column for column in columns if column.casefold() not in ignored]
+
+
 @lru_cache(maxsize=4096)
 def _columns(
     present: tuple[str, ...], mapped: tuple[tuple[str, str], ...], ignored: frozenset[str], format: str
@@ -105,11 +127,13 @@ def _columns(
     named = dict(mapped)
     present = tuple(column for column in present if column.casefold() not in ignored)
     own = {name: named.get(name, name) for name in FORMAT_COLUMNS[format]}
+    if format == "unpaired-preference":
+        own["completion"] = judged_conversation(present, named) or own["completion"]
     own = {name: column for name, column in own.items() if column in present}
     taken = {*own.values(), *named.values()}
     more = {}
     for name in MORE_COLUMNS.get(format, OF_A_QUESTION):
-        if name in own:
+        if name in own or name in JUDGED_CONVERSATIONS:
             continue
         if name in named:
             found = [named[name]] if named[name] in present else []

@@ -20,8 +20,9 @@ from finetuning.dataset.row_faults import DEPTH, is_empty
 from finetuning.dataset.turns import PLAIN_REASONING_KEYS, PLAIN_TRAIN_KEYS, as_turns, unread_keys
 from finetuning.errors import FinetuningError
 from finetuning.recipe.columns import MORE_COLUMNS, OF_A_QUESTION, SETTINGS, TO_BE_READ, carries_meaning, plain
-from finetuning.recipe.dataset import DatasetSpec, SourceSpec, sources
+from finetuning.recipe.dataset import DatasetSpec, sources
 from finetuning.recipe.mistakes import nearest
+from finetuning.recipe.source import SourceSpec
 
 SHOWN = 20
 TURNS_ALONE = ("messages", "sharegpt")

@@ -14,6 +14,7 @@ from finetuning.base_model.source import local_folder
 from finetuning.dataset.files import matching_files
 from finetuning.dataset.revisions import resolve
 from finetuning.errors import FinetuningError
+from finetuning.feedback.rows import revision_of
 from finetuning.recipe.dataset import sources
 from finetuning.recipe.loading import load
 from finetuning.recipe.recipe import Recipe
@@ -34,9 +35,13 @@ def recipe_version(name: str) -> str:
 
 
 def made_from(recipe: Recipe) -> dict[str, Any]:
-    """What of the recipe decides what is made: all of it but what a cluster is asked for, and who may start a run."""
+    """What of the recipe decides what is made.
+
+    That is all of it but what a cluster is asked for, who may start a run, and whether feedback is kept.
+    """
     workers = recipe.resources.workers
-    return recipe.model_dump(mode="json", exclude={"resources", "schedule"}) | ({"workers": workers} if workers else {})
+    left_out = {"resources", "schedule", "feedback"}
+    return recipe.model_dump(mode="json", exclude=left_out) | ({"workers": workers} if workers else {})
 
 
 def hub_data_version(name: str, api: "HfApi") -> str | None:
@@ -69,7 +74,7 @@ def hub_model_version(name: str, api: "HfApi") -> str | None:
 
 
 def local_files_version(name: str) -> str | None:
-    """A hash of names, sizes and times of the recipe's files on this machine; None where it names none.
+    """A hash of names, sizes and times of the recipe's files on this machine, and of feedback; None where it has none.
 
     Not of their contents, which would be read again and again: whether these are others is for `raw_dataset` to say.
 
@@ -77,13 +82,18 @@ def local_files_version(name: str) -> str | None:
         FinetuningError: the recipe is wrong, or a pattern matches no file.
     """
     recipe = load(name)
+    said = [
+        f"{source.feedback}: {revision_of(source.feedback, source.every)}"
+        for source, _ in sources(recipe.dataset).values()
+        if source.feedback
+    ]
     found = [
         (file.path, stat.st_size, stat.st_mtime_ns)
         for source, path in sources(recipe.dataset).values()
         for file in matching_files(_local_only(source.files), f"{recipe.file}: {path}")
         for stat in [_stat(Path(file.path))]
     ]
-    return f"{len(found)} files {_hash(found)}" if found else None
+    return ", ".join([*([f"{len(found)} files {_hash(found)}"] if found else []), *said]) or None
 
 
 def _local_only(files: tuple[str, ...] | None) -> tuple[str, ...]:

@@ -71,7 +71,7 @@ def public_recipe(
 
 def with_defaults(recipe: Recipe) -> dict[str, Any]:
     """The recipe's data with each default but those that a key of the recipe has taken out of force."""
-    data = recipe.model_dump(mode="json", exclude={"name", "schedule"})
+    data = recipe.model_dump(mode="json", exclude={"name", "schedule", "feedback"})
     for (*steps, key), _ in list(contradictions(data)):
         section: Any = data
         for step in steps:

@@ -4,6 +4,7 @@ __main__         the command `python -m finetuning.recipe`
 recipe           the whole recipe
 base_model       the section `base_model`
 dataset          the section `dataset`
+source           a source of rows in that section
 columns          what formats read beside their own columns, and which names carry meaning
 chat             the section `chat`
 checks           the section `checks`
@@ -13,6 +14,7 @@ resources        the section `resources`
 evaluation       the section `evaluation`
 merge            the section `merge`
 hub              the section `hub`
+feedback         the section `feedback`
 spec             the base of all sections
 loading          finds and loads recipes
 names            what a recipe's file may be called

@@ -21,6 +21,8 @@ ALIASES: dict[str, tuple[str, ...]] = {
 # What each format reads of them. A conversation says by itself what came before, and what was thought about what.
 OF_A_QUESTION = ("system", "history", "context", "reasoning", "tools")
 OF_A_CONVERSATION = ("system", "tools")
+# A whole conversation whose last answer was judged, in place of a prompt and a completion.
+JUDGED_CONVERSATIONS = ("messages", "conversations")
 MORE_COLUMNS: dict[str, tuple[str, ...]] = {
     "messages": OF_A_CONVERSATION,
     "sharegpt": OF_A_CONVERSATION,
@@ -29,7 +31,7 @@ MORE_COLUMNS: dict[str, tuple[str, ...]] = {
     "question-answer": OF_A_QUESTION,
     "ultrafeedback": OF_A_CONVERSATION,
     "preference": OF_A_CONVERSATION,
-    "unpaired-preference": OF_A_CONVERSATION,
+    "unpaired-preference": (*OF_A_CONVERSATION, *JUDGED_CONVERSATIONS),
     "text": (),
 }
 # Keys of a turn: whether it is learned, and what was thought before it.

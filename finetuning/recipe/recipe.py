@@ -19,6 +19,7 @@ from finetuning.recipe.chat import ChatSpec
 from finetuning.recipe.checks import ChecksSpec
 from finetuning.recipe.dataset import DatasetSpec
 from finetuning.recipe.evaluation import EvaluationSpec
+from finetuning.recipe.feedback import FeedbackSpec
 from finetuning.recipe.hub import HubSpec
 from finetuning.recipe.lora import LoraSpec
 from finetuning.recipe.merge import MergeSpec
@@ -56,6 +57,11 @@ class Recipe(Spec):
         json_schema_extra=remakes("merged_model"),
     )
     hub: HubSpec = Field(description="Where the adapter is published.")
+    feedback: FeedbackSpec | None = Field(
+        default=None,
+        description="What people say of the answers of `make serve` is kept; `null` keeps nothing.",
+        json_schema_extra=remakes(),
+    )
     schedule: bool = Field(
         default=False,
         description="Whether schedules and sensors, once somebody switched them on, start runs of this recipe; people "

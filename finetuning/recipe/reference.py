@@ -5,8 +5,8 @@ from typing import Any, get_args
 
 import yaml
 
-from finetuning.recipe.dataset import FORMAT_ROWS
 from finetuning.recipe.recipe import Recipe
+from finetuning.recipe.source import FORMAT_ROWS
 from finetuning.recipe.spec import Made
 
 INTRODUCTION = """\
@@ -60,8 +60,11 @@ conversations, they differ in their last answer alone, and `prompt` may be missi
 chosen answers and does not look at the others.
 
 A row of `unpaired-preference` is for `training.method: kto`. Its `prompt` and `completion` are texts or lists of
-messages, and its `label` is true or false, or 1 or 0. A row of `text` is no conversation: all of it is learned, without
-a chat template.
+messages, and its `label` is true or false, or 1 or 0. In place of the two it may hold a whole conversation whose last
+answer was judged, in `messages` or `conversations`, with turns of either kind:
+`{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}], "label": false}`.
+
+A row of `text` is no conversation: all of it is learned, without a chat template.
 """
 TYPES = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false", "null": "`null`"}
 PLAIN = "#/$defs/JsonValue"

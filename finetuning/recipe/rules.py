@@ -178,9 +178,13 @@ def _without_answers(dataset: Mapping[str, Any], method: str) -> Iterator[tuple[
         for index, source in enumerate(_sources(section)):
             if source.get("format") not in (None, format):
                 other = next((name for name, (own, _) in ANSWERS.items() if own == source["format"]), "sft")
+                if method == "kto" and source["format"] in ("messages", "sharegpt"):
+                    advice = f"{format} (its rows may be conversations with a label)"
+                else:
+                    advice = format
                 yield (
                     (*path, "sources", index, "format"),
-                    f"{source['format']} has no {what}, and training.method: {method} needs them; write {format}, or "
+                    f"{source['format']} has no {what}, and training.method: {method} needs them; write {advice}, or "
                     f"method: {other}",
                 )
 
@@ -188,7 +192,7 @@ def _without_answers(dataset: Mapping[str, Any], method: str) -> Iterator[tuple[
 def _overlap(dataset: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     trained = [_origin(source) for source in _sources(dataset)]
     for index, source in enumerate(_sources(_section(dataset, "eval"))):
-        if any(_origin(source)[:3]) and _origin(source) in trained:
+        if any(_origin(source)[:4]) and _origin(source) in trained:
             yield (
                 ("dataset", "eval", "sources", index),
                 f"the same rows as dataset.sources[{trained.index(_origin(source))}], so the model would be tested on "
@@ -197,7 +201,9 @@ def _overlap(dataset: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _origin(source: Mapping[str, Any]) -> list[Any]:
-    return [source.get(key) for key in ("hub", "files", "generator", "config")] + [source.get("split", "train")]
+    return [source.get(key) for key in ("hub", "files", "feedback", "generator", "config")] + [
+        source.get("split", "train")
+    ]
 
 
 def _sources(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:

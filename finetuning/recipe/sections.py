@@ -7,8 +7,9 @@
 from pydantic import JsonValue
 
 from finetuning.public_names import without_secrets
-from finetuning.recipe.dataset import DatasetSpec, SourceSpec, sources
+from finetuning.recipe.dataset import DatasetSpec, sources
 from finetuning.recipe.recipe import Recipe
+from finetuning.recipe.source import SourceSpec
 from finetuning.recipe.spec import Made, Spec, remade_by
 
 

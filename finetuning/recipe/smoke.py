@@ -18,9 +18,10 @@ Changes = Mapping[str, object]
 
 if TYPE_CHECKING:
     from finetuning.recipe.checks import CheckSpec
-    from finetuning.recipe.dataset import DatasetSpec, SourceSpec
+    from finetuning.recipe.dataset import DatasetSpec
     from finetuning.recipe.evaluation import EvaluationSpec
     from finetuning.recipe.recipe import Recipe
+    from finetuning.recipe.source import SourceSpec
     from finetuning.recipe.training import TrainingSpec
 
 # Of each source; and of these, where the recipe sets eval rows aside by their share, at least so large a one.

@@ -1,8 +1,9 @@
 """Talks to what was trained: a tuned model beside its base, at the terminal, over HTTP and on a page.
 
+__main__  the command `python -m resources.assistant`
 sources   what is talked to: a recipe's artifacts, or a hub's repo
 requests  what may be asked over HTTP
-app       the HTTP server
+feedback  what people say of answers, over HTTP
+app       the HTTP server, with the page in page/
 terminal  the chat at the terminal
-page      the web page
 """

@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """Return the command line's description."""
     made = argparse.ArgumentParser(prog="python -m resources.assistant", description="Talk to a tuned model.")
-    commands = made.add_subparsers(required=True, metavar="chat|serve")
+    commands = made.add_subparsers(required=True, metavar="chat|serve|feedback")
     chat = commands.add_parser("chat", help="talk at the terminal")
     chat.add_argument("--side", choices=("tuned", "base", "both"), default="tuned", help="who answers (tuned)")
     chat.add_argument("--temperature", type=float, default=0.0, help="0, as in the exam, is greedy")
@@ -57,6 +57,11 @@ def parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="serve OpenAI's chat completions and a page, for this machine alone")
     serve.add_argument("--port", type=int, help=f"{FIRST_PORT}, or any that is free")
     serve.set_defaults(act=serve_it)
+    feedback = commands.add_parser("feedback", help="what people said of answers: export it, or delete some")
+    feedback.add_argument("name", metavar="NAME", help="the name that it is kept by")
+    feedback.add_argument("--delete", nargs="+", metavar="ID", help="take these entries off the disk")
+    feedback.add_argument("--delete-of", metavar="WHO", help="take all off the disk that somebody gave")
+    feedback.set_defaults(act=feedback_of)
     for command in (chat, serve):
         command.add_argument("source", metavar="RECIPE|OWNER/REPO", help="a recipe's name, or a repo on the hub")
         command.add_argument("--published", action="store_true", help="the version of the recipe that is in force")
@@ -144,6 +149,24 @@ def serve_it(chosen: argparse.Namespace) -> None:
         print(f"{' and '.join(assistant.names)} at {address} (page) and {address}/v1 (OpenAI's API)", flush=True)
         config = uvicorn.Config(create_app(assistant), ws="none", log_level="warning", proxy_headers=False)
         uvicorn.Server(config).run([bound])
+
+
+def feedback_of(chosen: argparse.Namespace) -> None:
+    """Print the entries of a name, a line of JSON each, or delete some.
+
+    Raises:
+        FinetuningError: nothing is kept by that name.
+    """
+    from finetuning.feedback.entries import delete, entries, folder_of
+
+    folder = folder_of(chosen.name)
+    if not folder.is_dir():
+        raise FinetuningError(f"{folder}: nothing is kept by the name {chosen.name}")
+    if chosen.delete or chosen.delete_of:
+        print(f"{delete(folder, set(chosen.delete or ()), chosen.delete_of)} deleted")
+        return
+    for entry in entries(folder):
+        print(entry.model_dump_json())
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ from finetuning.assistant.batches import Busy, Row
 from finetuning.assistant.conversations import BadRequest, Prompt
 from finetuning.assistant.replies import Delta, Said
 from finetuning.errors import FinetuningError
+from finetuning.feedback.entries import FeedbackFull, FeedbackRefused
+from resources.assistant import feedback
 from resources.assistant.requests import ChatRequest, request_of
 from resources.markdown import as_html
 
@@ -40,7 +42,13 @@ POLICY = {
     "Cache-Control": "no-store",
 }
 LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?", re.IGNORECASE)
-STATUS = {UnknownModel: (404, "model_not_found"), Busy: (429, "busy"), BadRequest: (400, "invalid_request_error")}
+STATUS = {
+    UnknownModel: (404, "model_not_found"),
+    Busy: (429, "busy"),
+    BadRequest: (400, "invalid_request_error"),
+    FeedbackRefused: (400, "feedback_refused"),
+    FeedbackFull: (507, "feedback_full"),
+}
 
 
 @dataclass
@@ -190,7 +198,7 @@ def create_app(assistant: Assistant) -> Starlette:
                 "context_tokens": assistant.context_tokens,
                 "examples": source.examples,
                 "tools": assistant.renderer.abilities.tools,
-                "feedback": None,
+                "feedback": feedback.about(source),
             },
             headers=POLICY,
         )
@@ -203,6 +211,12 @@ def create_app(assistant: Assistant) -> Starlette:
         if not isinstance(text, str):
             raise BadRequest("the body has to be an object with a text")
         return JSONResponse({"html": await asyncio.to_thread(as_html, text)}, headers=POLICY)
+
+    async def say(request: Request) -> Response:
+        return await feedback.add(request, assistant.source, await body_of(request))
+
+    async def take_back(request: Request) -> Response:
+        return await feedback.take_back(request, assistant.source)
 
     async def page(request: Request) -> Response:
         return FileResponse(PAGE / "index.html", headers=POLICY)
@@ -218,6 +232,8 @@ def create_app(assistant: Assistant) -> Starlette:
         Route("/page/{name}", part),
         Route("/assistant", about),
         Route("/markdown", markdown, methods=["POST"]),
+        Route("/feedback", say, methods=["POST"]),
+        Route("/feedback/{id}", take_back, methods=["DELETE"]),
         Route("/v1/models", models),
         Route("/v1/models/{name:path}", model),
         Route("/v1/chat/completions", chat, methods=["POST"]),

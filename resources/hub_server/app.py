@@ -44,8 +44,10 @@ FILES = [
     ("/resolve/{rev}/{path:path}", "GET", reading.read_file),
     ("", "GET", pages.repo_page),
     ("/tree/{rev}", "GET", pages.repo_page),
+    ("/tree/{rev}/{path:path}", "GET", pages.repo_page),
     ("/commit/{rev}", "GET", pages.repo_page),
-    ("/blob/{rev}/{path:path}", "GET", pages.file_content),
+    ("/blob/{rev}/{path:path}", "GET", pages.file_page),
+    ("/raw/{rev}/{path:path}", "GET", pages.raw_file),
 ]
 
 

@@ -8,7 +8,7 @@ from finetuning.dataset.revisions import resolve as resolve_data
 from finetuning.errors import FinetuningError, InfrastructureError
 from finetuning.paths import is_path, no_folder
 from finetuning.recipe.base_model import BaseModelSpec
-from finetuning.recipe.dataset import SourceSpec
+from finetuning.recipe.source import SourceSpec
 from resources.hub_server.local import local_hub
 
 CUT_OFF = HfApi(endpoint="http://127.0.0.1:9", token=False)

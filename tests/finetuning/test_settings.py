@@ -108,7 +108,7 @@ def test_every_default_is_a_value_that_may_be_written():
 def test_secrets_and_what_belongs_to_one_machine_are_not_told_to_a_cluster():
     own = {"webhook", "source_token", "ui", "artifacts_cache", "artifacts_cache_gb", *names_of(Kind.TESTS)}
     assert set(names_of()) - set(names_of(Kind.RUN)) == own
-    assert set(names_of(Kind.RUN, Kind.FOLDERS)) == {"artifacts", "hub_state", "recipes"}
+    assert set(names_of(Kind.RUN, Kind.FOLDERS)) == {"artifacts", "feedback", "hub_state", "recipes"}
 
 
 def test_no_password_in_a_hubs_address_is_shown():

@@ -77,7 +77,8 @@ def test_the_files_of_a_gated_repo_are_for_those_who_were_let_in(hub: Server, tm
     for token in (False, "hf_bob"):
         with pytest.raises(GatedRepoError):
             hub.api(token).hf_hub_download(repo, "a.txt", cache_dir=tmp_path)
-    assert hub.ask("GET", f"/{repo}/blob/main/a.txt")[0] == 404
+    for page in ("blob", "raw"):
+        assert hub.ask("GET", f"/{repo}/{page}/main/a.txt")[0] == 404
     api.grant_access(repo, "bob")
     hub.api("hf_bob").auth_check(repo)
     assert Path(hub.api("hf_bob").hf_hub_download(repo, "a.txt", cache_dir=tmp_path)).read_text() == "a"
@@ -91,9 +92,9 @@ def test_the_pages_show_public_repos_with_files_tags_and_commits(hub: Server):
     api.create_tag(repo, tag="v1")
     listed, page = hub.ask("GET", "/")[1].decode(), hub.ask("GET", f"/{repo}")[1].decode()
     assert repo in listed and "hidden-page" not in listed
-    assert "&lt;script&gt;" in page and "A &lt;b&gt;title" in page and "<script>" not in page and "<b>title" not in page
+    assert "A &lt;b&gt;title" in page and "<script" not in page and "<b>title" not in page
     assert f"/{repo}/tree/v1" in page and f"/{repo}/commit/{commit}" in page
-    assert hub.ask("GET", f"/{repo}/blob/v1/README.md") == (200, readme.encode())
+    assert hub.ask("GET", f"/{repo}/raw/v1/README.md") == (200, readme.encode())
     for missing in ("/alice/hidden-page", "/alice/hidden-page/blob/main/.gitattributes", "/alice/none", "/alice/.."):
         assert hub.ask("GET", missing)[0] == 404
 

@@ -15,7 +15,8 @@ from finetuning.chat.segments import Conversation
 from finetuning.chat.template import load_template
 from finetuning.checks.findings import FindingsTable
 from finetuning.dataset.raw_dataset import write_raw
-from finetuning.recipe.dataset import DatasetSpec, EvalSpec, SourceSpec
+from finetuning.recipe.dataset import DatasetSpec, EvalSpec
+from finetuning.recipe.source import SourceSpec
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ from finetuning.checks.judgement import judge, require
 from finetuning.dataset.raw_dataset import write_raw
 from finetuning.evaluation.exam import questions_of
 from finetuning.recipe.base_model import BaseModelSpec
-from finetuning.recipe.dataset import DatasetSpec, EvalSpec, SourceSpec
+from finetuning.recipe.dataset import DatasetSpec, EvalSpec
 from finetuning.recipe.loading import find, load
 from finetuning.recipe.recipe import Recipe
+from finetuning.recipe.source import SourceSpec
 from finetuning.tokens import NOT_SUPERVISED
 from tests.conftest import smollm2_folder, train_tiny_tokenizer
 from tests.tiny_models import ZEPHYR

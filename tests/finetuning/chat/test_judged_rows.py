@@ -39,24 +39,51 @@ def test_an_answer_is_rendered_as_any_is_and_keeps_its_judgement(tmp_path, token
         assert row["desirable"] == original["label"]
 
 
-def test_the_last_answer_alone_is_supervised(tmp_path, tokenizer):
-    rows = [
-        {
-            "prompt": [
-                {"role": "user", "content": f"Hello, {row['prompt']}"},
-                {"role": "assistant", "content": "Hello."},
-                {"role": "user", "content": "Well?"},
-            ],
-            "completion": [{"role": "assistant", "content": row["completion"]}],
-            "label": int(row["label"]),
+@pytest.mark.parametrize("form", ["prompt", "messages", "conversations"])
+def test_the_last_answer_alone_is_supervised(tmp_path, tokenizer, form):
+    rows = []
+    for row in answers(30):
+        asked = [
+            {"role": "user", "content": f"Hello, {row['prompt']}"},
+            {"role": "assistant", "content": "Hello."},
+            {"role": "user", "content": "Well?"},
+        ]
+        turns = [*asked, {"role": "assistant", "content": row["completion"]}]
+        forms = {
+            "prompt": {"prompt": asked, "completion": turns[-1:]},
+            "messages": {"messages": turns},
+            "conversations": {"conversations": [{"from": turn["role"], "value": turn["content"]} for turn in turns]},
         }
-        for row in answers(30)
-    ]
+        rows.append({**forms[form], "label": int(row["label"]), "said": row["completion"]})
     made = Made(tmp_path, tokenizer, rows, **KEYS)
     assert made.failed() == set() and len(made.kept) == 30
     for row in made.kept:
         learned = [label for label in row["labels"] if label != NOT_SUPERVISED]
-        assert tokenizer.decode(learned) == rows[line_of(row) - 1]["completion"][0]["content"] + "</s>"
+        assert tokenizer.decode(learned) == rows[line_of(row) - 1]["said"] + "</s>"
+        assert row["desirable"] == rows[line_of(row) - 1]["label"]
+
+
+def test_a_judged_conversation_ends_with_an_answer_and_its_faults_are_named_by_its_column(tmp_path, tokenizer):
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": row["prompt"]},
+                {"role": "assistant", "content": row["completion"]},
+            ],
+            "label": row["label"],
+        }
+        for row in answers(30)
+    ]
+    rows[6]["messages"].pop()
+    rows[8]["messages"][1]["role"] = "critic"
+    rows[9]["messages"].insert(0, {"role": "assistant", "content": "Hello."})
+    made = Made(tmp_path, tokenizer, rows, **KEYS)
+    assert made.reasons == {
+        "ends with a user turn, not with an answer": [7],
+        "unknown role 'critic'": [9],
+        "an assistant turn first": [10],
+    }
+    assert [row["field"] for row in made.dropped] == ["turn 0", "messages[1]", "turn 0"] and len(made.kept) == 27
 
 
 def test_a_row_without_a_judgement_is_dropped_with_its_place(tmp_path, tokenizer):

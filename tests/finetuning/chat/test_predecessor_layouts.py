@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from finetuning.dataset.formats import NotChosen, to_messages
-from finetuning.recipe.dataset import SourceSpec, sources
+from finetuning.recipe.dataset import sources
 from finetuning.recipe.loading import load
 from finetuning.recipe.recipe import Recipe
+from finetuning.recipe.source import SourceSpec
 from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[3]

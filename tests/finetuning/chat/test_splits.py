@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from finetuning.chat.splits import Fate, Index, Split, split
 from finetuning.checks.near_duplicates import Pairs
-from finetuning.recipe.dataset import DatasetSpec, EvalSpec, SourceSpec
+from finetuning.recipe.dataset import DatasetSpec, EvalSpec
+from finetuning.recipe.source import SourceSpec
 
 FILES = SourceSpec(files=["rows.jsonl"], format="question-answer")
 
@@ -221,3 +222,36 @@ def test_every_row_has_one_fate_and_no_question_is_in_both(questions, links, hel
         assert len(kept) == len(set(kept))
     if not held_out:
         assert all(is_eval[row] for row in held) and not any(is_eval[row] for row in train)
+
+
+def with_feedback(questions, said, links=(), fraction=0.3, **keys):
+    """The split of rows of a file, and of feedback after them; `links` are rows that nearly repeat each other."""
+    rows_of = index([*questions, *said])
+    numbers = np.array([0] * len(questions) + [1] * len(said), np.int16)
+    rows_of.source = np.split(numbers, np.cumsum([len(part) for part in rows_of.question])[:-1])
+    held_out = EvalSpec(fraction=fraction) if fraction else EvalSpec(sources=(FILES,))
+    spec = DatasetSpec(sources=(FILES, SourceSpec(feedback="maths")), eval=held_out, **keys)
+    return split(rows_of, near(*links), spec)
+
+
+def test_feedback_is_never_in_the_exam_and_changes_nothing_of_it():
+    alone = split(index(range(40)), near(), dataset(0.3))
+    said = [*range(10), *range(100, 130)]
+    # Feedback that is near two questions does not make these one.
+    found = with_feedback(range(40), said, links=[(20, 60), (21, 60), (30, 61)])
+    assert rows(found, Fate.EVAL) == rows(alone, Fate.EVAL)
+    assert found.fate[:40].tolist() == alone.fate.tolist()
+    assert not set(rows(found, Fate.EVAL)) & set(range(40, 80))
+    assert found.overlap == 0
+
+
+def test_feedback_about_a_question_of_the_exam_is_not_learned():
+    questions = list(range(40))
+    held = rows(with_feedback(questions, []), Fate.EVAL)
+    found = with_feedback(questions, [held[0], 200, 300], links=[(held[1], 41)])
+    assert found.fate[40:].tolist() == [Fate.EXAMINED, Fate.EXAMINED, Fate.TRAIN]
+
+
+def test_feedback_alone_is_no_exam():
+    found = with_feedback([], [1, 2, 3])
+    assert rows(found, Fate.EVAL) == [] and rows(found, Fate.TRAIN) == [0, 1, 2]

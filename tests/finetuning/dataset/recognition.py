@@ -4,7 +4,7 @@ import pytest
 
 from finetuning.dataset.format_recognition import recognise
 from finetuning.errors import FinetuningError
-from finetuning.recipe.dataset import SourceSpec
+from finetuning.recipe.source import SourceSpec
 
 WHERE = "recipes/x.yaml: dataset.sources[0]"
 ROLES = [{"role": "user", "content": "2 + 3?"}, {"role": "assistant", "content": "5"}]

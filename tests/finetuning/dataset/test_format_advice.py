@@ -11,7 +11,8 @@ from finetuning.dataset.raw_dataset import write_raw
 from finetuning.dataset.unread import unread_in
 from finetuning.errors import FinetuningError
 from finetuning.recipe.columns import carries_meaning
-from finetuning.recipe.dataset import FORMAT_COLUMNS, DatasetSpec, SourceSpec
+from finetuning.recipe.dataset import DatasetSpec
+from finetuning.recipe.source import FORMAT_COLUMNS, SourceSpec
 from tests.finetuning.dataset.recognition import ANSWERS, FROMS, ROLES, WHERE, mistake, recognised, source
 
 
@@ -174,7 +175,9 @@ def test_where_no_format_is_near_an_example_says_how_columns_are_written(row, sa
             "{prompt: question, chosen",
         ),
         ("kto", {"query": "a", "response": "b", "label": True}, "{prompt: query, completion: response}"),
-        ("kto", {"messages": ROLES, "label": True}, "or add what is missing"),
+        ("kto", {"messages": ROLES, "rating": 4}, "or add what is missing"),
+        ("kto", {"chat": ROLES, "label": True}, "`format: unpaired-preference` with `columns: {messages: chat}`"),
+        ("kto", {"dialog": FROMS, "kto_tag": True}, "{conversations: dialog, label: kto_tag}"),
     ],
 )
 def test_a_method_that_learns_from_one_format_says_what_that_one_lacks(tmp_path, method, row, advice):

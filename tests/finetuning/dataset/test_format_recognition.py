@@ -6,9 +6,11 @@ import pytest
 
 from finetuning.dataset.format_recognition import check_columns, format_of, recognise, recognise_all, shortened
 from finetuning.dataset.formats import to_messages
+from finetuning.dataset.other_formats import judgement_of
 from finetuning.dataset.raw_dataset import write_raw
 from finetuning.errors import FinetuningError
-from finetuning.recipe.dataset import DatasetSpec, EvalSpec, SourceSpec
+from finetuning.recipe.dataset import DatasetSpec, EvalSpec
+from finetuning.recipe.source import SourceSpec
 from tests.finetuning.dataset.recognition import ANSWERS, FROMS, ROLES, WHERE, mistake, recognised, source
 
 
@@ -25,6 +27,12 @@ from tests.finetuning.dataset.recognition import ANSWERS, FROMS, ROLES, WHERE, m
         ({"prompt": "2 + 3?", "chosen": "5", "rejected": "6"}, "preference"),
         ({"prompt": "2 + 3?", "completion": "5", "label": False}, "unpaired-preference"),
         ({"prompt": ROLES, "completion": ROLES, "label": 1}, "unpaired-preference"),
+        ({"messages": ROLES, "label": 0, "id": 1}, "unpaired-preference"),
+        ({"conversations": FROMS, "label": "true"}, "unpaired-preference"),
+        ({"messages": FROMS, "label": True}, "unpaired-preference"),
+        ({"messages": json.dumps(ROLES), "conversations": FROMS, "label": True}, "unpaired-preference"),
+        ({"completion": ROLES, "label": True}, "unpaired-preference"),
+        ({"messages": ROLES, "label": "sums"}, "messages"),
         ({"prompt": "2 + 3?", "completion": "5", "label": "sums"}, "prompt-completion"),
         ({"instruction": "2 + 3?", "input": "", "output": "5", "text": "Below is …"}, "alpaca"),
         ({"chosen": ROLES, "rejected": ROLES, "score_chosen": 9.0}, "preference"),
@@ -50,6 +58,13 @@ def test_columns_of_the_recipe_take_part():
     row = {"Problem": "2 + 3?", "Solution": "5", "prompt": "a", "completion": "b"}
     assert recognised(row, columns={"question": "Problem", "answer": "Solution"}) == "question-answer"
     assert recognised({"chat": FROMS, "messages": FROMS}, columns={"conversations": "chat"}) == "sharegpt"
+    judged = {"chat": ROLES, "good": False, "completion": "6"}
+    for name in ("messages", "completion"):
+        columns = {name: "chat", "label": "good"}
+        assert recognised(judged, columns=columns) == "unpaired-preference"
+        named = source(format="unpaired-preference", columns=columns)
+        assert format_of(list(judged), judged, named, WHERE, "kto") == "unpaired-preference"
+        assert to_messages(judged, named) == ROLES and judgement_of(judged, named) is False
 
 
 def test_ultrafeedback_is_recognised_with_a_model_and_without_one_the_models_are_told():
@@ -131,19 +146,27 @@ def test_a_text_is_recognised_by_its_column_unless_a_conversation_is_there_too()
     assert recognise(list(row), row, source(), WHERE) == "alpaca"
 
 
-def test_judged_answers_are_learned_by_kto_alone(tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"prompt": "2 + 3?", "completion": "6", "label": false}\n')
+@pytest.mark.parametrize(
+    ("row", "plain"),
+    [
+        ({"prompt": "2 + 3?", "completion": "6"}, "prompt-completion"),
+        ({"messages": ROLES}, "messages"),
+        ({"conversations": FROMS}, "sharegpt"),
+    ],
+)
+def test_judged_answers_are_learned_by_kto_alone(tmp_path, row, plain):
+    (tmp_path / "a.jsonl").write_text(json.dumps(row | {"label": False}) + "\n")
     dataset = DatasetSpec(sources=(SourceSpec(files=[str(tmp_path / "a.jsonl")]),))
     write_raw(dataset, {"train-00": "r"}, tmp_path / "raw", api=None, file="x.yaml")
     assert recognise_all(tmp_path / "raw", dataset, "x.yaml", "kto") == {"train-00": "unpaired-preference"}
-    for named in ({}, {"format": "prompt-completion"}):
+    for named in ({}, {"format": plain}):
         sources = (dataset.sources[0].model_copy(update=named),)
         with pytest.raises(
             FinetuningError, match=r"says in 'label' which answers are good .* Write training.method: kto"
         ):
             recognise_all(tmp_path / "raw", dataset.model_copy(update={"sources": sources}), "x.yaml")
     ignoring = dataset.model_copy(update={"sources": (dataset.sources[0].model_copy(update={"ignore": ("label",)}),)})
-    assert recognise_all(tmp_path / "raw", ignoring, "x.yaml") == {"train-00": "prompt-completion"}
+    assert recognise_all(tmp_path / "raw", ignoring, "x.yaml") == {"train-00": plain}
     (tmp_path / "a.jsonl").write_text('{"question": "2 + 3?", "answer": "5"}\n')
     write_raw(dataset, {"train-00": "r"}, tmp_path / "other", api=None, file="x.yaml")
     with pytest.raises(FinetuningError, match=r"unpaired-preference, and .* has the columns question, answer:"):

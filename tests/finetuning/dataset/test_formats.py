@@ -9,7 +9,7 @@ from finetuning.dataset import formats, other_formats
 from finetuning.dataset.formats import FORMATS, to_messages, to_pair, tools_of
 from finetuning.dataset.other_formats import looks_like_turns
 from finetuning.dataset.row_faults import NotChosen, RowDropped
-from finetuning.recipe.dataset import FORMAT_COLUMNS, SourceSpec
+from finetuning.recipe.source import FORMAT_COLUMNS, SourceSpec
 from tests.finetuning.dataset.turns import ASKED, CALLS, FIVE, SIX, source, turns
 
 

@@ -66,7 +66,7 @@ READ = """
 import json, os, resource, sys
 from huggingface_hub import HfApi
 from finetuning.errors import FinetuningError
-from finetuning.recipe.dataset import SourceSpec
+from finetuning.recipe.source import SourceSpec
 from finetuning.dataset.revisions import resolve
 from finetuning.dataset.raw_dataset import read
 from finetuning.dataset.raw_rows import Unreadable

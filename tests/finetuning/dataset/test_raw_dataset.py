@@ -11,7 +11,8 @@ from finetuning.dataset import raw_folder
 from finetuning.dataset.raw_dataset import write_raw
 from finetuning.dataset.raw_summary import RawSummary, UnreadableLine
 from finetuning.errors import FinetuningError
-from finetuning.recipe.dataset import DatasetSpec, EvalSpec, SourceSpec
+from finetuning.recipe.dataset import DatasetSpec, EvalSpec
+from finetuning.recipe.source import SourceSpec
 
 WHERE = "recipes/x.yaml: dataset.sources[0]"
 ROWS = [{"question": f"{n} + 1?", "answer": f"#### {n + 1}"} for n in range(20)]
@@ -215,7 +216,8 @@ def test_datasets_is_not_imported_to_read_files_and_generators(tmp_path, path):
     code = f"""
 import sys
 from pathlib import Path
-from finetuning.recipe.dataset import DatasetSpec, SourceSpec
+from finetuning.recipe.dataset import DatasetSpec
+from finetuning.recipe.source import SourceSpec
 from finetuning.dataset.raw_dataset import write_raw
 dataset = DatasetSpec(sources=(SourceSpec(files=[{str(path)!r}]),))
 write_raw(dataset, {{"train-00": "r"}}, Path({str(tmp_path / "raw")!r}), api=None, file="x.yaml")
@@ -229,7 +231,8 @@ def test_memory_stays_bounded_however_long_the_file_is(tmp_path):
     code = """
 import resource, sys
 from pathlib import Path
-from finetuning.recipe.dataset import DatasetSpec, SourceSpec
+from finetuning.recipe.dataset import DatasetSpec
+from finetuning.recipe.source import SourceSpec
 from finetuning.dataset.raw_dataset import write_raw
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -19,7 +19,8 @@ from huggingface_hub import HfApi
 from finetuning.dataset import linear_equations
 from finetuning.dataset.revisions import resolve, resolve_all
 from finetuning.errors import FinetuningError
-from finetuning.recipe.dataset import DatasetSpec, EvalSpec, SourceSpec, sources
+from finetuning.recipe.dataset import DatasetSpec, EvalSpec, sources
+from finetuning.recipe.source import SourceSpec
 
 WHERE = "recipes/x.yaml: dataset.sources[0]"
 NO_HUB = HfApi(endpoint="http://127.0.0.1:9", token=False)

@@ -9,7 +9,7 @@ from finetuning.dataset import row_columns, row_faults
 from finetuning.dataset.formats import to_messages
 from finetuning.dataset.row_faults import RowDropped
 from finetuning.recipe import columns
-from finetuning.recipe.dataset import SourceSpec
+from finetuning.recipe.source import SourceSpec
 
 ROWS = {
     "alpaca": {"instruction": "And 3?", "output": "6"},

@@ -8,7 +8,7 @@ import pytest
 from finetuning.dataset import tool_calls
 from finetuning.dataset.formats import to_messages, to_pair, tools_of
 from finetuning.dataset.row_faults import RowDropped
-from finetuning.recipe.dataset import SourceSpec
+from finetuning.recipe.source import SourceSpec
 
 MESSAGES = SourceSpec(files=("x.jsonl",), format="messages")
 FUNCTION = {"name": "add", "arguments": {"a": 2, "b": None}}

@@ -8,7 +8,7 @@ import pytest
 from finetuning.dataset import turns
 from finetuning.dataset.formats import to_messages
 from finetuning.dataset.row_faults import RowDropped
-from finetuning.recipe.dataset import SourceSpec
+from finetuning.recipe.source import SourceSpec
 
 MESSAGES = SourceSpec(files=("x.jsonl",), format="messages")
 SHAREGPT = SourceSpec(files=("x.jsonl",), format="sharegpt")

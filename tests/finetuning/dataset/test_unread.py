@@ -10,9 +10,11 @@ from finetuning.dataset.format_recognition import recognise_all
 from finetuning.dataset.raw_dataset import write_raw
 from finetuning.dataset.unread import unread_by_source, unread_in
 from finetuning.errors import FinetuningError
-from finetuning.recipe.dataset import DatasetSpec, SourceSpec
+from finetuning.recipe.dataset import DatasetSpec
+from finetuning.recipe.source import SourceSpec
 
 ROLES = [{"role": "user", "content": "2 + 3?"}, {"role": "assistant", "content": "5"}]
+MOODY = [{**ROLES[0], "mood": "curious"}, ROLES[1]]
 FROMS = [{"from": "human", "value": "2 + 3?"}, {"from": "gpt", "value": "5"}]
 
 
@@ -64,6 +66,9 @@ def test_the_examples_in_the_docstrings_are_right():
         ({"question": "?", "answer": "5", "context": "", "input": "b"}, "question-answer", {}, []),
         ({"question": "?", "answer": "5", "label": None, "images": [], "weight": " "}, "question-answer", {}, []),
         ({"question": "?", "answer": "5", "label": 1}, "question-answer", {"ignore": ("Label",)}, []),
+        ({"messages": MOODY, "label": 1, "id": 3}, "unpaired-preference", {}, ["id", "messages[].mood"]),
+        ({"chat": MOODY, "label": 1}, "unpaired-preference", {"columns": {"messages": "chat"}}, ["chat[].mood"]),
+        ({"prompt": "?", "completion": "5", "messages": MOODY}, "unpaired-preference", {}, ["messages"]),
     ],
 )
 def test_what_a_format_does_not_read_is_told(row, format, keys, left):

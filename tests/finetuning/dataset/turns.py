@@ -1,6 +1,6 @@
 """Sources of each format, and turns as their rows have them."""
 
-from finetuning.recipe.dataset import SourceSpec
+from finetuning.recipe.source import SourceSpec
 
 
 def source(format: str, **keys) -> SourceSpec:

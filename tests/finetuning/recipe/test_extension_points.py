@@ -10,17 +10,17 @@ from finetuning.dataset.format_recognition import recognise
 from finetuning.dataset.formats import FORMATS, to_messages
 from finetuning.dataset.unread import unread_in
 from finetuning.evaluation.metrics import METRICS
-from finetuning.recipe.dataset import FORMAT_ROWS, Format, SourceSpec
 from finetuning.recipe.evaluation import LESS_IS_BETTER, UNBOUNDED, EvaluationSpec, GateSpec, Metric
 from finetuning.recipe.reference import reference
+from finetuning.recipe.source import FORMAT_ROWS, Format, SourceSpec
 
 TESTS = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("name", sorted({*get_args(Format), *FORMAT_ROWS, *FORMATS}))
 def test_a_format_is_named_shown_read_recognised_and_tested(name):
-    assert name in get_args(Format), f"{name}: add it to Format in finetuning/recipe/dataset.py"
-    assert name in FORMAT_ROWS, f"{name}: add a row of it to FORMAT_ROWS in finetuning/recipe/dataset.py"
+    assert name in get_args(Format), f"{name}: add it to Format in finetuning/recipe/source.py"
+    assert name in FORMAT_ROWS, f"{name}: add a row of it to FORMAT_ROWS in finetuning/recipe/source.py"
     assert name in FORMATS, f"{name}: add the function that reads it to FORMATS in finetuning/dataset/formats.py"
 
     row = json.loads(FORMAT_ROWS[name])

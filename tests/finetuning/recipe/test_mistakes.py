@@ -71,10 +71,22 @@ WRONG = {
         ["lora.use_dora: true with init_lora_weights: pissa and resources.strategy: fsdp"],
     ),
     "3 bits": ("base_model: {repo: a/b, quantization: {bits: 3}}", ["bits: 3 is not allowed; write 4 or 8"]),
-    "no origin": ("dataset: {sources: [{format: messages}]}", ["dataset.sources[0]: has no hub, files or generator"]),
+    "no origin": (
+        "dataset: {sources: [{format: messages}]}",
+        ["dataset.sources[0]: has no hub, files, feedback or generator"],
+    ),
+    "a format of feedback": (
+        "dataset: {sources: [{feedback: maths, format: messages}]}",
+        ["dataset.sources[0].format: 'messages' would be ignored"],
+    ),
+    "batches of files": (
+        "dataset: {sources: [{files: [a.jsonl], every: 5}]}",
+        ["dataset.sources[0].every: 5 would be ignored: only feedback is taken in batches"],
+    ),
+    "a name of feedback": ("feedback: {name: ../x}", ["feedback.name: "]),
     "two origins": (
         "dataset: {sources: [{hub: a, generator: linear-equations, rows: 9, format: messages}]}",
-        ["dataset.sources[0]: has hub and generator; write exactly one of hub, files, generator"],
+        ["dataset.sources[0]: has hub and generator; write exactly one of hub, files, feedback, generator"],
     ),
     "unknown generator": (
         "dataset: {sources: [{generator: linear-equation, rows: 9, format: messages}]}",
@@ -169,6 +181,10 @@ WRONG = {
     "kto without judgements": (
         PAIRS + "training: {method: kto}",
         ["dataset.sources[0].format: preference has no judgements", "write unpaired-preference, or method: dpo"],
+    ),
+    "kto with conversations": (
+        "training: {method: kto}",
+        ["dataset.sources[0].format: messages", "unpaired-preference (its rows may be conversations with a label), or"],
     ),
     "judgements without kto": (
         "dataset: {sources: [{hub: a, format: unpaired-preference}]}",

@@ -28,6 +28,7 @@ training: {eval_steps: 5}
 evaluation: {metrics: [exact-match, loss], benchmarks: [arc_easy], gate: {exact-match: {}}}
 merge: {}
 hub: {repo: lab/adds, license: other, license_name: Ours, license_link: "https://lab.test/licence"}
+feedback: {name: ours}
 """
 
 # Another value for each key than it has above, or in `GIVEN`.
@@ -48,6 +49,8 @@ CHANGED: dict[str, Any] = {
     "dataset.sources": [{"hub": "lab/sums"}, {"hub": "lab/more"}],
     "dataset.sources.hub": "lab/more",
     "dataset.sources.files": ["b.jsonl"],
+    "dataset.sources.feedback": "maths",
+    "dataset.sources.every": 5,
     "dataset.sources.generator": "linear-equations",
     "dataset.sources.config": "main",
     "dataset.sources.split": "validation",
@@ -61,6 +64,8 @@ CHANGED: dict[str, Any] = {
     "dataset.sources.streaming": True,
     "dataset.sources.model": "gpt-4",
     "dataset.eval.fraction": 0.2,
+    "feedback": {},
+    "feedback.name": "maths",
     "dataset.eval.sources": [{"hub": "lab/exam"}, {"hub": "lab/quiz"}],
     "dataset.dedup": "near",
     "dataset.similarity": 0.9,
@@ -154,6 +159,9 @@ GIVEN: dict[str, dict[str, Any]] = {
     "dataset.sources.files": {
         "dataset": {"sources": [{"files": ["a.jsonl"]}], "eval": {"sources": [{"files": ["c.jsonl"]}]}}
     },
+    "dataset.sources.every": {
+        "dataset": {"sources": [{"feedback": "maths"}], "eval": {"sources": [{"feedback": "other"}]}}
+    },
     "dataset.sources.at_most": {
         "dataset": {
             "sources": [{"hub": "lab/sums", "rows": 9}],
@@ -171,6 +179,7 @@ GIVEN: dict[str, dict[str, Any]] = {
 }
 # Where there can be no other value beside what the recipe has: what changes with it.
 WITH: dict[str, dict[str, Any]] = {
+    "dataset.sources.feedback": {"hub": None, "split": "train", "at_most": False, "rows": None},
     "dataset.sources.generator": {"hub": None, "split": "train", "at_most": False},
     "base_model.quantization.bits": {"type": None, "double": False},
     "hub.license": {"license_name": None, "license_link": None},

@@ -25,6 +25,7 @@ from resources.hub import Hub
 from resources.launcher import Launcher, on_this_machine
 from resources.store.artifact import Artifact
 
+ASSISTANT = "http://127.0.0.1:8767"  # where `make serve` listens, unless that port is taken
 MEMORY = ("peak_memory_mb", "predicted_memory_mb")
 
 PASSES = ("per_device_train_batch_size", "gradient_accumulation_steps", "activation_checkpointing", "kept_layers")
@@ -139,4 +140,7 @@ def metadata_of(artifact: Artifact) -> dict:
         **({"goes_on_from": f"{begun['source']} at {begun['revision']}"} if begun else {}),
         "attention_passed_over": dg.MetadataValue.json(summary.passed_over),
         "loss_curve": dg.MetadataValue.md(as_markdown(picture, "Loss curve")),
+        "assistant": dg.MetadataValue.md(
+            f"`make serve RECIPE={artifact.partition}` serves it beside its base at <{ASSISTANT}>"
+        ),
     }

@@ -27,6 +27,7 @@ gpu_recorder              records steps and memory of a GPU
 gpu_comparison            compares the records
 gpu_acceptance            the command that proves on a GPU what only a GPU can prove
 acceptance                its parts
+assistant                 the command that measures the assistant beside transformers' own server
 evaluation                the command that measures answers beside transformers' own
 overhead                  the command that measures what the pipeline costs beside a script
 overhead_script           that script

@@ -46,6 +46,8 @@ def results(artifacts: Artifacts, partition: str) -> str:
     if published and published.inputs["evaluation_report"] == evaluated.fingerprint:
         summary = published.summary
         lines.append(f"published  {summary['repo_id']} at commit {summary['commit']} (tag {summary['tag']})")
+    if report.verdict.passed:
+        lines.append(f"talk       make chat RECIPE={partition}, or make serve RECIPE={partition} for a page and an API")
     return "\n".join(lines)
 
 

@@ -25,6 +25,8 @@ from finetuning.quantization import bitsandbytes_config
 
 BASE = "base"
 LEAST_ROOM = 16  # tokens of a prompt
+# Tokens that are read and written in all, however many more the model could: what is kept of them fills the memory.
+MOST_CONTEXT = 32_768
 GREETING: list[Mapping[str, Any]] = [{"role": "user", "content": "Hello"}]
 
 
@@ -151,8 +153,8 @@ class Assistant:
     def _context(self) -> int:
         """Tokens that the model reads and writes in all."""
         config = self.model.config.get_text_config()
-        known = (getattr(config, "max_position_embeddings", None), self.tokenizer.model_max_length)
-        return int(min((number for number in known if number), default=2048))
+        known = (getattr(config, "max_position_embeddings", None), self.tokenizer.model_max_length, MOST_CONTEXT)
+        return int(min(number for number in known if number))
 
 
 class UnknownModel(FinetuningError):

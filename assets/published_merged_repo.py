@@ -62,16 +62,20 @@ def published_merged_repo(
             )
 
             def write(folder):
+                from finetuning.hub.endpoints import Endpoints
                 from finetuning.hub.model_card import RepoVersion, merged_card, merged_header
+                from finetuning.hub.modelfile import modelfile_of
                 from finetuning.hub.published_repo import merged_files, require_valid
 
                 adapter, merged = published_repo.read(AdapterPublicationSummary), merged_model.read(MergedSummary)
-                version = RepoVersion(repo_id, plan.fingerprint)
+                version = RepoVersion(repo_id, plan.fingerprint, Endpoints.of(connection.name, connection.name))
                 header = merged_header(recipe, repo_id, adapter.base.repo_id)
                 require_valid(header, connection.endpoint, recipe.file)
+                modelfile = merged.gguf and modelfile_of(recipe, merged_model.path, merged.gguf.file)
                 texts = {
-                    "README.md": merged_card(recipe, version, report, adapter, merged, header),
+                    "README.md": merged_card(recipe, version, report, adapter, merged, header, modelfile),
                     "recipe.yaml": (published_repo.path / "recipe.yaml").read_text(),
+                    **({"Modelfile": modelfile} if modelfile else {}),
                 }
                 files = merged_files(folder, merged_model.path, evaluation_report.path, texts)
                 title, private = title_of(recipe), recipe.hub.private

@@ -60,6 +60,7 @@ def published_repo(
         )
 
         def write(folder):
+            from finetuning.hub.endpoints import Endpoints
             from finetuning.hub.model_card import RepoVersion, adapter_header, model_card
             from finetuning.hub.public_recipe import public_recipe
             from finetuning.hub.published_repo import adapter_files, require_valid
@@ -73,7 +74,8 @@ def published_repo(
             header = adapter_header(recipe, repo_id, base_repo, report, made)
             require_valid(header, connection.endpoint, recipe.file)
             base = base_of(recipe, connection, line.quantized_base_model, folder)
-            version = RepoVersion(repo_id, plan.fingerprint)
+            endpoints = Endpoints.of(connection.name, hub.source if base.on_hub else connection.name)
+            version = RepoVersion(repo_id, plan.fingerprint, endpoints)
             texts = {
                 "README.md": model_card(recipe, version, base, report, made, header),
                 "recipe.yaml": public_recipe(

@@ -1,7 +1,7 @@
 """The READMEs of published repos: what a model does, how it was proved, how to load it, how it came to be."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -18,7 +18,9 @@ from finetuning.evaluation.evaluation_report import (
 from finetuning.evaluation.report import Report
 from finetuning.evaluation.tables import tables
 from finetuning.evaluation.verdict import verdict_in_words
+from finetuning.hub.endpoints import Endpoints, code_source, download_line, shell_lines
 from finetuning.hub.loading_code import adapter_code, merged_code
+from finetuning.hub.modelfile import has_template
 from finetuning.hub.publication import AdapterPublicationSummary, Base
 from finetuning.hub.rendering import render
 from finetuning.merge.agreement import MergedSummary
@@ -41,6 +43,7 @@ METRIC_TYPES = {
     "perplexity": "perplexity",
 }
 
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes for --max-lora-rank
 
 # Of `sft`, where all rows are texts, and where some are.
 ON_TEXT = ("supervised, on all tokens of texts", "supervised, on all tokens of texts and on the assistant's answers")
@@ -52,6 +55,7 @@ class RepoVersion:
 
     repo_id: str
     tag: str
+    endpoints: Endpoints = field(default_factory=Endpoints)
 
     @property
     def title(self) -> str:
@@ -163,7 +167,16 @@ def model_card(
         title=version.title,
         base=base,
         reasons=report.verdict.reasons,
-        code=adapter_code(recipe, version.repo_id, version.tag, made.chat["stop_token"], quantize=base.on_hub),
+        **use_of(version),
+        download=download_line(version.repo_id, version.tag),
+        vllm=vllm_line(recipe, version, base, lora_of(recipe, made).r),
+        code=adapter_code(
+            recipe,
+            code_source(version.endpoints, version.repo_id),
+            version.tag,
+            made.chat["stop_token"],
+            quantize=base.on_hub,
+        ),
         data="\n\n".join(what_it_saw(made)),
         training=training_table(recipe, made),
         settings=yaml.safe_dump(dict(made.settings), sort_keys=False),
@@ -178,14 +191,19 @@ def merged_card(
     published: AdapterPublicationSummary,
     merged: MergedSummary,
     header: ModelCardData,
+    modelfile: str | None = None,
 ) -> str:
-    """Return the card of the merged model, whose adapter is `published`."""
+    """Return the card of the merged model, whose adapter is `published`.
+
+    Args:
+        modelfile: what the file of that name says; None where the repo has no GGUF file.
+    """
     return card(
         "merged.md.jinja",
         header=header.to_yaml(),
         title=version.title,
-        repo_id=version.repo_id,
-        tag=version.tag,
+        **use_of(version),
+        ollama_template=modelfile is not None and has_template(modelfile),
         base=published.base,
         adapter=published.repo_id,
         adapter_url=f"/{published.repo_id}/tree/{published.tag}",
@@ -194,6 +212,29 @@ def merged_card(
         fingerprint=report.adapter,
         **proof(recipe, report),
     )
+
+
+def use_of(version: RepoVersion) -> Mapping[str, object]:
+    """Return the values by which a card says how the version is loaded."""
+    return {
+        "repo_id": version.repo_id,
+        "tag": version.tag,
+        "endpoints": version.endpoints,
+        "shell": shell_lines(version.endpoints, version.repo_id, version.tag),
+    }
+
+
+def vllm_line(recipe: Recipe, version: RepoVersion, base: Base, rank: int) -> str:
+    """Return the command by which vLLM serves an adapter that lies in the folder of the repo's own name."""
+    name = version.title
+    bits = recipe.base_model.quantization.bits if recipe.base_model.quantization else None
+    most = next((most for most in VLLM_RANKS if most >= rank), rank)
+    arguments = [
+        f"{base.repo_id} --revision {base.commit} --tokenizer ./{name} --chat-template ./{name}/chat_template.jinja",
+        f"--enable-lora --max-lora-rank {most} --lora-modules {name}=./{name}",
+        *(["--quantization bitsandbytes"] if bits == 4 else []),  # it makes 4 bits, or takes the base repo's
+    ]
+    return " ".join(["vllm serve", *arguments])
 
 
 def card(template: str, **values: object) -> str:
@@ -231,7 +272,7 @@ def limits(recipe: Recipe, report: Report) -> list[str]:
 def training_table(recipe: Recipe, made: Made) -> str:
     """How it was trained, with what, and what that took: a line each."""
     trained, quantization = made.training, recipe.base_model.quantization
-    lora = LoraSpec.model_validate({**recipe.lora.model_dump(), **made.settings.get("lora", {})})
+    lora = lora_of(recipe, made)
     together = f", {trained['processes']} processes" if trained["processes"] > 1 else ""
     targets = lora.target_modules if isinstance(lora.target_modules, str) else ", ".join(lora.target_modules)
     lines = {
@@ -252,6 +293,11 @@ def training_table(recipe: Recipe, made: Made) -> str:
         "fingerprint": f"`{made.adapter}`",
     }
     return pd.DataFrame(lines.items(), columns=["", " "]).to_markdown(index=False, disable_numparse=True)
+
+
+def lora_of(recipe: Recipe, made: Made) -> LoraSpec:
+    """Return what the adapter has of the section `lora`; one that went on from another has that one's."""
+    return LoraSpec.model_validate({**recipe.lora.model_dump(), **made.settings.get("lora", {})})
 
 
 def in_words(quantization: QuantizationSpec | None) -> str:

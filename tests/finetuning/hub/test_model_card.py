@@ -1,17 +1,20 @@
 """The card: what the Hub reads of it, and what a person does, for recipes of several kinds."""
 
 import ast
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import yaml
 
 from finetuning.evaluation.report import BenchmarkFigures, Report, Verdict
+from finetuning.hub.endpoints import Endpoints
 from finetuning.hub.loading_code import adapter_code, merged_code
 from finetuning.hub.model_card import RepoVersion, adapter_header, limits, merged_card, merged_header, model_card
 from finetuning.hub.publication import AdapterPublicationSummary, Base
-from finetuning.merge.agreement import MergedSummary
+from finetuning.merge.agreement import GgufSummary, MergedSummary
 from finetuning.recipe.recipe import Recipe
+from finetuning.settings import PUBLIC_HUB
 from tests.finetuning.evaluation.test_evaluation_report import MADE, METRICS
 
 REPORT = Report(
@@ -38,9 +41,21 @@ def recipe_of(**sections: Any) -> Recipe:
     return Recipe.model_validate(written | sections)
 
 
-def card_of(recipe: Recipe, base: Base = BASE, made=ON_MADE) -> str:
+def card_of(recipe: Recipe, base: Base = BASE, made=ON_MADE, version: RepoVersion = VERSION) -> str:
     header = adapter_header(recipe, "me/phi-2-maths", base.repo_id, REPORT, made)
-    return model_card(recipe, VERSION, base, REPORT, made, header)
+    return model_card(recipe, version, base, REPORT, made, header)
+
+
+def merged_card_of(recipe: Recipe, gguf: GgufSummary | None = None, modelfile: str | None = None) -> str:
+    header = merged_header(recipe, "me/phi-2-maths-merged", "microsoft/phi-2")
+    published = AdapterPublicationSummary(
+        repo_id="me/phi-2-maths", commit="3" * 40, tag="1" * 16, created=True, base=BASE
+    )
+    merged = MergedSummary(
+        parameters=1, size_mb=2.0, dtype="bfloat16", positions=1712, agreement=0.9988, kl=0.0004, gguf=gguf
+    )
+    version = RepoVersion("me/phi-2-maths-merged", "2" * 16)
+    return merged_card(recipe, version, REPORT, published, merged, header, modelfile)
 
 
 def header_of(card: str) -> dict[str, Any]:
@@ -182,6 +197,35 @@ def test_code_of_a_model_that_brings_its_own_says_so_and_keeps_the_system_prompt
         assert messages[0] == {"role": "system", "content": source["system"]}
 
 
+def test_a_card_has_shell_lines_only_on_another_hub_than_the_public_one():
+    assert "```bash" not in card_of(recipe_of())
+    local = card_of(recipe_of(), version=replace(VERSION, endpoints=Endpoints.of("local", PUBLIC_HUB)))
+    assert "on a local hub, its base model on another one" in local and "hf download me/phi-2-maths" in local
+    assert 'repo, revision = "./phi-2-maths", "0123456789abcdef"' in local
+    one = card_of(recipe_of(), version=replace(VERSION, endpoints=Endpoints.of("local", "local")))
+    assert "export HF_ENDPOINT=" in one and 'repo, revision = "me/phi-2-maths"' in one
+
+
+@pytest.mark.parametrize(("rank", "most"), [(4, 8), (16, 16), (24, 32)])
+def test_vllm_is_given_a_rank_that_it_takes_and_the_bits_of_the_training(rank, most):
+    made = ON_MADE._replace(settings={**ON_MADE.settings, "lora": {"r": rank}})
+    card = card_of(recipe_of(), made=made)
+    assert "vllm serve microsoft/phi-2 --revision 810d367871c1d460086d9f82db8696f2e0a0fcd0" in card
+    assert f"--max-lora-rank {most} --lora-modules phi-2-maths=./phi-2-maths --quantization bitsandbytes" in card
+    whole = recipe_of(base_model={"repo": "microsoft/phi-2", "quantization": None})
+    assert "--quantization" not in card_of(whole)
+
+
+@pytest.mark.parametrize("template", ["", '\nTEMPLATE """{{ .Prompt }}"""'])
+def test_a_card_of_a_gguf_file_says_whether_ollama_asks_as_the_exam_did(template):
+    gguf = GgufSummary(file="phi-2.q8_0.gguf", size_mb=2.0, positions=9, agreement=0.99, kl=0.0)
+    card = merged_card_of(recipe_of(merge={"gguf": "q8_0"}), gguf, f"FROM ./phi-2.q8_0.gguf{template}")
+    assert "`llama-server -m phi-2.q8_0.gguf --jinja`" in card
+    assert "`ollama create phi-2-maths-merged -f Modelfile`" in card
+    assert ("may differ from those of the evaluation" in card) is not bool(template)
+    assert "ollama" not in merged_card_of(recipe_of(merge={}))
+
+
 def test_template_syntax_and_dashes_in_a_recipe_stay_text_and_leave_the_header_alone():
     summary = "Says {{ 7 * 7 }} {% raise %} {# gone #}\n---\nlicense: other\n---"
     card, plain = card_of(recipe_of(summary=summary)), card_of(recipe_of())
@@ -190,14 +234,7 @@ def test_template_syntax_and_dashes_in_a_recipe_stay_text_and_leave_the_header_a
 
 
 def test_a_merged_model_claims_no_scores_of_its_own():
-    recipe = recipe_of(merge={"dtype": "bfloat16"})
-    header = merged_header(recipe, "me/phi-2-maths-merged", "microsoft/phi-2")
-    published = AdapterPublicationSummary(
-        repo_id="me/phi-2-maths", commit="3" * 40, tag="1" * 16, created=True, base=BASE
-    )
-    merged = MergedSummary(parameters=1, size_mb=2.0, dtype="bfloat16", positions=1712, agreement=0.9988, kl=0.0004)
-    version = RepoVersion("me/phi-2-maths-merged", "2" * 16)
-    card = merged_card(recipe, version, REPORT, published, merged, header)
+    card = merged_card_of(recipe_of(merge={"dtype": "bfloat16"}))
     assert "model-index" not in header_of(card) and header_of(card)["base_model_relation"] == "finetune"
     assert "in 99.88% of" in card and "[`me/phi-2-maths`](/me/phi-2-maths/tree/1111111111111111)" in card
     assert "350 rows of the eval split" in card and "quantized to 4 bits and back" in card

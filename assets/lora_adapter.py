@@ -23,9 +23,9 @@ from resources.artifacts import Artifacts
 from resources.gpu import Gpu
 from resources.hub import Hub
 from resources.launcher import Launcher, on_this_machine
+from resources.loopback import ASSISTANT_PORT
 from resources.store.artifact import Artifact
 
-ASSISTANT = "http://127.0.0.1:8767"  # where `make serve` listens, unless that port is taken
 MEMORY = ("peak_memory_mb", "predicted_memory_mb")
 
 PASSES = ("per_device_train_batch_size", "gradient_accumulation_steps", "activation_checkpointing", "kept_layers")
@@ -141,6 +141,6 @@ def metadata_of(artifact: Artifact) -> dict:
         "attention_passed_over": dg.MetadataValue.json(summary.passed_over),
         "loss_curve": dg.MetadataValue.md(as_markdown(picture, "Loss curve")),
         "assistant": dg.MetadataValue.md(
-            f"`make serve RECIPE={artifact.partition}` serves it beside its base at <{ASSISTANT}>"
+            f"`make serve RECIPE={artifact.partition}` serves it beside its base at <http://127.0.0.1:{ASSISTANT_PORT}>"
         ),
     }

@@ -24,7 +24,6 @@ from typing import Any
 
 from benchmarks.sides import ROOT, WORK
 from finetuning.assistant.assistant import Assistant
-from finetuning.settings import text_of
 from resources.artifacts import Artifacts
 from resources.assistant.sources import of_recipe
 from resources.gpu import Gpu
@@ -42,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("recipe", help="its adapter on this machine is asked")
     parser.add_argument("--rounds", type=int, default=3, help="times that each is measured (3)")
     options = parser.parse_args(arguments)
-    artifacts = Artifacts(root=text_of("artifacts"), cache=text_of("artifacts_cache"))
+    artifacts = Artifacts.of_environment()
     source = of_recipe(options.recipe, artifacts)
     questions = questions_of(artifacts.current("evaluation_report", options.recipe).path)
     WORK.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,6 @@ from assets.published_merged_repo import published_merged_repo
 from assets.published_repo import published_repo
 from assets.quantized_base_model import quantized_base_model
 from assets.raw_dataset import raw_dataset
-from finetuning.recipe.smoke import is_smoke
 from finetuning.settings import ROOT, text_of
 from pipelines.code_references import linked
 from pipelines.executor import executor
@@ -23,34 +22,17 @@ from pipelines.jobs import JOBS
 from pipelines.schedules import SCHEDULES
 from pipelines.sensors import SENSORS
 from resources.artifacts import ArtifactIOManager, Artifacts
+from resources.environment import prepare_libraries
 from resources.gpu import Gpu
-from resources.hub import Hub, environment_of_libraries
+from resources.hub import Hub
 from resources.launcher import Launcher
 from resources.ray_cluster.reach import steps_are_ray_jobs
 
 # What `--select '*'` goes through is a beta feature of Dagster 1.13.
 warnings.filterwarnings("ignore", "Parameter `include_sources` of function `AssetSelection", category=dg.BetaWarning)
-# What libraries read once, when they are first imported, in the steps' processes and their children: caches stay in the
-# checkout, nothing calls home, and progress bars (which flood the UI) give way to the steps' own lines.
-ENVIRONMENT = {
-    "HF_HOME": str(ROOT / ".cache" / "huggingface"),
-    "MPLCONFIGDIR": str(ROOT / ".cache" / "matplotlib"),
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_UPDATE_DOWNLOAD_COUNTS": "0",
-    "TQDM_DISABLE": "1",
-}
-for name, value in ENVIRONMENT.items():
-    os.environ.setdefault(name, value)
-os.environ.update(environment_of_libraries(text_of("source_hub"), text_of("hub")))
+prepare_libraries()
 
-# Smoke runs have a store of their own, and a cache.
-below = "/smoke" if is_smoke() else ""
-artifacts = Artifacts(
-    root=text_of("artifacts").rstrip("/") + below,
-    cache=text_of("artifacts_cache") + below,
-    cache_gb=text_of("artifacts_cache_gb"),
-    smoke=is_smoke(),
-)
+artifacts = Artifacts.of_environment()
 
 assets = [
     raw_dataset,
@@ -79,12 +61,7 @@ defs = dg.Definitions(
             # A job of a cluster has its GPU to itself; a lock would keep those beside it waiting.
             locks=None if steps_are_ray_jobs() else os.environ.get("DAGSTER_HOME") or str(ROOT / ".dagster"),
         ),
-        "hub": Hub(
-            address=text_of("hub"),
-            source=text_of("source_hub"),
-            state=text_of("hub_state"),
-            deadline=text_of("hub_deadline"),
-        ),
+        "hub": Hub.of_environment(),
         "launcher": Launcher(kind=text_of("launcher"), num_workers=text_of("processes")),
     },
 )

@@ -3,6 +3,7 @@
 artifacts          the store of artifacts, as the recipes' assets use it
 store              where artifacts are kept: on a disk, or at an address such as s3://…
 gpu                what this machine can do
+environment        what libraries read of the environment, once
 hub                address and token of the hub, and publishing
 hub_client         talks to a hub, and waits for one that is out
 hub_server         a hub on this machine that speaks the Hub's HTTP API

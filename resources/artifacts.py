@@ -4,12 +4,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Self, TypedDict
 
 import dagster as dg
 
 from finetuning.errors import KIND, FinetuningError, TransientError
-from finetuning.settings import variable
+from finetuning.recipe.smoke import is_smoke
+from finetuning.settings import text_of, variable
 from resources.store.artifact import LOG, Artifact, Log, Origin, fingerprint_of, plain
 from resources.store.disk import DiskStore
 from resources.store.locks import hold
@@ -37,6 +38,17 @@ class Artifacts(dg.ConfigurableResource):
     cache_gb: str = "50"
     smoke: bool = False
     """Whether these are the artifacts of smoke runs, which have a root of their own."""
+
+    @classmethod
+    def of_environment(cls) -> Self:
+        """Return the store that the environment names; smoke runs have one of their own, and a cache."""
+        below = "/smoke" if is_smoke() else ""
+        return cls(
+            root=text_of("artifacts").rstrip("/") + below,
+            cache=text_of("artifacts_cache") + below,
+            cache_gb=text_of("artifacts_cache_gb"),
+            smoke=is_smoke(),
+        )
 
     def store(self, log: Log = LOG) -> Store:
         """Return the store that `root` names: a folder, or an address on object storage.

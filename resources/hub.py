@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import dagster as dg
 
@@ -28,6 +28,16 @@ class Hub(dg.ConfigurableResource):
     source: str = PUBLIC_HUB
     state: str = ".hub"
     deadline: str = "600"
+
+    @classmethod
+    def of_environment(cls) -> Self:
+        """Return the hubs that the environment names."""
+        return cls(
+            address=text_of("hub"),
+            source=text_of("source_hub"),
+            state=text_of("hub_state"),
+            deadline=text_of("hub_deadline"),
+        )
 
     def seconds(self) -> float:
         """Return how long an outage of the hub may last before a publication fails.

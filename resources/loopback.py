@@ -2,6 +2,8 @@
 
 import socket
 
+ASSISTANT_PORT = 8767  # where `make serve` listens, unless somebody else does
+
 
 def listening(port: int) -> socket.socket | None:
     """Return a socket that listens on loopback at `port`, 0 for any that is free; None where it is taken."""

@@ -121,7 +121,7 @@ class Batch:
         for i, reason in ended.items():
             self.rows[i].end(reason)
         stay = [i for i in range(len(self.rows)) if i not in ended]
-        self.rows = [self.rows[i] for i in stay]
+        self.rows[:] = [self.rows[i] for i in stay]
         if stay:
             index = torch.tensor(stay, device=self.ids.device)
             self.ids, self.mask = self.ids[index], self.mask[index]
@@ -210,6 +210,10 @@ class Engine:
         with self._changed:
             if self._closed:
                 raise Busy("the assistant is being ended")
+            gone = [waiting for waiting in self._waiting if waiting.left.is_set()]
+            self._waiting = [waiting for waiting in self._waiting if not waiting.left.is_set()]
+            for waiting in gone:
+                waiting.end("left")
             if len(self._waiting) >= MOST_WAITING:
                 raise Busy(f"{MOST_WAITING} questions wait for an answer already: ask again in a moment")
             self._waiting.append(row)
@@ -252,19 +256,27 @@ class Engine:
                 continue
             alone = row.manner.seed is not None and row.manner.temperature > 0
             by_manner.setdefault(row if alone else row.manner, []).append(row)
-        self._batches += [Batch(rows, self._pad, self._model.device) for rows in by_manner.values()]
+        for rows in by_manner.values():
+            with self._ending(rows):
+                self._batches.append(Batch(list(rows), self._pad, self._model.device))
         return True
 
     def _advance(self, batch: Batch) -> None:
+        with self._ending(batch.rows), self._using(batch.manner.side):
+            batch.advance(self._model, self._stop)
+
+    @contextmanager
+    def _ending(self, rows: list[Row]) -> Iterator[None]:
+        """End the rows, and take them out of the list, where the block fails: the others go on."""
         try:
-            with self._using(batch.manner.side):
-                batch.advance(self._model, self._stop)
+            yield
         except Exception as error:
             reason: Exception = error
             if is_out_of_memory(error):
-                reason = InfrastructureError(f"memory ran out with {len(batch.rows)} answers at once: {error}")
-            rows, batch.rows = batch.rows, []
-            for row in rows:
+                reason = InfrastructureError(f"memory ran out with {len(rows)} answers at once: {error}")
+            ended = list(rows)
+            rows.clear()
+            for row in ended:
                 row.end(reason)
 
     def _join(self) -> None:
@@ -272,8 +284,12 @@ class Engine:
         joined: list[Batch] = []
         for batch in self._batches:
             into = next((other for other in joined if other.takes(batch)), None)
-            if into:
-                into.take(batch)
-            else:
+            if into is None:
                 joined.append(batch)
+                continue
+            both = [*into.rows, *batch.rows]
+            with self._ending(both):
+                into.take(batch)
+            if not both:
+                joined.remove(into)
         self._batches = joined

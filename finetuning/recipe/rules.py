@@ -192,6 +192,12 @@ def _without_answers(dataset: Mapping[str, Any], method: str) -> Iterator[tuple[
 def _overlap(dataset: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     trained = [_origin(source) for source in _sources(dataset)]
     for index, source in enumerate(_sources(_section(dataset, "eval"))):
+        if source.get("feedback") is not None:
+            yield (
+                ("dataset", "eval", "sources", index, "feedback"),
+                "what people say of answers may be learned, and decides no exam; write files or hub",
+            )
+            continue
         if any(_origin(source)[:4]) and _origin(source) in trained:
             yield (
                 ("dataset", "eval", "sources", index),

@@ -55,7 +55,7 @@ class SourceSpec(Spec):
         default=None,
         description="What people said of answers, under the name that it was kept by (`feedback.name`): for `sft` "
         "corrections and preferred answers, for `dpo` each beside what was worse, for `kto` each by itself. None of it "
-        "is ever in eval, but in `eval.sources`.",
+        "is ever in eval.",
         json_schema_extra=remakes("raw_dataset", silent_default=True),
     )
     generator: Literal["linear-equations"] | None = Field(

@@ -1,40 +1,41 @@
-"""Talk to a tuned model beside its base: `python -m resources.assistant chat|serve RECIPE`.
+"""Talk to a tuned model beside its base: `python -m resources.assistant chat|serve RECIPE`, or `feedback NAME`.
 
 RECIPE is a recipe's name, for the adapter on this machine, or with `--published` for the version in force on the hub;
-OWNER/REPO is any repo on that hub that this pipeline published.
+OWNER/REPO is any repo on that hub that this pipeline published. `feedback` exports what people said, or deletes some.
 """
 
 import argparse
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from finetuning.assistant.source import Source
 from finetuning.errors import FinetuningError, InfrastructureError
-from finetuning.recipe.smoke import is_smoke
 from finetuning.settings import text_of
 from resources.artifacts import Artifacts
 from resources.assistant.sources import of_published, of_recipe, of_repo
+from resources.environment import prepare_libraries
 from resources.gpu import Gpu
 from resources.hub import Hub
-from resources.loopback import listening
+from resources.loopback import ASSISTANT_PORT, listening
 
 if TYPE_CHECKING:
     from finetuning.assistant.assistant import Assistant
 
-FIRST_PORT = 8767
+Number = TypeVar("Number", int, float)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Return the exit code of the command."""
+    chosen = parser().parse_args(arguments)
     # Before the libraries are imported: what they say to each other is not for whoever talks.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore", category=FutureWarning)
-    chosen = parser().parse_args(arguments)
     try:
+        prepare_libraries()
         chosen.act(chosen)
     except FinetuningError as error:
         print(error, file=sys.stderr)
@@ -50,12 +51,12 @@ def parser() -> argparse.ArgumentParser:
     commands = made.add_subparsers(required=True, metavar="chat|serve|feedback")
     chat = commands.add_parser("chat", help="talk at the terminal")
     chat.add_argument("--side", choices=("tuned", "base", "both"), default="tuned", help="who answers (tuned)")
-    chat.add_argument("--temperature", type=float, default=0.0, help="0, as in the exam, is greedy")
-    chat.add_argument("--max-tokens", type=int, help="most tokens of an answer (as in the exam)")
-    chat.add_argument("--seed", type=int, help="of the drawing of tokens")
+    chat.add_argument("--temperature", type=within(float, 0, 2), default=0.0, help="0, as in the exam, is greedy")
+    chat.add_argument("--max-tokens", type=within(int, 1, 2**31 - 1), help="most tokens of an answer (as in the exam)")
+    chat.add_argument("--seed", type=within(int, 0, 2**63 - 1), help="of the drawing of tokens")
     chat.set_defaults(act=talk)
     serve = commands.add_parser("serve", help="serve OpenAI's chat completions and a page, for this machine alone")
-    serve.add_argument("--port", type=int, help=f"{FIRST_PORT}, or any that is free")
+    serve.add_argument("--port", type=within(int, 0, 65_535), help=f"{ASSISTANT_PORT}, or any that is free")
     serve.set_defaults(act=serve_it)
     feedback = commands.add_parser("feedback", help="what people said of answers: export it, or delete some")
     feedback.add_argument("name", metavar="NAME", help="the name that it is kept by")
@@ -69,32 +70,31 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+def within(kind: Callable[[str], Number], least: float, most: float) -> Callable[[str], Number]:
+    """Return what reads a number of the command line that is not outside these."""
+
+    def read(text: str) -> Number:
+        if not least <= (number := kind(text)) <= most:
+            raise argparse.ArgumentTypeError(f"{text} is not from {least:,} to {most:,}")
+        return number
+
+    read.__name__ = "number"  # what argparse calls one that is none
+    return read
+
+
 def source_of(chosen: argparse.Namespace) -> Source:
     """Return what the command line names.
 
     Raises:
         FinetuningError: it is not there.
     """
-    hub = Hub(
-        address=text_of("hub"),
-        source=text_of("source_hub"),
-        state=text_of("hub_state"),
-        deadline=text_of("hub_deadline"),
-    )
     if "/" in chosen.source:
-        return of_repo(chosen.source, chosen.revision, hub)
+        return of_repo(chosen.source, chosen.revision, Hub.of_environment())
     if chosen.revision:
         raise FinetuningError("--revision goes with OWNER/REPO; a recipe's adapter is the one in force")
     if chosen.published:
-        return of_published(chosen.source, hub)
-    below = "/smoke" if is_smoke() else ""
-    artifacts = Artifacts(
-        root=text_of("artifacts").rstrip("/") + below,
-        cache=text_of("artifacts_cache") + below,
-        cache_gb=text_of("artifacts_cache_gb"),
-        smoke=is_smoke(),
-    )
-    return of_recipe(chosen.source, artifacts)
+        return of_published(chosen.source, Hub.of_environment())
+    return of_recipe(chosen.source, Artifacts.of_environment())
 
 
 @contextmanager
@@ -133,7 +133,7 @@ def serve_it(chosen: argparse.Namespace) -> None:
         InfrastructureError: the port is taken.
     """
     source = source_of(chosen)
-    bound = listening(FIRST_PORT if chosen.port is None else chosen.port)
+    bound = listening(ASSISTANT_PORT if chosen.port is None else chosen.port)
     if bound is None and chosen.port is None:
         bound = listening(0)
     if bound is None:

@@ -135,7 +135,7 @@ class Chat:
         """Show an answer while it comes, and return it; Ctrl-C ends it where it is.
 
         Raises:
-            Exception: what ended it, where that was an error.
+            FinetuningError: it failed.
         """
         heard = Heard()
         row, prompt = self.assistant.ask(name, Conversation(messages), self.how, heard)
@@ -147,8 +147,10 @@ class Chat:
         except KeyboardInterrupt:
             row.left.set()
             said, reason = next(told for told in iter(heard.told.get, None) if not isinstance(told, Delta))
-        if isinstance(reason, Exception):
+        if isinstance(reason, FinetuningError):
             raise reason
+        if isinstance(reason, Exception):
+            raise FinetuningError(f"the answer failed: {type(reason).__name__}: {reason}") from reason
         if reason != "stop":
             why = f"ended at {said.tokens} tokens" if reason == "length" else "stopped"
             self.console.print(why, style="dim")

@@ -155,6 +155,47 @@ def test_too_many_are_turned_away(small, monkeypatch):
         engine.ask(Client(prompt).row)
 
 
+def test_whoever_left_while_waiting_takes_nobodys_place(small, monkeypatch):
+    monkeypatch.setattr(batches, "MOST_AT_WORK", 1)
+    monkeypatch.setattr(batches, "MOST_WAITING", 1)
+    model, tokenizer = small
+    engine, (prompt,) = engine_of(model, tokenizer, NO_TOKEN), prompts(tokenizer, 1)
+    long, gone, last = Client(prompt, limit=450), Client(prompt), Client(prompt)
+    engine.ask(long.row)
+    long.begun.wait(PATIENCE)
+    engine.ask(gone.row)
+    gone.row.left.set()
+    engine.ask(last.row)
+    assert gone.reason() == "left" and gone.tokens == []
+    engine.close()
+
+
+@pytest.mark.parametrize("step", ["__init__", "take"])
+def test_whatever_fails_the_others_are_answered(small, monkeypatch, step):
+    model, tokenizer = small
+    first, second = prompts(tokenizer, 2)
+    engine = engine_of(model, tokenizer, NO_TOKEN)
+
+    def fail(*given):
+        raise MemoryError("no memory")
+
+    clients = [Client(first, limit=200), Client(second, limit=200)]
+    with monkeypatch.context() as patch:
+        if step == "take":
+            patch.setattr(batches.Batch, "take", fail)
+            engine.ask(clients[0].row)
+            clients[0].begun.wait(PATIENCE)
+        else:
+            patch.setattr(batches.Batch, "__init__", fail)
+            engine.ask(clients[0].row)
+        engine.ask(clients[1].row)
+        assert all("memory ran out" in str(client.reason()) for client in clients)
+    again = Client(first)
+    engine.ask(again.row)
+    assert again.reason() == "length" and again.tokens == alone(model, first, NO_TOKEN)
+    engine.close()
+
+
 def test_one_seed_draws_one_answer_whatever_runs_beside_it(small):
     model, tokenizer = small
     first, second = prompts(tokenizer, 2)

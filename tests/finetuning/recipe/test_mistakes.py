@@ -83,6 +83,10 @@ WRONG = {
         "dataset: {sources: [{files: [a.jsonl], every: 5}]}",
         ["dataset.sources[0].every: 5 would be ignored: only feedback is taken in batches"],
     ),
+    "an exam of feedback": (
+        "dataset: {sources: [{files: [a.jsonl]}], eval: {sources: [{feedback: maths}]}}",
+        ["dataset.eval.sources[0].feedback: what people say of answers may be learned, and decides no exam"],
+    ),
     "a name of feedback": ("feedback: {name: ../x}", ["feedback.name: "]),
     "two origins": (
         "dataset: {sources: [{hub: a, generator: linear-equations, rows: 9, format: messages}]}",

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from finetuning.assistant.assistant import Asking
 from finetuning.errors import FinetuningError
+from resources.assistant.__main__ import main
 from resources.assistant.terminal import Chat, printable
 
 QUESTION = "Solve for x: 2x = 8."
@@ -99,6 +100,29 @@ def test_a_terminal_is_never_told_what_to_do_by_an_answer():
 def test_the_end_of_input_and_quit_end_it(assistant):
     assert len(talk(assistant, "/quit", QUESTION)[1].history["tiny"]) == 0
     assert talk(assistant)[0].endswith("/help lists the commands\n")
+
+
+def test_an_answer_that_fails_is_told_and_the_talk_goes_on(assistant, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(assistant.assistant.model, "generate", lambda **given: 1 / 0)
+        seen, chat = talk(assistant, QUESTION)
+    assert "the answer failed: ZeroDivisionError: division by zero" in seen and chat.history["tiny"] == []
+    assert len(talk(assistant, QUESTION)[1].history["tiny"]) == 2
+
+
+@pytest.mark.parametrize(
+    "given", [["--temperature", "-1"], ["--temperature", "nan"], ["--max-tokens", "0"], ["--seed", "x"]]
+)
+def test_a_number_that_cannot_be_is_refused_before_anything_is_loaded(given, capsys):
+    with pytest.raises(SystemExit) as error:
+        main(["chat", "tiny", *given])
+    assert error.value.code == 2 and f"argument {given[0]}" in capsys.readouterr().err
+
+
+def test_a_port_that_is_none_is_not_called_taken(capsys):
+    with pytest.raises(SystemExit):
+        main(["serve", "tiny", "--port", "99999"])
+    assert "99999 is not from 0 to 65,535" in capsys.readouterr().err
 
 
 def test_a_merged_model_has_no_base_to_talk_to(assistant, monkeypatch):

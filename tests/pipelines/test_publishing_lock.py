@@ -90,7 +90,7 @@ def test_the_published_merged_repo_has_the_gguf_file_that_was_compared(world):
         folder = api.snapshot_download(REPOS[1], revision=found["published_merged_repo"]["fingerprint"])
     merged = world.folder("merged_model", PARTITION)
     card = Path(folder, "README.md").read_text()
-    assert f'gguf_file="{gguf["file"]}"' in card and f"-hff {gguf['file']}" in card
+    assert f'gguf_file="{gguf["file"]}"' in card and f"llama-server -m {gguf['file']} --jinja" in card
     assert Path(folder, gguf["file"]).read_bytes() == (merged / gguf["file"]).read_bytes()
 
 

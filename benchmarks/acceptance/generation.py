@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.acceptance.findings import Device, Findings, run
 from benchmarks.acceptance.large import large_model
-from finetuning.base_model.loading import load_model
+from finetuning.base_model.loading import answer_on_cpu, load_model
 from finetuning.evaluation.generation import continuations, keep_head_whole, left_padded
 from finetuning.progress import Progress
 
@@ -20,6 +20,7 @@ def main(findings: Findings, folder: Path, device: Device, shape: str) -> None:
     """Answer batches of one size after the other."""
     large = large_model(folder, shape)
     model = load_model(large.folder, **large.model_kwargs).eval()
+    answer_on_cpu(model)
     size = model.config.vocab_size
     for rows in (2,) if shape == "tiny" else (1, 8, 64):
         with findings.trying(f"{rows} answers together"), keep_head_whole(model), torch.inference_mode():

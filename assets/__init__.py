@@ -1,5 +1,8 @@
 """The assets: a file for each, which says what it needs, what it leaves, and what the UI shows of it.
 
+documents              what answers are looked up in, as Markdown
+passages               the documents, cut at headings and paragraphs
+retrieval_index        what finds the passages for a question
 raw_dataset            the rows that a recipe names, as their sources have them
 chat_dataset           rows as conversations, and as the tokens that training sees
 quantized_base_model   the frozen weights that adapters are trained on

@@ -2,6 +2,7 @@
 
 import json
 from itertools import cycle
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -11,15 +12,20 @@ from assets.materialized import materialized
 from assets.partitions import OWNERS, RECIPES
 from assets.tables import columns_of
 from finetuning.chat.chat_summary import ChatSummary, ShownToken
-from finetuning.checks.judgement import CHAT_CHECKS, judge, require
+from finetuning.checks.judgement import CHAT_CHECKS, KNOWLEDGE_CHECKS, judge, require
 from finetuning.dataset.raw_summary import RawSummary
+from finetuning.recipe.recipe import Recipe
 from finetuning.recipe.sections import sections
 from finetuning.recipe.smoke import load_for_run
 from resources.artifacts import Artifacts
 from resources.hub import Hub
 from resources.store.artifact import Artifact
 
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
 PREVIEW = "Each line is a token: its number, and its text. Those marked ▶ are learned, the others only read.\n\n"
+NO_DOCUMENTS = "The recipe has no documents."
 COLUMNS = {
     "messages": "the turns of the conversation, each with its role and its text",
     "tools": "the tools that the assistant may call, as JSON",
@@ -29,6 +35,10 @@ COLUMNS = {
     "desirable": "whether the answer was judged good",
     "rejected": "the last turn of the answer that was not chosen",
     "rejected_input_ids": "the conversation with that answer, as the numbers of its tokens",
+    "asked": "the conversation without the passages that the question is asked with",
+    "passages": "the numbers of these passages in the index",
+    "golden": "the places, from 1, of those among them that have the answer",
+    "rank": "where the first of those was found, from 1; 0 for not among the first ten",
     "rejected_labels": "the same numbers for that answer, and -100 before it",
 }
 
@@ -41,14 +51,21 @@ COLUMNS = {
     owners=OWNERS,
     retry_policy=RETRIES,
     code_version="5",
-    check_specs=specs("chat_dataset", CHAT_CHECKS),
+    check_specs=specs("chat_dataset", CHAT_CHECKS | KNOWLEDGE_CHECKS),
 )
 @explained()
-def chat_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: Hub, raw_dataset: Artifact):
+def chat_dataset(
+    context: dg.AssetExecutionContext,
+    artifacts: Artifacts,
+    hub: Hub,
+    raw_dataset: Artifact,
+    retrieval_index: Artifact | None,
+):
     """The examples as conversations between a user and an assistant, cut into the pieces (tokens) that the model reads.
 
     Some conversations are set aside to examine the model with later; it never learns from those. What could not be used
-    is counted, with the reason. The checks look for the faults that spoil a training without a trace.
+    is counted, with the reason. The checks look for the faults that spoil a training without a trace. Where the recipe
+    has documents, questions are asked with the passages that are found for them.
     """
     from finetuning.base_model.source import fetch, resolve
     from finetuning.chat.tokenizer import load_tokenizer, template_revision
@@ -66,14 +83,15 @@ def chat_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: H
             raw_dataset.verify()
             source = fetch(spec, resolved["revision"], api, recipe.file, weights=False)
             tokenizer = load_tokenizer(spec, source, recipe.file, recipe.chat.template_kwargs)
-            summary = write_chat(raw_dataset.path, folder, recipe, tokenizer)
+            retriever = open_retriever(retrieval_index, recipe, api) if retrieval_index else None
+            summary = write_chat(raw_dataset.path, folder, recipe, tokenizer, retriever)
             return summary.model_copy(update={"raw_checks": raw_checks})
 
         artifact = artifacts.plan(
             context,
             sections=sections(recipe, "chat_dataset"),
             resolved={"base_model": resolved, "chat_template": template_revision(spec, recipe.chat.template_kwargs)},
-            inputs=[raw_dataset],
+            inputs=[raw_dataset, *([retrieval_index] if retrieval_index else [])],
         ).obtain(write)
     for note in artifact.read(ChatSummary).notes:
         context.log.warning(note)
@@ -90,9 +108,20 @@ def chat_dataset(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: H
 
     kept = AutoTokenizer.from_pretrained(artifact.path / "tokenizer", trust_remote_code=spec.trust_remote_code)
     require_answerable(examined, references, recipe.file, kept, whole=recipe.smoke)
-    return materialized(
-        artifact, metadata_of(artifact, recipe), results(context, judge(artifact.read(ChatSummary).checks, recipe))
-    )
+    judged = judge(artifact.read(ChatSummary).checks, recipe)
+    # Dagster misses each check that has no result.
+    skipped = [dg.AssetCheckResult(check_name=name, passed=True, description=NO_DOCUMENTS) for name in KNOWLEDGE_CHECKS]
+    checks = results(context, judged) + ([] if recipe.knowledge else skipped)
+    return materialized(artifact, metadata_of(artifact, recipe), checks)
+
+
+def open_retriever(index: Artifact, recipe: Recipe, api: "HfApi"):
+    """The index in memory, with the embedding model that made it."""
+    from finetuning.knowledge.embedding import load_embedder
+    from finetuning.knowledge.retriever import Retriever
+
+    index.verify()
+    return Retriever(index.path, load_embedder(recipe, index.resolved.get("embedding"), api))
 
 
 def metadata_of(artifact: Artifact, recipe) -> dict:

@@ -130,7 +130,8 @@ def report_on(recipe: Recipe, line: Line, found: Findings, folder: Path) -> Repo
     """Judge what the exam found, and write the report into `folder`."""
     from finetuning.evaluation.evaluation_report import write_report
 
-    verdict = judge(recipe.evaluation, found.rows, found.metrics, found.benchmarks, found.published)
+    spec, in_context = recipe.evaluation, found.context is not None
+    verdict = judge(spec, found.rows, found.metrics, found.benchmarks, found.published, in_context)
     verdict = of_smoke_run(verdict) if recipe.smoke else verdict
     return write_report(folder, recipe, line.made(), found, verdict)
 

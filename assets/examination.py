@@ -63,7 +63,7 @@ class Examination:
             base = self._plan(exam, "base_answers").obtain(self._answers(exam, self._candidate("base", None), progress))
             tuned = self._answers(exam, self._candidate("tuned", self.line.lora_adapter.path), progress)(self.folder)
             published = self._beside_published(exam, connection, head, progress)
-            found = evaluate(self.recipe.evaluation, exam, base.path, self.folder)
+            found = evaluate(self.recipe.evaluation, exam, base.path, self.folder, self.recipe.context)
             scores = self._benchmarks(exam, benchmarks, progress) if benchmarks else {}
         asked = base.read(Answering).model_copy(update={"fingerprint": base.fingerprint})
         return replace(found, benchmarks=scores, answering={"base": asked, "tuned": tuned}, published=published)
@@ -139,7 +139,8 @@ class Examination:
                 f"{self.recipe.file}: the version that is published now ({head.repo_id} at {head.commit}) cannot be "
                 f"compared with: {error} Mend it, or write evaluation.no_worse_than_published: false."
             ) from error
-        compared = compare_with_published(self.recipe.evaluation, answers.path, self.folder)
+        in_context = bool(exam.without)
+        compared = compare_with_published(self.recipe.evaluation, answers.path, self.folder, in_context)
         return known.model_copy(update={"metrics": compared})
 
     def _benchmarks(

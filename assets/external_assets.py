@@ -8,14 +8,22 @@ import dagster as dg
 from assets.partitions import OWNERS, RECIPES
 
 RECIPE, DATASET_SOURCES, BASE_MODEL_SOURCE = "recipe", "dataset_sources", "base_model_source"
+DOCUMENT_SOURCES = "document_sources"
 DESCRIPTIONS = {
     RECIPE: "The YAML file that says what is trained, on what, and what it has to prove. Its version is a hash of "
     "what it means: comments and order change nothing.",
     DATASET_SOURCES: "The data sets and files that the recipe names, where their authors keep them. Their version is "
     "the commit of a data set, the contents of files.",
+    DOCUMENT_SOURCES: "The documents that the recipe names, where their authors keep them. Their version is the "
+    "commit of a data set, the contents of files.",
     BASE_MODEL_SOURCE: "The model to start from, where its authors keep it. Its version is the commit.",
 }
-KINDS = {RECIPE: {"yaml"}, DATASET_SOURCES: {"dataset", "huggingface"}, BASE_MODEL_SOURCE: {"huggingface"}}
+KINDS = {
+    RECIPE: {"yaml"},
+    DATASET_SOURCES: {"dataset", "huggingface"},
+    DOCUMENT_SOURCES: {"markdown"},
+    BASE_MODEL_SOURCE: {"huggingface"},
+}
 PARENTS = [
     dg.AssetSpec(
         name,

@@ -1,13 +1,12 @@
 """The asset `merged_model`: base model and adapter as one, for recipes that ask for it."""
 
-from collections.abc import Iterator
-
 import dagster as dg
 
 from assets.failures import explained
 from assets.lineage import Line
 from assets.materialized import materialized
 from assets.partitions import GPU_POOL, OWNERS, RECIPES
+from finetuning.errors import FinetuningError
 from finetuning.merge.agreement import MergedSummary, faults
 from finetuning.progress import Progress
 from finetuning.recipe.sections import sections
@@ -27,7 +26,6 @@ CHECK = "same_answers"
     owners=OWNERS,
     pool=GPU_POOL,
     code_version="1",
-    output_required=False,
     check_specs=[
         dg.AssetCheckSpec(
             CHECK,
@@ -44,18 +42,15 @@ def merged_model(
     artifacts: Artifacts,
     gpu: Gpu,
     lora_adapter: Artifact,
-) -> Iterator[dg.MaterializeResult[Artifact] | dg.AssetCheckResult]:
+):
     """One model with the adapter added to its weights, for those who want to load it without a second file.
 
-    It is made of the weights that training saw. Recipes without a `merge` section skip this, and what follows it.
+    It is made of the weights that training saw. Runs of recipes without a `merge` section skip this, and what follows.
     """
     with explained():
         recipe = load_for_run(context.partition_key)
         if recipe.merge is None:
-            context.log.info(f"skipped: {recipe.file} has no merge section; write `merge: {{dtype: bfloat16}}` for one")
-            # A blocking check without a result is warned about in each run.
-            yield dg.AssetCheckResult(check_name=CHECK, passed=True, description="The recipe asks for no merged model.")
-            return
+            raise FinetuningError(f"{recipe.file} has no section merge; write `merge: {{dtype: bfloat16}}` for one.")
         line = Line.behind(lora_adapter, artifacts, context.log.info)
         spec, base, tokenizer = recipe.merge, line.quantized_base_model, line.chat_dataset.path
 
@@ -82,7 +77,7 @@ def merged_model(
         missed = faults(spec, summary)
         for fault in missed:
             context.log.error(fault)
-        yield materialized(
+        return materialized(
             artifact,
             {
                 **summary.model_dump(exclude={"version", "gguf"}),

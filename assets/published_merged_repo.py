@@ -1,6 +1,5 @@
 """The asset `published_merged_repo`: the merged model on the hub, under the verdict on its adapter."""
 
-from collections.abc import Iterator
 from dataclasses import asdict
 
 import dagster as dg
@@ -8,7 +7,7 @@ import dagster as dg
 from assets.failures import explained
 from assets.partitions import OWNERS, RECIPES
 from assets.publishing_lock import hashes_of, published, require_recipe, verdict_on
-from finetuning.errors import GateError
+from finetuning.errors import FinetuningError, GateError
 from finetuning.hub.publication import AdapterPublicationSummary, PublicationSummary
 from finetuning.merge.agreement import MergedSummary, faults
 from finetuning.recipe.sections import sections
@@ -25,7 +24,6 @@ from resources.store.artifact import Artifact
     tags={"hub": "written"},
     owners=OWNERS,
     code_version="3",
-    output_required=False,
 )
 def published_merged_repo(
     context: dg.AssetExecutionContext,
@@ -33,7 +31,7 @@ def published_merged_repo(
     hub: Hub,
     merged_model: Artifact,
     published_repo: Artifact,
-) -> Iterator[dg.MaterializeResult[Artifact]]:
+):
     """The merged model on the hub, beside the adapter and under its name with `-merged`, with the same exam.
 
     It is published only when the adapter passed that exam, and when the merged model was found to say the same.
@@ -41,8 +39,7 @@ def published_merged_repo(
     with explained():
         recipe = load_for_run(context.partition_key)
         if recipe.merge is None:
-            context.log.info(f"skipped: {recipe.file} has no merge section")
-            return
+            raise FinetuningError(f"{recipe.file} has no section merge.")
         behind = artifacts.lineage(published_repo, context.log.info)
         lora_adapter, evaluation_report = behind["lora_adapter"], behind["evaluation_report"]
         merged_model.require_inputs(lora_adapter)
@@ -84,4 +81,4 @@ def published_merged_repo(
 
             artifact = plan.obtain(write, still_valid=lambda artifact: connection.has(artifact.summary))
             endpoint = connection.endpoint
-        yield published(artifact, endpoint)
+        return published(artifact, endpoint)

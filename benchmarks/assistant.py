@@ -27,6 +27,7 @@ from finetuning.assistant.assistant import Assistant
 from resources.artifacts import Artifacts
 from resources.assistant.sources import of_recipe
 from resources.gpu import Gpu
+from resources.hub import Hub
 from resources.loopback import listening
 
 CLIENTS = (1, 8, 32)
@@ -42,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3, help="times that each is measured (3)")
     options = parser.parse_args(arguments)
     artifacts = Artifacts.of_environment()
-    source = of_recipe(options.recipe, artifacts)
+    source = of_recipe(options.recipe, artifacts, Hub.of_environment())
     questions = questions_of(artifacts.current("evaluation_report", options.recipe).path)
     WORK.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="assistant-", dir=WORK) as folder:

@@ -2,6 +2,7 @@
 
 recipe         one YAML file a run: its schema, and every mistake in it at once
 dataset        raw rows from any source
+knowledge      documents, the passages that they are cut into, and how those are found
 chat           conversations, tokens and labels
 checks         what is checked before training
 base_model     the frozen weights

@@ -6,15 +6,18 @@ import warnings
 import dagster as dg
 
 from assets.chat_dataset import chat_dataset
+from assets.documents import documents
 from assets.evaluation_report import evaluation_report
 from assets.external_assets import PARENTS
 from assets.hub_state import hub_state
 from assets.lora_adapter import lora_adapter
 from assets.merged_model import merged_model
+from assets.passages import passages
 from assets.published_merged_repo import published_merged_repo
 from assets.published_repo import published_repo
 from assets.quantized_base_model import quantized_base_model
 from assets.raw_dataset import raw_dataset
+from assets.retrieval_index import retrieval_index
 from finetuning.settings import ROOT, text_of
 from pipelines.code_references import linked
 from pipelines.executor import executor
@@ -36,6 +39,9 @@ artifacts = Artifacts.of_environment()
 
 assets = [
     raw_dataset,
+    documents,
+    passages,
+    retrieval_index,
     chat_dataset,
     quantized_base_model,
     lora_adapter,

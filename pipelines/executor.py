@@ -3,19 +3,22 @@
 FINETUNING_EXECUTOR=ray is the cluster. Without it, a run's config may ask for one process for all of its steps.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 import dagster as dg
 
-from finetuning.errors import InfrastructureError
-from finetuning.recipe.smoke import is_smoke
+from finetuning.errors import FinetuningError, InfrastructureError
+from finetuning.recipe.sections import ASKED_FOR_BY, asks_for
+from finetuning.recipe.smoke import is_smoke, load_for_run
 from resources.dagster_internals import (
+    PARTITION_NAME_TAG,
     ExecutionPlan,
     PlanOrchestrationContext,
     RetryMode,
     StepDependencyConfig,
     get_retries_config,
+    with_steps,
 )
 from resources.lost_runs import end_lost_runs
 from resources.ray_cluster.reach import steps_are_ray_jobs
@@ -28,8 +31,11 @@ FORKSERVER = {"start_method": {"forkserver": {}}}
 SMOKE_TAG = {"smoke": "true"}
 
 
-class SmokeRuns(dg.Executor):
-    """Tag the run as a smoke run, however it was started, and leave its steps to another executor."""
+class AskedFor(dg.Executor):
+    """Skip the steps that the partition's recipe does not ask for, and leave the others to another executor.
+
+    No process is started for those, and what follows them runs. A smoke run, however it was started, is tagged as one.
+    """
 
     def __init__(self, steps: dg.Executor):
         self.steps = steps
@@ -48,13 +54,38 @@ class SmokeRuns(dg.Executor):
         self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
     ) -> Iterator[dg.DagsterEvent]:
         """Yield the events of the run's steps."""
-        plan_context.instance.add_run_tags(plan_context.run_id, SMOKE_TAG)
-        yield from self.steps.execute(plan_context, execution_plan)
+        if is_smoke():
+            plan_context.instance.add_run_tags(plan_context.run_id, SMOKE_TAG)
+        skipped = not_asked_for(plan_context.get_tag(PARTITION_NAME_TAG), execution_plan.step_keys_to_execute)
+        for section, keys in by_section(skipped).items():
+            plan_context.log.info(f"skipped: {', '.join(keys)}: the recipe has no section {section}")
+        for key in skipped:
+            step = plan_context.for_step(cast(Any, execution_plan.get_step_by_key(key)))
+            yield dg.DagsterEvent.step_skipped_event(step)
+        keys = [key for key in execution_plan.step_keys_to_execute if key not in skipped]
+        if keys:
+            fewer = with_steps(plan_context, keys)
+            yield from self.steps.execute(fewer, fewer.execution_plan)
 
 
-def tagged(executor: dg.Executor) -> dg.Executor:
-    """Return the executor or, in a smoke run, one that tags the run first."""
-    return SmokeRuns(executor) if is_smoke() else executor
+def by_section(steps: Iterable[str]) -> dict[str, list[str]]:
+    """The steps by the section of a recipe that would ask for them."""
+    found: dict[str, list[str]] = {}
+    for step in steps:
+        found.setdefault(ASKED_FOR_BY[step], []).append(step)
+    return found
+
+
+def not_asked_for(partition: str | None, steps: Iterable[str]) -> list[str]:
+    """Return which of the steps make something that the partition's recipe does not ask for."""
+    optional = [step for step in steps if step in ASKED_FOR_BY]
+    if not partition or not optional:
+        return []
+    try:
+        recipe = load_for_run(partition)
+    except FinetuningError:  # the first step says what is wrong with it
+        return []
+    return [step for step in optional if not asks_for(recipe, step)]
 
 
 def create(context: dg.InitExecutorContext) -> dg.Executor:
@@ -63,7 +94,7 @@ def create(context: dg.InitExecutorContext) -> dg.Executor:
     config = cast(dict[str, dict[str, object]], context.executor_config)
     if "multiprocess" in config:
         config = {"multiprocess": FORKSERVER | config["multiprocess"]}
-    return tagged(cast(Any, DAGSTERS_OWN).executor_creation_fn(context._replace(executor_config=config)))
+    return AskedFor(cast(Any, DAGSTERS_OWN).executor_creation_fn(context._replace(executor_config=config)))
 
 
 def create_on_cluster(context: dg.InitExecutorContext) -> dg.Executor:
@@ -80,7 +111,7 @@ def create_on_cluster(context: dg.InitExecutorContext) -> dg.Executor:
             f"FINETUNING_EXECUTOR: ray needs the package {error.name}, which is not installed here: "
             ".venv/bin/pip install -c constraints.txt -e '.[cluster]'"
         ) from None
-    return tagged(ray_executor(context))
+    return AskedFor(ray_executor(context))
 
 
 on_this_machine = dg.ExecutorDefinition(

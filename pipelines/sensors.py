@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from assets.external_assets import BASE_MODEL_SOURCE, DATASET_SOURCES, RECIPE, seen
+from assets.external_assets import BASE_MODEL_SOURCE, DATASET_SOURCES, DOCUMENT_SOURCES, RECIPE, seen
 from assets.partitions import RECIPES
 from finetuning.freshness.changes import Cursor, look_again
 from pipelines.jobs import main_line
@@ -98,6 +98,30 @@ def local_files_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     return result(context, DATASET_SOURCES, local_files_version, settle=True)
 
 
+@dg.sensor(
+    job=main_line,
+    minimum_interval_seconds=5 * MINUTE,
+    description="Starts a run for each recipe with `schedule: true` whose documents on the hub have a new commit.",
+)
+def new_documents_on_hub(context: dg.SensorEvaluationContext, hub: Hub) -> dg.SensorResult:
+    """Look at the commits of documents on the hub."""
+    from finetuning.freshness.versions import hub_documents_version
+
+    return on_hub(context, hub, DOCUMENT_SOURCES, hub_documents_version)
+
+
+@dg.sensor(
+    job=main_line,
+    minimum_interval_seconds=MINUTE,
+    description="Starts a run for each recipe with `schedule: true` whose local documents changed, once at rest.",
+)
+def local_documents_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    """Look at names, sizes and times of local documents."""
+    from finetuning.freshness.versions import local_documents_version
+
+    return result(context, DOCUMENT_SOURCES, local_documents_version, settle=True)
+
+
 def on_hub(
     context: dg.SensorEvaluationContext, hub: Hub, parent: str, look: Callable[..., str | None]
 ) -> dg.SensorResult:
@@ -106,4 +130,12 @@ def on_hub(
         return result(context, parent, lambda name: look(name, api))
 
 
-SENSORS = [recipe_changed, new_data_on_hub, new_base_model_on_hub, local_files_changed, failure_notice]
+SENSORS = [
+    recipe_changed,
+    new_data_on_hub,
+    new_documents_on_hub,
+    new_base_model_on_hub,
+    local_files_changed,
+    local_documents_changed,
+    failure_notice,
+]

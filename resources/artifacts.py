@@ -9,7 +9,8 @@ from typing import Any, Self, TypedDict
 import dagster as dg
 
 from finetuning.errors import KIND, FinetuningError, TransientError
-from finetuning.recipe.smoke import is_smoke
+from finetuning.recipe.sections import asks_for
+from finetuning.recipe.smoke import is_smoke, load_for_run
 from finetuning.settings import text_of, variable
 from resources.store.artifact import LOG, Artifact, Log, Origin, fingerprint_of, plain
 from resources.store.disk import DiskStore
@@ -198,13 +199,17 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
     def handle_output(self, context: dg.OutputContext, obj: Artifact) -> None:
         """Return at once: the artifact is in force since `Plan.obtain` returned."""
 
-    def load_input(self, context: dg.InputContext) -> Artifact:
+    def load_input(self, context: dg.InputContext) -> Artifact | None:
         """Return the artifact in force of the asset upstream, for the partition that runs.
+
+        None for an asset that the recipe does not ask for.
 
         Raises:
             dagster.Failure: there is none.
         """
         try:
+            if not asks_for(load_for_run(context.partition_key), context.asset_key.path[-1]):
+                return None
             return self.artifacts.held(context.asset_key.path[-1], context.partition_key, context.log.info)
         except FinetuningError as error:
             passes = isinstance(error, TransientError)

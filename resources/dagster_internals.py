@@ -4,6 +4,7 @@ A release of Dagster may move them without a word; then this is the one file to 
 is loaded by `import dagster` anyway, or in milliseconds. Ray's are in `resources/ray_internals.py`.
 """
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -31,7 +32,6 @@ from dagster._core.execution.plan.step import ExecutionStep
 from dagster._core.execution.retries import RetryMode, get_retries_config
 
 # When an executor starts a step whose inputs are there, which an executor around another hands on. Public: none.
-# When an executor starts a step whose inputs are there, which an executor around another hands on. Public: none.
 from dagster._core.execution.step_dependency_config import StepDependencyConfig
 
 # What a step's process that was killed is reported as. Public: a kind of failure in the event.
@@ -52,6 +52,9 @@ from dagster._core.storage.runs import SqliteRunStorage
 
 # Tags of a run: its partition, and the code location that started it. Public: none; `partition_key` is in contexts.
 from dagster._core.storage.tags import GRPC_INFO_TAG, PARTITION_NAME_TAG
+
+# The configuration of a run, by which its plan is made anew. Public: none.
+from dagster._core.system_config.objects import ResolvedRunConfig
 
 # What a class that dagster.yaml names is made from. Public: `dg` has ConfigurableClass without it.
 from dagster._serdes import ConfigurableClassData
@@ -103,7 +106,26 @@ __all__ = [
     "redirect_to_file",
     "stored_run",
     "touch_file",
+    "with_steps",
 ]
+
+
+def with_steps(context: PlanOrchestrationContext, keys: Sequence[str]) -> PlanOrchestrationContext:
+    """Return the context of a run with these of its steps alone; those after the others get what these made before.
+
+    Public: `asset_selection`, when a run is started and not in it.
+    """
+    plan, job = context.execution_plan, context.job.get_definition()
+    if list(keys) == list(plan.step_keys_to_execute):
+        return context
+    fewer = plan.build_subset_plan(keys, job, ResolvedRunConfig.build(job, context.run_config))
+    return PlanOrchestrationContext(
+        context.plan_data._replace(execution_plan=fewer),
+        context.log,
+        context.executor,
+        context.output_capture,
+        context.resume_from_failure,
+    )
 
 
 def instance_of_the_command_line(command: str = "this command") -> AbstractContextManager[dg.DagsterInstance]:

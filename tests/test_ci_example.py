@@ -66,7 +66,8 @@ def test_its_installation_is_the_makefiles():
     wanted = re.findall(r"pip install -q -c constraints\.txt .*?(\S+)\n", (ROOT / "Makefile").read_text())
     there = re.findall(r"pip install -q -c constraints\.txt .*?(\S+)\n", install)
     assert (
-        there == [name.replace("benchmarks,cluster,dev,postgres,s3", "benchmarks") for name in wanted]
+        there
+        == [name.replace("benchmarks,cluster,dev,knowledge,postgres,s3", "benchmarks,knowledge") for name in wanted]
         and len(there) == 3
     )
 

@@ -20,6 +20,8 @@ from finetuning.chat.rendering import Renderer
 from finetuning.chat.segments import Conversation
 from finetuning.chat.template import before_answer, stop_token
 from finetuning.errors import FinetuningError
+from finetuning.knowledge.library import Library
+from finetuning.knowledge.passages import Passage
 from finetuning.lora.loading import load_side
 from finetuning.quantization import bitsandbytes_config
 
@@ -79,6 +81,7 @@ class Assistant:
         self.stop = stop_token(self.tokenizer)
         self.mark = before_answer(self.tokenizer)
         self.context_tokens = self._context()
+        self.library = Library(source.index, source.embedding, recipe) if source.index else None
         self.engine = Engine(self.model, self._as, self.tokenizer, self.stop)
 
     @property
@@ -111,7 +114,12 @@ class Assistant:
             raise BadRequest(
                 f"max_tokens: {limit:,}, and the model reads and writes {self.context_tokens:,} tokens in all"
             )
+        passages: list[Passage] = []
+        if self.library:
+            messages, passages = self.library.look_up(conversation.messages)
+            conversation = conversation._replace(messages=messages)
         prompt = prompt_of(self.renderer, conversation, self.context_tokens - limit)
+        prompt = prompt._replace(passages=tuple(passages))
         end = str(self.tokenizer.decode(prompt.ids[-32:], skip_special_tokens=False))
         opened, offered = bool(OPENED.search(end)), bool(conversation.tools)
         reply = Reply(self.tokenizer, self.stop, self.mark, opened, how.stop, offered)

@@ -10,6 +10,7 @@ from finetuning.chat.segments import Conversation
 from finetuning.dataset.row_faults import RowDropped
 from finetuning.dataset.turns import Message
 from finetuning.errors import FinetuningError
+from finetuning.knowledge.passages import Passage
 
 
 class BadRequest(FinetuningError):
@@ -21,6 +22,8 @@ class Prompt(NamedTuple):
 
     ids: list[int]
     left_out_turns: int
+    passages: tuple[Passage, ...] = ()
+    """What the last question is asked with, where the model answers from documents: number 1 comes first."""
 
 
 def prompt_of(renderer: Renderer, conversation: Conversation, room: int) -> Prompt:

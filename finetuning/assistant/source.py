@@ -20,5 +20,9 @@ class Source:
     """Where the weights come from, for people."""
     verdict: str
     examples: tuple[str, ...] = ()
+    index: Path | None = None
+    """The index of the documents that it answers from; None where it has none, or they are not here."""
+    embedding: Path | None = None
+    """The embedding model of that index; None where it is by words alone."""
     quantize: bool = False
     """Whether the weights of `base_model` are those from before the recipe's quantization."""

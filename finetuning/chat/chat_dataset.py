@@ -27,6 +27,7 @@ from finetuning.chat.splits import Fate, Split, split
 from finetuning.chat.template_settings import TODAY, writes_date
 from finetuning.chat.tokenized_rows import TokenizedRows
 from finetuning.checks import eval_rows
+from finetuning.checks.balance import balance
 from finetuning.checks.counted import Counted, Dropped
 from finetuning.checks.findings import Count, FindingsTable, most_frequent
 from finetuning.checks.judgement import EXAMPLES, remedy_of
@@ -35,6 +36,9 @@ from finetuning.dataset.format_recognition import recognise_all
 from finetuning.dataset.raw_folder import read_sources
 from finetuning.dataset.unread import unread_by_source
 from finetuning.errors import FinetuningError
+from finetuning.knowledge.retriever import Retriever
+from finetuning.knowledge.rows import Contexts, documents_of_exam
+from finetuning.recipe.columns import OF_KNOWLEDGE
 from finetuning.recipe.dataset import sources
 from finetuning.recipe.recipe import Recipe
 from finetuning.tokens import NOT_SUPERVISED, Tokens
@@ -43,8 +47,6 @@ HISTOGRAM_BINS = 20
 PREVIEW_CONVERSATIONS, PREVIEW_TOKENS, READ_FOR_PREVIEW = 3, 400, 20
 # Columns of tokens and labels; the second ones are there for preferences to be learned alone.
 PREVIEWED = (("input_ids", "labels"), ("rejected_input_ids", "rejected_labels"))
-# How much more good answers may count than bad ones in all.
-HEAVIEST = 4 / 3
 COLLECTED_AFTER = 100  # batches
 # One makes lists of what the tokenizer found while the others wait for it, which itself uses all cores.
 THREADS = 3
@@ -59,7 +61,13 @@ LEFT_OUT = {
 }
 
 
-def write_chat(raw_folder: Path, folder: Path, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> ChatSummary:
+def write_chat(
+    raw_folder: Path,
+    folder: Path,
+    recipe: Recipe,
+    tokenizer: PreTrainedTokenizerBase,
+    retriever: Retriever | None = None,
+) -> ChatSummary:
     """Write both splits as tokens, what was dropped and found, and the tokenizer into `folder`; return its summary.
 
     Every row of `raw_folder` is in `train.parquet`, in `eval.parquet`, or in `dropped.parquet` with a reason;
@@ -67,6 +75,7 @@ def write_chat(raw_folder: Path, folder: Path, recipe: Recipe, tokenizer: PreTra
 
     Args:
         tokenizer: with its chat template set (`load_template`).
+        retriever: finds the passages that questions are asked with, for a recipe with `knowledge`.
 
     Raises:
         FinetuningError: a source's format is not recognised, the template cannot be used, or a split is empty.
@@ -78,7 +87,18 @@ def write_chat(raw_folder: Path, folder: Path, recipe: Recipe, tokenizer: PreTra
             f"{recipe.file}: chat.over_length: {recipe.chat.over_length} would be ignored for rows of text, which are "
             "cut into rows of chat.max_length tokens with nothing lost. Leave it out."
         )
-    unread = unread_by_source(raw_folder, recipe.dataset, formats, recipe.file)
+    if "text" in formats.values() and recipe.knowledge:
+        raise FinetuningError(
+            f"{recipe.file}: knowledge: rows of text ask nothing that passages could be found for. Leave knowledge "
+            "out, or write rows of another format, such as question-answer."
+        )
+    unread = unread_by_source(
+        raw_folder, recipe.dataset, formats, recipe.file, OF_KNOWLEDGE if recipe.knowledge else ()
+    )
+    contexts = None
+    if retriever and recipe.context:
+        examined = documents_of_exam(raw_folder, recipe.dataset)
+        contexts = Contexts(retriever, recipe.context, examined, recipe.dataset.seed)
     folder.mkdir(parents=True, exist_ok=True)
     with FindingsTable(folder / "dropped.parquet") as dropped, FindingsTable(folder / "findings.parquet") as findings:
         try:
@@ -89,7 +109,7 @@ def write_chat(raw_folder: Path, folder: Path, recipe: Recipe, tokenizer: PreTra
                 _rare_collection(),
             ):
                 for batch, tokens, before in _tokenized(
-                    renderer, batches(raw_folder, recipe.dataset, formats, renderer, dropped, method)
+                    renderer, batches(raw_folder, recipe.dataset, formats, renderer, dropped, method, contexts)
                 ):
                     numbers = rows.add(batch, tokens)
                     if before is not None and not rows.last_alone:
@@ -205,6 +225,7 @@ def _checks(raw_folder: Path, recipe: Recipe, rows: TokenizedRows, decided: Spli
         "secrets": kept,
         "special_tokens": kept,
         "round_trip": rows.round_trips,
+        **(dict.fromkeys(("evidence", "document_leak"), readable) if recipe.knowledge else {}),
     }
     lengths = np.concatenate(rows.lengths)
     percentiles = np.percentile(lengths, range(101), method="inverted_cdf").astype(int).tolist()
@@ -220,35 +241,6 @@ def _checks(raw_folder: Path, recipe: Recipe, rows: TokenizedRows, decided: Spli
             reason=most_frequent(counts),
         )
     return found | _eval_checks(recipe, rows, decided)
-
-
-def balance(desirable: np.ndarray, recipe: Recipe) -> list[str]:
-    """Say how many answers were judged good and bad, and how to weigh them where one kind outweighs the other.
-
-    Source: equation 8 of Ethayarajh et al., KTO (2024).
-
-    Raises:
-        FinetuningError: all were judged alike.
-    """
-    good, training = int(desirable.sum()), recipe.training
-    bad = len(desirable) - good
-    if not good or not bad:
-        raise FinetuningError(
-            f"{recipe.file}: training.method: kto learns to tell good answers from bad ones, and all {len(desirable)} "
-            f"train rows have the label {str(bool(good)).lower()}. Add rows with the other one"
-            + (", or learn these with method: sft, from data without the label." if good else ".")
-        )
-    share = good * training.desirable_weight / (bad * training.undesirable_weight)
-    found = f"{good} answers were judged good and {bad} bad"
-    if share > HEAVIEST:
-        return [
-            f"{found}: write training.undesirable_weight: {good * training.desirable_weight / bad:.3g} to even it out"
-        ]
-    if share < 1:
-        return [
-            f"{found}: write training.desirable_weight: {bad * training.undesirable_weight / good:.3g} to even it out"
-        ]
-    return [found]
 
 
 def _eval_checks(recipe: Recipe, rows: TokenizedRows, decided: Split) -> dict[str, Counted]:

@@ -25,6 +25,7 @@ from finetuning.dataset.raw_folder import read_rows
 from finetuning.dataset.raw_summary import JsonRow
 from finetuning.dataset.row_faults import NotChosen, RowDropped, without_nulls
 from finetuning.dataset.turns import Message
+from finetuning.knowledge.rows import Context, Contexts, Examined, named_in
 from finetuning.recipe.dataset import DatasetSpec, sources
 from finetuning.recipe.source import SourceSpec
 from finetuning.recipe.training import Method
@@ -48,6 +49,13 @@ class Row(NamedTuple):
     """Whether the answer was judged good, where a judgement is to be learned."""
     whole: str | None = None
     """Of a text, or a piece of one, the whole text."""
+    context: Context | None = None
+    """The passages that the question is asked with, where the recipe has documents."""
+
+    @property
+    def asked(self) -> list[Message]:
+        """What is said, without passages: by this, rows are the same or not."""
+        return self.context.asked if self.context else self.conversation.messages
 
 
 class Batch(NamedTuple):
@@ -67,12 +75,14 @@ def batches(
     renderer: Renderer,
     dropped: FindingsTable,
     method: Method = "sft",
+    contexts: Contexts | None = None,
 ) -> Iterator[Batch]:
     """Yield the rows of `raw_folder`; those without a conversation, or that the template refuses, go to `dropped`.
 
     Args:
         formats: of each source, by its stem.
         method: with `dpo`, a row has a rejected conversation too, and with `kto` a judgement.
+        contexts: the passages that questions are asked with, where the recipe has documents.
     """
     as_text = text_layout(renderer.tokenizer)
     for number, (stem, (source, _)) in enumerate(sources(dataset).items()):
@@ -80,6 +90,8 @@ def batches(
         read = partial(kinds.get(formats[stem], _row), source=source, format=formats[stem])
         for raw in _raw_rows(raw_folder / f"{stem}.parquet"):
             rows, texts = _usable(raw, read, dropped)
+            if contexts:
+                rows, texts = _with_passages(rows, texts, source, contexts, stem.startswith("eval"), dropped)
             conversations = [row.conversation for row in rows]
             if method == "dpo":
                 conversations += [row.rejected for row in rows if row.rejected]
@@ -122,6 +134,31 @@ def _usable(
     return rows, texts
 
 
+def _with_passages(
+    rows: list[Row], texts: list[bytes], source: SourceSpec, contexts: Contexts, is_eval: bool, dropped: FindingsTable
+) -> tuple[list[Row], list[bytes]]:
+    """Return the rows asked with passages, and their texts; those that have none for a reason go to `dropped`."""
+    asked, kept = [], []
+    for number, (row, text) in enumerate(zip(rows, texts, strict=True)):
+        try:
+            asked.append((row.place, row.conversation.messages, named_in(orjson.loads(text), source)))
+            kept.append(number)
+        except RowDropped as reason:
+            dropped.add(row.place, "evidence", str(reason), reason.field, text.decode())
+    found, left = [], []
+    for number, context in zip(kept, contexts.give(asked, is_eval), strict=True):
+        row, text = rows[number], texts[number]
+        if isinstance(context, RowDropped):
+            check = "document_leak" if isinstance(context, Examined) else "evidence"
+            dropped.add(row.place, check, str(context), context.field, text.decode())
+        else:
+            found.append(
+                row._replace(conversation=row.conversation._replace(messages=context.messages), context=context)
+            )
+            left.append(text)
+    return found, left
+
+
 def _faults(found: list[LaidOut | RowDropped], rows: int) -> dict[int, RowDropped]:
     """Return why the template does not take a conversation, by the number of its row."""
     faults: dict[int, RowDropped] = {}
@@ -143,7 +180,7 @@ def digests(rows: list[Row], seed: int) -> tuple[list[int], list[int], list[tupl
     conversations, questions, prefixes = [], [], []
     known: tuple[str | None, int] = (None, 0)
     for number, row in enumerate(rows):
-        messages, tools = row.conversation
+        messages, tools = row.asked, row.conversation.tools
         said = [message | {"content": bare(message["content"])} for message in messages]
         whole = orjson.dumps([said, tools]) if tools else orjson.dumps(said)
         if row.desirable is not None:

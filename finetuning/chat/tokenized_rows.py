@@ -33,6 +33,7 @@ from finetuning.checks.tokens import (
     without_supervision_or_prompt,
 )
 from finetuning.dataset.other_formats import TEXT_ROLE, is_text, looks_like_turns
+from finetuning.dataset.row_faults import RowDropped
 from finetuning.dataset.turns import Message
 from finetuning.recipe.recipe import Recipe
 from finetuning.tokens import Tokens
@@ -51,6 +52,14 @@ SCHEMA = pa.schema(
 # Of judgements to be learned.
 JUDGED = [("desirable", pa.bool_())]
 # Of preferences to be learned: the last turn of the rejected conversation, and all of its tokens.
+# Of questions asked with passages: the conversation without them, the numbers of the passages, the places (from 1) of
+# those that have the answer, and where the first of these was found (0: not among the first ten).
+IN_CONTEXT = [
+    ("asked", pa.list_(MESSAGE)),
+    ("passages", pa.list_(pa.int64())),
+    ("golden", TOKEN_LIST),
+    ("rank", pa.int32()),
+]
 REJECTED = [("rejected", pa.list_(MESSAGE)), ("rejected_input_ids", TOKEN_LIST), ("rejected_labels", TOKEN_LIST)]
 
 
@@ -123,7 +132,7 @@ class TokenizedRows:
         self.last_alone = recipe.training.method in ("dpo", "kto")
         self.desirable: list[np.ndarray] = []
         self.texts = Texts()
-        more = {"dpo": REJECTED, "kto": JUDGED}.get(recipe.training.method, [])
+        more = {"dpo": REJECTED, "kto": JUDGED}.get(recipe.training.method, IN_CONTEXT if recipe.knowledge else [])
         self._writer = pa.ipc.new_file(str(self.path), pa.schema([*SCHEMA, *more]))
 
     def __enter__(self) -> Self:
@@ -157,7 +166,7 @@ class TokenizedRows:
         self.index.is_eval.append(np.full(len(rows), batch.is_eval))
         self.index.conversation.append(np.array(conversations, np.uint64))
         self.index.question.append(np.array(questions, np.uint64))
-        self.sketches.add(as_questions(tokens) if is_plain else _part(tokens, 0, len(rows)))
+        self.sketches.add(as_questions(tokens) if is_plain else self._asked(rows, _part(tokens, 0, len(rows))))
         self.texts.is_text.append(np.full(len(rows), is_plain))
         self.desirable.append(np.array([bool(row.desirable) for row in rows]))
         self.index.source.append(np.full(len(rows), batch.source, np.int16))
@@ -168,6 +177,14 @@ class TokenizedRows:
         self.supervised.append(self._by_row(supervised(tokens)).sum(axis=0, dtype=np.int32))
         self._writer.write_batch(record_batch(rows, tokens))
         return {row.place: before + i for i, row in enumerate(rows)}
+
+    def _asked(self, rows: list[Row], tokens: Tokens) -> Tokens:
+        """Return the tokens by which rows nearly repeat each other: without passages, which many rows share."""
+        if rows[0].context is None:
+            return tokens
+        bare = self.renderer.lay_out([row.conversation._replace(messages=row.asked) for row in rows])
+        laid_out = [one for one in bare if not isinstance(one, RowDropped)]
+        return self.renderer.tokenize(laid_out) if len(laid_out) == len(rows) else tokens
 
     def _by_row(self, numbers: np.ndarray) -> np.ndarray:
         """Arrange numbers of all conversations by side and row (sides, rows)."""
@@ -258,6 +275,13 @@ def record_batch(rows: list[Row], tokens: Tokens) -> pa.RecordBatch:
         *_token_columns(_part(tokens, 0, len(rows))),
         pa.array([row.place for row in rows], pa.string()),
     ]
+    if rows[0].context is not None:
+        found = [row.context for row in rows if row.context]
+        columns += [
+            messages_column([context.asked for context in found]),
+            *(pa.array([getattr(context, name) for context in found], kind) for name, kind in IN_CONTEXT[1:]),
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=pa.schema([*SCHEMA, *IN_CONTEXT]))
     if rows[0].desirable is not None:
         columns.append(pa.array([row.desirable for row in rows], pa.bool_()))
         return pa.RecordBatch.from_arrays(columns, schema=pa.schema([*SCHEMA, *JUDGED]))

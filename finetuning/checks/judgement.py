@@ -30,6 +30,15 @@ CHAT_CHECKS = {
     "eval_size": "There are as many rows to examine the model with as the recipe asks for.",
     "eval_likeness": "The rows that the model is examined with are like those that it learns from.",
 }
+DOCUMENT_CHECKS = {
+    "unreadable_documents": "Text was read from every document, or from no fewer than the recipe allows."
+}
+PASSAGE_CHECKS = {"cut_passages": "Every passage ends where a paragraph does."}
+# Of recipes with `knowledge` alone.
+KNOWLEDGE_CHECKS = {
+    "evidence": "Every row's evidence is in a passage of the document that it names.",
+    "document_leak": "No document that the model is examined about is among those that it learns about.",
+}
 # What each check found, and what to do. `{rows}` is how many rows, `{of}` of how many.
 FOUND = {
     "unreadable_rows": "no row can be read from {rows} of {of} lines",
@@ -45,6 +54,10 @@ FOUND = {
     "secrets": "{rows} of {of} rows hold text that looks like a secret",
     "special_tokens": "{rows} of {of} rows spell out a special token, which is learned as plain text",
     "round_trip": "the tokens of {rows} of {of} rows do not decode to the text that they encode",
+    "unreadable_documents": "no text can be read from {rows} of {of} documents",
+    "cut_passages": "{rows} of {of} passages end within a paragraph",
+    "evidence": "of {rows} of {of} rows no passage has the evidence",
+    "document_leak": "{rows} of {of} rows are about a document that eval asks about as well",
     "eval_size": "eval is {rows} of {of} rows away from what is asked for",
     "eval_likeness": "{rows} of {of} eval rows would have to be others for eval to be like train",
 }
@@ -67,6 +80,11 @@ REMEDY = {
     "secrets": "Take them out of the data: a model may repeat what it learned",
     "special_tokens": "Take them out of the data if they are left over from another chat template",
     "round_trip": "The tokenizer cannot write this text; use another base model, or take these rows out",
+    "unreadable_documents": "Mend them or leave them out of `files`; unreadable.parquet lists them",
+    "cut_passages": "Raise `knowledge.passages.max_tokens`, as far as the embedding model reads",
+    "evidence": "Quote a sentence of the document word for word, and name the document as documents.parquet does; "
+    "dropped.parquet lists them",
+    "document_leak": "They were left out of train; ask about other documents in eval",
     "eval_size": "Rows that ask the same or nearly the same stay together, and their groups do not add up to what is "
     "asked for. Write `eval: {{fraction: {fraction:.6g}}}`, which is what there is, or name rows of their own in "
     "`dataset.eval.sources`",
@@ -99,7 +117,7 @@ REMEDY_OF_REASON = {
 }
 # Their rows are not trained on. More than so many of them are no exception, and to let them pass is no remedy; one of
 # them alone ends no run of others where some may be.
-LEFT_OUT = ("unreadable_rows", "bad_rows", "refused_rows", "max_length")
+LEFT_OUT = ("unreadable_rows", "bad_rows", "refused_rows", "max_length", "evidence")
 FAULTY = (*LEFT_OUT, "supervision", "stop_token", "bos_token", "round_trip")
 MOST_TO_PASS = 0.1
 SO_MANY = {

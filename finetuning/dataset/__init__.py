@@ -11,6 +11,7 @@ csv_rows            rows of CSV
 encodings           says how a text that is not UTF-8 is converted
 hub_rows            rows of a data set on the Hub
 linear_equations    rows that are made up: equations with a worked solution
+product_manuals     documents that are made up, and questions that only they answer
 drawing             draws some of the rows by a seed
 formats             turns a row of a known format into a conversation
 other_formats       what is known of judged answers and of text

@@ -16,13 +16,14 @@ from pydantic import JsonValue
 from finetuning.checks.counted import Counted, Example
 from finetuning.checks.judgement import EXAMPLES
 from finetuning.checks.secrets import find_secret
-from finetuning.dataset import linear_equations
+from finetuning.dataset import linear_equations, product_manuals
 from finetuning.dataset.drawing import chosen_rows, describe, seed_of
 from finetuning.dataset.file_rows import read_files
 from finetuning.dataset.format_recognition import format_of, shortened
 from finetuning.dataset.raw_folder import ROWS, UNREADABLE, RecordFile, read_rows
 from finetuning.dataset.raw_rows import Item, RawRow, Unreadable, row_item
 from finetuning.dataset.raw_summary import JsonRow, RawSource, RawSummary, UnreadableLine
+from finetuning.errors import FinetuningError
 from finetuning.feedback.rows import rows_of, taken
 from finetuning.recipe.dataset import DatasetSpec, sources
 from finetuning.recipe.source import SourceSpec
@@ -120,7 +121,14 @@ def read(
     if source.feedback:
         learned = rows_of(taken(source.feedback, source.every), method)
         return (row_item(describe(source), number, row) for number, row in enumerate(learned, 1))
-    generated = linear_equations.generate(source.rows or 0, seed)
+    if source.generator == "product-manuals":
+        generated = product_manuals.generate(source.rows or 0, seed, source.split)
+        if (source.rows or 0) > (most := product_manuals.questions(source.split)):
+            raise FinetuningError(
+                f"{where}.rows: {source.rows}, and product-manuals has {most} questions. Write fewer."
+            )
+    else:
+        generated = linear_equations.generate(source.rows or 0, seed)
     return (row_item(str(source.generator), number, row) for number, row in enumerate(generated, 1))
 
 

@@ -10,7 +10,7 @@ import hashlib
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from finetuning.dataset import linear_equations
+from finetuning.dataset import linear_equations, product_manuals
 from finetuning.dataset.files import SourceFile, file_info, matching_files, opened
 from finetuning.errors import FinetuningError
 from finetuning.feedback.rows import revision_of
@@ -51,7 +51,8 @@ def resolve(source: SourceSpec, *, api: "HfApi", where: str) -> str:
         return _hash(matching_files(source.files, where), f"{where}.files")
     if source.feedback:
         return revision_of(source.feedback, source.every)
-    return f"{source.generator}@{linear_equations.VERSION}"
+    version = {"linear-equations": linear_equations.VERSION, "product-manuals": product_manuals.VERSION}
+    return f"{source.generator}@{version[str(source.generator)]}"
 
 
 def _hash(files: list[SourceFile], where: str) -> str:

@@ -4,7 +4,7 @@ Those that carry meaning by their name stop the run until the recipe maps or ign
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,13 +52,14 @@ class _Found:
 
 
 def unread_by_source(
-    raw_folder: Path, dataset: DatasetSpec, formats: Mapping[str, str], where: str
+    raw_folder: Path, dataset: DatasetSpec, formats: Mapping[str, str], where: str, read_too: Sequence[str] = ()
 ) -> dict[str, dict[str, Unread]]:
     """What is not read of all rows in a folder of raw rows, by the source's path in the recipe and by name.
 
     Args:
         formats: of each source, by its stem.
         where: the recipe's file.
+        read_too: columns that something else reads.
 
     Raises:
         FinetuningError: some of it carries meaning, what is read as a thought is a setting, or the recipe ignores what
@@ -69,6 +70,8 @@ def unread_by_source(
         found = _Found()
         for row in read_rows(raw_folder / f"{stem}.parquet"):
             _count(row, source, formats[stem], found)
+        for name in read_too:
+            found.unread.pop(source.columns.get(name, name), None)
         if found.unread:
             unread[path] = found.unread
         place = f"{where}: {path}"

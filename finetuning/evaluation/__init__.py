@@ -5,6 +5,7 @@ generation         greedy answers to many prompts at once
 metrics            scores of answers
 references         whether any answer could be right
 comparison         base and tuned answers beside each other
+with_passages      what passages did for the answers
 intervals          how sure a gain is
 python_tests       the metric that runs the code in an answer
 confined_python    runs code that nobody has read

@@ -13,7 +13,9 @@ from finetuning.evaluation.generation import Question
 from finetuning.evaluation.intervals import Sides, figure_of, gain_interval
 from finetuning.evaluation.metrics import METRICS, Metric, Outcome, metrics_for
 from finetuning.evaluation.report import Figures, Findings, PublishedFigures, Sample
+from finetuning.evaluation.with_passages import BASE, TUNED, Answers, in_context, uncited
 from finetuning.recipe.evaluation import OF_ANSWERS, EvaluationSpec
+from finetuning.recipe.knowledge import ContextSpec
 
 
 def outcomes(folder: Path) -> list[Outcome]:
@@ -42,19 +44,30 @@ def compare(metric: Metric, base: Sequence[Outcome], tuned: Sequence[Outcome]) -
     )
 
 
-def evaluate(spec: EvaluationSpec, exam: Exam, base: Path, tuned: Path) -> Findings:
+def evaluate(
+    spec: EvaluationSpec, exam: Exam, base: Path, tuned: Path, asked_with: ContextSpec | None = None
+) -> Findings:
     """Return the metrics of base and tuned, and every question with both answers.
+
+    Answers with passages are compared without their citations.
 
     Args:
         base: the folder of the base model's answers, as `tuned` is of the tuned model's.
+        asked_with: how questions were asked, where that was with passages.
     """
-    metrics, sides = metrics_for(spec), (outcomes(base), outcomes(tuned))
+    metrics, said = metrics_for(spec), (outcomes(base), outcomes(tuned))
     main = next(iter(metrics.values()))
+    sides = tuple(map(uncited, said)) if asked_with else said
     figures = {name: compare(metric, *sides) for name, metric in metrics.items()}
+    context = None
+    if asked_with:
+        answers = {BASE: Answers(base, said[0]), TUNED: Answers(tuned, said[1])}
+        context = in_context(asked_with, main, exam, answers)
     return Findings(
         rows=len(exam.questions),
         metrics=with_text_metric(figures, *sides),
-        samples=[sample(main, *row) for row in zip(exam.questions, *sides, strict=True)],
+        samples=[sample(main, *row) for row in zip(exam.questions, *said, strict=True)],
+        context=context,
     )
 
 
@@ -67,13 +80,18 @@ def with_text_metric(
     return {**figures, "chrf": compare(METRICS["chrf"], base, tuned)}
 
 
-def compare_with_published(spec: EvaluationSpec, published: Path, tuned: Path) -> dict[str, PublishedFigures]:
+def compare_with_published(
+    spec: EvaluationSpec, published: Path, tuned: Path, with_passages: bool = False
+) -> dict[str, PublishedFigures]:
     """Return for each metric the figures of published version and tuned model, the gain, and its 95 % interval.
 
     Args:
         published: the folder of the published version's answers, as `tuned` is of the tuned model's.
+        with_passages: whether the answers cite passages, which are no part of what is compared.
     """
     before, after = outcomes(published), outcomes(tuned)
+    if with_passages:
+        before, after = uncited(before), uncited(after)
     found = {name: compare(metric, before, after) for name, metric in metrics_for(spec).items()}
     return {
         name: PublishedFigures(published=figures.base, **figures.model_dump(exclude={"base"}))
@@ -89,6 +107,6 @@ def sample(main: Metric, question: Question, base: Outcome, tuned: Outcome) -> S
         reference=masked(question.reference),
         base=masked(base.answer),
         tuned=masked(tuned.answer),
-        base_score=main.score(base),
-        tuned_score=main.score(tuned),
+        base_score=main.score(uncited([base])[0]),
+        tuned_score=main.score(uncited([tuned])[0]),
     )

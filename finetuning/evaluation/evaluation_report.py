@@ -29,6 +29,7 @@ from finetuning.evaluation.report import (
 )
 from finetuning.evaluation.tables import answering_table, benchmarks_table, metrics_table
 from finetuning.evaluation.verdict import verdict_in_words
+from finetuning.evaluation.with_passages import in_words
 from finetuning.plots import base_beside_tuned, loss_curve
 from finetuning.public_names import public_base, public_drops, public_path, public_source
 from finetuning.recipe.evaluation import UNBOUNDED
@@ -89,6 +90,7 @@ def write_report(folder: Path, recipe: Recipe, made: Made, found: Findings, verd
         benchmarks=dict(found.benchmarks),
         answering=dict(found.answering),
         published=found.published,
+        context=found.context,
     )
     (folder / "report.json").write_text(json.dumps(report.as_json(), indent=2, allow_nan=False))
     (folder / "report.md").write_text(markdown(recipe, made, found, verdict))
@@ -127,6 +129,7 @@ def markdown(recipe: Recipe, made: Made, found: Findings, verdict: Verdict) -> s
         metrics_table(found.metrics).to_markdown(index=False, disable_numparse=True),
         "![Base beside tuned](metrics.png)",
         *benchmarks(found.benchmarks),
+        *(in_words(found.context, found.answering) if found.context else []),
         *beside_published(found.published),
         "## Samples",
         *samples(found.samples, less_is_better, recipe.evaluation.samples),

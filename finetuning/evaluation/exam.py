@@ -4,11 +4,12 @@ import hashlib
 import json
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
+import pyarrow.parquet as pq
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -29,7 +30,7 @@ from finetuning.recipe.evaluation import UNBOUNDED, EvaluationSpec
 from finetuning.training.peak_memory import PeakMemory
 from finetuning.training.supervised_loss import supervised_loss
 
-ANSWERS = "answers.parquet"
+ANSWERS, ANSWERS_WITHOUT = "answers.parquet", "answers_without_passages.parquet"
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,18 @@ class Exam:
     questions: list[Question]
     input_ids: list[list[int]]
     labels: list[list[int]]
+    without: list[Question] = field(default_factory=list)
+    """The same questions without passages; none where they have none."""
+    golden: list[list[int]] = field(default_factory=list)
+    """The places (from 1) of the passages that have the answer."""
+    ranks: list[int | None] = field(default_factory=list)
+    """Where the first of those was found; 0 for not found, None where there is none to be found."""
 
     def digest(self) -> str:
         """Sixteen hexadecimal digits that are the same for the same rows in the same tokens."""
         rows = [[q.prompt_ids, q.reference] for q in self.questions]
-        content = json.dumps([rows, self.input_ids, self.labels], separators=(",", ":"))
+        more = [[q.prompt_ids for q in self.without]] if self.without else []
+        content = json.dumps([rows, self.input_ids, self.labels, *more], separators=(",", ":"))
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
@@ -83,19 +91,36 @@ def exam_of(spec: EvaluationSpec, chat_dataset: Path, trust_remote_code: bool = 
     references = [Reference(question.place, question.reference) for question in questions]
     require_answerable(spec, references, whole=True)  # how long they are was looked at before the training
     table = exam_rows(chat_dataset, spec.rows, "input_ids", "labels")
-    return Exam(tokenizer, questions, table["input_ids"].to_pylist(), table["labels"].to_pylist())
+    exam = Exam(tokenizer, questions, table["input_ids"].to_pylist(), table["labels"].to_pylist())
+    if "asked" not in pq.read_schema(chat_dataset / "eval.parquet").names:
+        return exam
+    shown = exam_rows(chat_dataset, spec.rows, "golden", "rank")
+    return replace(
+        exam,
+        without=questions_of(chat_dataset, tokenizer, spec.rows, spec.max_new_tokens, asked="asked"),
+        golden=shown["golden"].to_pylist(),
+        ranks=shown["rank"].to_pylist(),
+    )
 
 
 def questions_of(
-    chat_dataset: Path, tokenizer: PreTrainedTokenizerBase, rows: int, most: int | None = None
+    chat_dataset: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: int,
+    most: int | None = None,
+    asked: Literal["messages", "asked"] = "messages",
 ) -> list[Question]:
     """The first `rows` conversations of the eval split; their order is fixed by the data set's seed.
 
     Of a text, the first half is the question, and at most `most` tokens of what comes next the answer.
+
+    Args:
+        asked: the column with the conversation: as it is asked, or (`asked`) without its passages.
     """
-    table = exam_rows(chat_dataset, rows, "tools", "place", "input_ids")
+    table = exam_rows(chat_dataset, rows, "tools", "place", "input_ids", *([asked] if asked != "messages" else []))
     questions, renderer = [], Renderer(tokenizer)
     for row in table.to_pylist():
+        row["messages"] = row[asked]
         if is_text(row["messages"]):
             questions.append(half_of(row, tokenizer, most))
             continue
@@ -139,6 +164,9 @@ def sit(
         answers = generate(model, exam.tokenizer, exam.questions, spec, progress, name)
         seconds = time.monotonic() - started
         losses = losses_of(model, exam, progress, name) if measures_loss(spec) else [(0.0, 0)] * len(answers)
+        without = None
+        if exam.without:
+            without = sit_without(spec, exam, model, progress, f"{name} without passages", folder)
     passed = [0.0] * len(answers)
     if runs_code(spec):
         texts = [answer.text for answer in answers]
@@ -154,7 +182,21 @@ def sit(
         seconds=round(seconds, 1),
         tokens_per_second=round(tokens / max(seconds, 1e-9), 1),
         peak_memory_mb=memory.mib,
+        rows=len(answers) if without else None,
+        without=without,
     )
+
+
+def sit_without(
+    spec: EvaluationSpec, exam: Exam, model: Any, progress: Progress, name: str, folder: Path
+) -> tuple[float, int]:
+    """Let the model answer the same questions without passages; return the seconds and tokens that it took."""
+    started = time.monotonic()
+    answers = generate(model, exam.tokenizer, exam.without, spec, progress, name)
+    seconds = time.monotonic() - started
+    rows = [Outcome(q.reference, a.text, a.stopped) for q, a in zip(exam.without, answers, strict=True)]
+    pd.DataFrame(rows).to_parquet(folder / ANSWERS_WITHOUT)
+    return round(seconds, 1), sum(answer.tokens for answer in answers)
 
 
 def measures_loss(spec: EvaluationSpec) -> bool:

@@ -164,6 +164,18 @@ def score_exact_match(outcome: Outcome) -> float:
     return float(outcome.answer.strip() == outcome.reference.strip())
 
 
+def score_contains(outcome: Outcome) -> float:
+    """1.0 where the answer has the reference in it as whole words, whatever is around it; case makes no difference.
+
+    >>> [score_contains(Outcome("4.2", answer, True)) for answer in ("It weighs 4.2 kg.", "It weighs 14.2 kg.")]
+    [1.0, 0.0]
+    """
+    answer, reference = (" ".join(text.split()).casefold() for text in (outcome.answer, outcome.reference))
+    # Not within a word or number: 8 is not in 18, nor in 8.5.
+    within = rf"(?<!\w)(?<!\d[.,]){re.escape(reference.rstrip('.'))}(?!\w)(?![.,]\d)"
+    return float(bool(reference.strip(" .")) and re.search(within, answer) is not None)
+
+
 def score_stop(outcome: Outcome) -> float:
     """1.0 where the model ended its answer itself, with the stop token."""
     return float(outcome.stopped)
@@ -234,6 +246,7 @@ METRICS = {
     "final-answer": Metric(score_final_answer),
     "unclear": Metric(score_unclear, higher_is_better=False),
     "exact-match": Metric(score_exact_match),
+    "contains": Metric(score_contains),
     "stop-rate": Metric(score_stop),
     "empty": Metric(score_empty, higher_is_better=False),
     "rouge-l": Metric(score_rouge_l),

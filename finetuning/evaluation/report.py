@@ -105,6 +105,57 @@ class Answering(Record):
     peak_memory_mb: int
     fingerprint: str | None = Field(default=None, exclude_if=absent)
     """Of the artifact that holds the answers; None where they lie with the report."""
+    rows: int | None = Field(default=None, exclude_if=absent)
+    """How many questions were asked, where they were also asked without passages."""
+    without: tuple[float, int] | None = Field(default=None, exclude_if=absent)
+    """Seconds and tokens of the answers without passages."""
+
+
+class Contestant(Part):
+    """How base or tuned model did, with passages or without, by the main metric; shares are between 0 and 1."""
+
+    score: float
+    says_it: float
+    """The share of answers that have the reference in them, in whatever words."""
+    right_refusals: float | None = None
+    """Of the questions that no document answers, those that it said so of; None where there are none."""
+    wrong_refusals: float | None = None
+    """Of the others, those that it said so of."""
+    right_citations: float | None = None
+    """Of the questions whose passage was shown, those that it cited it for; None without passages."""
+    retrievers_fault: int | None = None
+    """Wrong answers to questions whose passage was not shown."""
+    readers_fault: int | None = None
+    """Wrong answers to those whose passage was."""
+
+
+class Pair(Part):
+    """What one contestant gained over another one on the same rows."""
+
+    before: str
+    after: str
+    gain: float
+    interval: tuple[float, float]
+
+
+class Retrieval(Part):
+    """Where the passages with the answers were found."""
+
+    questions: int
+    recall: dict[int, float]
+    """The share of the questions whose passage is among so many first ones."""
+    mean_reciprocal_rank: float
+    """Of the first ten."""
+
+
+class InContext(Part):
+    """What passages did for the answers."""
+
+    contestants: dict[str, Contestant]
+    pairs: list[Pair]
+    retrieval: Retrieval
+    advice: str
+    """Which of the four to use, in words."""
 
 
 class Proof(Record):
@@ -131,6 +182,8 @@ class Report(Proof):
     """By model: base and tuned."""
     published: Published | None = None
     """None where nothing was published, or only this adapter."""
+    context: InContext | None = Field(default=None, exclude_if=absent)
+    """What passages did for the answers, where the recipe has documents."""
 
     def proof(self) -> Proof:
         """What it proves, without the numbers."""
@@ -167,3 +220,5 @@ class Findings:
     """What it took base and tuned model to answer, by model."""
     published: Published | None = None
     """The comparison with the version that is published now; None where there is none."""
+    context: InContext | None = None
+    """What passages did for the answers; None for a recipe without documents."""

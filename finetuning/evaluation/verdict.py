@@ -37,6 +37,7 @@ def judge(
     metrics: Mapping[str, Figures],
     benchmarks: Mapping[str, BenchmarkFigures] | None = None,
     published: Published | None = None,
+    with_passages: bool = False,
 ) -> Verdict:
     """Judge by the recipe's rules; the verdict has a reason for each, with the number and how far it missed.
 
@@ -52,6 +53,8 @@ def judge(
     Args:
         rows: how many of them were answered.
         published: how the model compares with the version that is published now.
+        with_passages: whether both were asked with passages, so that the base's figure is what retrieval alone comes
+            to; whatever the gate says, the tuned model has to be better than that.
     """
     main = spec.metrics[0]
     kept = [name for name in metrics if name != main] if not spec.gate else kept_beside(spec.gate, metrics)
@@ -61,6 +64,8 @@ def judge(
         outcomes += [found for name, gate in spec.gate.items() for found in gate_outcomes(name, gate, metrics[name])]
     else:
         outcomes.append(better_beyond_noise(main, metrics[main]))
+    if with_passages:
+        outcomes.append(better_than_retrieval(main, metrics[main]))
     outcomes += [not_worse_beyond_noise(name, metrics[name], family) for name in kept]
     outcomes += tells_nothing(spec.gate, metrics)
     for name, found in (benchmarks or {}).items():
@@ -68,6 +73,13 @@ def judge(
     if published:
         outcomes.append(beside_published(main, published, family))
     return Verdict(passed=all(passed for passed, _ in outcomes), reasons=tuple(reason for _, reason in outcomes))
+
+
+def better_than_retrieval(name: str, found: Gain) -> tuple[bool, str]:
+    """Whether training added anything to what passages alone do, in words."""
+    better = change_of(found) == "better"
+    what = f"training {'adds to' if better else 'adds nothing that shows to'} what the base model makes of passages"
+    return better, f"{what}{'' if better else ': retrieval alone is as good'} ({name})"
 
 
 def kept_beside(gate: Mapping[str, GateSpec], metrics: Mapping[str, Figures]) -> list[str]:

@@ -7,6 +7,7 @@ local_files_version("phi-2") -> "2 files sha256:2c26b46b68ffc68f"
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from finetuning.dataset.files import matching_files
 from finetuning.dataset.revisions import resolve
 from finetuning.errors import FinetuningError
 from finetuning.feedback.rows import revision_of
+from finetuning.knowledge.documents import as_source, collections
 from finetuning.recipe.dataset import sources
 from finetuning.recipe.loading import load
 from finetuning.recipe.recipe import Recipe
@@ -40,7 +42,7 @@ def made_from(recipe: Recipe) -> dict[str, Any]:
     That is all of it but what a cluster is asked for, who may start a run, and whether feedback is kept.
     """
     workers = recipe.resources.workers
-    left_out = {"resources", "schedule", "feedback"}
+    left_out = {"resources", "schedule", "feedback"} | (set() if recipe.knowledge else {"knowledge", "context"})
     return recipe.model_dump(mode="json", exclude=left_out) | ({"workers": workers} if workers else {})
 
 
@@ -55,6 +57,21 @@ def hub_data_version(name: str, api: "HfApi") -> str | None:
         f"{source.hub}@{resolve(source, api=api, where=f'{recipe.file}: {path}')[:12]}"
         for source, path in sources(recipe.dataset).values()
         if source.hub
+    ]
+    return ", ".join(found) or None
+
+
+def hub_documents_version(name: str, api: "HfApi") -> str | None:
+    """Commits of the recipe's documents on the hub; None where it has none there.
+
+    Raises:
+        FinetuningError: the recipe is wrong, or the hub does not tell.
+    """
+    recipe = load(name)
+    found = [
+        f"{spec.hub}@{resolve(as_source(spec), api=api, where=f'{recipe.file}: {place}')[:12]}"
+        for place, spec in collections(recipe).items()
+        if spec.hub
     ]
     return ", ".join(found) or None
 
@@ -87,13 +104,29 @@ def local_files_version(name: str) -> str | None:
         for source, _ in sources(recipe.dataset).values()
         if source.feedback
     ]
-    found = [
+    found = _files({path: source.files for source, path in sources(recipe.dataset).values()}, recipe.file)
+    return ", ".join([*([f"{len(found)} files {_hash(found)}"] if found else []), *said]) or None
+
+
+def local_documents_version(name: str) -> str | None:
+    """A hash of names, sizes and times of the recipe's documents on this machine; None where it has none.
+
+    Raises:
+        FinetuningError: the recipe is wrong, or a pattern matches no file.
+    """
+    recipe = load(name)
+    found = _files({place: spec.files for place, spec in collections(recipe).items()}, recipe.file)
+    return f"{len(found)} files {_hash(found)}" if found else None
+
+
+def _files(patterns: Mapping[str, tuple[str, ...] | None], where: str) -> list[tuple[str, int, int]]:
+    """Path, size and time of each file of this machine that patterns match, by the place of these in the recipe."""
+    return [
         (file.path, stat.st_size, stat.st_mtime_ns)
-        for source, path in sources(recipe.dataset).values()
-        for file in matching_files(_local_only(source.files), f"{recipe.file}: {path}")
+        for place, named in patterns.items()
+        for file in matching_files(_local_only(named), f"{where}: {place}")
         for stat in [_stat(Path(file.path))]
     ]
-    return ", ".join([*([f"{len(found)} files {_hash(found)}"] if found else []), *said]) or None
 
 
 def _local_only(files: tuple[str, ...] | None) -> tuple[str, ...]:

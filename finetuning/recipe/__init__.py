@@ -15,6 +15,7 @@ evaluation       the section `evaluation`
 merge            the section `merge`
 hub              the section `hub`
 feedback         the section `feedback`
+knowledge        the sections `knowledge` and `context`
 spec             the base of all sections
 loading          finds and loads recipes
 names            what a recipe's file may be called

@@ -73,6 +73,22 @@ class ChecksSpec(Spec):
     round_trip: CheckSpec = Field(
         default=CheckSpec(), description="Rows (of a sample) whose tokens do not decode to the text that they encode."
     )
+    unreadable_documents: CheckSpec = Field(
+        default=CheckSpec(), description="Documents of `knowledge` that no text can be read from."
+    )
+    cut_passages: WarningSpec = Field(
+        default=WarningSpec(),
+        description="Passages that end within a paragraph, because it is longer than `knowledge.passages.max_tokens`.",
+    )
+    evidence: CheckSpec = Field(
+        default=CheckSpec(limit=0.01),
+        description="Rows whose `document` is not there, or whose `evidence` is in none of its passages. They are left "
+        "out; one of them passes in any case where the limit is above 0.",
+    )
+    document_leak: CheckSpec = Field(
+        default=CheckSpec(),
+        description="Train rows about a document that eval asks about. They are always left out of train.",
+    )
     eval_size: WarningSpec = Field(
         default=WarningSpec(limit=0.05),
         description="Rows that eval has less, or more, than `dataset.eval.fraction` asks for: those that ask nearly "

@@ -21,6 +21,8 @@ ALIASES: dict[str, tuple[str, ...]] = {
 # What each format reads of them. A conversation says by itself what came before, and what was thought about what.
 OF_A_QUESTION = ("system", "history", "context", "reasoning", "tools")
 OF_A_CONVERSATION = ("system", "tools")
+# Where a row's answer stands among the documents of a recipe with `knowledge`: their name, and what is quoted of them.
+OF_KNOWLEDGE = ("document", "evidence")
 # A whole conversation whose last answer was judged, in place of a prompt and a completion.
 JUDGED_CONVERSATIONS = ("messages", "conversations")
 MORE_COLUMNS: dict[str, tuple[str, ...]] = {

@@ -22,6 +22,7 @@ Metric = Literal[
     "final-answer",
     "unclear",
     "exact-match",
+    "contains",
     "stop-rate",
     "empty",
     "rouge-l",
@@ -34,7 +35,7 @@ Metric = Literal[
 METRICS = get_args(Metric)
 
 # Metrics that compare what an answer says with its reference.
-OF_ANSWERS = ("final-answer", "exact-match", "rouge-l", "chrf", "python-tests")
+OF_ANSWERS = ("final-answer", "exact-match", "contains", "rouge-l", "chrf", "python-tests")
 
 
 def with_implied(metrics: Iterable[str]) -> tuple[str, ...]:
@@ -83,9 +84,10 @@ class EvaluationSpec(Spec):
         "answers whose final answer (after "
         "`####`, or after words such as `The answer is`) is right, numbers compared as numbers; `unclear`, the share "
         "of those that state none, is reported with it. `exact-match`: share of answers that equal the reference word "
-        "for word. `rouge-l` (English words) and `chrf` (characters of any language): how much of the reference an "
-        "answer has. `python-tests`: share of answers whose Python code runs to its end, in a confined process, and "
-        "keeps the asserts of the reference's code. `loss` (nats) and `perplexity`: of the supervised tokens of the "
+        "for word; `contains`: of those that have it in them as whole words. `rouge-l` (English words) and `chrf` "
+        "(characters of any language): how much of the reference an answer has. `python-tests`: share of answers whose "
+        "Python code runs to its end, in a confined process, and keeps the asserts of the reference's code. `loss` "
+        "(nats) and `perplexity`: of the supervised tokens of the "
         "same rows, less is better. `chrf` is reported too where the main metric does not look at what answers say, or "
         "no answer of the tuned model scores anything in those that do. "
         "`stop-rate`, the share of answers that end before `max_new_tokens`, and `empty`, the share of those that have "

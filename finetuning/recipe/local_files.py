@@ -37,8 +37,11 @@ def local_paths(pattern: str, where: str) -> list[Path]:
 
 def missing_files(recipe: Recipe) -> Iterator[str]:
     """Give a line for each pattern of a recipe's sources that no file of this machine matches; asks no network."""
-    for source, path in sources(recipe.dataset).values():
-        for pattern in source.files or ():
+    documents = recipe.knowledge.documents if recipe.knowledge else ()
+    named = {path: source.files for source, path in sources(recipe.dataset).values()}
+    named |= {f"knowledge.documents[{number}]": spec.files for number, spec in enumerate(documents)}
+    for path, files in named.items():
+        for pattern in files or ():
             if "://" not in pattern and "::" not in pattern:
                 try:
                     local_paths(pattern, f"{recipe.file}: {path}")

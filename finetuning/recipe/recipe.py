@@ -21,6 +21,7 @@ from finetuning.recipe.dataset import DatasetSpec
 from finetuning.recipe.evaluation import EvaluationSpec
 from finetuning.recipe.feedback import FeedbackSpec
 from finetuning.recipe.hub import HubSpec
+from finetuning.recipe.knowledge import ContextSpec, KnowledgeSpec
 from finetuning.recipe.lora import LoraSpec
 from finetuning.recipe.merge import MergeSpec
 from finetuning.recipe.mistakes import contradiction, shown
@@ -55,6 +56,16 @@ class Recipe(Spec):
         default=None,
         description="Also make one model of base and adapter, and publish it as `<hub.repo>-merged`; `null` does not.",
         json_schema_extra=remakes("merged_model"),
+    )
+    knowledge: KnowledgeSpec | None = Field(
+        default=None,
+        description="Documents that the model is to answer from; `null` has none.",
+        json_schema_extra=remakes("documents", "passages", "retrieval_index", "chat_dataset", silent_default=True),
+    )
+    context: ContextSpec | None = Field(
+        default_factory=lambda data: ContextSpec() if data.get("knowledge") else None,
+        description="What questions are asked with where there is `knowledge`: its defaults, unless said otherwise.",
+        json_schema_extra=remakes("chat_dataset", silent_default=True),
     )
     hub: HubSpec = Field(description="Where the adapter is published.")
     feedback: FeedbackSpec | None = Field(

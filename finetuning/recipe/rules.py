@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from finetuning.recipe.base_model import KEEP_ROWS_APART
+from finetuning.recipe.columns import OF_KNOWLEDGE
 from finetuning.recipe.mistakes import KeyPath
 
 # What the methods that compare the model with what it was learn from: the format, and what it has that others lack.
@@ -66,6 +67,7 @@ def contradictions(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     name = _section(data, "hub").get("repo")
     if data.get("merge") is not None and isinstance(name, str) and len(name) > LONGEST_NAME - len("-merged"):
         yield ("hub", "repo"), f"{name!r} with -merged would be longer than the {LONGEST_NAME} characters of the Hub"
+    yield from _knowledge(data)
     yield from _overlap(dataset)
     yield from _formats(dataset, training)
     if training.get("method") in ANSWERS:
@@ -102,6 +104,37 @@ def _start(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
         )
 
 
+def _knowledge(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    """What does not go with `knowledge`, and what goes with nothing else."""
+    dataset, method = _section(data, "dataset"), _section(data, "training").get("method", "sft")
+    if data.get("knowledge") is None:
+        if data.get("context") is not None:
+            yield ("context",), "would be ignored: there is no knowledge to take passages from; leave it out"
+        for place, source in _placed(dataset):
+            columns = source.get("columns")
+            strange = [name for name in OF_KNOWLEDGE if isinstance(columns, Mapping) and name in columns]
+            if strange:
+                yield (*place, "columns"), f"{strange[0]} is read where there is `knowledge` alone; leave it out"
+        return
+    if "context" in data and data["context"] is None:
+        yield ("context",), "null, so that no passage would ever be shown; leave it out, or knowledge"
+    if method != "sft":
+        yield ("knowledge",), f"with training.method: {method}, which learns no passages; write sft"
+    if not _sources(_section(dataset, "eval")):
+        yield (
+            ("dataset", "eval"),
+            "a share of the rows would ask about documents that are learned about too; write eval: {sources: […]} with "
+            "rows about other documents",
+        )
+
+
+def _placed(dataset: Mapping[str, Any]) -> Iterator[tuple[KeyPath, Mapping[str, Any]]]:
+    """Every source with its place."""
+    for section, path in ((dataset, ("dataset",)), (_section(dataset, "eval"), ("dataset", "eval"))):
+        for index, source in enumerate(_sources(section)):
+            yield (*path, "sources", index), source
+
+
 def _tokens_per_step(training: Mapping[str, Any], chat: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     tokens, longest = training.get("tokens_per_step"), chat.get("max_length", 1024)
     if tokens is None:
@@ -121,17 +154,16 @@ def _tokens_per_step(training: Mapping[str, Any], chat: Mapping[str, Any]) -> It
 
 def _formats(dataset: Mapping[str, Any], training: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     """What does not go with the format of a source."""
-    for section, path in ((dataset, ("dataset",)), (_section(dataset, "eval"), ("dataset", "eval"))):
-        for index, source in enumerate(_sources(section)):
-            format, place = source.get("format"), (*path, "sources", index)
-            if format == "unpaired-preference" and training.get("method", "sft") == "sft":
-                yield (
-                    (*place, "format"),
-                    "unpaired-preference with training.method: sft, which would learn the answers that were judged bad "
-                    "too; write method: kto",
-                )
-            if format == "text" and source.get("system"):
-                yield (*place, "system"), "would be ignored: text has no turns and no chat template; leave it out"
+    for place, source in _placed(dataset):
+        format = source.get("format")
+        if format == "unpaired-preference" and training.get("method", "sft") == "sft":
+            yield (
+                (*place, "format"),
+                "unpaired-preference with training.method: sft, which would learn the answers that were judged bad "
+                "too; write method: kto",
+            )
+        if format == "text" and source.get("system"):
+            yield (*place, "system"), "would be ignored: text has no turns and no chat template; leave it out"
 
 
 def _comparison(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
@@ -174,19 +206,18 @@ def _comparison(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
 
 def _without_answers(dataset: Mapping[str, Any], method: str) -> Iterator[tuple[KeyPath, str]]:
     format, what = ANSWERS[method]
-    for section, path in ((dataset, ("dataset",)), (_section(dataset, "eval"), ("dataset", "eval"))):
-        for index, source in enumerate(_sources(section)):
-            if source.get("format") not in (None, format):
-                other = next((name for name, (own, _) in ANSWERS.items() if own == source["format"]), "sft")
-                if method == "kto" and source["format"] in ("messages", "sharegpt"):
-                    advice = f"{format} (its rows may be conversations with a label)"
-                else:
-                    advice = format
-                yield (
-                    (*path, "sources", index, "format"),
-                    f"{source['format']} has no {what}, and training.method: {method} needs them; write {advice}, or "
-                    f"method: {other}",
-                )
+    for place, source in _placed(dataset):
+        if source.get("format") not in (None, format):
+            other = next((name for name, (own, _) in ANSWERS.items() if own == source["format"]), "sft")
+            if method == "kto" and source["format"] in ("messages", "sharegpt"):
+                advice = f"{format} (its rows may be conversations with a label)"
+            else:
+                advice = format
+            yield (
+                (*place, "format"),
+                f"{source['format']} has no {what}, and training.method: {method} needs them; write {advice}, or "
+                f"method: {other}",
+            )
 
 
 def _overlap(dataset: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:

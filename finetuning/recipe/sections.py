@@ -5,9 +5,11 @@
 """
 
 from pydantic import JsonValue
+from pydantic.fields import FieldInfo
 
 from finetuning.public_names import without_secrets
 from finetuning.recipe.dataset import DatasetSpec, sources
+from finetuning.recipe.knowledge import DocumentsSpec
 from finetuning.recipe.recipe import Recipe
 from finetuning.recipe.source import SourceSpec
 from finetuning.recipe.spec import Made, Spec, remade_by
@@ -19,12 +21,34 @@ def sections(recipe: Recipe, made: Made) -> dict[str, JsonValue]:
     found.pop("dataset", None)
     if dataset := _dataset(recipe.dataset, made):
         found["dataset"] = dataset
+    if recipe.knowledge and made == "documents":
+        found["knowledge"] = {"documents": [_source(spec, made) for spec in recipe.knowledge.documents]}
     if made == "quantized_base_model":
         # Only a base model that is made for the adapter's start (LoftQ) depends on the adapter, and on its rank alone.
         del found["lora"]
         if recipe.lora.init_lora_weights == "loftq":
             found["lora"] = {"r": recipe.lora.r}
     return found
+
+
+# Assets of which a recipe may ask for none, by the section that asks for them.
+ASKED_FOR_BY = {
+    "documents": "knowledge",
+    "passages": "knowledge",
+    "retrieval_index": "knowledge",
+    "merged_model": "merge",
+    "published_merged_repo": "merge",
+}
+
+
+def asks_for(recipe: Recipe, asset: str) -> bool:
+    """Whether the recipe has what the asset is made for.
+
+    >>> asks_for(load("phi-2"), "retrieval_index"), asks_for(load("phi-2"), "chat_dataset")
+    (False, True)
+    """
+    section = ASKED_FOR_BY.get(asset)
+    return section is None or getattr(recipe, section) is not None
 
 
 def _keys(section: Spec, made: Made) -> dict[str, JsonValue]:
@@ -36,9 +60,14 @@ def _keys(section: Spec, made: Made) -> dict[str, JsonValue]:
         if isinstance(value, Spec):
             if inner := _keys(value, made):
                 found[key] = inner
-        elif declared and made in declared.by_value and not (declared.silent_default and value == field.default):
+        elif declared and made in declared.by_value and not (declared.silent_default and value == _default(field)):
             found[field.alias or key] = values[field.alias or key]
     return found
+
+
+def _default(field: FieldInfo) -> object:
+    """The value of a key that is left out, in a section that has no other."""
+    return field.get_default(call_default_factory=True, validated_data={})
 
 
 def _dataset(dataset: DatasetSpec, made: Made) -> dict[str, JsonValue]:
@@ -56,7 +85,7 @@ def _dataset(dataset: DatasetSpec, made: Made) -> dict[str, JsonValue]:
     return found
 
 
-def _source(source: SourceSpec, made: Made) -> dict[str, JsonValue]:
+def _source(source: SourceSpec | DocumentsSpec, made: Made) -> dict[str, JsonValue]:
     found = _keys(source, made)
     if found.get("files"):
         found["files"] = [without_secrets(name) for name in source.files or ()]

@@ -9,7 +9,7 @@ from pydantic import (
     field_validator,
 )
 
-from finetuning.recipe.columns import ALIASES, MORE_COLUMNS, OF_A_QUESTION
+from finetuning.recipe.columns import ALIASES, MORE_COLUMNS, OF_A_QUESTION, OF_KNOWLEDGE
 from finetuning.recipe.mistakes import nearest, section_mistake
 from finetuning.recipe.spec import Count, Spec, Text, listed, no_twins, remakes
 
@@ -58,8 +58,11 @@ class SourceSpec(Spec):
         "is ever in eval.",
         json_schema_extra=remakes("raw_dataset", silent_default=True),
     )
-    generator: Literal["linear-equations"] | None = Field(
-        default=None, description="Rows that this project makes up, seeded.", json_schema_extra=remakes("raw_dataset")
+    generator: Literal["linear-equations", "product-manuals"] | None = Field(
+        default=None,
+        description="Rows that this project makes up, seeded: equations, or questions about the documents of the same "
+        "name (`split: test` asks about other products than `train`).",
+        json_schema_extra=remakes("raw_dataset"),
     )
     every: Count = Field(
         default=20,
@@ -70,7 +73,9 @@ class SourceSpec(Spec):
         default=None, description="Configuration of a Hub data set.", json_schema_extra=remakes("raw_dataset")
     )
     split: Text = Field(
-        default="train", description="Split of a Hub data set.", json_schema_extra=remakes("raw_dataset")
+        default="train",
+        description="Split of a Hub data set, or of `product-manuals`: train or test.",
+        json_schema_extra=remakes("raw_dataset"),
     )
     revision: Text = Field(
         default="main",
@@ -142,6 +147,10 @@ class SourceSpec(Spec):
     def _only_of_a_hub_source(cls, value: str | None, info: ValidationInfo) -> str | None:
         default = cls.model_fields[info.field_name or ""].default
         elsewhere = info.data.get("files") or info.data.get("feedback") or info.data.get("generator")
+        if info.field_name == "split" and elsewhere == "product-manuals":
+            if value not in ("train", "test"):
+                raise ValueError(f"{value!r} is no split of product-manuals; write train or test")
+            return value
         if value != default and elsewhere and not info.data.get("hub"):
             raise ValueError(f"{value!r} would be ignored: only a hub source has a {info.field_name}; leave it out")
         return value
@@ -162,8 +171,8 @@ class SourceSpec(Spec):
             return value
         format = info.data["format"]
         every = sorted({name for names in FORMAT_COLUMNS.values() for name in names} | ALIASES.keys())
-        own = (*FORMAT_COLUMNS[format], *MORE_COLUMNS.get(format, OF_A_QUESTION)) if format else every
-        strangers = [column for column in value if column not in own]
+        own = [*FORMAT_COLUMNS[format], *MORE_COLUMNS.get(format, OF_A_QUESTION)] if format else every
+        strangers = [column for column in value if column not in (*own, *OF_KNOWLEDGE)]
         if strangers:
             named = ", ".join(f"{column!r}{nearest(column, own)}" for column in strangers)
             raise ValueError(f"no column of {format or 'any format'} (which has {listed(own)}): {named}")

@@ -17,6 +17,9 @@ DType = Literal["bfloat16", "float16", "float32"]
 # the evaluation report and stored beside it, for other recipes to use.
 Made = Literal[
     "raw_dataset",
+    "documents",
+    "passages",
+    "retrieval_index",
     "chat_dataset",
     "quantized_base_model",
     "lora_adapter",

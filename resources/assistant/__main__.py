@@ -94,7 +94,7 @@ def source_of(chosen: argparse.Namespace) -> Source:
         raise FinetuningError("--revision goes with OWNER/REPO; a recipe's adapter is the one in force")
     if chosen.published:
         return of_published(chosen.source, Hub.of_environment())
-    return of_recipe(chosen.source, Artifacts.of_environment())
+    return of_recipe(chosen.source, Artifacts.of_environment(), Hub.of_environment())
 
 
 @contextmanager

@@ -98,12 +98,12 @@ class Answering:
         if said.calls:
             message |= {"content": said.content or None, "tool_calls": self._calls(said)}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason(said, reason)}
-        return self._head("chat.completion") | {"choices": [choice], "usage": self._usage(said)} | self._left_out()
+        return self._head("chat.completion") | {"choices": [choice], "usage": self._usage(said)} | self._more()
 
     async def events(self) -> AsyncIterator[str]:
         """Yield the answer as server-sent events while it comes; a client that goes ends it."""
         try:
-            yield self._chunk({"role": "assistant", "content": ""}, **self._left_out())
+            yield self._chunk({"role": "assistant", "content": ""}, **self._more())
             while isinstance(told := await self.waiting.told.get(), Delta):
                 given = {"content": told.content, "reasoning_content": told.reasoning}
                 yield self._chunk({key: text for key, text in given.items() if text})
@@ -129,8 +129,14 @@ class Answering:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
         return event(self._head("chat.completion.chunk") | {"choices": [choice]} | more)
 
-    def _left_out(self) -> dict[str, Any]:
-        return {"left_out_turns": self.prompt.left_out_turns} if self.prompt.left_out_turns else {}
+    def _more(self) -> dict[str, Any]:
+        """What OpenAI's answers do not have: turns that did not fit, and what the question was asked with."""
+        passages = [
+            {"number": number, "document": one.document, "heading": one.heading, "text": one.text, "offset": one.offset}
+            for number, one in enumerate(self.prompt.passages, 1)
+        ]
+        left_out = self.prompt.left_out_turns
+        return ({"left_out_turns": left_out} if left_out else {}) | ({"passages": passages} if passages else {})
 
     def _usage(self, said: Said) -> dict[str, int]:
         asked, told = len(self.prompt.ids), said.tokens
@@ -198,6 +204,7 @@ def create_app(assistant: Assistant) -> Starlette:
                 "context_tokens": assistant.context_tokens,
                 "examples": source.examples,
                 "tools": assistant.renderer.abilities.tools,
+                "documents": assistant.library is not None,
                 "feedback": feedback.about(source),
             },
             headers=POLICY,

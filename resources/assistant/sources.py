@@ -17,6 +17,7 @@ from finetuning.errors import FinetuningError, UnknownRepoError
 from finetuning.evaluation.report import Proof, Verdict
 from finetuning.evaluation.verdict import read_report, verdict_in_words
 from finetuning.recipe.loading import load_file
+from finetuning.recipe.recipe import Recipe
 from finetuning.recipe.smoke import load_for_run
 from finetuning.settings import variable
 from resources.artifacts import Artifacts
@@ -29,10 +30,11 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 EXAMPLES = 4  # questions of the exam that a person may begin with
+NOT_HERE = "; its documents are not here, so that questions are asked without passages"
 UNTOLD = "not examined: no evaluation_report is about these weights"
 
 
-def of_recipe(name: str, artifacts: Artifacts) -> Source:
+def of_recipe(name: str, artifacts: Artifacts, hub: Hub) -> Source:
     """Return the adapter in force of a recipe, with the base model and tokenizer that it was made from.
 
     Raises:
@@ -41,7 +43,8 @@ def of_recipe(name: str, artifacts: Artifacts) -> Source:
     recipe = load_for_run(name)
     adapter = artifacts.held("lora_adapter", name)
     line = artifacts.lineage(adapter)
-    for artifact in (adapter, line["chat_dataset"], line["quantized_base_model"]):
+    index = line.get("retrieval_index")
+    for artifact in (adapter, line["chat_dataset"], line["quantized_base_model"], *([index] if index else [])):
         artifact.verify()
     return Source(
         name=name,
@@ -52,7 +55,20 @@ def of_recipe(name: str, artifacts: Artifacts) -> Source:
         source=f"lora_adapter/{name}/{adapter.fingerprint}",
         verdict=_verdict_on(adapter, artifacts),
         examples=tuple(_questions(line["chat_dataset"].path)),
+        index=index and index.path,
+        embedding=_embedding_of(index, recipe, hub) if index else None,
     )
+
+
+def _embedding_of(index: Artifact, recipe: Recipe, hub: Hub) -> Path | None:
+    """Return the folder of the embedding model that the index was made with; None for one by words alone."""
+    resolved = index.resolved.get("embedding")
+    if not resolved:
+        return None
+    from finetuning.knowledge.embedding import fetch_same
+
+    with hub.connect_source() as api:
+        return fetch_same(recipe, resolved, api)
 
 
 def of_published(name: str, hub: Hub) -> Source:
@@ -102,7 +118,7 @@ def of_repo(repo_id: str, revision: str | None, hub: Hub) -> Source:
         adapter=folder if settings else None,
         tokenizer=folder,
         source=f"{repo_id} at {commit[:12]} on {connection.endpoint}",
-        verdict=_verdict_in(folder, repo_id, whole=settings is not None),
+        verdict=_verdict_in(folder, repo_id, whole=settings is not None) + (NOT_HERE if recipe.knowledge else ""),
         quantize=on_hub and recipe.base_model.quantization is not None,
     )
 
@@ -177,9 +193,13 @@ def _in_words(verdict: Verdict) -> str:
 
 def _questions(chat_dataset: Path) -> Iterator[str]:
     """Yield the first questions of the exam that one person asks at once."""
+    from pyarrow.parquet import read_schema
+
     from finetuning.evaluation.references import exam_rows
 
-    for row in exam_rows(chat_dataset, EXAMPLES).to_pylist():
-        asked = [message["content"] for message in row["messages"] if message["role"] == "user"]
+    bare = ["asked"] if "asked" in read_schema(chat_dataset / "eval.parquet").names else []
+    for row in exam_rows(chat_dataset, EXAMPLES, *bare).to_pylist():
+        messages = row[bare[0] if bare else "messages"]
+        asked = [message["content"] for message in messages if message["role"] == "user"]
         if len(asked) == 1 and len(asked[0]) < 500:
             yield asked[0]

@@ -20,6 +20,8 @@ from finetuning.assistant.replies import Delta, Said
 from finetuning.chat.segments import Conversation
 from finetuning.dataset.turns import Message
 from finetuning.errors import FinetuningError
+from finetuning.knowledge.context import citations_in
+from finetuning.knowledge.passages import Passage
 
 # All but line break and tab: a terminal obeys them, whoever wrote them.
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -27,6 +29,7 @@ HELP = """\
 /tuned, /base, /both   who answers
 /system TEXT           the system message from now on; without TEXT, none
 /new                   begin anew
+/passages              what the last question was asked with, where there are documents
 /save FILE             write the conversation to FILE, as a row of messages in JSON
 /help, /quit           this list; the end (Ctrl-D too)"""
 
@@ -50,6 +53,7 @@ class Chat:
     def __init__(self, assistant: Assistant, console: Console, how: Asking, side: str = "tuned") -> None:
         self.assistant, self.console, self.how = assistant, console, how
         self.system = assistant.system
+        self.passages: tuple[Passage, ...] = ()
         self.sides = self._sides(side)
         self.history: dict[str, list[Message]] = {name: [] for name in assistant.names}
 
@@ -88,6 +92,9 @@ class Chat:
                 self.history = {name: [] for name in self.assistant.names}
             case "/save":
                 self.save(rest.strip())
+            case "/passages":
+                for number, one in enumerate(self.passages, 1):
+                    self.console.print(printable(f"[{number}] {one.document}\n{one.shown}\n"), markup=False)
             case "/help":
                 self.console.print(HELP, markup=False)
             case _:
@@ -149,6 +156,12 @@ class Chat:
             said, reason = next(told for told in iter(heard.told.get, None) if not isinstance(told, Delta))
         if isinstance(reason, FinetuningError):
             raise reason
+        for number in citations_in(said.content):
+            if number <= len(prompt.passages):
+                cited = prompt.passages[number - 1]
+                place = " › ".join(filter(None, (cited.document, cited.heading)))
+                self.console.print(printable(f"[{number}] {place}"), style="dim", markup=False, highlight=False)
+        self.passages = prompt.passages
         if isinstance(reason, Exception):
             raise FinetuningError(f"the answer failed: {type(reason).__name__}: {reason}") from reason
         if reason != "stop":

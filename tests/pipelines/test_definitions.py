@@ -12,7 +12,10 @@ from pipelines.definitions import defs
 
 EDGES = {
     "raw_dataset": {"recipe", "dataset_sources"},
-    "chat_dataset": {"raw_dataset"},
+    "documents": {"recipe", "document_sources"},
+    "passages": {"documents"},
+    "retrieval_index": {"passages"},
+    "chat_dataset": {"raw_dataset", "retrieval_index"},
     "quantized_base_model": {"recipe", "base_model_source"},
     "lora_adapter": {"chat_dataset", "quantized_base_model"},
     "evaluation_report": {"lora_adapter"},
@@ -24,6 +27,7 @@ EDGES = {
 OBSERVED = {
     "recipe": set(),
     "dataset_sources": set(),
+    "document_sources": set(),
     "base_model_source": set(),
     "hub_state": {"published_repo"},
 }
@@ -46,7 +50,7 @@ def test_every_asset_has_one_partition_a_recipe(name):
 @pytest.mark.parametrize("name", EDGES)
 def test_every_asset_explains_itself(name):
     spec = SPECS[name]
-    assert spec.group_name in {"data", "model", "proof", "publication"}
+    assert spec.group_name in {"data", "knowledge", "model", "proof", "publication"}
     assert spec.kinds and spec.owners and spec.code_version
     assert spec.tags.keys() & {"gpu", "hub"}
     assert len(spec.description or "") > 100
@@ -60,9 +64,11 @@ def test_every_check_blocks_and_is_kept_by_partition():
     }
     assert {("evaluation_report", "verdict"), ("merged_model", "same_answers")} <= checks.keys()
     assert ("raw_dataset", "unreadable_rows") in checks
-    assert {name for asset, name in checks if asset == "chat_dataset"} == {*ChecksSpec.model_fields, "max_length"} - {
-        "unreadable_rows"
-    }
+    elsewhere = {"unreadable_rows", "unreadable_documents", "cut_passages"}
+    assert {name for asset, name in checks if asset == "chat_dataset"} == {
+        *ChecksSpec.model_fields,
+        "max_length",
+    } - elsewhere
     for (asset, _), spec in checks.items():
         assert spec.blocking and spec.partitions_def == SPECS[asset].partitions_def
 

@@ -16,7 +16,7 @@ from PIL import Image
 from playwright.sync_api import FloatRect, expect, sync_playwright
 from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
-from finetuning.checks.judgement import CHAT_CHECKS
+from finetuning.checks.judgement import CHAT_CHECKS, KNOWLEDGE_CHECKS
 from tests.pipelines.command import World, shipped_instance
 from tests.pipelines.main_line import ASSETS, FAILS
 from tests.pipelines.test_definitions import EDGES, OBSERVED
@@ -164,7 +164,7 @@ def test_a_run_from_the_launchpad_succeeds(page, succeeded, world, screenshot):
 def test_the_graph_shows_sources_and_assets_in_their_groups(page, succeeded, screenshot):
     page.set_viewport_size({"width": 1400, "height": 1800})  # at which each asset shows what it is
     page.goto("asset-groups")
-    for group in ("sources", "data", "model", "proof", "publication"):
+    for group in ("sources", "data", "knowledge", "model", "proof", "publication"):
         expect(page.get_by_text(group, exact=True).last).to_be_visible()
     page.get_by_role("button", name="Hide navigation").click()
     page.keyboard.press("Alt+e")
@@ -174,7 +174,8 @@ def test_the_graph_shows_sources_and_assets_in_their_groups(page, succeeded, scr
     page.goto(page.url)  # which fits the graph into the page
     for name in (*EDGES, *OBSERVED):
         expect(page.get_by_text(name, exact=True).last).to_be_visible()
-    expect(page.get_by_text(f"{len(CHAT_CHECKS)} / {len(CHAT_CHECKS)} Passed")).to_be_visible()
+    checks = len(CHAT_CHECKS) + len(KNOWLEDGE_CHECKS)
+    expect(page.get_by_text(f"{checks} / {checks} Passed")).to_be_visible()
     expect(page.get_by_text("Parquet")).to_be_visible()
     screenshot("graph", page.evaluate(AROUND_THE_GRAPH))
     page.set_viewport_size(USUAL)

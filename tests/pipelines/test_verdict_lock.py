@@ -70,7 +70,7 @@ def test_a_recipe_that_does_not_ask_for_it_says_that_merging_is_skipped(world, r
     world.write_recipe("tiny", recipe)
     run = world.materialize_warm("tiny")
     assert run.returncode == 0
-    assert "skipped:" in run.stdout and "has no merge section" in run.stdout
+    assert "skipped: merged_model, published_merged_repo" in run.stdout and "no section merge" in run.stdout
     assert "emitted no result" not in run.stdout, "a check of what was left out is not missed"
     assert set(world.artifacts("tiny")) == ASSETS
 

@@ -1,6 +1,7 @@
 /** One answer of one model: what has arrived, how fast, why it ended, and how it is shown. */
 
 import { announce, button, copy, counted, element, keepInView } from "./dom.js";
+import { folds, linkCitations } from "./passages.js";
 import { chunks, post } from "./server.js";
 
 const seconds = (milliseconds) => `${(milliseconds / 1000).toFixed(milliseconds < 9950 ? 2 : 1)} s`;
@@ -69,6 +70,10 @@ export class Answer {
   take(chunk) {
     if (chunk.left_out_turns) {
       this.note(`${counted(chunk.left_out_turns, "earlier turn")} did not fit and was not read.`);
+    }
+    if (chunk.passages) {
+      this.shown = folds(chunk.passages, this.label);
+      keepInView(() => this.figures.before(this.shown));
     }
     this.tokens = chunk.usage?.completion_tokens ?? this.tokens;
     const choice = chunk.choices?.[0];
@@ -174,5 +179,6 @@ export class Answer {
     } catch {
       this.body.classList.add("plain");
     }
+    if (this.shown) linkCitations(this.body, this.shown);
   }
 }

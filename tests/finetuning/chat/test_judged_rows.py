@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from finetuning.chat.chat_dataset import balance
 from finetuning.chat.conversations import conversation_of
 from finetuning.chat.template import load_template
+from finetuning.checks.balance import balance
 from finetuning.errors import FinetuningError
 from finetuning.tokens import NOT_SUPERVISED
 from tests.finetuning.chat.made_rows import Made, different, line_of, raw

@@ -12,6 +12,7 @@ from finetuning.recipe.checks import ChecksSpec
 from finetuning.recipe.recipe import Recipe
 from finetuning.recipe.sections import sections
 from finetuning.recipe.spec import Made, Spec, remade_by
+from tests.finetuning.recipe.changed_values import CHANGED, GIVEN, WITH
 
 MADE = get_args(Made)
 
@@ -30,158 +31,6 @@ merge: {}
 hub: {repo: lab/adds, license: other, license_name: Ours, license_link: "https://lab.test/licence"}
 feedback: {name: ours}
 """
-
-# Another value for each key than it has above, or in `GIVEN`.
-CHANGED: dict[str, Any] = {
-    "summary": "Subtracts",
-    "base_model.repo": "lab/other",
-    "base_model.package": "other_package",
-    "base_model.gguf": "weights.gguf",
-    "base_model.revision": "v2",
-    "base_model.quantization": None,
-    "base_model.quantization.bits": 8,
-    "base_model.quantization.type": "fp4",
-    "base_model.quantization.double": False,
-    "base_model.chat_template": "instruction",
-    "base_model.attention": ["eager"],
-    "base_model.trust_remote_code": True,
-    "base_model.dtype": "float32",
-    "dataset.sources": [{"hub": "lab/sums"}, {"hub": "lab/more"}],
-    "dataset.sources.hub": "lab/more",
-    "dataset.sources.files": ["b.jsonl"],
-    "dataset.sources.feedback": "maths",
-    "dataset.sources.every": 5,
-    "dataset.sources.generator": "linear-equations",
-    "dataset.sources.config": "main",
-    "dataset.sources.split": "validation",
-    "dataset.sources.revision": "v2",
-    "dataset.sources.format": "alpaca",
-    "dataset.sources.columns": {"question": "Problem"},
-    "dataset.sources.system": "Be brief.",
-    "dataset.sources.ignore": ["label"],
-    "dataset.sources.rows": 3,
-    "dataset.sources.at_most": True,
-    "dataset.sources.streaming": True,
-    "dataset.sources.model": "gpt-4",
-    "dataset.eval.fraction": 0.2,
-    "feedback": {},
-    "feedback.name": "maths",
-    "dataset.eval.sources": [{"hub": "lab/exam"}, {"hub": "lab/quiz"}],
-    "dataset.dedup": "near",
-    "dataset.similarity": 0.9,
-    "dataset.seed": 7,
-    "chat.max_length": 64,
-    "chat.over_length": "truncate",
-    "chat.tolerance": 0.5,
-    "chat.template_kwargs": {"enable_thinking": False},
-    "chat.train_on_reasoning": False,
-    "checks.severity": "warn",
-    "checks.limit": 0.1,
-    "lora.from": "lab/adapter",
-    "lora.r": 8,
-    "lora.lora_alpha": 64,
-    "lora.lora_dropout": 0.1,
-    "lora.target_modules": ["q_proj"],
-    "lora.use_rslora": True,
-    "lora.use_dora": True,
-    "lora.bias": "all",
-    "lora.init_lora_weights": "loftq",
-    "lora.modules_to_save": ["lm_head"],
-    "training.method": "dpo",
-    "training.beta": 0.2,
-    "training.loss_type": "ipo",
-    "training.desirable_weight": 2.0,
-    "training.undesirable_weight": 2.0,
-    "training.num_train_epochs": 2.0,
-    "training.max_steps": 9,
-    "training.learning_rate": 0.1,
-    "training.lr_scheduler_type": "linear",
-    "training.warmup_steps": 3.0,
-    "training.per_device_train_batch_size": 2,
-    "training.per_device_eval_batch_size": 2,
-    "training.gradient_accumulation_steps": 2,
-    "training.activation_checkpointing": True,
-    "training.max_grad_norm": 0.5,
-    "training.weight_decay": 0.1,
-    "training.optim": "sgd",
-    "training.bf16": False,
-    "training.packing": True,
-    "training.train_sampling_strategy": "random",
-    "training.tokens_per_step": 512,
-    "training.neftune_noise_alpha": 5.0,
-    "training.loraplus_lr_ratio": 16.0,
-    "training.eval_steps": 7,
-    "training.early_stopping_patience": 2,
-    "training.on_oom": "halve-batch",
-    "training.save_steps": 3,
-    "training.save_minutes": 1.0,
-    "training.save_total_limit": 1,
-    "training.step_timeout_minutes": 5.0,
-    "training.logging_steps": 1,
-    "training.report_to": [],
-    "training.seed": 7,
-    "resources.workers": 2,
-    "resources.cpus": 2,
-    "resources.gpus": 1,
-    "resources.memory_gb": 8.0,
-    "resources.strategy": "fsdp",
-    "evaluation.metrics": ["exact-match", "python-tests"],
-    "evaluation.answer_markers": ["Antwort"],
-    "evaluation.rows": 7,
-    "evaluation.max_new_tokens": 7,
-    "evaluation.batch_size": 7,
-    "evaluation.samples": 0,
-    "evaluation.benchmarks": ["mmlu"],
-    "evaluation.benchmark_folder": "tasks",
-    "evaluation.benchmark_rows": 7,
-    "evaluation.max_benchmark_fall": 0.5,
-    "evaluation.gate": {},
-    "evaluation.gate.min_gain": 0.1,
-    "evaluation.gate.min_score": 0.1,
-    "evaluation.gate.max_score": 2.0,
-    "evaluation.no_worse_than_published": False,
-    "merge": None,
-    "merge.dtype": "float32",
-    "merge.gguf": "f16",
-    "merge.min_agreement": 0.5,
-    "merge.max_kl": 0.5,
-    "hub.repo": "lab/subtracts",
-    "hub.license": "mit",
-    "hub.license_name": "Theirs",
-    "hub.license_link": "https://lab.test/other",
-    "hub.private": False,
-    "schedule": True,
-}
-
-# What else is so before and after, where a key asks for it.
-GIVEN: dict[str, dict[str, Any]] = {
-    "base_model.package": {"base_model": {"package": "a_package"}},
-    "dataset.sources.files": {
-        "dataset": {"sources": [{"files": ["a.jsonl"]}], "eval": {"sources": [{"files": ["c.jsonl"]}]}}
-    },
-    "dataset.sources.every": {"dataset": {"sources": [{"feedback": "maths"}], "eval": {"fraction": 0.1}}},
-    "dataset.sources.at_most": {
-        "dataset": {
-            "sources": [{"hub": "lab/sums", "rows": 9}],
-            "eval": {"sources": [{"hub": "lab/sums", "split": "test", "rows": 5}]},
-        }
-    },
-    "dataset.eval.fraction": {"dataset": {"sources": [{"hub": "lab/sums"}], "eval": {"fraction": 0.1}}},
-    "lora.r": {"lora": {"r": 4, "init_lora_weights": "loftq"}},
-    "training.beta": {"training": {"method": "dpo"}},
-    "training.loss_type": {"training": {"method": "dpo"}},
-    "training.desirable_weight": {"training": {"method": "kto"}},
-    "training.undesirable_weight": {"training": {"method": "kto"}},
-    "training.packing": {"base_model": {"repo": "lab/tiny", "attention": ["flash_attention_2"]}},
-    "evaluation.gate.max_score": {"evaluation": {"metrics": ["exact-match", "loss"], "gate": {"loss": {}}}},
-}
-# Where there can be no other value beside what the recipe has: what changes with it.
-WITH: dict[str, dict[str, Any]] = {
-    "dataset.sources.feedback": {"hub": None, "split": "train", "at_most": False, "rows": None},
-    "dataset.sources.generator": {"hub": None, "split": "train", "at_most": False},
-    "base_model.quantization.bits": {"type": None, "double": False},
-    "hub.license": {"license_name": None, "license_link": None},
-}
 
 
 def keys(section: type[BaseModel], place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], type[BaseModel]]]:
@@ -255,11 +104,16 @@ def resolved(recipe: Recipe, made: str) -> object:
 
     model, exam, every = recipe.base_model, recipe.evaluation, [*recipe.dataset.sources]
     every += recipe.dataset.eval.sources or ()
+    embedder = recipe.knowledge and recipe.knowledge.embedding
+    embedding = embedder and (embedder.package, embedder.repo, embedder.revision)
     weights = (model.repo, model.package, model.revision)
     template = template_revision(model, recipe.chat.template_kwargs)
     loading = (template, model.attention, model.dtype, model.trust_remote_code)
     answers = (loading, exam.rows, measures_loss(exam), runs_code(exam))
     return {
+        "documents": [(one.hub, one.revision) for one in recipe.knowledge.documents] if recipe.knowledge else None,
+        "passages": embedding,
+        "retrieval_index": embedding,
         "raw_dataset": [(source.hub, source.files, source.generator, source.revision) for source in every],
         "chat_dataset": (weights, template),
         "quantized_base_model": weights,
@@ -271,6 +125,9 @@ def resolved(recipe: Recipe, made: str) -> object:
 
 
 SECTIONS = {
+    "documents": "{}",
+    "passages": "{}",
+    "retrieval_index": "{}",
     "raw_dataset": """
 dataset:
   sources:

@@ -1,0 +1,181 @@
+"""What passages did for the answers: base and tuned model, each with and without them, and which of the four to use.
+
+A wrong answer is the retriever's fault where no passage that was shown has it, and the reader's where one has.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from finetuning.evaluation.exam import ANSWERS_WITHOUT, Exam
+from finetuning.evaluation.intervals import Sides, gain_interval
+from finetuning.evaluation.metrics import METRICS, Metric, Outcome
+from finetuning.evaluation.report import Answering, Contestant, InContext, Pair, Retrieval
+from finetuning.evaluation.verdict import side_of_zero
+from finetuning.knowledge.context import citations_in, refuses, without_citations
+from finetuning.recipe.knowledge import ContextSpec
+
+BASE, TUNED = "base", "tuned"
+WITH = " with passages"
+# What each pair says, the second of them being the one that more was done for.
+PAIRS = ((BASE, BASE + WITH), (BASE, TUNED), (BASE + WITH, TUNED + WITH), (TUNED, TUNED + WITH))
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One model's answers: the folder that `sit` left, and what it said with passages, citations and all."""
+
+    folder: Path
+    said: Sequence[Outcome]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One contestant's answers, as they were given and without citations."""
+
+    said: Sequence[str]
+    outcomes: Sequence[Outcome]
+
+
+def uncited(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The outcomes with answers and references as they are compared: without the numbers of passages."""
+    return [
+        outcome._replace(answer=without_citations(outcome.answer), reference=without_citations(outcome.reference))
+        for outcome in outcomes
+    ]
+
+
+def answers_without(folder: Path) -> list[Outcome]:
+    """What a model made of each question without passages, as `sit` left it."""
+    return [Outcome(**row) for row in pq.read_table(folder / ANSWERS_WITHOUT).to_pylist()]
+
+
+def in_context(spec: ContextSpec, metric: Metric, exam: Exam, answers: Mapping[str, Answers]) -> InContext:
+    """Return how base and tuned model did with and without passages."""
+    sides = {name: Side([], uncited(answers_without(found.folder))) for name, found in answers.items()}
+    sides |= {name + WITH: Side([o.answer for o in found.said], uncited(found.said)) for name, found in answers.items()}
+    refused = np.array([refuses(question.reference, spec) for question in exam.questions])
+    scores = {name: np.array([metric.score(outcome) for outcome in side.outcomes]) for name, side in sides.items()}
+    pairs = {(before, after): _pair(before, after, scores) for before, after in PAIRS}
+    return InContext(
+        contestants={name: _contestant(side, scores[name], refused, exam, spec) for name, side in sides.items()},
+        pairs=list(pairs.values()),
+        retrieval=_retrieval(exam, spec),
+        advice=_advice(pairs),
+    )
+
+
+def _pair(before: str, after: str, scores: Mapping[str, np.ndarray]) -> Pair:
+    ones = np.ones(len(scores[before]))
+    sides = Sides(*(np.stack([scores[name], ones], axis=1) for name in (before, after)))
+    gain = float(scores[after].mean() - scores[before].mean())
+    return Pair(before=before, after=after, gain=gain, interval=gain_interval(sides, lambda mean: mean))
+
+
+def _contestant(side: Side, scores: np.ndarray, refused: np.ndarray, exam: Exam, spec: ContextSpec) -> Contestant:
+    refuses_it = np.array([refuses(outcome.answer, spec) for outcome in side.outcomes])
+    found = Contestant(
+        score=float(scores.mean()),
+        says_it=float(np.mean([METRICS["contains"].score(outcome) for outcome in side.outcomes])),
+        right_refusals=_share(refuses_it[refused]),
+        wrong_refusals=_share(refuses_it[~refused]),
+    )
+    if not side.said:
+        return found
+    shown = np.array([bool(places) for places in exam.golden])
+    cites = np.array(
+        [bool(set(citations_in(text)) & set(places)) for text, places in zip(side.said, exam.golden, strict=True)]
+    )
+    wrong = (scores == 0) & ~refused
+    return found.model_copy(
+        update={
+            "right_citations": _share(cites[shown]),
+            "retrievers_fault": int((wrong & ~shown).sum()),
+            "readers_fault": int((wrong & shown).sum()),
+        }
+    )
+
+
+def _share(marks: np.ndarray) -> float | None:
+    return float(marks.mean()) if len(marks) else None
+
+
+def _retrieval(exam: Exam, spec: ContextSpec) -> Retrieval:
+    ranks = np.array([rank for rank in exam.ranks if rank is not None])
+    found = ranks > 0
+    depths = sorted({1, spec.passages, 5, 10})
+    return Retrieval(
+        questions=len(ranks),
+        recall={depth: float((found & (ranks <= depth)).mean()) if len(ranks) else 0.0 for depth in depths},
+        mean_reciprocal_rank=float((found / np.maximum(ranks, 1)).mean()) if len(ranks) else 0.0,
+    )
+
+
+def _advice(pairs: Mapping[tuple[str, str], Pair]) -> str:
+    """Say which of the four to use, by what is more than noise."""
+    change = {names: side_of_zero(pair.interval) for names, pair in pairs.items()}
+    passages_help = change[TUNED, TUNED + WITH] == "better"
+    training_helps = change[BASE + WITH, TUNED + WITH] == "better"
+    if passages_help and training_helps:
+        return "Use the tuned model with passages: each of the two adds to the other."
+    if training_helps:
+        return "Use the tuned model without passages: it is better than the base with them, and they add nothing to it."
+    if change[BASE, BASE + WITH] == "better":
+        return "Use the base model with passages: retrieval alone is as good, and training adds nothing that shows."
+    if change[BASE, TUNED] == "better":
+        return "Use the tuned model without passages, which add nothing that shows."
+    return "Use the base model as it is: neither passages nor training add anything that shows."
+
+
+def in_words(found: InContext, answering: Mapping[str, Answering]) -> list[str]:
+    """The part of the report on passages."""
+    contestants = [
+        {
+            "": name,
+            "right": f"{one.score:.1%}",
+            "says it in some words": f"{one.says_it:.1%}",
+            "cites the right passage": _percent(one.right_citations),
+            "refuses what no document says": _percent(one.right_refusals),
+            "refuses what one says": _percent(one.wrong_refusals),
+            "wrong by the retriever": "" if one.retrievers_fault is None else str(one.retrievers_fault),
+            "wrong by the reader": "" if one.readers_fault is None else str(one.readers_fault),
+            **_took(name, answering),
+        }
+        for name, one in found.contestants.items()
+    ]
+    pairs = [
+        {
+            "from": pair.before,
+            "to": pair.after,
+            "gain": f"{100 * pair.gain:+.2f} points",
+            "95 % interval": f"{100 * pair.interval[0]:+.2f} to {100 * pair.interval[1]:+.2f}",
+            "change": side_of_zero(pair.interval),
+        }
+        for pair in found.pairs
+    ]
+    recall = ", ".join(f"{share:.1%} among the first {depth}" for depth, share in found.retrieval.recall.items())
+    return [
+        "## With passages and without",
+        f"**{found.advice}** Base, tuned and gain above are those with passages: what training adds beyond retrieval.",
+        pd.DataFrame(contestants).to_markdown(index=False, disable_numparse=True),
+        pd.DataFrame(pairs).to_markdown(index=False, disable_numparse=True),
+        f"The passage with the answer to {found.retrieval.questions} questions was found: {recall}; mean reciprocal "
+        f"rank {found.retrieval.mean_reciprocal_rank:.3f}.",
+    ]
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.1%}"
+
+
+def _took(name: str, answering: Mapping[str, Answering]) -> dict[str, str]:
+    took = answering.get(name.removesuffix(WITH))
+    if took is None or took.without is None:
+        return {}
+    seconds, tokens = (took.seconds, took.tokens) if name.endswith(WITH) else took.without
+    rows = max(took.rows or 1, 1)
+    return {"seconds an answer": f"{seconds / rows:.2f}", "tokens an answer": f"{tokens / rows:.1f}"}

@@ -1,0 +1,173 @@
+"""The text of a document's file, as Markdown: what a person reads of it, with its headings.
+
+manual.html  <nav>…</nav><h1>Kettle</h1><p>It weighs 2 kg.</p>  ->  # Kettle\\n\\nIt weighs 2 kg.
+"""
+
+import io
+import os
+import re
+import resource
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+from finetuning.dataset.encodings import conversion
+from finetuning.dataset.files import COMPRESSIONS
+
+# Of a file; what is longer is no document that somebody wrote.
+MOST_BYTES = {"html": 16 << 20, "pdf": 64 << 20, "markdown": 16 << 20, "plain": 16 << 20}
+MOST_PAGES = 5_000
+KINDS = {
+    **dict.fromkeys((".md", ".markdown", ".mdx"), "markdown"),
+    **dict.fromkeys((".txt", ".text", ".rst", ".log"), "plain"),
+    **dict.fromkeys((".html", ".htm", ".xhtml"), "html"),
+    ".pdf": "pdf",
+}
+FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
+# Formats that are programs to lay out pages, and come from anybody: each is read in a process of its own, in bounds of
+# computing time and memory.
+CONFINED = ("html", "pdf")
+SECONDS, MEMORY = 30, 2 << 30
+TEXT, REASON = b"T", b"R"
+HEADING = re.compile(r"^(#{1,6})[ \t]", re.MULTILINE)
+
+
+class UnreadableText(Exception):
+    """Why there is no text in a file, in words that are the same for all files with that fault."""
+
+
+def kind_of(name: str) -> str | None:
+    """The kind of a document by its file's name; None for one that is not read."""
+    plain = name.lower()
+    for ending in COMPRESSIONS:
+        plain = plain.removesuffix(ending)
+    return next((kind for ending, kind in KINDS.items() if plain.endswith(ending)), None)
+
+
+def text_of(name: str, content: bytes) -> str:
+    """Return the text of a file as Markdown.
+
+    Raises:
+        UnreadableText: it is of no kind that is read, damaged, too long, or has no text.
+    """
+    kind = kind_of(name)
+    if kind is None:
+        raise UnreadableText(f"neither text, Markdown, HTML nor PDF by its name ({', '.join(KINDS)})")
+    if len(content) > MOST_BYTES[kind]:
+        raise UnreadableText(f"longer than {MOST_BYTES[kind] >> 20} MiB")
+    read = READERS[kind]
+    text = without_controls(confined(read, content) if kind in CONFINED else read(content))
+    if not any(map(str.isalnum, text)):
+        raise UnreadableText("no text in it" + (", as in scanned pages" if kind == "pdf" else ""))
+    return text
+
+
+def confined(read: Callable[[bytes], str], content: bytes) -> str:
+    """Return what `read` makes of the content in a process of its own.
+
+    Raises:
+        UnreadableText: it raised that, or kept to no bounds.
+    """
+    import pypdf  # noqa: F401 — once, and not in each process
+    import trafilatura  # noqa: F401
+
+    reads, writes = os.pipe()
+    process = os.fork()
+    if process == 0:
+        os.close(reads)
+        _read_and_exit(read, content, writes)
+    os.close(writes)
+    with os.fdopen(reads, "rb") as pipe:
+        said = pipe.read(4 * max(MOST_BYTES.values()))
+    _, status = os.waitpid(process, 0)
+    if status or said[:1] not in (TEXT, REASON):
+        raise UnreadableText(f"takes more than {SECONDS} s, or {MEMORY >> 30} GiB of memory, to read")
+    if said[:1] == REASON:
+        raise UnreadableText(said[1:].decode())
+    return said[1:].decode()
+
+
+def _read_and_exit(read: Callable[[bytes], str], content: bytes, pipe: int) -> None:
+    """Write what was read into the pipe, or why nothing was, and end this process."""
+    code = 1
+    try:
+        in_use = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        resource.setrlimit(resource.RLIMIT_AS, (in_use + MEMORY, in_use + MEMORY))
+        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+        with os.fdopen(pipe, "wb") as out:
+            try:
+                out.write(TEXT + read(content).encode(errors="replace"))
+            except UnreadableText as reason:
+                out.write(REASON + str(reason).encode())
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def without_controls(text: str) -> str:
+    """The text with one kind of line end, and without characters that nobody sees."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n\n")
+    return "".join(
+        letter for letter in lines if letter in "\n\t" or unicodedata.category(letter) not in ("Cc", "Cs", "Co")
+    )
+
+
+def _decoded(content: bytes) -> str:
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16", errors="replace")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UnreadableText(f"not valid UTF-8; convert it with {conversion(content[: 1 << 20])}") from None
+
+
+def _markdown(content: bytes) -> str:
+    return FRONT_MATTER.sub("", _decoded(content).replace("\r\n", "\n"))
+
+
+def _plain(content: bytes) -> str:
+    """Plain text, in which a number sign begins no heading."""
+    return HEADING.sub(lambda found: f"\\{found[0]}", _decoded(content))
+
+
+def _html(content: bytes) -> str:
+    """The main text of a page: no menus, no scripts, nothing that is hidden."""
+    import trafilatura
+
+    try:
+        text = trafilatura.extract(
+            _decoded(content),
+            output_format="markdown",
+            include_comments=False,
+            include_tables=True,
+            include_formatting=True,
+            favor_recall=True,
+        )
+    except (RecursionError, ValueError) as error:
+        raise UnreadableText(f"HTML that cannot be read: {type(error).__name__}") from error
+    if not text:
+        raise UnreadableText("no main text in the page")
+    return text
+
+
+def _pdf(content: bytes) -> str:
+    """The text of each page, under its number as a heading."""
+    import pypdf
+
+    try:
+        reader = pypdf.PdfReader(io.BytesIO(content))
+        if reader.is_encrypted and not reader.decrypt(""):
+            raise UnreadableText("a PDF with a password")
+        if len(reader.pages) > MOST_PAGES:
+            raise UnreadableText(f"a PDF of more than {MOST_PAGES:,} pages")
+        pages = [page.extract_text() for page in reader.pages]
+    except UnreadableText:
+        raise
+    except Exception as error:  # of a damaged file, pypdf raises whatever its code meets first
+        raise UnreadableText(f"a PDF that cannot be read: {type(error).__name__}") from error
+    return "\n\n".join(
+        f"# Page {n}\n\n{_plain(text.encode(errors='ignore'))}" for n, text in enumerate(pages, 1) if text.strip()
+    )
+
+
+READERS: dict[str, Callable[[bytes], str]] = {"markdown": _markdown, "plain": _plain, "html": _html, "pdf": _pdf}

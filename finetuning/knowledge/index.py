@@ -1,0 +1,129 @@
+"""An index of passages, by their words and by what they mean. It holds arrays and JSON alone, nothing that is run.
+
+passages.parquet  the passages themselves, in the order of their numbers
+bm25/             words and how much each passage is about them
+vectors.npy       (passages, dimensions), of length 1, in float16
+digests.npy       (passages,) of what was embedded, by which the next index knows what is there already
+index.json        how all of this was made
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from finetuning.knowledge.embedding import Embedder
+from finetuning.knowledge.passages import PASSAGES, Passage, passages_in
+from finetuning.knowledge.summaries import IndexSummary
+from finetuning.progress import Progress
+from finetuning.recipe.knowledge import KnowledgeSpec
+
+BM25, VECTORS, DIGESTS, INDEX = "bm25", "vectors.npy", "digests.npy", "index.json"
+EMBEDDED_TOGETHER = 1_024
+LANGUAGE = "english"  # of the stemmer, which leaves words of other languages nearly as they are
+
+
+def words_of(texts: Sequence[str]) -> Any:
+    """The words of texts, as the index knows them: small letters, without endings."""
+    import bm25s
+    import Stemmer
+
+    stemmer = Stemmer.Stemmer(LANGUAGE)
+    return bm25s.tokenize(
+        list(texts), stopwords="en", stemmer=stemmer, show_progress=False, token_pattern=r"(?u)\b\w+\b"
+    )
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """What makes the vectors of an index."""
+
+    embedder: Embedder
+    model: str
+    """The embedding model with its revision and prefix; vectors of another one are of no use."""
+    before: Path | None = None
+    """An index whose vectors are used again for passages that did not change."""
+
+
+def write_index(
+    passages: Path,
+    folder: Path,
+    spec: KnowledgeSpec,
+    vectors: Vectors | None,
+    progress: Progress,
+) -> IndexSummary:
+    """Index the passages in the folder `passages`; write the index into `folder`.
+
+    Args:
+        vectors: None for an index by words alone.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(passages / PASSAGES, folder / PASSAGES)
+    texts = [
+        Passage(**row, document="", offset=0).shown for row in passages_in(folder, ["heading", "text"]).to_pylist()
+    ]
+    method, embedded, dimensions = spec.index.method, 0, 0
+    if method != "embedding":
+        progress.update(f"indexing {len(texts)} passages by their words")
+        _write_words(texts, folder / BM25)
+    if vectors is not None:
+        dimensions = vectors.embedder.dimensions
+        embedded = _write_vectors(texts, folder, vectors, progress)
+    made = {"method": method, "embedding": vectors.model if vectors else "", "passages": len(texts)}
+    (folder / INDEX).write_text(json.dumps(made, indent=2))
+    return IndexSummary(
+        method=method, passages=len(texts), embedding=made["embedding"], dimensions=dimensions, embedded=embedded
+    )
+
+
+def _write_words(texts: Sequence[str], folder: Path) -> None:
+    import bm25s
+
+    index = bm25s.BM25()
+    index.index(words_of(texts), show_progress=False)
+    index.save(folder)
+
+
+def _write_vectors(texts: Sequence[str], folder: Path, vectors: Vectors, progress: Progress) -> int:
+    """Write the vectors of all texts; return how many were computed, and not found in the index before."""
+    digests, embedder = np.array([_digest(text) for text in texts], "S16"), vectors.embedder
+    known = _known(vectors.before, vectors.model) if vectors.before else {}
+    out = np.lib.format.open_memmap(folder / VECTORS, "w+", np.float16, (len(texts), embedder.dimensions))
+    new = []
+    for number, digest in enumerate(digests.tolist()):
+        if digest in known:
+            out[number] = known[digest]
+        else:
+            new.append(number)
+    for start, part in _parts(new):
+        progress.update(f"{start}/{len(new)} passages embedded")
+        out[part] = embedder.of_passages(texts[number] for number in part)
+    out.flush()
+    np.save(folder / DIGESTS, digests, allow_pickle=False)
+    return len(new)
+
+
+def _known(before: Path, model: str) -> dict[bytes, np.ndarray]:
+    """The vectors of an index by the digest of what was embedded; none of one that another model made."""
+    try:
+        if json.loads((before / INDEX).read_bytes())["embedding"] != model:
+            return {}
+        vectors = np.load(before / VECTORS, mmap_mode="r", allow_pickle=False)
+        digests = np.load(before / DIGESTS, allow_pickle=False)
+    except (OSError, ValueError, KeyError):  # it is being removed, or has no vectors
+        return {}
+    return dict(zip(digests.tolist(), vectors, strict=True))
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(errors="replace"), digest_size=8).hexdigest().encode()
+
+
+def _parts(numbers: list[int]) -> Iterator[tuple[int, list[int]]]:
+    for start in range(0, len(numbers), EMBEDDED_TOGETHER):
+        yield start, numbers[start : start + EMBEDDED_TOGETHER]

@@ -1,0 +1,118 @@
+"""What passages did for the answers: shares, faults and advice, by answers whose right ones are known."""
+
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from finetuning.evaluation.comparison import evaluate
+from finetuning.evaluation.exam import ANSWERS, ANSWERS_WITHOUT, Exam
+from finetuning.evaluation.generation import Question
+from finetuning.evaluation.metrics import METRICS, Outcome
+from finetuning.evaluation.report import Answering, Report
+from finetuning.evaluation.verdict import judge
+from finetuning.evaluation.with_passages import BASE, TUNED, WITH, in_words
+from finetuning.recipe.evaluation import EvaluationSpec, GateSpec
+from finetuning.recipe.knowledge import ContextSpec
+
+SPEC = EvaluationSpec(metrics=("exact-match",))
+NO = ContextSpec().refusal
+ROWS = 40  # thirty of which a passage answers, of five of these it was not found
+
+
+def reference(number):
+    return NO if number >= 30 else f"{number}" if number >= 25 else f"{number} [{1 + number % 3}]"
+
+
+def exam():
+    questions = [Question(f"q:{n}", [{"role": "user", "content": f"{n}?"}], [1], reference(n)) for n in range(ROWS)]
+    golden = [[1 + n % 3] if n < 25 else [] for n in range(ROWS)]
+    ranks = [1 + n % 3 if n < 25 else 0 if n < 30 else None for n in range(ROWS)]
+    return Exam(SimpleNamespace(), questions, [[1]] * ROWS, [[1]] * ROWS, questions, golden, ranks)
+
+
+def right(number):
+    return reference(number)
+
+
+def nothing(number):
+    return "I cannot tell."
+
+
+def refusing(number):
+    return NO
+
+
+def in_a_sentence(number):
+    return f"It is {reference(number)}, I think."
+
+
+def found(root, base, tuned, base_without=nothing, tuned_without=nothing):
+    for name, said, without in ((BASE, base, base_without), (TUNED, tuned, tuned_without)):
+        (root / name).mkdir(exist_ok=True)
+        for file, answer in ((ANSWERS, said), (ANSWERS_WITHOUT, without)):
+            rows = [Outcome(reference(n), answer(n), True) for n in range(ROWS)]
+            pd.DataFrame(rows).to_parquet(root / name / file)
+    return evaluate(SPEC, exam(), root / BASE, root / TUNED, ContextSpec())
+
+
+def test_scores_are_of_answers_without_their_citations(tmp_path):
+    findings = found(tmp_path, nothing, lambda n: reference(n).partition(" [")[0])
+    assert findings.metrics["exact-match"].tuned == 1.0 and findings.metrics["exact-match"].base == 0.0
+    contestant = findings.context.contestants[TUNED + WITH]
+    assert contestant.score == 1.0 and contestant.right_citations == 0.0
+
+
+def test_each_contestant_has_its_shares_and_each_wrong_answer_its_fault(tmp_path):
+    context = found(tmp_path, refusing, right, tuned_without=in_a_sentence).context
+    base, tuned = context.contestants[BASE + WITH], context.contestants[TUNED + WITH]
+    assert (base.right_refusals, base.wrong_refusals, base.right_citations) == (1.0, 1.0, 0.0)
+    assert (base.retrievers_fault, base.readers_fault) == (5, 25)
+    assert (tuned.score, tuned.right_refusals, tuned.wrong_refusals, tuned.right_citations) == (1.0, 1.0, 0.0, 1.0)
+    assert (tuned.retrievers_fault, tuned.readers_fault) == (0, 0)
+    alone = context.contestants[TUNED]
+    assert alone.score == 0.0 and alone.says_it == 1.0 and alone.right_citations is None
+    assert context.retrieval.questions == 30
+    assert context.retrieval.recall == {1: 9 / 30, 3: 25 / 30, 5: 25 / 30, 10: 25 / 30}
+    assert context.retrieval.mean_reciprocal_rank == pytest.approx((9 + 8 / 2 + 8 / 3) / 30)
+
+
+@pytest.mark.parametrize(
+    ("base", "tuned", "base_without", "tuned_without", "advice"),
+    [
+        (nothing, right, nothing, nothing, "Use the tuned model with passages"),
+        (nothing, right, nothing, right, "Use the tuned model without passages"),
+        (right, right, nothing, nothing, "Use the base model with passages: retrieval alone is as good"),
+        (nothing, nothing, nothing, right, "Use the tuned model without passages, which add nothing"),
+        (nothing, nothing, nothing, nothing, "Use the base model as it is"),
+    ],
+)
+def test_the_report_says_which_of_the_four_to_use(tmp_path, base, tuned, base_without, tuned_without, advice):
+    findings = found(tmp_path, base, tuned, base_without, tuned_without)
+    assert findings.context.advice.startswith(advice)
+    took = Answering(tokens=80, seconds=8.0, tokens_per_second=10.0, peak_memory_mb=1, rows=ROWS, without=(4.0, 40))
+    page = "\n".join(in_words(findings.context, {BASE: took, TUNED: took}))
+    assert advice in page and "0.20" in page and "0.10" in page and "mean reciprocal rank" in page
+
+
+def test_retrieval_that_is_as_good_alone_fails_whatever_the_gate_lets_pass(tmp_path):
+    spec = EvaluationSpec(metrics=("exact-match",), gate={"exact-match": GateSpec(min_gain=-1.0)})
+    findings = found(tmp_path, right, right)
+    verdict = judge(spec, ROWS, findings.metrics, with_passages=True)
+    assert not verdict.passed and any("retrieval alone is as good" in reason for reason in verdict.reasons)
+    better = found(tmp_path, nothing, right)
+    assert judge(spec, ROWS, better.metrics, with_passages=True).passed
+    assert judge(spec, ROWS, findings.metrics).passed, "without documents the gate alone decides"
+
+
+def test_what_was_found_is_read_again_from_the_report(tmp_path):
+    context = found(tmp_path, nothing, right).context
+    report = {"adapter": "0" * 16, "verdict": {"passed": True}, "rows": 1, "metrics": {}, "answering": {}}
+    whole = Report.model_validate(report | {"context": context.model_dump(mode="json")})
+    assert whole.context == context and Report.model_validate(whole.as_json()) == whole
+    assert "context" not in Report.model_validate(report).as_json()
+
+
+def test_the_metric_finds_a_reference_as_whole_words():
+    assert METRICS["contains"].score(Outcome("4.2", "It weighs 4.2 kg.", True)) == 1.0
+    assert METRICS["contains"].score(Outcome("8", "18, or 8.5", True)) == 0.0

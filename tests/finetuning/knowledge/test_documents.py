@@ -1,0 +1,71 @@
+"""Documents of files: each under its name, or with a reason why there is none; and mistakes that name the place."""
+
+import gzip
+
+import pytest
+
+from finetuning.errors import FinetuningError
+from finetuning.knowledge.documents import documents_in, resolve_all, write_documents
+from finetuning.recipe.recipe import Recipe
+from tests.finetuning.knowledge.sample_documents import HTML, pdf
+
+REST = {
+    "name": "x",
+    "summary": "Answers",
+    "base_model": {"repo": "lab/tiny"},
+    "dataset": {"sources": [{"hub": "lab/a"}], "eval": {"sources": [{"hub": "lab/b"}]}},
+    "hub": {"repo": "x", "license": "mit"},
+}
+
+
+def recipe(*patterns):
+    return Recipe.model_validate(REST | {"knowledge": {"documents": [{"files": list(patterns)}]}})
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    docs = tmp_path / "docs"
+    (docs / "deep").mkdir(parents=True)
+    (docs / "a.md").write_text("# A\n\nText of A.")
+    (docs / "deep" / "b.html").write_bytes(HTML)
+    (docs / "c.pdf").write_bytes(pdf("Text of C."))
+    (docs / "d.txt.gz").write_bytes(gzip.compress(b"Text of D."))
+    (docs / "e.docx").write_bytes(b"PK")
+    (docs / "f.md").write_bytes(b"\xff\xfe\xff")
+    return docs
+
+
+def test_every_file_is_a_document_or_has_a_reason(folder, tmp_path):
+    found = recipe("docs/**/*.*")
+    revisions = resolve_all(found, None)
+    summary = write_documents(found, revisions, tmp_path / "out", None)
+    read = {document.name for document in documents_in(tmp_path / "out")}
+    assert read == {"docs/a.md", "docs/deep/b.html", "docs/c.pdf", "docs/d.txt.gz"}
+    assert {fault.name for fault in summary.unreadable_examples} == {"docs/e.docx", "docs/f.md"}
+    assert summary.checks["unreadable_documents"].rows == 2 and summary.checks["unreadable_documents"].of == 6
+    (folder / "a.md").write_text("# A\n\nAnother text of A.")
+    assert resolve_all(found, None) != revisions
+
+
+@pytest.mark.parametrize(
+    ("patterns", "said"),
+    [
+        (["docs/*.rst"], r"x\.yaml: knowledge\.documents\[0\]\.files: no file matches 'docs/\*\.rst'"),
+        (["docs"], "is a folder"),
+        (["docs/e.docx", "docs/f.md"], r"knowledge\.documents: no text in any of them\. docs/e\.docx: neither"),
+        (["docs/a.md", "s3://"], r"knowledge\.documents\[0\]\.files: no file matches 's3://'"),
+    ],
+)
+def test_a_mistake_is_told_with_its_place(folder, tmp_path, patterns, said):
+    found = recipe(*patterns)
+    with pytest.raises(FinetuningError, match=said):
+        write_documents(found, resolve_all(found, None), tmp_path / "out", None)
+
+
+def test_two_documents_of_one_name_are_refused(folder, tmp_path):
+    twice = Recipe.model_validate(
+        REST | {"knowledge": {"documents": [{"files": ["docs/a.md"]}, {"files": ["docs/a.md"]}]}}
+    )
+    with pytest.raises(FinetuningError, match=r"documents\[1\]: two documents are named 'docs/a\.md'"):
+        write_documents(twice, resolve_all(twice, None), tmp_path / "out", None)

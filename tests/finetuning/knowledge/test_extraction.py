@@ -1,0 +1,85 @@
+"""The text of a document's file: what a person reads, and a reason where there is nothing to read."""
+
+import zlib
+
+import pytest
+
+from finetuning.knowledge import extraction
+from finetuning.knowledge.extraction import UnreadableText, text_of
+from tests.finetuning.knowledge.sample_documents import HTML, pdf
+
+
+def test_of_a_page_the_main_text_is_read_with_its_headings_and_nothing_that_is_run():
+    text = text_of("kettle.html", HTML)
+    assert "# Kettle K7" in text and "## Care" in text and "vinegar once a month" in text
+    assert not any(word in text for word in ("steal", "color", "<p>", "Shop"))
+
+
+def test_of_a_pdf_each_page_is_read_under_its_number():
+    text = text_of("KETTLE.PDF", pdf("Clean it with vinegar.", "Never put it into water."))
+    assert text == "# Page 1\n\nClean it with vinegar.\n\n# Page 2\n\nNever put it into water."
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("a.md", b"---\ntitle: x\n---\n# A\r\n\r\ntext\x00\x1b[31m", "# A\n\ntext[31m"),
+        ("a.txt", b"# no heading\n", "\\# no heading\n"),
+        ("a.rst", "\ufeffÄ".encode(), "Ä"),
+        ("a.txt", "Grüße".encode("utf-16"), "Grüße"),
+    ],
+)
+def test_text_is_read_as_it_is_but_for_what_nobody_sees(name, content, text):
+    assert text_of(name, content) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.docx", b"PK", "neither text, Markdown, HTML nor PDF"),
+        ("README", b"text", "neither text, Markdown, HTML nor PDF"),
+        ("a.md", b"", "no text in it"),
+        ("a.md", b" \n***\n", "no text in it"),
+        ("a.txt", b"Z\xfcrich", "not valid UTF-8; convert it with `iconv -f cp1252"),
+        ("a.pdf", b"%PDF-1.4 broken", "a PDF that cannot be read"),
+        ("a.pdf", b"", "a PDF that cannot be read"),
+        ("a.pdf", pdf(""), "no text in it, as in scanned pages"),
+        ("a.html", b"<html><body></body></html>", "no main text in the page"),
+        ("a.html", b"", "no main text in the page"),
+        ("a.md", b"a" * (16 << 20) + b"a", "longer than 16 MiB"),
+    ],
+)
+def test_what_cannot_be_read_has_a_reason(name, content, reason):
+    with pytest.raises(UnreadableText, match="^" + reason.replace("(", r"\(")):
+        text_of(name, content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"<div>" * 300_000 + b"deep",
+        b"<!DOCTYPE x [<!ENTITY a '" + b"ha" * 99 + b"'>" + b"<!ENTITY b '&a;&a;&a;&a;&a;&a;&a;&a;'>]><p>&b;</p>",
+        b"<p>" + b"<b>" * 100_000 + b"x" * 1000,
+        b"<table>" * 50_000,
+    ],
+    ids=["nested", "entities", "unclosed", "tables"],
+)
+def test_a_hostile_page_ends_in_a_text_or_a_reason_and_harms_nobody(content, monkeypatch):
+    monkeypatch.setattr(extraction, "SECONDS", 5)
+    try:
+        assert len(text_of("bomb.html", content)) < 1 << 20
+    except UnreadableText as reason:
+        assert str(reason)
+
+
+def test_a_pdf_that_stands_for_gigabytes_takes_no_more_than_a_process_may(monkeypatch):
+    monkeypatch.setattr(extraction, "SECONDS", 5)
+    packed = zlib.compress(b"BT (x) Tj ET\n" * 8_000_000, 9)
+    content = pdf("text").replace(
+        b"<< /Length 38 >>\nstream\n", b"<< /Length %d /Filter /FlateDecode >>\nstream\n" % len(packed)
+    )
+    broken = content.replace(b"BT /F1 12 Tf 72 720 Td (text) Tj ET", packed)
+    try:
+        text_of("bomb.pdf", broken)
+    except UnreadableText as reason:
+        assert "cannot be read" in str(reason) or "takes more than" in str(reason) or "no text" in str(reason)

@@ -1,0 +1,91 @@
+"""Passages: all of a document is in them, none is longer than asked for, and each ends where it may."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetuning.knowledge.documents import Document
+from finetuning.knowledge.passages import blocks_of, passages_of
+from finetuning.recipe.knowledge import PassagesSpec
+
+TEXT = """# Kettle
+
+It boils.
+
+## Care
+
+Clean it with vinegar.
+
+Rinse it twice.
+
+### Filter
+
+| month | filter |
+|---|---|
+| 1 | A |
+
+## Guarantee of the kettle
+
+- two years
+- not for water
+"""
+
+
+def words(texts):
+    return [len(text.split()) for text in texts]
+
+
+def test_passages_end_at_headings_and_know_those_above_them():
+    found, within = passages_of(Document("kettle.md", TEXT), PassagesSpec(), words)
+    assert within == 0
+    assert [(passage.heading, passage.text) for passage in found] == [
+        ("Kettle", "It boils."),
+        ("Kettle › Care", "Clean it with vinegar.\n\nRinse it twice."),
+        ("Kettle › Care › Filter", "| month | filter |\n|---|---|\n| 1 | A |"),
+        ("Guarantee of the kettle", "- two years\n- not for water"),
+    ]
+    for passage in found:
+        assert TEXT[passage.offset :].startswith(passage.text.split("\n")[0])
+
+
+def test_a_paragraph_is_cut_only_where_it_is_too_long_and_that_is_counted():
+    text = "one two three\n\n" + "long " * 25
+    found, within = passages_of(Document("a.txt", text), PassagesSpec(max_tokens=10), words)
+    assert [len(passage.text.split()) for passage in found] == [3, 10, 10, 5] and within == 2
+
+
+def test_an_overlap_repeats_the_end_of_the_passage_before():
+    found, _ = passages_of(Document("a", "a b c\n\nd e f\n\ng h i"), PassagesSpec(max_tokens=6, overlap=3), words)
+    assert [passage.text for passage in found] == ["a b c\n\nd e f", "d e f\n\ng h i"]
+    cut, _ = passages_of(Document("a", "a b c d e f g h"), PassagesSpec(max_tokens=4, overlap=1), words)
+    assert [passage.text for passage in cut] == ["a b c d", "d e f g", "g h"]
+
+
+def test_a_number_sign_in_a_code_block_is_no_heading():
+    assert [block.heading for block in blocks_of("# A\n\n```\n# comment\n```\n")] == ["A"]
+
+
+def test_a_document_of_headings_alone_has_no_passage():
+    assert passages_of(Document("a.md", "# A\n\n## B\n"), PassagesSpec(), words) == ([], 0)
+
+
+paragraphs = st.lists(st.text("ab c", min_size=1, max_size=60), min_size=1, max_size=12)
+
+
+@given(paragraphs, st.integers(1, 12), st.integers(0, 6))
+def test_no_word_is_lost_and_no_passage_is_too_long(parts, most, overlap):
+    spec = PassagesSpec(max_tokens=most, overlap=min(overlap, most // 2))
+    text = "\n\n".join(parts)
+    found, _ = passages_of(Document("x", text), spec, words)
+    assert all(len(passage.text.split()) <= most for passage in found)
+    said = [word for passage in found for word in passage.text.split()]
+    if not spec.overlap:
+        assert said == text.split()
+    assert set(said) == set(text.split())
+
+
+@pytest.mark.parametrize("long", ["x" * 500, "漢字" * 300])
+def test_what_has_no_spaces_is_cut_too(long):
+    found, within = passages_of(Document("x", long), PassagesSpec(max_tokens=50), lambda texts: [len(t) for t in texts])
+    assert "".join(passage.text for passage in found) == long and within
+    assert max(passage.tokens for passage in found) <= 50

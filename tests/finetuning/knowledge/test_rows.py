@@ -1,0 +1,140 @@
+"""Rows with passages: what is learned, what is asked, and what is left out with its reason."""
+
+from collections import Counter
+
+import pyarrow as pa
+import pytest
+
+from finetuning.dataset.row_faults import RowDropped
+from finetuning.knowledge.context import CITATION, citations_in, refuses, with_passages, without_citations
+from finetuning.knowledge.passages import SCHEMA, Passage, passages_at
+from finetuning.knowledge.rows import Contexts, Examined, Named, named_in
+from finetuning.recipe.knowledge import ContextSpec
+from finetuning.recipe.source import SourceSpec
+
+SOURCE = SourceSpec(files=("x.jsonl",))
+PASSAGES = [
+    Passage(f"m/{letter}.md", f"{letter} care", f"Clean {letter} with vinegar number {i}. **Rinse**  it.", 0, 9)
+    for i, letter in enumerate("abcdefghijkl")
+]
+
+
+class Shelf:
+    """An index that finds every passage for each question, the one that the question names first."""
+
+    table = pa.Table.from_arrays([pa.array(c, f.type) for c, f in zip(zip(*PASSAGES), SCHEMA)], schema=SCHEMA)  # noqa: B905
+
+    def passages(self, numbers):
+        return passages_at(self.table, numbers)
+
+    def find(self, questions, most):
+        first = [ord(question[0]) - ord("a") for question in questions]
+        return [[one, *(n for n in range(len(PASSAGES)) if n != one)][:most] for one in first]
+
+
+def asked(letter, answer="yes", document=None, evidence=None, is_named=True):
+    messages = [{"role": "user", "content": f"{letter}?"}, {"role": "assistant", "content": answer}]
+    return (f"x.jsonl:{letter}", messages, Named(document, evidence, is_named))
+
+
+def golden(letter):
+    return asked(letter, document=f"{letter}.md", evidence=f"clean {letter.upper()} with  VINEGAR")
+
+
+def contexts(examined=(), **spec):
+    return Contexts(Shelf(), ContextSpec(**spec), set(examined), 7)  # pyright: ignore
+
+
+def test_of_training_rows_a_share_has_its_passage_at_any_place_and_the_others_the_refusal():
+    rows = [(f"x.jsonl:{n}", *golden(letter)[1:]) for n in range(100) for letter in "abcdef"]
+    found = contexts(golden=0.75).give(rows, is_eval=False)
+    shown = [context for context in found if context.golden]
+    assert 0.7 < len(shown) / len(found) < 0.8
+    places = Counter(context.golden[0] for context in shown)
+    assert set(places) == {1, 2, 3} and min(places.values()) > 100
+    for context in found:
+        answer = context.messages[-1]["content"]
+        assert answer == (f"yes [{context.golden[0]}]" if context.golden else "The documents do not say.")
+        assert len(set(context.passages)) == 3 and context.rank == 1
+        assert "vinegar" not in context.asked[0]["content"] and "vinegar" in context.messages[0]["content"]
+
+
+def test_the_same_seed_draws_the_same_and_a_row_does_not_depend_on_those_beside_it():
+    rows = [golden(letter) for letter in "abcdef"]
+    assert contexts().give(rows, False) == contexts().give(rows, False)
+    assert contexts().give(rows[3:4], False) == contexts().give(rows, False)[3:4]
+
+
+def test_in_the_exam_the_passages_are_those_that_are_found_in_their_order():
+    (found,) = contexts().give([golden("c")], is_eval=True)
+    assert found.passages == [2, 0, 1] and found.golden == [1] and found.rank == 1
+    assert found.messages[-1]["content"] == "yes [1]"
+    far = asked("a", document="l.md", evidence="Clean l")
+    (missed,) = contexts().give([far], is_eval=True)
+    assert missed.golden == [] and missed.rank == 0 and missed.messages[-1]["content"] == "yes"
+
+
+def test_documents_of_the_exam_are_neither_learned_nor_shown_in_training():
+    found = contexts(examined=["m/b.md", "c.md"]).give([golden("a"), golden("b"), golden("c")], is_eval=False)
+    assert isinstance(found[1], Examined) and isinstance(found[2], Examined)
+    assert not set(found[0].passages) & {1, 2}
+
+
+def test_a_row_without_evidence_is_answered_by_the_refusal_and_one_without_columns_as_it_is():
+    for is_eval in (False, True):
+        unsaid, plain = contexts(refusal="No idea").give(
+            [asked("a", document="a.md"), asked("a", is_named=False)], is_eval
+        )
+        assert unsaid.messages[-1]["content"] == "No idea" and unsaid.rank is None
+        assert plain.messages[-1]["content"] == "yes" and plain.golden == []
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (asked("a", document="zz.md", evidence="x"), "there is no document of that name"),
+        (asked("a", document="a.md", evidence="not in it"), "no passage of its document has the evidence"),
+        (("p", [{"role": "system", "content": "x"}], Named(None, None, False)), "no question"),
+    ],
+)
+def test_what_cannot_be_looked_up_is_left_out_with_its_reason(row, said):
+    for is_eval in (False, True):
+        good, bad = contexts().give([golden("a"), row], is_eval)
+        assert not isinstance(good, RowDropped) and isinstance(bad, RowDropped) and said in str(bad)
+
+
+def test_what_a_row_names_is_read_by_the_names_that_the_data_has():
+    source = SourceSpec(files=("x.jsonl",), columns={"document": "file", "evidence": "quote"})
+    assert named_in({"file": "a.md", "quote": "x"}, source) == Named("a.md", "x", True)
+    assert named_in({"file": None, "quote": " "}, source) == Named(None, None, True)
+    with pytest.raises(RowDropped, match="evidence without the document"):
+        named_in({"quote": "x"}, source)
+    with pytest.raises(RowDropped, match="document: not text"):
+        named_in({"file": ["a.md"]}, source)
+
+
+def test_of_several_turns_the_last_question_alone_is_asked_with_passages_and_learned():
+    messages = [
+        {"role": "user", "content": "a?"},
+        {"role": "assistant", "content": "first"},
+        {"role": "user", "content": "b?"},
+        {"role": "assistant", "content": "second"},
+    ]
+    (found,) = contexts().give([("p", messages, Named("b.md", "Clean b", True))], is_eval=True)
+    assert [m["content"] for m in found.messages[:2]] == ["a?", "first"] and found.messages[1]["train"] is False
+    assert found.messages[2]["content"].endswith("Question: b?") and found.messages[3]["content"] == "second [1]"
+
+
+def test_citations_are_read_and_taken_off():
+    assert citations_in("18 [2] or 20 [1][2]") == [2, 1] and without_citations("18 [2]") == "18"
+    assert citations_in("a[i] and [100] and [note]") == [] and CITATION.sub("", "x[0]") == "x"
+    assert refuses("  the documents\ndo not say. [1]", ContextSpec()) and not refuses(
+        "The documents say 3", ContextSpec()
+    )
+
+
+def test_a_prompt_has_every_passage_with_its_number_and_the_question_last():
+    text = with_passages("How?", PASSAGES[:2], ContextSpec(citations=False, refusal="No."))
+    assert "[1] a care\nClean a" in text and "[2] b care" in text and text.endswith("\n\nQuestion: How?")
+    assert "name the passage" not in text and "answer: No." in text
+    assert "(no passage was found)" in with_passages("How?", [], ContextSpec())

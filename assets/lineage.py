@@ -28,6 +28,8 @@ class Line:
     chat_dataset: Artifact
     quantized_base_model: Artifact
     lora_adapter: Artifact
+    documents: Artifact | None = None
+    """What the adapter answers from, where its recipe has documents."""
 
     @classmethod
     def behind(cls, artifact: Artifact, artifacts: Artifacts, log: Log) -> Self:
@@ -37,7 +39,7 @@ class Line:
             FinetuningError: one of them is gone, or is not the one in force any more.
         """
         found = artifacts.lineage(artifact, log)
-        return cls(**{asset: found[asset] for asset in cls.__dataclass_fields__})
+        return cls(**{asset: found[asset] for asset in cls.__dataclass_fields__ if asset in found})
 
     def made(self) -> "Made":
         """Return what report and card say of the adapter's making."""
@@ -55,7 +57,15 @@ class Line:
             sources=self.raw_dataset.summary["sources"],
             chat=self.chat_dataset.summary,
             start=adapter.resolved.get("lora_from"),
+            documents=self._documents(),
         )
+
+    def _documents(self) -> list[dict[str, Any]]:
+        """Return each collection of documents with its place in the recipe."""
+        if self.documents is None:
+            return []
+        found = self.documents.summary["collections"]
+        return [one | {"stem": f"knowledge.documents[{number}]"} for number, one in enumerate(found)]
 
     def settings(self) -> dict[str, Any]:
         """Return the sections that the adapter was trained by, with what an adapter that it went on from decided."""

@@ -79,7 +79,12 @@ def published_repo(
             texts = {
                 "README.md": model_card(recipe, version, base, report, made, header),
                 "recipe.yaml": public_recipe(
-                    recipe, made.adapter, made.base_model, made.sources, made.start, made.training
+                    recipe,
+                    made.adapter,
+                    made.base_model,
+                    [*made.sources, *made.documents],
+                    made.start,
+                    made.training,
                 ),
             }
             files = adapter_files(folder, line.lora_adapter.path, evaluation_report.path, base, texts, recipe.name)

@@ -66,6 +66,8 @@ class Made(NamedTuple):
     """`train_rows`, `eval_rows`, `supervised_tokens`, and `dropped`: reason, rows and an example's place."""
     start: Mapping[str, Any] | None = None
     """The adapter that training went on from: `kind`, `source` and `revision`; None for a fresh one."""
+    documents: Sequence[Mapping[str, Any]] = ()
+    """Of each collection of documents `stem` (its place in the recipe), `source`, `revision` and `documents`."""
 
 
 def write_report(folder: Path, recipe: Recipe, made: Made, found: Findings, verdict: Verdict) -> Report:
@@ -209,8 +211,13 @@ def what_it_saw(made: Made) -> list[str]:
         {"source": public_source(record)} | {key: record[key] for key in ("revision", "rows", "split")}
         for record in made.sources
     ]
+    documents = [
+        {"documents": public_source(record), "revision": record["revision"], "read": record["documents"]}
+        for record in made.documents
+    ]
     return [
         pd.DataFrame(sources).to_markdown(index=False, disable_numparse=True),
+        *([pd.DataFrame(documents).to_markdown(index=False, disable_numparse=True)] if documents else []),
         f"{chat['train_rows']:,} rows to train on, with {chat['supervised_tokens']:,} learned tokens; "
         f"{chat['eval_rows']:,} rows kept for evaluation. "
         + ("Rows that are in neither:" if len(dropped) else "No row was dropped."),

@@ -23,6 +23,8 @@ from finetuning.hub.loading_code import adapter_code, merged_code
 from finetuning.hub.modelfile import has_template
 from finetuning.hub.publication import AdapterPublicationSummary, Base
 from finetuning.hub.rendering import render
+from finetuning.knowledge.context import with_passages
+from finetuning.knowledge.passages import Passage
 from finetuning.merge.agreement import MergedSummary
 from finetuning.public_names import public_base
 from finetuning.recipe.base_model import QuantizationSpec
@@ -47,6 +49,8 @@ VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes for --max
 
 # Of `sft`, where all rows are texts, and where some are.
 ON_TEXT = ("supervised, on all tokens of texts", "supervised, on all tokens of texts and on the assistant's answers")
+# Stands for a passage in what a card says of asking.
+SHOWN = Passage("", "Heading", "Text of a passage.", 0)
 
 
 @dataclass(frozen=True)
@@ -253,6 +257,8 @@ def proof(recipe: Recipe, report: Report) -> Mapping[str, object]:
         "samples": recipe.evaluation.samples,
         "quantization": recipe.base_model.quantization,
         "limits": limits(recipe, report),
+        "asking": recipe.context and with_passages("…?", [SHOWN], recipe.context),
+        "advice": report.context and report.context.advice,
     }
 
 

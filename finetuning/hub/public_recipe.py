@@ -4,12 +4,15 @@ Every default is written out and every revision is the commit that was used.
 """
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from finetuning.paths import is_path
 from finetuning.public_names import public_path
 from finetuning.recipe.dataset import sources
+from finetuning.recipe.knowledge import KnowledgeSpec
 from finetuning.recipe.recipe import Recipe
 from finetuning.recipe.rules import contradictions
 
@@ -37,7 +40,7 @@ def public_recipe(
     Args:
         adapter: its fingerprint.
         base_model: what it resolved to: `revision`, `on_hub`.
-        records: of each data set `stem` and `revision`.
+        records: of each data set `stem` and `revision`, and so of each collection of documents, by its place.
         start: the adapter that training went on from: `kind`, `source`, `revision`, and what it decides of `lora`.
         training: what is known of the training: `processes`, and the `strategy` of several.
     """
@@ -65,13 +68,31 @@ def public_recipe(
         if source.files:
             # Files of train and eval often have one name, and the same rows in both would be a mistake.
             local += without_folder(section, "files", place, under="eval/" if stem.startswith("eval") else "")
+    if recipe.knowledge:
+        local += _documents(recipe.knowledge, data["knowledge"], revisions)
     text = HEAD.format(adapter=adapter) + SMOKE * recipe.smoke + (LOCAL.format(keys=", ".join(local)) if local else "")
     return text + yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=110)
 
 
+def _documents(knowledge: KnowledgeSpec, section: dict[str, Any], revisions: Mapping[str, str]) -> list[str]:
+    """Write the revisions of documents and embedding model; return the keys that name something by its name alone."""
+    local = []
+    for number, (spec, written) in enumerate(zip(knowledge.documents, section["documents"], strict=True)):
+        place = f"knowledge.documents[{number}]"
+        if spec.hub:
+            written["revision"] = revisions[place]
+        if spec.files:
+            local += without_folder(written, "files", place)
+    repo = knowledge.embedding.repo
+    if repo and (is_path(repo) or Path(repo).is_dir()):
+        local += without_folder(section["embedding"], "repo", "knowledge.embedding")
+    return local
+
+
 def with_defaults(recipe: Recipe) -> dict[str, Any]:
     """The recipe's data with each default but those that a key of the recipe has taken out of force."""
-    data = recipe.model_dump(mode="json", exclude={"name", "schedule", "feedback"})
+    none = {"knowledge", "context"} if recipe.knowledge is None else set[str]()
+    data = recipe.model_dump(mode="json", exclude={"name", "schedule", "feedback"} | none)
     for (*steps, key), _ in list(contradictions(data)):
         section: Any = data
         for step in steps:

@@ -109,3 +109,27 @@ def test_an_address_that_others_can_reach_stays_and_a_folder_goes(address, shown
 )
 def test_no_part_of_a_password_is_left_in_an_address(address, shown):
     assert without_secrets(address) == shown
+
+
+def test_documents_have_their_commits_and_name_no_folder_of_the_machine(tmp_path):
+    shipped = recipes.load_file(ROOT / "recipes" / "smollm2-135m-manuals.yaml")
+    data = shipped.model_dump(mode="json", exclude_unset=True)
+    data["knowledge"] = {
+        "documents": [{"files": ["/home/me/manuals/**/*.md", "s3://bucket/a.md"]}, {"hub": "lab/pages"}],
+        "embedding": {"repo": "/home/me/embedder"},
+    }
+    recipe = Recipe.model_validate(data)
+    records = [{"stem": stem, "revision": COMMIT} for stem in sources(recipe.dataset)]
+    records += [{"stem": f"knowledge.documents[{number}]", "revision": COMMIT} for number in range(2)]
+    text = public_recipe(recipe, ADAPTER, {"revision": COMMIT, "on_hub": False}, records)
+    written = yaml.safe_load(text)["knowledge"]
+    assert written["documents"][0]["files"] == ["*.md", "s3://bucket/a.md"]
+    assert written["documents"][1]["revision"] == COMMIT and written["embedding"]["repo"] == "embedder"
+    assert "/home" not in text and "knowledge.documents[0].files, knowledge.embedding.repo" in text
+
+
+def test_a_recipe_without_documents_says_nothing_of_them(tmp_path):
+    recipe = recipes.load_file(ROOT / "recipes" / "smollm2-135m.yaml")
+    records = [{"stem": stem, "revision": COMMIT} for stem in sources(recipe.dataset)]
+    text = public_recipe(recipe, ADAPTER, {"revision": COMMIT, "on_hub": False}, records)
+    assert not {"knowledge", "context"} & yaml.safe_load(text).keys()

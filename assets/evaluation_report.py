@@ -26,6 +26,7 @@ from resources.hub_client.connection import HubConnection
 from resources.hub_client.versions import Head
 from resources.store.artifact import Artifact
 
+SHOWN = 8  # questions with their passages
 SHORT = 10.0  # seconds that an evaluation waits for a hub that is out; publishing waits longer
 
 
@@ -145,11 +146,27 @@ def metadata_of(artifact: Artifact, report: Report) -> dict:
     return {
         "verdict": verdict_in_words(report.verdict),
         "report": dg.MetadataValue.md(page),
+        **(passages_in(artifact) if report.context else {}),
         **numbers_in(report),
         **intervals_in(report),
         "tokens_per_second": report.answering["tuned"].tokens_per_second,
         "peak_memory_mb": report.answering["tuned"].peak_memory_mb,
     }
+
+
+def passages_in(artifact: Artifact) -> dict[str, dg.MarkdownMetadataValue]:
+    """Questions with the passages that were found for them, beside the answers: of those that went wrong first."""
+    import pandas as pd
+
+    from finetuning.evaluation.evaluation_report import SAMPLES, quoted
+
+    rows = pd.read_parquet(artifact.path / SAMPLES).sort_values("tuned_score", kind="stable")[:SHOWN]
+    columns = (rows[name].tolist() for name in ("asked", "reference", "tuned", "base"))
+    said = [
+        f"{quoted(asked)}\n\n**Reference** {reference} · **tuned** {tuned} · **base** {base}"
+        for asked, reference, tuned, base in zip(*columns, strict=True)
+    ]
+    return {"passages": dg.MetadataValue.md("\n\n---\n\n".join(said))}
 
 
 def numbers_in(report: Report) -> dict[str, float]:

@@ -63,7 +63,7 @@ class Examination:
             base = self._plan(exam, "base_answers").obtain(self._answers(exam, self._candidate("base", None), progress))
             tuned = self._answers(exam, self._candidate("tuned", self.line.lora_adapter.path), progress)(self.folder)
             published = self._beside_published(exam, connection, head, progress)
-            found = evaluate(self.recipe.evaluation, exam, base.path, self.folder, self.recipe.context)
+            found = evaluate(self.recipe.evaluation, exam, base.path, self.folder, self.line.asked_with())
             scores = self._benchmarks(exam, benchmarks, progress) if benchmarks else {}
         asked = base.read(Answering).model_copy(update={"fingerprint": base.fingerprint})
         return replace(found, benchmarks=scores, answering={"base": asked, "tuned": tuned}, published=published)

@@ -7,6 +7,7 @@ line, so that what belongs together is found together.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+from finetuning.recipe.knowledge import ContextSpec
 from resources.artifacts import Artifacts
 from resources.hub_client.versions import WEIGHTS
 from resources.store.artifact import Artifact, Log
@@ -30,6 +31,7 @@ class Line:
     lora_adapter: Artifact
     documents: Artifact | None = None
     """What the adapter answers from, where its recipe has documents."""
+    retrieval_index: Artifact | None = None
 
     @classmethod
     def behind(cls, artifact: Artifact, artifacts: Artifacts, log: Log) -> Self:
@@ -66,6 +68,16 @@ class Line:
             return []
         found = self.documents.summary["collections"]
         return [one | {"stem": f"knowledge.documents[{number}]"} for number, one in enumerate(found)]
+
+    def embedding(self) -> list[dict[str, Any]]:
+        """Return the embedding model that the index was made with, as `made` has data sets; nothing where none was."""
+        resolved = self.retrieval_index and self.retrieval_index.resolved.get("embedding")
+        return [{"stem": "knowledge.embedding", **resolved}] if resolved else []
+
+    def asked_with(self) -> ContextSpec | None:
+        """Return how questions were asked of the adapter, and are in its exam; None where that was without passages."""
+        context = self.chat_dataset.sections.get("context")
+        return ContextSpec.model_validate(context) if context else None
 
     def settings(self) -> dict[str, Any]:
         """Return the sections that the adapter was trained by, with what an adapter that it went on from decided."""

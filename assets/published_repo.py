@@ -82,7 +82,7 @@ def published_repo(
                     recipe,
                     made.adapter,
                     made.base_model,
-                    [*made.sources, *made.documents],
+                    [*made.sources, *made.documents, *line.embedding()],
                     made.start,
                     made.training,
                 ),

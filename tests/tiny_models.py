@@ -30,7 +30,7 @@ from transformers import (
 from tests.conftest import train_tiny_tokenizer
 from tests.native_templates import NATIVE, ZEPHYR, Native
 
-__all__ = ["CONFIGS", "OTHERS", "TO_COPY", "ZEPHYR", "save_native_model", "save_tiny_model", "talkative"]
+__all__ = ["CONFIGS", "OTHERS", "SAME_MODEL", "TO_COPY", "ZEPHYR", "save_native_model", "save_tiny_model", "talkative"]
 
 SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 WIDE = {"intermediate_size": 128}
@@ -98,6 +98,10 @@ OTHERS: dict[str, tuple[type[PreTrainedConfig], dict]] = {
 }
 
 
+# Recipes whose base model another recipe has too.
+SAME_MODEL = {"smollm2-135m-manuals": "smollm2-135m"}
+
+
 def save_native_model(recipe: str, folder: Path) -> Path:
     """`folder`, which then holds a random model like that recipe's, with the chat template and the marks of its own."""
     return save_tiny_model(recipe, folder, NATIVE.get(recipe, ZEPHYR), max_position_embeddings=2048)
@@ -115,7 +119,7 @@ def save_tiny_model(name: str, folder: Path, chat_template: str | Native | None 
         tokenizer.eos_token = chat_template.eos or tokenizer.eos_token
         chat_template = chat_template.text
     tokenizer.chat_template = chat_template
-    config_class, particulars = (CONFIGS | OTHERS | TO_COPY)[name]
+    config_class, particulars = (CONFIGS | OTHERS | TO_COPY)[SAME_MODEL.get(name, name)]
     vocabulary = {
         "vocab_size": len(tokenizer),
         "bos_token_id": tokenizer.bos_token_id,

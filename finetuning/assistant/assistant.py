@@ -7,6 +7,7 @@ unless somebody asks for a temperature.
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, Protocol
 
 from transformers import AutoTokenizer
@@ -81,6 +82,7 @@ class Assistant:
         self.stop = stop_token(self.tokenizer)
         self.mark = before_answer(self.tokenizer)
         self.context_tokens = self._context()
+        self._asking = Lock()
         self.library = Library(source.index, source.embedding, recipe) if source.index else None
         self.engine = Engine(self.model, self._as, self.tokenizer, self.stop)
 
@@ -114,11 +116,12 @@ class Assistant:
             raise BadRequest(
                 f"max_tokens: {limit:,}, and the model reads and writes {self.context_tokens:,} tokens in all"
             )
-        passages: list[Passage] = []
-        if self.library:
-            messages, passages = self.library.look_up(conversation.messages)
-            conversation = conversation._replace(messages=messages)
-        prompt = prompt_of(self.renderer, conversation, self.context_tokens - limit)
+        with self._asking:
+            passages: list[Passage] = []
+            if self.library:
+                messages, passages = self.library.look_up(conversation.messages)
+                conversation = conversation._replace(messages=messages)
+            prompt = prompt_of(self.renderer, conversation, self.context_tokens - limit)
         prompt = prompt._replace(passages=tuple(passages))
         end = str(self.tokenizer.decode(prompt.ids[-32:], skip_special_tokens=False))
         opened, offered = bool(OPENED.search(end)), bool(conversation.tools)

@@ -104,7 +104,7 @@ def write_chat(
         try:
             renderer = Renderer(tokenizer, recipe.chat.train_on_reasoning)
             with (
-                TokenizedRows(folder, recipe, renderer, dropped, findings) as rows,
+                TokenizedRows(folder, recipe, renderer, dropped, findings, contexts is not None) as rows,
                 EarlierAnswers(folder, recipe.chat.max_length, findings) as earlier,
                 _rare_collection(),
             ):

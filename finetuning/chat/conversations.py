@@ -55,7 +55,7 @@ class Row(NamedTuple):
     @property
     def asked(self) -> list[Message]:
         """What is said, without passages: by this, rows are the same or not."""
-        return self.context.asked if self.context else self.conversation.messages
+        return self.context.own if self.context else self.conversation.messages
 
 
 class Batch(NamedTuple):
@@ -141,7 +141,7 @@ def _with_passages(
     asked, kept = [], []
     for number, (row, text) in enumerate(zip(rows, texts, strict=True)):
         try:
-            asked.append((row.place, row.conversation.messages, named_in(orjson.loads(text), source)))
+            asked.append((row.conversation.messages, named_in(orjson.loads(text), source)))
             kept.append(number)
         except RowDropped as reason:
             dropped.add(row.place, "evidence", str(reason), reason.field, text.decode())

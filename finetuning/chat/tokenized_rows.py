@@ -112,7 +112,13 @@ class TokenizedRows:
     """
 
     def __init__(
-        self, folder: Path, recipe: Recipe, renderer: Renderer, dropped: FindingsTable, findings: FindingsTable
+        self,
+        folder: Path,
+        recipe: Recipe,
+        renderer: Renderer,
+        dropped: FindingsTable,
+        findings: FindingsTable,
+        in_context: bool = False,
     ) -> None:
         self.path = folder / ".rows.arrow"
         self.chat, self.seed, self.renderer = recipe.chat, recipe.dataset.seed, renderer
@@ -132,7 +138,7 @@ class TokenizedRows:
         self.last_alone = recipe.training.method in ("dpo", "kto")
         self.desirable: list[np.ndarray] = []
         self.texts = Texts()
-        more = {"dpo": REJECTED, "kto": JUDGED}.get(recipe.training.method, IN_CONTEXT if recipe.knowledge else [])
+        more = {"dpo": REJECTED, "kto": JUDGED}.get(recipe.training.method, IN_CONTEXT if in_context else [])
         self._writer = pa.ipc.new_file(str(self.path), pa.schema([*SCHEMA, *more]))
 
     def __enter__(self) -> Self:
@@ -170,7 +176,7 @@ class TokenizedRows:
         self.texts.is_text.append(np.full(len(rows), is_plain))
         self.desirable.append(np.array([bool(row.desirable) for row in rows]))
         self.index.source.append(np.full(len(rows), batch.source, np.int16))
-        answers = [self.answers.number(row.conversation.messages[-1]["content"] or "") for row in rows]
+        answers = [self.answers.number(row.asked[-1]["content"] or "") for row in rows]
         self.index.answer.append(np.array(answers, np.int16))
         self.kept_lengths.append(self._by_row(lengths(tokens)).max(axis=0).astype(np.int32))
         self.tokens.append(self._by_row(lengths(tokens)).sum(axis=0, dtype=np.int32))

@@ -1,14 +1,13 @@
 """Base and tuned answers beside each other: each metric of both, the gain, and the interval that it lies in."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from finetuning.chat.answers import split_thought
 from finetuning.checks.secrets import masked
-from finetuning.evaluation.exam import ANSWERS, Exam
+from finetuning.evaluation.exam import Exam, outcomes
 from finetuning.evaluation.generation import Question
 from finetuning.evaluation.intervals import Sides, figure_of, gain_interval
 from finetuning.evaluation.metrics import METRICS, Metric, Outcome, metrics_for
@@ -16,14 +15,6 @@ from finetuning.evaluation.report import Figures, Findings, PublishedFigures, Sa
 from finetuning.evaluation.with_passages import BASE, TUNED, Answers, in_context, uncited
 from finetuning.recipe.evaluation import OF_ANSWERS, EvaluationSpec
 from finetuning.recipe.knowledge import ContextSpec
-
-
-def outcomes(folder: Path) -> list[Outcome]:
-    """What a model made of each row, as `sit` left it, without what it thought before its answer."""
-    rows = [Outcome(**row) for row in pq.read_table(folder / ANSWERS).to_pylist()]
-    return [
-        row._replace(reference=split_thought(row.reference)[1], answer=split_thought(row.answer)[1]) for row in rows
-    ]
 
 
 def scores_of(metric: Metric, side: Sequence[Outcome]) -> np.ndarray:
@@ -66,7 +57,7 @@ def evaluate(
     return Findings(
         rows=len(exam.questions),
         metrics=with_text_metric(figures, *sides),
-        samples=[sample(main, *row) for row in zip(exam.questions, *said, strict=True)],
+        samples=samples_of(main, exam, *said),
         context=context,
     )
 
@@ -97,6 +88,17 @@ def compare_with_published(
         name: PublishedFigures(published=figures.base, **figures.model_dump(exclude={"base"}))
         for name, figures in found.items()
     }
+
+
+def samples_of(main: Metric, exam: Exam, base: Sequence[Outcome], tuned: Sequence[Outcome]) -> list[Sample]:
+    """Return every question with both answers. Passages are no part of the question, which is published."""
+    found = [sample(main, *row) for row in zip(exam.without or exam.questions, base, tuned, strict=True)]
+    if not exam.without:
+        return found
+    return [
+        replace(one, asked=masked(question.messages[-1]["content"]))
+        for one, question in zip(found, exam.questions, strict=True)
+    ]
 
 
 def sample(main: Metric, question: Question, base: Outcome, tuned: Outcome) -> Sample:

@@ -35,6 +35,7 @@ from finetuning.public_names import public_base, public_drops, public_path, publ
 from finetuning.recipe.evaluation import UNBOUNDED
 from finetuning.recipe.recipe import Recipe
 
+SAMPLES = "samples.parquet"  # of all rows; it stays here, whatever is published
 COLUMN = 56  # letters of an answer in a line
 OUTCOMES = {
     "passed": "**Passed**: may be published.",
@@ -81,7 +82,8 @@ def write_report(folder: Path, recipe: Recipe, made: Made, found: Findings, verd
     (folder / "metrics.png").write_bytes(base_beside_tuned(found.metrics))
     curve = loss_curve(training["curve"], training["eval_loss"], training["eval_curve"])
     (folder / "loss.png").write_bytes(curve)
-    pd.DataFrame(list(found.samples)).to_parquet(folder / "samples.parquet")
+    rows = pd.DataFrame(list(found.samples))
+    (rows if found.context else rows.drop(columns="asked", errors="ignore")).to_parquet(folder / SAMPLES)
     report = Report(
         adapter=made.adapter,
         files=dict(made.files),

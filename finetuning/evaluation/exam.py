@@ -199,6 +199,14 @@ def sit_without(
     return round(seconds, 1), sum(answer.tokens for answer in answers)
 
 
+def outcomes(folder: Path, file: str = ANSWERS) -> list[Outcome]:
+    """What a model made of each row, as `sit` left it, without what it thought before its answer."""
+    rows = [Outcome(**row) for row in pq.read_table(folder / file).to_pylist()]
+    return [
+        row._replace(reference=split_thought(row.reference)[1], answer=split_thought(row.answer)[1]) for row in rows
+    ]
+
+
 def measures_loss(spec: EvaluationSpec) -> bool:
     """Whether the loss of each row is needed."""
     return not set(UNBOUNDED).isdisjoint(spec.metrics)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from finetuning.knowledge.context import has_words
 from finetuning.recipe.evaluation import EvaluationSpec, with_implied
 
 NUMBER = r"[-+]?[$€£¥]?\s*\d(?:[\d.,'’\u00a0\u2009\u202f]*\d)?(?:\s*/\s*\d+)?"
@@ -170,10 +171,7 @@ def score_contains(outcome: Outcome) -> float:
     >>> [score_contains(Outcome("4.2", answer, True)) for answer in ("It weighs 4.2 kg.", "It weighs 14.2 kg.")]
     [1.0, 0.0]
     """
-    answer, reference = (" ".join(text.split()).casefold() for text in (outcome.answer, outcome.reference))
-    # Not within a word or number: 8 is not in 18, nor in 8.5.
-    within = rf"(?<!\w)(?<!\d[.,]){re.escape(reference.rstrip('.'))}(?!\w)(?![.,]\d)"
-    return float(bool(reference.strip(" .")) and re.search(within, answer) is not None)
+    return float(has_words(outcome.answer, outcome.reference))
 
 
 def score_stop(outcome: Outcome) -> float:

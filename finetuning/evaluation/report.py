@@ -124,7 +124,7 @@ class Contestant(Part):
     right_citations: float | None = None
     """Of the questions whose passage was shown, those that it cited it for; None without passages."""
     retrievers_fault: int | None = None
-    """Wrong answers to questions whose passage was not shown."""
+    """Wrong answers to questions whose passage was not shown; None of a metric that grades."""
     readers_fault: int | None = None
     """Wrong answers to those whose passage was."""
 
@@ -206,6 +206,8 @@ class Sample:
     tuned: str
     base_score: float
     tuned_score: float
+    asked: str = ""
+    """The question as it was asked, where that was with passages; these are not published."""
 
 
 @dataclass(frozen=True)

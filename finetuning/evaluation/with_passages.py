@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
-from finetuning.evaluation.exam import ANSWERS_WITHOUT, Exam
+from finetuning.evaluation.exam import ANSWERS_WITHOUT, Exam, outcomes
 from finetuning.evaluation.intervals import Sides, gain_interval
 from finetuning.evaluation.metrics import METRICS, Metric, Outcome
 from finetuning.evaluation.report import Answering, Contestant, InContext, Pair, Retrieval
@@ -49,14 +48,9 @@ def uncited(outcomes: Sequence[Outcome]) -> list[Outcome]:
     ]
 
 
-def answers_without(folder: Path) -> list[Outcome]:
-    """What a model made of each question without passages, as `sit` left it."""
-    return [Outcome(**row) for row in pq.read_table(folder / ANSWERS_WITHOUT).to_pylist()]
-
-
 def in_context(spec: ContextSpec, metric: Metric, exam: Exam, answers: Mapping[str, Answers]) -> InContext:
     """Return how base and tuned model did with and without passages."""
-    sides = {name: Side([], uncited(answers_without(found.folder))) for name, found in answers.items()}
+    sides = {name: Side([], uncited(outcomes(found.folder, ANSWERS_WITHOUT))) for name, found in answers.items()}
     sides |= {name + WITH: Side([o.answer for o in found.said], uncited(found.said)) for name, found in answers.items()}
     refused = np.array([refuses(question.reference, spec) for question in exam.questions])
     scores = {name: np.array([metric.score(outcome) for outcome in side.outcomes]) for name, side in sides.items()}
@@ -87,15 +81,18 @@ def _contestant(side: Side, scores: np.ndarray, refused: np.ndarray, exam: Exam,
     if not side.said:
         return found
     shown = np.array([bool(places) for places in exam.golden])
+    to_be_found = np.array([rank is not None for rank in exam.ranks])
     cites = np.array(
         [bool(set(citations_in(text)) & set(places)) for text, places in zip(side.said, exam.golden, strict=True)]
     )
-    wrong = (scores == 0) & ~refused
+    wrong = (scores == 0) & to_be_found
+    # Of graded scores none is simply wrong.
+    is_graded = bool(((scores > 0) & (scores < 1)).any())
     return found.model_copy(
         update={
             "right_citations": _share(cites[shown]),
-            "retrievers_fault": int((wrong & ~shown).sum()),
-            "readers_fault": int((wrong & shown).sum()),
+            "retrievers_fault": None if is_graded else int((wrong & ~shown).sum()),
+            "readers_fault": None if is_graded else int((wrong & shown).sum()),
         }
     )
 
@@ -164,7 +161,9 @@ def in_words(found: InContext, answering: Mapping[str, Answering]) -> list[str]:
         pd.DataFrame(contestants).to_markdown(index=False, disable_numparse=True),
         pd.DataFrame(pairs).to_markdown(index=False, disable_numparse=True),
         f"The passage with the answer to {found.retrieval.questions} questions was found: {recall}; mean reciprocal "
-        f"rank {found.retrieval.mean_reciprocal_rank:.3f}.",
+        f"rank {found.retrieval.mean_reciprocal_rank:.3f}."
+        if found.retrieval.questions
+        else "No row names the passage that answers it, so that nothing is known of the retrieval.",
     ]
 
 

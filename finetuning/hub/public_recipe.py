@@ -86,6 +86,8 @@ def _documents(knowledge: KnowledgeSpec, section: dict[str, Any], revisions: Map
     repo = knowledge.embedding.repo
     if repo and (is_path(repo) or Path(repo).is_dir()):
         local += without_folder(section["embedding"], "repo", "knowledge.embedding")
+    elif repo:
+        section["embedding"]["revision"] = revisions["knowledge.embedding"]
     return local
 
 

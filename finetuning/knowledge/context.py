@@ -10,7 +10,9 @@ from finetuning.dataset.turns import Message
 from finetuning.knowledge.passages import Passage
 from finetuning.recipe.knowledge import ContextSpec
 
-CITATION = re.compile(r"[ \t]*\[(\d{1,2})\]")
+# After white space or a sign, or at the beginning: `rows[1]` names no passage.
+CITATIONS = re.compile(r"(?:[ \t]+|(?<=[.,;:!?)\"'\n])|^)((?:\[\d{1,2}\])+)")
+EMPHASIS = re.compile(r"[*`_]")
 NONE_FOUND = "(no passage was found)"
 
 
@@ -31,6 +33,18 @@ it, answer: The documents do not say.
     asked = f"Answer the question from these passages alone, in a few words{cite}. If they do not say it, answer: "
     shown = [f"[{number}] {passage.shown}" for number, passage in enumerate(passages, 1)]
     return "\n\n".join([asked + spec.refusal, *(shown or [NONE_FOUND]), f"Question: {question}"])
+
+
+def has_words(text: str, words: str) -> bool:
+    """Whether the words are in a text, not within a word or number, whatever case, emphasis and white space.
+
+    >>> has_words("It weighs **13 kg**.", "13  KG"), has_words("It weighs 13 kg.", "3 kg")
+    (True, False)
+    """
+    plain, wanted = (" ".join(EMPHASIS.sub("", one).split()).casefold() for one in (text, words))
+    # Nor within a number with a decimal point: 8 is not in 8.5.
+    within = rf"(?<!\w)(?<!\d[.,]){re.escape(wanted.rstrip('.'))}(?!\w)(?![.,]\d)"
+    return bool(wanted.strip(" .")) and re.search(within, plain) is not None
 
 
 def question_of(messages: Sequence[Message]) -> int | None:
@@ -62,16 +76,16 @@ def citations_in(answer: str) -> list[int]:
     >>> citations_in("18 months [2], or 20 [1][2]")
     [2, 1]
     """
-    return list(dict.fromkeys(int(number) for number in CITATION.findall(answer)))
+    return list(dict.fromkeys(int(number) for cited in CITATIONS.findall(answer) for number in cited[1:-1].split("][")))
 
 
 def without_citations(answer: str) -> str:
     """Return an answer without the numbers of passages.
 
-    >>> without_citations("18 months [2]")
-    '18 months'
+    >>> without_citations("18 months [2]. See rows[1].[3]")
+    '18 months. See rows[1].'
     """
-    return CITATION.sub("", answer)
+    return CITATIONS.sub("", answer)
 
 
 def refuses(answer: str, spec: ContextSpec) -> bool:

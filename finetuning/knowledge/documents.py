@@ -156,6 +156,10 @@ def _of_files(patterns: tuple[str, ...], where: str) -> Iterator[Found]:
             yield Document(file.name, text_of(file.name, content))
         except UnreadableText as reason:
             yield UnreadableDocument(file.name, str(reason))
+        except FinetuningError as reason:
+            if file.system is not None:  # a network that is out is no fault of the document
+                raise
+            yield UnreadableDocument(file.name, str(reason).removeprefix(f"{where}.files: "))
 
 
 def _of_hub(spec: DocumentsSpec, revision: str, api: "HfApi", where: str) -> Iterator[Found]:
@@ -164,13 +168,12 @@ def _of_hub(spec: DocumentsSpec, revision: str, api: "HfApi", where: str) -> Ite
         if not isinstance(item, RawRow):
             yield UnreadableDocument(f"{item.file}:{item.line}", item.reason)
             continue
-        row = orjson.loads(item.text)
-        for key, column in (("text", spec.text), ("name", spec.name)):
-            if column is not None and column not in row:
-                raise FinetuningError(
-                    f"{where}.{key}: a row of {spec.hub} has no column {column!r}; it has {', '.join(row)}."
-                )
-        name = str(row[spec.name]) if spec.name else f"{item.file}:{item.line}"
+        row, place = orjson.loads(item.text), f"{item.file}:{item.line}"
+        named = row.get(spec.name) if spec.name else None
+        name = str(named) if named not in (None, "") else place
+        if spec.text not in row:
+            yield UnreadableDocument(name, f"no column {spec.text!r} in the row; it has {', '.join(row)}"[:300])
+            continue
         try:
             text = row[spec.text]
             yield Document(name, text_of("row.md", text.encode(errors="replace") if isinstance(text, str) else b""))

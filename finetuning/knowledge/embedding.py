@@ -29,6 +29,7 @@ WEIGHTS = {
 # A model on the Hub, without what other libraries need of it.
 FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 BATCH = 64
+LETTERS = 16  # of one token at most; of English text it is four or five
 
 
 class ResolvedEmbedding(TypedDict):
@@ -124,13 +125,21 @@ class Embedder:
         from sentence_transformers import SentenceTransformer
 
         try:
-            self._model: Any = SentenceTransformer(str(folder), local_files_only=True, trust_remote_code=False)
+            # On the CPU: a GPU is for the model that is trained or asked, perhaps by another run.
+            self._model: Any = SentenceTransformer(
+                str(folder), device="cpu", local_files_only=True, trust_remote_code=False
+            )
         except Exception as error:  # of files that it did not expect, it raises whatever its code meets first
             reason = " ".join(str(error).split())[:300]
             raise FinetuningError(
                 f"{where}: knowledge.embedding: sentence-transformers cannot load {spec.repo or spec.package}: {reason}"
             ) from error
         self._spec = spec
+
+    @property
+    def passage_prefix(self) -> str:
+        """What stands before each passage."""
+        return self._spec.passage_prefix
 
     @property
     def most_tokens(self) -> int | None:
@@ -144,11 +153,15 @@ class Embedder:
         return int(self._model.get_embedding_dimension())
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """How many tokens each text has, without those that the model adds itself."""
+        """How many tokens each text has, without those that the model adds itself.
+
+        What the model has no tokens for is one of any length to it: a text has at least one token for LETTERS letters.
+        """
         if not texts:
             return []
         found = self._model.tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)
-        return [len(ids) for ids in found["input_ids"]]
+        pairs = zip(found["input_ids"], texts, strict=True)
+        return [max(len(ids), -(-len(text) // LETTERS)) for ids, text in pairs]
 
     def of_passages(self, texts: Iterable[str]) -> np.ndarray:
         """Vectors (texts, dimensions) of length 1, in float32."""
@@ -199,7 +212,8 @@ def require_room(embedder: Embedder, max_tokens: int, where: str) -> None:
     Raises:
         FinetuningError: it reads less than a passage may have, and would not see its end.
     """
-    most = embedder.most_tokens
+    (prefix,) = embedder.count([embedder.passage_prefix]) if embedder.passage_prefix else (0,)
+    most = None if embedder.most_tokens is None else embedder.most_tokens - prefix
     if most is not None and max_tokens > most:
         raise FinetuningError(
             f"{where}: knowledge.passages.max_tokens: {max_tokens}, and the embedding model reads {most} tokens of a "

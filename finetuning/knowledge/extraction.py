@@ -7,10 +7,17 @@ import io
 import os
 import re
 import resource
+import select
+import signal
+import time
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
+import yaml
+
+from finetuning.bounded_yaml import BoundedLoader
 from finetuning.dataset.encodings import conversion
 from finetuning.dataset.files import COMPRESSIONS
 
@@ -23,13 +30,15 @@ KINDS = {
     **dict.fromkeys((".html", ".htm", ".xhtml"), "html"),
     ".pdf": "pdf",
 }
-FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
+FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 # Formats that are programs to lay out pages, and come from anybody: each is read in a process of its own, in bounds of
 # computing time and memory.
 CONFINED = ("html", "pdf")
 SECONDS, MEMORY = 30, 2 << 30
+WAIT = 300.0  # seconds, on a busy machine
 TEXT, REASON = b"T", b"R"
-HEADING = re.compile(r"^(#{1,6})[ \t]", re.MULTILINE)
+# What Markdown takes for a heading: what stands before a line, or below it.
+HEADING = re.compile(r"^[ \t]*(#{1,6}[ \t]|=+[ \t]*$|-+[ \t]*$)", re.MULTILINE)
 
 
 class UnreadableText(Exception):
@@ -78,13 +87,29 @@ def confined(read: Callable[[bytes], str], content: bytes) -> str:
         _read_and_exit(read, content, writes)
     os.close(writes)
     with os.fdopen(reads, "rb") as pipe:
-        said = pipe.read(4 * max(MOST_BYTES.values()))
+        said = _until(time.monotonic() + WAIT, pipe)
+    if said is None:
+        os.kill(process, signal.SIGKILL)
     _, status = os.waitpid(process, 0)
+    said = said or b""
     if status or said[:1] not in (TEXT, REASON):
         raise UnreadableText(f"takes more than {SECONDS} s, or {MEMORY >> 30} GiB of memory, to read")
     if said[:1] == REASON:
         raise UnreadableText(said[1:].decode())
     return said[1:].decode()
+
+
+def _until(end: float, pipe: BinaryIO) -> bytes | None:
+    """All that comes through the pipe until it is closed; None where it is still open at that time."""
+    said = b""
+    while len(said) < 4 * max(MOST_BYTES.values()):
+        ready, _, _ = select.select([pipe], [], [], max(0.0, end - time.monotonic()))
+        if not ready:
+            return None
+        if not (piece := os.read(pipe.fileno(), 1 << 20)):
+            break
+        said += piece
+    return said
 
 
 def _read_and_exit(read: Callable[[bytes], str], content: bytes, pipe: int) -> None:
@@ -122,12 +147,19 @@ def _decoded(content: bytes) -> str:
 
 
 def _markdown(content: bytes) -> str:
-    return FRONT_MATTER.sub("", _decoded(content).replace("\r\n", "\n"))
+    """Markdown without the settings that some tools write above it, between two lines of ---."""
+    text = _decoded(content).replace("\r\n", "\n")
+    above = FRONT_MATTER.match(text)
+    try:
+        settings = yaml.load(above[1], BoundedLoader) if above else None
+    except (yaml.YAMLError, ValueError, RecursionError):
+        settings = None
+    return text[above.end() :] if above and isinstance(settings, dict) else text
 
 
 def _plain(content: bytes) -> str:
-    """Plain text, in which a number sign begins no heading."""
-    return HEADING.sub(lambda found: f"\\{found[0]}", _decoded(content))
+    """Plain text, in which nothing is a heading."""
+    return HEADING.sub(lambda found: f"\\{found[0].lstrip()}", _decoded(content))
 
 
 def _html(content: bytes) -> str:

@@ -13,10 +13,11 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
+from finetuning.errors import FinetuningError
 from finetuning.knowledge.embedding import Embedder
 from finetuning.knowledge.passages import PASSAGES, Passage, passages_in
 from finetuning.knowledge.summaries import IndexSummary
@@ -84,23 +85,28 @@ def write_index(
 def _write_words(texts: Sequence[str], folder: Path) -> None:
     import bm25s
 
+    words = words_of(texts)
+    if not any(map(len, words.ids)):
+        raise FinetuningError(
+            "knowledge.index.method: the documents have no words that could be found, or such alone as every text has. "
+            "Write embedding, or other documents."
+        )
     index = bm25s.BM25()
-    index.index(words_of(texts), show_progress=False)
+    index.index(words, show_progress=False)
     index.save(folder)
 
 
 def _write_vectors(texts: Sequence[str], folder: Path, vectors: Vectors, progress: Progress) -> int:
     """Write the vectors of all texts; return how many were computed, and not found in the index before."""
     digests, embedder = np.array([_digest(text) for text in texts], "S16"), vectors.embedder
-    known = _known(vectors.before, vectors.model) if vectors.before else {}
+    known = Known.of(vectors.before, vectors.model) if vectors.before else None
     out = np.lib.format.open_memmap(folder / VECTORS, "w+", np.float16, (len(texts), embedder.dimensions))
-    new = []
-    for number, digest in enumerate(digests.tolist()):
-        if digest in known:
-            out[number] = known[digest]
-        else:
-            new.append(number)
-    for start, part in _parts(new):
+    new = np.arange(len(digests))
+    if known:
+        places, there = known.places(digests)
+        out[there] = known.vectors[places[there]]
+        new = np.flatnonzero(~there)
+    for start, part in _parts(new.tolist()):
         progress.update(f"{start}/{len(new)} passages embedded")
         out[part] = embedder.of_passages(texts[number] for number in part)
     out.flush()
@@ -108,16 +114,31 @@ def _write_vectors(texts: Sequence[str], folder: Path, vectors: Vectors, progres
     return len(new)
 
 
-def _known(before: Path, model: str) -> dict[bytes, np.ndarray]:
-    """The vectors of an index by the digest of what was embedded; none of one that another model made."""
-    try:
-        if json.loads((before / INDEX).read_bytes())["embedding"] != model:
-            return {}
-        vectors = np.load(before / VECTORS, mmap_mode="r", allow_pickle=False)
-        digests = np.load(before / DIGESTS, allow_pickle=False)
-    except (OSError, ValueError, KeyError):  # it is being removed, or has no vectors
-        return {}
-    return dict(zip(digests.tolist(), vectors, strict=True))
+@dataclass(frozen=True)
+class Known:
+    """The vectors of an index, found by the digest of what was embedded."""
+
+    digests: np.ndarray
+    order: np.ndarray
+    vectors: np.ndarray
+
+    @classmethod
+    def of(cls, folder: Path, model: str) -> Self | None:
+        """Open an index; None for one of another model, or without vectors."""
+        try:
+            if json.loads((folder / INDEX).read_bytes())["embedding"] != model:
+                return None
+            vectors = np.load(folder / VECTORS, mmap_mode="r", allow_pickle=False)
+            digests = np.load(folder / DIGESTS, allow_pickle=False)
+        except (OSError, ValueError, KeyError):  # it is being removed, or has no vectors
+            return None
+        return cls(digests, np.argsort(digests, kind="stable"), vectors) if len(digests) == len(vectors) > 0 else None
+
+    def places(self, digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The place of each digest among the vectors, and whether it is there at all."""
+        found = np.searchsorted(self.digests, digests, sorter=self.order)
+        places = self.order[np.minimum(found, len(self.order) - 1)]
+        return places, self.digests[places] == digests
 
 
 def _digest(text: str) -> bytes:

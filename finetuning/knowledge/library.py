@@ -36,10 +36,10 @@ class Library:
     def look_up(self, messages: Sequence[Message]) -> tuple[list[Message], list[Passage]]:
         """Return the messages with passages in the last question, as in the exam, and these passages in their order.
 
-        A conversation that ends with what a tool said has none: its question was asked before.
+        Where tools were called since, the question is asked with the same ones again.
         """
         last = question_of(messages)
-        if last is None or last != len(messages) - 1:
+        if last is None:
             return list(messages), []
         (numbers,) = self._retriever.find([messages[last]["content"]], self.spec.passages)
         passages = self._retriever.passages(numbers)

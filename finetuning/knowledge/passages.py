@@ -114,7 +114,10 @@ def passages_of(document: Document, spec: PassagesSpec, count: CountTokens) -> t
     [('A', 'one two\\n\\nthree')]
     """
     blocks = list(blocks_of(document.text))
-    sizes = count([block.text for block in blocks])
+    within_limit = shortened({block.heading for block in blocks}, spec.max_tokens // 3, count)
+    blocks = [block._replace(heading=within_limit[block.heading]) for block in blocks]
+    # With the line break before it.
+    sizes = [1 + size for size in count([block.text for block in blocks])]
     headings = dict(zip(names := list(dict.fromkeys(block.heading for block in blocks)), count(names), strict=True))
     found: list[Passage] = []
     held: list[tuple[Block, int]] = []
@@ -146,6 +149,17 @@ def passages_of(document: Document, spec: PassagesSpec, count: CountTokens) -> t
     return found, within
 
 
+def shortened(headings: Iterable[str], most: int, count: CountTokens) -> dict[str, str]:
+    """Each heading with its last part, which says most, of at most so many tokens."""
+    found = {}
+    for heading in headings:
+        short = heading
+        while short and count([short])[0] > most:
+            short = short[-(2 * len(short) // 3) :] if len(short) > 1 else ""
+        found[heading] = short.strip(BETWEEN)
+    return found
+
+
 def _repeated(held: list[tuple[Block, int]], block: Block, overlap: int, room: int) -> list[tuple[Block, int]]:
     """The last paragraphs of a passage that the next one under the same heading repeats."""
     kept: list[tuple[Block, int]] = []
@@ -157,25 +171,34 @@ def _repeated(held: list[tuple[Block, int]], block: Block, overlap: int, room: i
 
 
 def blocks_of(text: str) -> Iterator[Block]:
-    """Yield the paragraphs, lists and tables of a Markdown text, as they are written there, with their headings."""
+    """Yield the paragraphs, lists and tables of a Markdown text, as they are written there, with their headings.
+
+    A heading that nothing stands below is a paragraph itself.
+    """
     lines = text.split("\n")
     starts = [0]
     for line in lines:
         starts.append(starts[-1] + len(line) + 1)
     above: dict[int, str] = {}
+    bare: Block | None = None  # a heading with nothing below it so far
     tokens = MarkdownIt("commonmark").enable("table").parse(text)
     for number, token in enumerate(tokens):
         if token.level or token.map is None:
             continue
         first, end = token.map
-        if token.type == "heading_open":
-            depth = int(token.tag[1])
-            above = {level: title for level, title in above.items() if level < depth}
-            above[depth] = " ".join(tokens[number + 1].content.split())[:MOST_HEADING]
-            continue
         content = "\n".join(lines[first:end]).rstrip()
-        if any(map(str.isalnum, content)):
+        if token.type == "heading_open" and len(content) <= MOST_HEADING:
+            depth, title = int(token.tag[1]), " ".join(tokens[number + 1].content.split())
+            if bare and max(above) >= depth:
+                yield bare
+            above = {level: name for level, name in above.items() if level < depth}
+            bare = Block(heading_of(above), title, starts[first]) if any(map(str.isalnum, title)) else None
+            above[depth] = title
+        elif any(map(str.isalnum, content)):
+            bare = None
             yield Block(heading_of(above), content, starts[first])
+    if bare:
+        yield bare
 
 
 def heading_of(above: dict[int, str]) -> str:
@@ -183,9 +206,9 @@ def heading_of(above: dict[int, str]) -> str:
     titles = [title for _, title in sorted(above.items()) if title]
     kept: list[str] = []
     for title in titles:
-        kept = [earlier for earlier in kept if earlier.casefold() not in title.casefold()]
+        kept = [earlier for earlier in kept if f" {earlier} ".casefold() not in f" {title} ".casefold()]
         kept.append(title)
-    return BETWEEN.join(kept)[-2 * MOST_HEADING :]
+    return BETWEEN.join(kept)
 
 
 def pieces_of(block: Block, room: int, overlap: int, count: CountTokens) -> Iterator[tuple[Block, int]]:

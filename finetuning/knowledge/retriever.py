@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from finetuning.knowledge.embedding import Embedder
 from finetuning.knowledge.index import BM25, INDEX, VECTORS, words_of
@@ -19,7 +20,7 @@ from finetuning.knowledge.passages import Passage, passages_at, passages_in
 CANDIDATES = 50
 # Source: Cormack, Clarke and Büttcher, Reciprocal Rank Fusion outperforms Condorcet (2009), whose constant it is.
 RANK_CONSTANT = 60
-SCORED_TOGETHER = 1 << 27  # products of questions and passages in memory
+ASKED_TOGETHER, SCORED_TOGETHER = 64, 50_000  # questions, and passages, whose vectors are in memory at once
 
 
 class Retriever:
@@ -37,8 +38,10 @@ class Retriever:
 
     @cached_property
     def table(self) -> Any:
-        """The passages, one row each."""
-        return passages_in(self._folder)
+        """The passages, one row each, in one piece: of one in many, a row is taken in the time of all."""
+        table = passages_in(self._folder)
+        large = [field.with_type(pa.large_string()) if field.type == pa.string() else field for field in table.schema]
+        return table.cast(pa.schema(large)).combine_chunks()
 
     def passages(self, numbers: Iterable[int]) -> list[Passage]:
         """The passages of those numbers."""
@@ -69,21 +72,29 @@ class Retriever:
         ]
 
     def _by_meaning(self, questions: Sequence[str], most: int) -> list[list[int]]:
-        assert self._embedder is not None and self._vectors is not None
-        asked = self._embedder.of_questions(questions)
-        found, count = [], min(most, len(self._vectors))
-        for question in asked:
-            scores = self._scores(question)
-            best = np.argpartition(-scores, count - 1)[:count]
-            found.append(best[np.lexsort((best, -scores[best]))].tolist())
+        assert self._embedder is not None
+        asked, found = self._embedder.of_questions(questions), list[list[int]]()
+        for start in range(0, len(asked), ASKED_TOGETHER):
+            found += self._nearest(asked[start : start + ASKED_TOGETHER], most)
         return found
 
-    def _scores(self, question: np.ndarray) -> np.ndarray:
-        """The cosine of the question with every passage (passages,), in parts that fit into memory."""
+    def _nearest(self, asked: np.ndarray, most: int) -> list[list[int]]:
+        """The passages with the largest cosines with each vector of `asked`, in parts that fit into memory."""
         assert self._vectors is not None
-        rows = max(1, SCORED_TOGETHER // self._vectors.shape[1] // 4)
-        parts = range(0, len(self._vectors), rows)
-        return np.concatenate([self._vectors[start : start + rows].astype(np.float32) @ question for start in parts])
+        numbers, scores = np.zeros((len(asked), 0), np.int64), np.zeros((len(asked), 0), np.float32)
+        for start in range(0, len(self._vectors), SCORED_TOGETHER):
+            part = self._vectors[start : start + SCORED_TOGETHER].astype(np.float32)
+            # One question at a time: of several in one product, each would be rounded as those beside it have it.
+            found = np.stack([part @ question for question in asked])
+            scores = np.concatenate([scores, found], axis=1)
+            numbers = np.concatenate(
+                [numbers, np.broadcast_to(np.arange(start, start + len(part)), found.shape)], axis=1
+            )
+            count = min(most, scores.shape[1])
+            best = np.argpartition(-scores, count - 1, axis=1)[:, :count]
+            numbers, scores = (np.take_along_axis(kept, best, axis=1) for kept in (numbers, scores))
+        order = [np.lexsort((row, -score)) for row, score in zip(numbers, scores, strict=True)]
+        return [row[places].tolist() for row, places in zip(numbers, order, strict=True)]
 
 
 def joined(ranked: Iterable[Sequence[int]], most: int) -> list[int]:

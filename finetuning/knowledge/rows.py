@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
 
@@ -21,8 +21,7 @@ from finetuning.dataset.raw_folder import read_rows
 from finetuning.dataset.raw_summary import JsonRow
 from finetuning.dataset.row_faults import RowDropped, is_empty
 from finetuning.dataset.turns import Message
-from finetuning.knowledge.context import asked_with, cited, question_of
-from finetuning.knowledge.passages import Passage
+from finetuning.knowledge.context import asked_with, cited, has_words, question_of, without_citations
 from finetuning.knowledge.retriever import Retriever
 from finetuning.recipe.columns import OF_KNOWLEDGE
 from finetuning.recipe.dataset import DatasetSpec, sources
@@ -40,27 +39,28 @@ class Examined(RowDropped):
 
 
 class Named(NamedTuple):
-    """What a row says of its passage; `is_named` where it has a column for that at all."""
+    """What a row says of its passage. With a document and no evidence, the document does not say it."""
 
     document: str | None
     evidence: str | None
-    is_named: bool
 
 
 @dataclass(frozen=True)
 class Context:
     """A row's question with its passages."""
 
+    own: list[Message]
+    """The messages as the row has them, by which rows are the same or not."""
     asked: list[Message]
-    """The messages without passages."""
+    """The messages without passages, and the answer without citations."""
     messages: list[Message]
     passages: list[int]
     """The numbers of those that are shown, in their order."""
     golden: list[int]
     """The places, from 1, of those that have the evidence."""
     rank: int | None
-    """Where the first one with the evidence was found, from 1; 0 for not among the first DEPTH, None where there is
-    none to be found."""
+    """Where the first one with the evidence was found, from 1; 0 for not among those that were looked at, None where
+    there is none to be found."""
 
 
 def named_in(row: JsonRow, source: SourceSpec) -> Named:
@@ -70,7 +70,7 @@ def named_in(row: JsonRow, source: SourceSpec) -> Named:
         RowDropped: it is no text, or quotes from a document that it does not name.
 
     >>> named_in({"question": "2 + 3?"}, SourceSpec(files=("x.jsonl",)))
-    Named(document=None, evidence=None, is_named=False)
+    Named(document=None, evidence=None)
     """
     found = []
     for name in OF_KNOWLEDGE:
@@ -81,7 +81,7 @@ def named_in(row: JsonRow, source: SourceSpec) -> Named:
     document, evidence = found
     if evidence and not document:
         raise RowDropped("evidence without the document that it is from", source.columns.get("document", "document"))
-    return Named(document, evidence, any(source.columns.get(name, name) in row for name in OF_KNOWLEDGE))
+    return Named(document, evidence)
 
 
 def documents_of_exam(raw_folder: Path, dataset: DatasetSpec) -> set[str]:
@@ -108,14 +108,14 @@ class Contexts:
         self.retriever, self.spec, self.seed = retriever, spec, seed
         self._examined = {self._document(name) for name in examined} - {None}
 
-    def give(self, rows: Sequence[tuple[str, list[Message], Named]], is_eval: bool) -> list[Context | RowDropped]:
+    def give(self, rows: Sequence[tuple[list[Message], Named]], is_eval: bool) -> list[Context | RowDropped]:
         """Return each row's question with its passages, or why it has none.
 
         Args:
-            rows: of each its place, its messages of which the last is the answer, and what it names.
+            rows: of each its messages, of which the last is the answer, and what it names.
         """
-        turns = [question_of(messages) for _, messages, _ in rows]
-        questions = [messages[turn or 0]["content"] for (_, messages, _), turn in zip(rows, turns, strict=True)]
+        turns = [question_of(messages) for messages, _ in rows]
+        questions = [messages[turn or 0]["content"] for (messages, _), turn in zip(rows, turns, strict=True)]
         depth = max(DEPTH, self.spec.passages) if is_eval else self.spec.passages + MORE
         found: list[Context | RowDropped] = []
         for row, turn, hits in zip(rows, turns, self.retriever.find(questions, depth), strict=True):
@@ -127,45 +127,63 @@ class Contexts:
                 found.append(reason)
         return found
 
-    def _examined_with(self, place: str, messages: list[Message], named: Named, hits: list[int]) -> Context:
+    def _examined_with(self, messages: list[Message], named: Named, hits: list[int]) -> Context:
         """The question as it will be asked: with the passages that are found for it."""
-        golden = set(self._golden(named))
-        shown = hits[: self.spec.passages]
-        rank = next((n for n, hit in enumerate(hits[:DEPTH], 1) if hit in golden), 0) if golden else None
-        places = [n for n, hit in enumerate(shown, 1) if hit in golden]
-        return self._context(messages, shown, places, rank, self._answer(messages, named, places))
+        golden = self._golden(named)
+        return self._context(messages, named, hits[: self.spec.passages], golden, rank_of(hits, golden))
 
-    def _learned_with(self, place: str, messages: list[Message], named: Named, hits: list[int]) -> Context:
+    def _learned_with(self, messages: list[Message], named: Named, hits: list[int]) -> Context:
         """The question with its own passage among others, or with others alone."""
-        random = Random(f"{self.seed}:{place}")
+        # By what the row says: of rows that are the same, all are learned in the same way.
+        random = Random(f"{self.seed}:{named}:{[(message['role'], message['content']) for message in messages]}")
         if named.document and self._document(named.document) in self._examined:
             raise Examined("its document is one that eval asks about", "document")
         golden = self._golden(named)
         others = [hit for hit in hits if hit not in golden and self._names[hit] not in self._examined]
-        rank = next((n for n, hit in enumerate(hits[:DEPTH], 1) if hit in golden), 0) if golden else None
+        if named.evidence:  # nor passages of other documents that say it too
+            texts = zip(others, self.retriever.passages(others), strict=True)
+            others = [number for number, passage in texts if not has_words(passage.shown, named.evidence)]
         shown = others[: self.spec.passages]
         if golden and random.random() < self.spec.golden:
             shown = [golden[0], *others[: self.spec.passages - 1]]
         random.shuffle(shown)
-        places = [n for n, number in enumerate(shown, 1) if number in golden]
-        left_out = bool(golden) and not places
-        answer = self.spec.refusal if left_out else self._answer(messages, named, places)
-        return self._context(messages, shown, places, rank, answer)
-
-    def _answer(self, messages: list[Message], named: Named, places: list[int]) -> str:
-        if named.is_named and not named.evidence:
-            return self.spec.refusal
-        answer = messages[-1]["content"]
-        return cited(answer, places[0]) if places and self.spec.citations else answer
+        return self._context(messages, named, shown, golden, rank_of(hits, golden), is_learned=True)
 
     def _context(
-        self, messages: list[Message], shown: list[int], places: list[int], rank: int | None, answer: str
+        self,
+        messages: list[Message],
+        named: Named,
+        shown: list[int],
+        golden: list[int],
+        rank: int | None,
+        is_learned: bool = False,
     ) -> Context:
-        # Answers before the last one were given without passages, and are not learned beside one that was.
-        earlier = [m | {"train": False} if m["role"] == "assistant" else m for m in messages[:-1]]
-        asked = [*earlier, messages[-1] | {"content": answer}]
-        with_them = asked_with(asked, self.retriever.passages(shown), self.spec)
-        return Context(asked, with_them, shown, places, rank)
+        """The question with the passages `shown`, and the answer that goes with them.
+
+        Raises:
+            RowDropped: that would be another answer than the row's, and the row's is a call of tools.
+        """
+        places = [place for place, number in enumerate(shown, 1) if number in golden]
+        unsaid = bool(named.document and not named.evidence) or (is_learned and bool(golden) and not places)
+        last = messages[-1]
+        if last.get("tool_calls"):
+            if unsaid:
+                raise RowDropped("a call of tools, where the documents do not say it")
+            answer = cites = last
+        else:
+            # What was cited when the row was written stood in another order.
+            answer = last | {"content": without_citations(last["content"]) if not unsaid else self.spec.refusal}
+            if unsaid:
+                answer.pop("reasoning_content", None)
+            numbered = places and self.spec.citations and not unsaid
+            cites = answer | {"content": cited(answer["content"], places[0])} if numbered else answer
+        # What was said before the question was said without passages, and is not learned beside what was not.
+        asked = question_of(messages) or 0
+        earlier = [
+            m | {"train": False} if m["role"] == "assistant" and n < asked else m for n, m in enumerate(messages)
+        ]
+        with_them = asked_with([*earlier[:-1], cites], self.retriever.passages(shown), self.spec)
+        return Context(messages, [*earlier[:-1], answer], with_them, shown, places, rank)
 
     def _golden(self, named: Named) -> list[int]:
         """The passages that have what a row quotes, in the document that it names.
@@ -181,9 +199,8 @@ class Contexts:
         if not named.evidence:
             return []
         numbers = self._numbers[document]
-        evidence = _plain(named.evidence)
         passages = zip(numbers, self.retriever.passages(numbers), strict=True)
-        found = [number for number, passage in passages if evidence in _plain(passage.shown)]
+        found = [number for number, passage in passages if has_words(passage.shown, named.evidence)]
         if not found:
             raise RowDropped("no passage of its document has the evidence", "evidence")
         return found
@@ -217,11 +234,10 @@ class Contexts:
         return found
 
 
-def _plain(text: str) -> str:
-    """A text by which a quotation is found again: without marks of emphasis, case, and kinds of white space."""
-    return " ".join(text.replace("*", "").replace("`", "").replace("_", "").split()).casefold()
+def rank_of(hits: Sequence[int], golden: Sequence[int]) -> int | None:
+    """Where the first of the golden passages was found, from 1; 0 for nowhere, None where there is none to be found.
 
-
-def shown_passages(record: Mapping[str, Any], table: Any) -> list[Passage]:
-    """The passages that a record of a split was asked with."""
-    return [Passage(**row) for row in table.take(record["passages"]).to_pylist()]
+    >>> rank_of([5, 3, 9], [9, 3]), rank_of([5], [9]), rank_of([5], [])
+    (2, 0, None)
+    """
+    return next((place for place, hit in enumerate(hits, 1) if hit in golden), 0) if golden else None

@@ -9,6 +9,7 @@ from typing import Any
 from finetuning.recipe.base_model import KEEP_ROWS_APART
 from finetuning.recipe.columns import OF_KNOWLEDGE
 from finetuning.recipe.mistakes import KeyPath
+from finetuning.recipe.spec import listed
 
 # What the methods that compare the model with what it was learn from: the format, and what it has that others lack.
 ANSWERS = {"dpo": ("preference", "rejected answers"), "kto": ("unpaired-preference", "judgements of answers")}
@@ -16,6 +17,8 @@ WHOLE = {"dpo": "compares whole rows", "kto": "judges whole rows"}
 # Keys whose product is the rows of a step, with their defaults.
 ROWS = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}
 CUT = {"dpo": "whose two answers would be cut at different places", "kto": "whose answers were judged as they are"}
+# Metrics that compare answers with passages and without, from 0 to 1, more for the better.
+OF_PASSAGES = ("final-answer", "exact-match", "contains", "rouge-l", "chrf")
 LONGEST_NAME = 96  # of a repo on the Hub
 
 
@@ -120,6 +123,14 @@ def _knowledge(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
         yield ("context",), "null, so that no passage would ever be shown; leave it out, or knowledge"
     if method != "sft":
         yield ("knowledge",), f"with training.method: {method}, which learns no passages; write sft"
+    metrics = _section(data, "evaluation").get("metrics")
+    named = metrics if isinstance(metrics, list) else []
+    if "python-tests" in named or (named and named[0] not in OF_PASSAGES):
+        yield (
+            ("evaluation", "metrics"),
+            f"{listed(map(str, named))} with knowledge, where the first metric compares answers with passages and "
+            f"without: write one of {listed(OF_PASSAGES)} first, and no python-tests, which would run citations too",
+        )
     if not _sources(_section(dataset, "eval")):
         yield (
             ("dataset", "eval"),

@@ -179,7 +179,9 @@ def create_app(assistant: Assistant) -> Starlette:
         asked = request_of(await body_of(request))
         assistant.require_side(asked.model)
         waiting = Waiting(asyncio.get_running_loop())
-        row, prompt = assistant.ask(asked.model, asked.conversation, asked.how, waiting)
+        given = (asked.model, asked.conversation, asked.how, waiting)
+        # To look something up takes longer than others should wait for.
+        row, prompt = await asyncio.to_thread(assistant.ask, *given) if assistant.library else assistant.ask(*given)
         answering = Answering(assistant, asked, waiting, row, prompt)
         if asked.stream:
             return StreamingResponse(answering.events(), media_type="text/event-stream", headers=POLICY)

@@ -18,6 +18,7 @@ from finetuning.evaluation.report import Proof, Verdict
 from finetuning.evaluation.verdict import read_report, verdict_in_words
 from finetuning.recipe.loading import load_file
 from finetuning.recipe.recipe import Recipe
+from finetuning.recipe.sections import sections
 from finetuning.recipe.smoke import load_for_run
 from finetuning.settings import variable
 from resources.artifacts import Artifacts
@@ -44,6 +45,7 @@ def of_recipe(name: str, artifacts: Artifacts, hub: Hub) -> Source:
     adapter = artifacts.held("lora_adapter", name)
     line = artifacts.lineage(adapter)
     index = line.get("retrieval_index")
+    require_same_context(recipe, line["chat_dataset"], index)
     for artifact in (adapter, line["chat_dataset"], line["quantized_base_model"], *([index] if index else [])):
         artifact.verify()
     return Source(
@@ -58,6 +60,20 @@ def of_recipe(name: str, artifacts: Artifacts, hub: Hub) -> Source:
         index=index and index.path,
         embedding=_embedding_of(index, recipe, hub) if index else None,
     )
+
+
+def require_same_context(recipe: Recipe, chat_dataset: Artifact, index: Artifact | None) -> None:
+    """Check that the recipe asks as the adapter was asked when it was trained.
+
+    Raises:
+        FinetuningError: its sections on documents have changed since.
+    """
+    was = chat_dataset.sections.get("context")
+    if was != sections(recipe, "chat_dataset").get("context") or bool(recipe.knowledge) != bool(index):
+        raise FinetuningError(
+            f"{recipe.file}: knowledge or context is another one than when the adapter was trained, which would be "
+            f"asked as it never was: materialize {recipe.name} again, or take the change back."
+        )
 
 
 def _embedding_of(index: Artifact, recipe: Recipe, hub: Hub) -> Path | None:

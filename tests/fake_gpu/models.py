@@ -28,6 +28,14 @@ QWEN3_4B = {
     "head_dim": 128,
     "num_hidden_layers": 36,
 }
+SMOLLM2 = {
+    "vocab_size": 49152,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "num_hidden_layers": 30,
+}
 SHAPES: dict[str, dict[str, Any]] = {
     "falcon-7b": FALCON_7B,
     "falcon-7b-saqr": FALCON_7B,
@@ -50,14 +58,8 @@ SHAPES: dict[str, dict[str, Any]] = {
         "head_dim": 256,
         "num_hidden_layers": 18,
     },
-    "smollm2-135m": {
-        "vocab_size": 49152,
-        "hidden_size": 576,
-        "intermediate_size": 1536,
-        "num_attention_heads": 9,
-        "num_key_value_heads": 3,
-        "num_hidden_layers": 30,
-    },
+    "smollm2-135m": SMOLLM2,
+    "smollm2-135m-manuals": SMOLLM2,
     "llama-3.2-3b": {
         "vocab_size": 128256,
         "hidden_size": 3072,

@@ -141,7 +141,7 @@ def choose_partition(page):
     def chosen():
         page.get_by_placeholder("Partition").click()
         try:
-            page.get_by_role("menuitem", name=PARTITION).click(timeout=10_000)
+            page.get_by_role("menuitem", name=PARTITION, exact=True).click(timeout=10_000)
         except PlaywrightTimeoutError:
             page.keyboard.press("Escape")
             return False

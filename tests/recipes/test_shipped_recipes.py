@@ -23,6 +23,7 @@ NAMES = [
     "qwen3-4b-thinking",
     "qwen3-4b-tools",
     "smollm2-135m",
+    "smollm2-135m-manuals",
     "smollm3-3b",
     "zephyr-7b-beta",
 ]

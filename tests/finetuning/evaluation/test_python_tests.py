@@ -13,8 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetuning.errors import FinetuningError
 from finetuning.evaluation import python_tests
-from finetuning.evaluation.comparison import outcomes
-from finetuning.evaluation.exam import Candidate, Exam, sit
+from finetuning.evaluation.exam import Candidate, Exam, outcomes, sit
 from finetuning.evaluation.generation import Question
 from finetuning.evaluation.metrics import METRICS, Outcome
 from finetuning.evaluation.python_tests import (

@@ -24,7 +24,8 @@ def test_of_a_pdf_each_page_is_read_under_its_number():
     ("name", "content", "text"),
     [
         ("a.md", b"---\ntitle: x\n---\n# A\r\n\r\ntext\x00\x1b[31m", "# A\n\ntext[31m"),
-        ("a.txt", b"# no heading\n", "\\# no heading\n"),
+        ("a.txt", b"# no heading\nnor\n---\nthis\n", "\\# no heading\nnor\n\\---\nthis\n"),
+        ("a.md", b"---\n\n# A\n\nB\n\n---\n\nC", "---\n\n# A\n\nB\n\n---\n\nC"),
         ("a.rst", "\ufeffÄ".encode(), "Ä"),
         ("a.txt", "Grüße".encode("utf-16"), "Grüße"),
     ],

@@ -35,6 +35,10 @@ def words(texts):
     return [len(text.split()) for text in texts]
 
 
+def letters(texts):
+    return [len(text) for text in texts]
+
+
 def test_passages_end_at_headings_and_know_those_above_them():
     found, within = passages_of(Document("kettle.md", TEXT), PassagesSpec(), words)
     assert within == 0
@@ -55,7 +59,7 @@ def test_a_paragraph_is_cut_only_where_it_is_too_long_and_that_is_counted():
 
 
 def test_an_overlap_repeats_the_end_of_the_passage_before():
-    found, _ = passages_of(Document("a", "a b c\n\nd e f\n\ng h i"), PassagesSpec(max_tokens=6, overlap=3), words)
+    found, _ = passages_of(Document("a", "a b c\n\nd e f\n\ng h i"), PassagesSpec(max_tokens=8, overlap=4), words)
     assert [passage.text for passage in found] == ["a b c\n\nd e f", "d e f\n\ng h i"]
     cut, _ = passages_of(Document("a", "a b c d e f g h"), PassagesSpec(max_tokens=4, overlap=1), words)
     assert [passage.text for passage in cut] == ["a b c d", "d e f g", "g h"]
@@ -65,8 +69,30 @@ def test_a_number_sign_in_a_code_block_is_no_heading():
     assert [block.heading for block in blocks_of("# A\n\n```\n# comment\n```\n")] == ["A"]
 
 
-def test_a_document_of_headings_alone_has_no_passage():
-    assert passages_of(Document("a.md", "# A\n\n## B\n"), PassagesSpec(), words) == ([], 0)
+def test_a_heading_that_nothing_stands_below_is_a_passage_itself():
+    found, _ = passages_of(
+        Document("a.md", "# A\n\n## Weight: 2 kg\n\n## Care\n\nClean it.\n\n## End"), PassagesSpec(), words
+    )
+    assert [(passage.heading, passage.text) for passage in found] == [
+        ("A", "Weight: 2 kg"),
+        ("A › Care", "Clean it."),
+        ("A", "End"),
+    ]
+
+
+def test_a_paragraph_that_is_set_as_a_heading_is_a_paragraph():
+    text = "word " * 60
+    (found,), _ = passages_of(Document("a.md", f"{text}\n---\n"), PassagesSpec(), words)
+    assert found.text.split() == [*text.split(), "---"]
+
+
+def test_a_heading_takes_no_more_than_a_third_of_a_passage():
+    found, _ = passages_of(Document("a.md", "# " + "h" * 90 + "\n\n" + "x " * 40), PassagesSpec(max_tokens=30), letters)
+    assert max(passage.tokens for passage in found) <= 30 and all(len(passage.heading) <= 10 for passage in found)
+
+
+def test_a_document_without_words_has_no_passage():
+    assert passages_of(Document("a.md", "# !\n\n***\n"), PassagesSpec(), words) == ([], 0)
 
 
 paragraphs = st.lists(st.text("ab c", min_size=1, max_size=60), min_size=1, max_size=12)
@@ -86,6 +112,6 @@ def test_no_word_is_lost_and_no_passage_is_too_long(parts, most, overlap):
 
 @pytest.mark.parametrize("long", ["x" * 500, "漢字" * 300])
 def test_what_has_no_spaces_is_cut_too(long):
-    found, within = passages_of(Document("x", long), PassagesSpec(max_tokens=50), lambda texts: [len(t) for t in texts])
+    found, within = passages_of(Document("x", long), PassagesSpec(max_tokens=50), letters)
     assert "".join(passage.text for passage in found) == long and within
     assert max(passage.tokens for passage in found) <= 50

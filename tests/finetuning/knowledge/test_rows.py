@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from finetuning.dataset.row_faults import RowDropped
-from finetuning.knowledge.context import CITATION, citations_in, refuses, with_passages, without_citations
+from finetuning.knowledge.context import citations_in, refuses, with_passages, without_citations
 from finetuning.knowledge.passages import SCHEMA, Passage, passages_at
 from finetuning.knowledge.rows import Contexts, Examined, Named, named_in
 from finetuning.recipe.knowledge import ContextSpec
@@ -32,9 +32,9 @@ class Shelf:
         return [[one, *(n for n in range(len(PASSAGES)) if n != one)][:most] for one in first]
 
 
-def asked(letter, answer="yes", document=None, evidence=None, is_named=True):
-    messages = [{"role": "user", "content": f"{letter}?"}, {"role": "assistant", "content": answer}]
-    return (f"x.jsonl:{letter}", messages, Named(document, evidence, is_named))
+def asked(question, answer="yes", document=None, evidence=None):
+    messages = [{"role": "user", "content": f"{question}?"}, {"role": "assistant", "content": answer}]
+    return messages, Named(document, evidence)
 
 
 def golden(letter):
@@ -46,7 +46,11 @@ def contexts(examined=(), **spec):
 
 
 def test_of_training_rows_a_share_has_its_passage_at_any_place_and_the_others_the_refusal():
-    rows = [(f"x.jsonl:{n}", *golden(letter)[1:]) for n in range(100) for letter in "abcdef"]
+    rows = [
+        asked(f"{letter}{n}", document=f"{letter}.md", evidence=f"Clean {letter}")
+        for n in range(100)
+        for letter in "abcdef"
+    ]
     found = contexts(golden=0.75).give(rows, is_eval=False)
     shown = [context for context in found if context.golden]
     assert 0.7 < len(shown) / len(found) < 0.8
@@ -82,9 +86,7 @@ def test_documents_of_the_exam_are_neither_learned_nor_shown_in_training():
 
 def test_a_row_without_evidence_is_answered_by_the_refusal_and_one_without_columns_as_it_is():
     for is_eval in (False, True):
-        unsaid, plain = contexts(refusal="No idea").give(
-            [asked("a", document="a.md"), asked("a", is_named=False)], is_eval
-        )
+        unsaid, plain = contexts(refusal="No idea").give([asked("a", document="a.md"), asked("a")], is_eval)
         assert unsaid.messages[-1]["content"] == "No idea" and unsaid.rank is None
         assert plain.messages[-1]["content"] == "yes" and plain.golden == []
 
@@ -94,7 +96,7 @@ def test_a_row_without_evidence_is_answered_by_the_refusal_and_one_without_colum
     [
         (asked("a", document="zz.md", evidence="x"), "there is no document of that name"),
         (asked("a", document="a.md", evidence="not in it"), "no passage of its document has the evidence"),
-        (("p", [{"role": "system", "content": "x"}], Named(None, None, False)), "no question"),
+        (([{"role": "system", "content": "x"}], Named(None, None)), "no question"),
     ],
 )
 def test_what_cannot_be_looked_up_is_left_out_with_its_reason(row, said):
@@ -105,8 +107,8 @@ def test_what_cannot_be_looked_up_is_left_out_with_its_reason(row, said):
 
 def test_what_a_row_names_is_read_by_the_names_that_the_data_has():
     source = SourceSpec(files=("x.jsonl",), columns={"document": "file", "evidence": "quote"})
-    assert named_in({"file": "a.md", "quote": "x"}, source) == Named("a.md", "x", True)
-    assert named_in({"file": None, "quote": " "}, source) == Named(None, None, True)
+    assert named_in({"file": "a.md", "quote": "x"}, source) == Named("a.md", "x")
+    assert named_in({"file": None, "quote": " "}, source) == Named(None, None)
     with pytest.raises(RowDropped, match="evidence without the document"):
         named_in({"quote": "x"}, source)
     with pytest.raises(RowDropped, match="document: not text"):
@@ -120,14 +122,14 @@ def test_of_several_turns_the_last_question_alone_is_asked_with_passages_and_lea
         {"role": "user", "content": "b?"},
         {"role": "assistant", "content": "second"},
     ]
-    (found,) = contexts().give([("p", messages, Named("b.md", "Clean b", True))], is_eval=True)
+    (found,) = contexts().give([(messages, Named("b.md", "Clean b"))], is_eval=True)
     assert [m["content"] for m in found.messages[:2]] == ["a?", "first"] and found.messages[1]["train"] is False
     assert found.messages[2]["content"].endswith("Question: b?") and found.messages[3]["content"] == "second [1]"
 
 
 def test_citations_are_read_and_taken_off():
     assert citations_in("18 [2] or 20 [1][2]") == [2, 1] and without_citations("18 [2]") == "18"
-    assert citations_in("a[i] and [100] and [note]") == [] and CITATION.sub("", "x[0]") == "x"
+    assert citations_in("a[i] and [100] and [note]") == [] and without_citations("x[0]") == "x[0]"
     assert refuses("  the documents\ndo not say. [1]", ContextSpec()) and not refuses(
         "The documents say 3", ContextSpec()
     )
@@ -138,3 +140,54 @@ def test_a_prompt_has_every_passage_with_its_number_and_the_question_last():
     assert "[1] a care\nClean a" in text and "[2] b care" in text and text.endswith("\n\nQuestion: How?")
     assert "name the passage" not in text and "answer: No." in text
     assert "(no passage was found)" in with_passages("How?", [], ContextSpec())
+
+
+def test_rows_that_are_the_same_are_learned_alike_and_are_told_by_what_they_say_themselves():
+    first, second = contexts().give([golden("a"), golden("a")], is_eval=False)
+    assert first == second and first.own == golden("a")[0]
+
+
+def test_what_was_cited_when_a_row_was_written_is_taken_off():
+    (found,) = contexts().give([asked("a", answer="Vinegar [2], see rows[1].")], is_eval=False)
+    assert found.messages[-1]["content"] == "Vinegar, see rows[1]."
+
+
+def test_a_passage_of_another_document_that_says_it_too_is_not_beside_a_refusal():
+    everywhere = asked("a", document="a.md", evidence="with vinegar")
+    (found,) = contexts(golden=1e-9).give([everywhere], is_eval=False)
+    assert found.passages == [] and found.messages[-1]["content"] == "The documents do not say."
+
+
+def test_evidence_is_found_as_whole_words():
+    (found,) = contexts().give([asked("a", document="a.md", evidence="vinegar number 0")], is_eval=True)
+    assert found.golden == [1]
+    (dropped,) = contexts().give([asked("k", document="k.md", evidence="vinegar number 1")], is_eval=True)
+    assert isinstance(dropped, RowDropped), "number 10 is another number"
+
+
+def test_a_call_of_tools_is_learned_as_it_is_and_never_refused():
+    call = {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {}}}],
+    }
+    result = {"role": "tool", "content": "12"}
+    last = {"role": "assistant", "content": "yes"}
+    question = {"role": "user", "content": "a?"}
+    named = Named("a.md", "Clean a")
+    (whole,) = contexts().give([([question, call, result, last], named)], is_eval=True)
+    assert "train" not in whole.messages[1] and whole.messages[1]["tool_calls"] == call["tool_calls"]
+    assert whole.messages[-1]["content"] == "yes [1]"
+    (ends,) = contexts(golden=1.0).give([([question, call], named)], is_eval=False)
+    assert ends.messages[-1] == call
+    (refused,) = contexts(golden=1e-9).give([([question, call], named)], is_eval=False)
+    assert isinstance(refused, RowDropped)
+
+
+def test_a_refusal_is_given_without_the_thoughts_of_the_answer():
+    messages = [
+        {"role": "user", "content": "a?"},
+        {"role": "assistant", "content": "yes", "reasoning_content": "It says"},
+    ]
+    (found,) = contexts(golden=1e-9).give([(messages, Named("a.md", "Clean a"))], is_eval=False)
+    assert found.messages[-1] == {"role": "assistant", "content": "The documents do not say."}

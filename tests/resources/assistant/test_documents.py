@@ -69,10 +69,12 @@ def test_the_prompt_is_that_of_the_exam_and_no_passage_writes_what_only_the_temp
     assert {token: ids.count(token) for token in controls} == {token: bare.count(token) for token in controls}
 
 
-def test_what_a_tool_said_is_answered_without_passages(assistant):
+def test_after_a_call_of_tools_the_question_is_asked_with_the_same_passages(assistant):
     library = assistant.assistant.library
-    messages = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": "?"}]
-    assert library.look_up(messages) == (messages, [])
+    asked = [{"role": "user", "content": QUESTION}]
+    later = [*asked, {"role": "assistant", "content": "", "tool_calls": []}, {"role": "tool", "content": "12"}]
+    assert library.look_up(later)[0][0] == library.look_up(asked)[0][0]
+    assert library.look_up([{"role": "system", "content": "x"}]) == ([{"role": "system", "content": "x"}], [])
 
 
 def test_the_terminal_names_what_is_cited_and_shows_the_passages(assistant):

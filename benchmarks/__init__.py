@@ -35,6 +35,7 @@ fit                       the command that compares predicted and real memory
 fit_table                 the command that says what is predicted to fit on which GPU
 conversations             made-up conversations
 memory                    how much memory a process holds
+retrieval                 the command that measures how passages are found beside faiss
 sides                     starts a side in a process of its own
 llamafactory_environment  the environment that LLaMA-Factory runs in
 """

@@ -2,7 +2,7 @@
 
 passages.parquet  the passages themselves, in the order of their numbers
 bm25/             words and how much each passage is about them
-vectors.npy       (passages, dimensions), of length 1, in float16
+vectors.npy       (passages, dimensions), of length 1, in float32
 digests.npy       (passages,) of what was embedded, by which the next index knows what is there already
 index.json        how all of this was made
 """
@@ -100,7 +100,7 @@ def _write_vectors(texts: Sequence[str], folder: Path, vectors: Vectors, progres
     """Write the vectors of all texts; return how many were computed, and not found in the index before."""
     digests, embedder = np.array([_digest(text) for text in texts], "S16"), vectors.embedder
     known = Known.of(vectors.before, vectors.model) if vectors.before else None
-    out = np.lib.format.open_memmap(folder / VECTORS, "w+", np.float16, (len(texts), embedder.dimensions))
+    out = np.lib.format.open_memmap(folder / VECTORS, "w+", np.float32, (len(texts), embedder.dimensions))
     new = np.arange(len(digests))
     if known:
         places, there = known.places(digests)

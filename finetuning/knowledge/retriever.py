@@ -75,15 +75,15 @@ class Retriever:
         assert self._embedder is not None
         asked, found = self._embedder.of_questions(questions), list[list[int]]()
         for start in range(0, len(asked), ASKED_TOGETHER):
-            found += self._nearest(asked[start : start + ASKED_TOGETHER], most)
+            found += self.nearest(asked[start : start + ASKED_TOGETHER], most)
         return found
 
-    def _nearest(self, asked: np.ndarray, most: int) -> list[list[int]]:
-        """The passages with the largest cosines with each vector of `asked`, in parts that fit into memory."""
+    def nearest(self, asked: np.ndarray, most: int) -> list[list[int]]:
+        """Return the passages with the largest cosines with each vector of `asked` (questions, dimensions)."""
         assert self._vectors is not None
         numbers, scores = np.zeros((len(asked), 0), np.int64), np.zeros((len(asked), 0), np.float32)
         for start in range(0, len(self._vectors), SCORED_TOGETHER):
-            part = self._vectors[start : start + SCORED_TOGETHER].astype(np.float32)
+            part = self._vectors[start : start + SCORED_TOGETHER]
             # One question at a time: of several in one product, each would be rounded as those beside it have it.
             found = np.stack([part @ question for question in asked])
             scores = np.concatenate([scores, found], axis=1)

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 
 from assets import chat_dataset, raw_dataset
 from assets.tables import columns_of
-from finetuning.chat.tokenized_rows import JUDGED, REJECTED, SCHEMA
+from finetuning.chat.tokenized_rows import IN_CONTEXT, JUDGED, REJECTED, SCHEMA
 from finetuning.dataset.raw_folder import ROWS
 
 
@@ -21,4 +21,4 @@ def test_a_column_has_a_short_type_and_what_is_known_of_it(tmp_path):
 
 def test_every_column_of_the_data_is_explained():
     assert set(raw_dataset.COLUMNS) == set(ROWS.names)
-    assert set(chat_dataset.COLUMNS) == {*SCHEMA.names, *(name for name, _ in [*REJECTED, *JUDGED])}
+    assert set(chat_dataset.COLUMNS) == {*SCHEMA.names, *(name for name, _ in [*REJECTED, *JUDGED, *IN_CONTEXT])}

@@ -130,7 +130,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 def config_of(recipe: str, layers: int | None = None) -> PreTrainedConfig:
     """The configuration of that recipe's base model, with so many layers or all."""
-    config_class, particulars = (CONFIGS | TO_COPY)[recipe]
+    config_class, particulars = (CONFIGS | TO_COPY)[SAME_MODEL.get(recipe, recipe)]
     settings = particulars | SHAPES[recipe]
     kinds = settings.pop("layer_types", None)
     count = layers or settings["num_hidden_layers"]

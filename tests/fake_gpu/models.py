@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from tests.tiny_models import CONFIGS, LLAMA3_ROPE, TO_COPY
+from tests.tiny_models import CONFIGS, LLAMA3_ROPE, SAME_MODEL, TO_COPY
 
 MISTRAL_7B = {
     "vocab_size": 32000,

@@ -9,7 +9,7 @@ from typing import Any, Self, TypedDict
 import dagster as dg
 
 from finetuning.errors import KIND, FinetuningError, TransientError
-from finetuning.recipe.sections import asks_for
+from finetuning.recipe.sections import ASKED_FOR_BY, asks_for
 from finetuning.recipe.smoke import is_smoke, load_for_run
 from finetuning.settings import text_of, variable
 from resources.store.artifact import LOG, Artifact, Log, Origin, fingerprint_of, plain
@@ -208,9 +208,10 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
             dagster.Failure: there is none.
         """
         try:
-            if not asks_for(load_for_run(context.partition_key), context.asset_key.path[-1]):
+            asset = context.asset_key.path[-1]
+            if asset in ASKED_FOR_BY and not asks_for(load_for_run(context.partition_key), asset):
                 return None
-            return self.artifacts.held(context.asset_key.path[-1], context.partition_key, context.log.info)
+            return self.artifacts.held(asset, context.partition_key, context.log.info)
         except FinetuningError as error:
             passes = isinstance(error, TransientError)
             raise dg.Failure(str(error), metadata={KIND: error.kind}, allow_retries=passes) from None

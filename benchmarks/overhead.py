@@ -33,8 +33,8 @@ SIDES = ("script", "pipeline", "nothing changed")
 def main(arguments: list[str] | None = None) -> None:
     """The table and the JSON object are printed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead", description="Measure what assets cost.")
-    parser.add_argument("--steps", type=int, help="steps of the training (those of the recipe)")
-    parser.add_argument("--rows", type=int, help="eval rows (those of the recipe)")
+    parser.add_argument("--steps", type=int, help="steps of the training, 2 or more (those of the recipe)")
+    parser.add_argument("--rows", type=int, help="eval rows, 5 or more (those of the recipe)")
     parser.add_argument("--rounds", type=int, default=1, help="times that each is measured (1)")
     options = parser.parse_args(arguments)
     WORK.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def shortened(steps: int | None, rows: int | None) -> dict[str, Any]:
     """The recipe, with so many steps and eval rows; a shortened one passes its gate whatever it comes to."""
     recipe = yaml.safe_load((ROOT / "recipes" / f"{RECIPE}.yaml").read_text())
     if steps:
-        recipe["training"]["max_steps"] = steps
+        recipe["training"] |= {"max_steps": steps, "warmup_steps": min(recipe["training"]["warmup_steps"], steps // 2)}
     if rows:
         recipe["evaluation"]["rows"] = rows
     if steps or rows:

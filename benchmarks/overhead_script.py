@@ -3,6 +3,7 @@
 It is what somebody writes who needs the result once: the same functions as the assets call, one after the other.
 """
 
+import hashlib
 import json
 import os
 import sys
@@ -47,8 +48,9 @@ def evaluated(recipe: Recipe, root: Path) -> None:
         found[side] = sit(spec, exam, candidate, SILENT, root / f"answers-{side}")
     compared = evaluate(spec, exam, root / "answers-base", root / "answers-tuned")
     verdict = judge(spec, compared.rows, compared.metrics)
+    weights = hashlib.sha256((root / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest()
     report = Report(
-        adapter=recipe.name, verdict=verdict, rows=compared.rows, metrics=dict(compared.metrics), answering=found
+        adapter=weights[:16], verdict=verdict, rows=compared.rows, metrics=dict(compared.metrics), answering=found
     )
     (root / "adapter" / "report.json").write_text(json.dumps(report.as_json()))
 

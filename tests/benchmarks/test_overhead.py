@@ -1,8 +1,15 @@
-"""What the measurement of the pipeline's own cost makes of times, and of a recipe."""
+"""What the measurement of the pipeline's own cost makes of times and of a recipe, and its script on a tiny model."""
 
 import json
 
-from benchmarks.overhead import prepare, result, shortened
+import pytest
+from huggingface_hub import HfApi
+
+from benchmarks import evaluation, overhead_script
+from benchmarks.overhead import NAME, RECIPE, prepare, result, shortened
+from finetuning.recipe.loading import load
+from resources.hub_server.local import local_hub
+from tests.tiny_models import save_tiny_model
 
 
 def test_the_medians_of_the_rounds_are_compared():
@@ -32,3 +39,29 @@ def test_both_sides_begin_with_empty_folders_of_their_own(tmp_path, monkeypatch)
     for name in ("DAGSTER_HOME", "FINETUNING_RECIPES", "FINETUNING_ARTIFACTS", "FINETUNING_HUB_STATE", "HF_HOME"):
         assert environment[name].startswith(str(tmp_path)), json.dumps(environment)
     assert not (tmp_path / "artifacts").exists()
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """The shortened recipe with a tiny base model, in folders of its own."""
+    recipe = shortened(2, 6)
+    kept = {key: recipe["base_model"][key] for key in ("quantization", "attention")}
+    model = save_tiny_model(RECIPE, tmp_path / "model")
+    recipe["base_model"] = {"repo": str(model), "chat_template": "instruction", **kept}
+    recipe["dataset"]["sources"][0]["rows"] = 60
+    for name, value in prepare(tmp_path, recipe).items():
+        monkeypatch.setenv(name, value)
+    return load(NAME)
+
+
+def test_the_script_goes_all_the_way_to_the_hub(tiny, tmp_path):
+    overhead_script.main(tiny.name)
+    with local_hub(tmp_path / "script-hub") as hub:
+        found = HfApi(endpoint=hub.endpoint, token=hub.token).list_repo_files(f"{hub.user}/{NAME}-adapter")
+    assert {"adapter_model.safetensors", "report.json"} <= set(found)
+
+
+def test_both_models_answer_in_each_way_that_is_compared(tiny, monkeypatch, capsys):
+    monkeypatch.setattr(evaluation, "RECIPE", tiny.name)
+    evaluation.main(["--rows", "6", "--sequential-rows", "2", "--steps", "2"])
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])

@@ -68,7 +68,7 @@ def chat_dataset(
     has documents, questions are asked with the passages that are found for them.
     """
     from finetuning.base_model.source import fetch, resolve
-    from finetuning.chat.tokenizer import load_tokenizer, template_revision
+    from finetuning.chat.tokenizer import load_tokenizer, saved_tokenizer, template_revision
 
     recipe = load_for_run(context.partition_key)
     spec = recipe.base_model
@@ -104,10 +104,8 @@ def chat_dataset(
     # Now, and not when a training was paid for.
     references = references_of(artifact.path, recipe.evaluation.rows)
     examined = with_metrics(recipe, references, context.log.info).evaluation
-    from transformers import AutoTokenizer  # whose client learns the hub's address when it is imported
-
-    kept = AutoTokenizer.from_pretrained(artifact.path / "tokenizer", trust_remote_code=spec.trust_remote_code)
-    require_answerable(examined, references, recipe.file, kept, whole=recipe.smoke)
+    tokenizer = saved_tokenizer(artifact.path / "tokenizer", spec.trust_remote_code)
+    require_answerable(examined, references, recipe.file, tokenizer, whole=recipe.smoke)
     judged = judge(artifact.read(ChatSummary).checks, recipe)
     # Dagster misses each check that has no result.
     skipped = [dg.AssetCheckResult(check_name=name, passed=True, description=NO_DOCUMENTS) for name in KNOWLEDGE_CHECKS]

@@ -72,8 +72,7 @@ def lora_adapter(
         # Training is not paid for when what follows it could only fail.
         for artifact in (chat_dataset, quantized_base_model):
             artifact.verify()
-        from transformers import AutoTokenizer
-
+        from finetuning.chat.tokenizer import saved_tokenizer
         from finetuning.evaluation.references import references_of, require_answerable, require_rows, with_metrics
         from finetuning.memory.reach import require_reach
 
@@ -84,8 +83,7 @@ def lora_adapter(
         require_reach(recipe, chat_dataset.path, quantized_base_model.path)
         references = references_of(chat_dataset.path, recipe.evaluation.rows)
         spec = with_metrics(recipe, references, context.log.info).evaluation
-        code = recipe.base_model.trust_remote_code
-        tokenizer = AutoTokenizer.from_pretrained(chat_dataset.path / "tokenizer", trust_remote_code=code)
+        tokenizer = saved_tokenizer(chat_dataset.path / "tokenizer", recipe.base_model.trust_remote_code)
         require_answerable(spec, references, recipe.file, tokenizer, whole=recipe.smoke)
         if not recipe.smoke:
             require_rows(len(references), recipe.file)

@@ -42,3 +42,14 @@ def load_tokenizer(
         # Safe: batches carry an attention mask and labels of their own, so padding never hides a stop token.
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def saved_tokenizer(folder: Path, trust_remote_code: bool) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a chat dataset; where one file holds it, it is there in a second, without torch."""
+    if (folder / "tokenizer.json").exists():
+        from transformers import PreTrainedTokenizerFast
+
+        return PreTrainedTokenizerFast.from_pretrained(folder)
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)

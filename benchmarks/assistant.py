@@ -9,6 +9,7 @@ The last line of the output is one JSON object.
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -21,9 +22,14 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.error import HTTPError
+
+import torch
 
 from benchmarks.sides import ROOT, WORK
 from finetuning.assistant.assistant import Assistant
+from finetuning.assistant.source import Source
+from finetuning.merge.merged_model import merged_model
 from resources.artifacts import Artifacts
 from resources.assistant.sources import of_recipe
 from resources.gpu import Gpu
@@ -47,12 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
     questions = questions_of(artifacts.current("evaluation_report", options.recipe).path)
     WORK.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="assistant-", dir=WORK) as folder:
-        assistant = Assistant(source, Gpu(locks=None).model_kwargs(source.recipe.base_model))
-        system = assistant.system
-        assistant.close()
-        assistant.model.merge_and_unload().save_pretrained(folder)
-        assistant.tokenizer.save_pretrained(folder)
-        del assistant
+        system = write_merged(source, folder)
         ports = {side: free_port() for side in ("this project", "transformers serve")}
         commands = {
             "this project": ["-m", "resources.assistant", "serve", options.recipe, "--port"],
@@ -73,6 +74,18 @@ def main(arguments: list[str] | None = None) -> None:
                         speeds[side][number].append(speed)
                         print(f"{side}, {number} clients: {speed:.1f} tokens/s", flush=True)
     print(json.dumps({side: {n: round(median(found), 1) for n, found in by.items()} for side, by in speeds.items()}))
+
+
+def write_merged(source: Source, folder: str) -> str:
+    """Write the adapter, merged into its base, with the tokenizer; return what the recipe says to the model first."""
+    assert source.adapter, "an adapter on this machine is beside its base"
+    kwargs = Gpu(locks=None).model_kwargs(source.recipe.base_model)
+    assistant = Assistant(source, kwargs)
+    assistant.close()
+    tokenizer, dtype = assistant.tokenizer, getattr(torch, kwargs["dtype"])
+    merged_model(source.base_model, source.adapter, tokenizer, dtype, kwargs).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return assistant.system
 
 
 def questions_of(report: Path) -> list[str]:
@@ -113,9 +126,9 @@ def post(port: int, data: dict[str, Any]) -> dict[str, Any]:
 @contextmanager
 def serving(command: list[str], port: int, folder: str) -> Iterator[None]:
     """Serve within the block."""
-    name = re.sub(r"\W", "", command[1])
+    name, offline = re.sub(r"\W", "", command[1]), os.environ | {"HF_HUB_OFFLINE": "1"}
     with Path(folder, f"{name}.log").open("w") as log:
-        server = subprocess.Popen([sys.executable, *command, str(port)], cwd=ROOT, stdout=log, stderr=log)
+        server = subprocess.Popen([sys.executable, *command, str(port)], cwd=ROOT, env=offline, stdout=log, stderr=log)
         try:
             end = time.monotonic() + PATIENCE
             while not is_up(port):
@@ -133,6 +146,8 @@ def is_up(port: int) -> bool:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=PATIENCE):
             return True
+    except HTTPError:  # `transformers serve`, which lists what lies in a cache and has none
+        return True
     except OSError:
         return False
 

@@ -40,6 +40,7 @@ test-all: $(INSTALLED) ## Run the tests and the long proofs
 
 screenshots: $(INSTALLED) ## Make the pictures of the docs anew, by a run of the default recipe in a browser
 	OMP_NUM_THREADS=1 FINETUNING_SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/pipelines/test_ui.py
+	$(BIN)/python -m tests.resources.assistant.pictures
 
 check: $(INSTALLED) ## Format, lint, types, direction of imports, recipes, definitions
 	$(BIN)/ruff format --check .

@@ -60,7 +60,11 @@ def modelfile(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, file: str) -> 
     lines = [f"FROM ./{file}"]
     if template := ollama_template(tokenizer, system is None):
         lines.append(f'TEMPLATE """{template}"""')
-    if system and '"""' not in system:
+    if system and '"""' in system:
+        lines.append(
+            "# The recipe's system message has three quotes in a row, which SYSTEM cannot hold: send it yourself."
+        )
+    elif system:
         lines.append(f'SYSTEM """{system}"""')
     return "\n".join(
         [

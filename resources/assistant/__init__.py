@@ -4,6 +4,7 @@ __main__  the command `python -m resources.assistant`
 sources   what is talked to: a recipe's artifacts, or a hub's repo
 requests  what may be asked over HTTP
 feedback  what people say of answers, over HTTP
+answers   one request while it is answered
 app       the HTTP server, with the page in page/
 terminal  the chat at the terminal
 """

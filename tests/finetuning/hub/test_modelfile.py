@@ -101,3 +101,8 @@ def test_it_is_asked_as_in_the_exam():
         "repeat_penalty 1",
         "num_predict 77",
     ]
+
+
+def test_a_system_message_that_no_modelfile_can_hold_is_told():
+    text = modelfile(recipe_of('Answer """so""".'), tokenizer_of("chatml"), "tiny.gguf")
+    assert "\nSYSTEM" not in text and "# The recipe's system message has three quotes" in text

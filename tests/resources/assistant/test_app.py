@@ -1,5 +1,6 @@
 """The assistant over HTTP, asked by OpenAI's own client, and by those who mean no good."""
 
+import asyncio
 import http.client
 import json
 import threading
@@ -10,12 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import openai
 import pytest
+from starlette.requests import ClientDisconnect
 
 from finetuning.chat.segments import Conversation
 from finetuning.evaluation.generation import Question, generate
 from finetuning.lora.loading import load_side
 from finetuning.progress import Progress
 from finetuning.recipe.evaluation import EvaluationSpec
+from resources.assistant.answers import Answering, Streamed, Waiting
+from resources.assistant.requests import request_of
 from tests.assistants import KWARGS
 from tests.waiting import until
 
@@ -225,6 +229,23 @@ def test_a_client_that_leaves_frees_its_place(assistant, stream):
     until(lambda: assistant.assistant.engine.at_work() == 1, pause=0.001)
     connection.close()
     until(lambda: assistant.assistant.engine.at_work() == 0, seconds=10, pause=0.01)
+
+
+def test_a_client_that_leaves_before_the_first_event_frees_its_place(assistant):
+    async def gone(message):
+        raise OSError("the connection is closed")
+
+    async def asked():
+        messages = [{"role": "user", "content": QUESTIONS[0]}]
+        request = request_of(json.dumps({"model": "tiny", "messages": messages, "max_tokens": 480}).encode())
+        waiting = Waiting(asyncio.get_running_loop())
+        row, prompt = assistant.assistant.ask("tiny", request.conversation, request.how, waiting)
+        streamed = Streamed(Answering(assistant.assistant, request, waiting, row, prompt))
+        with pytest.raises(ClientDisconnect):
+            await streamed({"type": "http", "asgi": {"spec_version": "2.4"}}, gone, gone)
+        return row
+
+    assert asyncio.run(asked()).left.is_set()
 
 
 def test_thirty_two_clients_are_answered_together(assistant, client):

@@ -70,7 +70,7 @@ def published_merged_repo(
                 require_valid(header, connection.endpoint, recipe.file)
                 modelfile = merged.gguf and modelfile_of(recipe, merged_model.path, merged.gguf.file)
                 texts = {
-                    "README.md": merged_card(recipe, version, report, adapter, merged, header, modelfile),
+                    "README.md": merged_card(recipe, version, report, adapter, merged, modelfile),
                     "recipe.yaml": (published_repo.path / "recipe.yaml").read_text(),
                     **({"Modelfile": modelfile} if modelfile else {}),
                 }

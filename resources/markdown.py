@@ -45,16 +45,17 @@ CONTROLS = "".join(map(chr, range(33)))
 Address = Callable[[str], str]
 
 
-def as_html(text: str, address: Address | None = None) -> str:
+def as_html(text: str, address: Address | None = None, by_line: bool = False) -> str:
     """Return Markdown as a piece of HTML; `address` gives the URL for the path of a link or picture, such as `a/b.png`.
 
-    Paths lead nowhere where there is no `address`. Of a picture on another host a link is left. A text of more than
-    200,000 characters, or that takes seconds to read, is shown as it is.
+    With `by_line` each line stays one, as in answers, where nobody means two lines to be joined. Paths lead nowhere
+    where there is no `address`. Of a picture on another host a link is left. A text of more than 200,000 characters, or
+    that takes seconds to read, is shown as it is.
     """
     text = text.encode(errors="replace").decode()
     if len(text) > LONGEST:
         return _as_it_is(text)
-    page = _Page(address, time.thread_time() + SECONDS)
+    page = _Page(address, time.thread_time() + SECONDS, by_line)
     try:
         return CLEANER.clean(PARSER.render(text, {"page": page}))
     except TooMuchMarkdown:
@@ -72,6 +73,7 @@ class _Page:
     address: Address | None
     end: float
     """The time of this thread at which it is given up, in seconds."""
+    by_line: bool = False
     spare: int = LINKED
     open: list[str] = field(default_factory=list)
     """The tags that are open, outermost first: `div` is raw HTML, `=p` is written by Markdown itself."""
@@ -118,6 +120,9 @@ class _Renderer(RendererHTML):
         read = "".join(part.content for part in tokens[idx + 1].children or [] if part.type in ("text", "code_inline"))
         tokens[idx].attrs["id"] = ANCHOR + re.sub(r"[^\w\- ]", "", read.strip().lower()).replace(" ", "-")
         return self.renderToken(tokens, idx, options, env)
+
+    def softbreak(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
+        return "<br>\n" if env["page"].by_line else "\n"
 
     def image(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
         alt = self.renderInlineAsText(tokens[idx].children, options, env)

@@ -109,7 +109,7 @@ def write_chat(
                 _rare_collection(),
             ):
                 for batch, tokens, before in _tokenized(
-                    renderer, batches(raw_folder, recipe.dataset, formats, renderer, dropped, method, contexts)
+                    renderer, batches(raw_folder, recipe, formats, renderer, dropped, contexts)
                 ):
                     numbers = rows.add(batch, tokens)
                     if before is not None and not rows.last_alone:

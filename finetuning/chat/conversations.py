@@ -26,9 +26,9 @@ from finetuning.dataset.raw_summary import JsonRow
 from finetuning.dataset.row_faults import NotChosen, RowDropped, without_nulls
 from finetuning.dataset.turns import Message
 from finetuning.knowledge.rows import Context, Contexts, Examined, named_in
-from finetuning.recipe.dataset import DatasetSpec, sources
+from finetuning.recipe.dataset import sources
+from finetuning.recipe.recipe import Recipe
 from finetuning.recipe.source import SourceSpec
-from finetuning.recipe.training import Method
 
 BATCH_ROWS = 1_000
 BATCH_BYTES = 8 * 2**20
@@ -70,22 +70,21 @@ class Batch(NamedTuple):
 
 def batches(
     raw_folder: Path,
-    dataset: DatasetSpec,
+    recipe: Recipe,
     formats: Mapping[str, str],
     renderer: Renderer,
     dropped: FindingsTable,
-    method: Method = "sft",
     contexts: Contexts | None = None,
 ) -> Iterator[Batch]:
     """Yield the rows of `raw_folder`; those without a conversation, or that the template refuses, go to `dropped`.
 
     Args:
+        recipe: by its `training.method`, `dpo`, a row has a rejected conversation too, and by `kto` a judgement.
         formats: of each source, by its stem.
-        method: with `dpo`, a row has a rejected conversation too, and with `kto` a judgement.
         contexts: the passages that questions are asked with, where the recipe has documents.
     """
-    as_text = text_layout(renderer.tokenizer)
-    for number, (stem, (source, _)) in enumerate(sources(dataset).items()):
+    as_text, method = text_layout(renderer.tokenizer), recipe.training.method
+    for number, (stem, (source, _)) in enumerate(sources(recipe.dataset).items()):
         kinds = {"preference": _pair if method == "dpo" else _row, "unpaired-preference": _judged, "text": _text_row}
         read = partial(kinds.get(formats[stem], _row), source=source, format=formats[stem])
         for raw in _raw_rows(raw_folder / f"{stem}.parquet"):

@@ -29,9 +29,9 @@ from finetuning.dataset.row_columns import not_ignored
 from finetuning.errors import FinetuningError
 from finetuning.feedback.rows import FORMATS
 from finetuning.recipe.columns import MORE_COLUMNS, OF_A_QUESTION, words_of
+from finetuning.recipe.data_rules import ANSWERS
 from finetuning.recipe.dataset import DatasetSpec, sources
 from finetuning.recipe.mistakes import nearest
-from finetuning.recipe.rules import ANSWERS
 from finetuning.recipe.source import FORMAT_COLUMNS, SourceSpec
 from finetuning.recipe.training import Method
 

@@ -194,7 +194,6 @@ def merged_card(
     report: Report,
     published: AdapterPublicationSummary,
     merged: MergedSummary,
-    header: ModelCardData,
     modelfile: str | None = None,
 ) -> str:
     """Return the card of the merged model, whose adapter is `published`.
@@ -204,7 +203,7 @@ def merged_card(
     """
     return card(
         "merged.md.jinja",
-        header=header.to_yaml(),
+        header=merged_header(recipe, version.repo_id, published.base.repo_id).to_yaml(),
         title=version.title,
         **use_of(version),
         ollama_template=modelfile is not None and has_template(modelfile),

@@ -22,6 +22,7 @@ names            what a recipe's file may be called
 strict_yaml      reads YAML, and remembers the line of each key
 mistakes         every mistake in a recipe at once, a line each
 rules            keys that do not go together
+data_rules       those of them that are about rows
 local_files      finds the files of this machine that a source names
 smoke            the recipe of a smoke run
 reference        writes docs/recipe.md from the schema

@@ -7,44 +7,46 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from finetuning.recipe.base_model import KEEP_ROWS_APART
-from finetuning.recipe.columns import OF_KNOWLEDGE
+from finetuning.recipe.data_rules import (
+    ANSWERS,
+    answer_rules,
+    format_rules,
+    knowledge_rules,
+    overlap_rules,
+    section_of,
+)
 from finetuning.recipe.mistakes import KeyPath
-from finetuning.recipe.spec import listed
 
-# What the methods that compare the model with what it was learn from: the format, and what it has that others lack.
-ANSWERS = {"dpo": ("preference", "rejected answers"), "kto": ("unpaired-preference", "judgements of answers")}
 WHOLE = {"dpo": "compares whole rows", "kto": "judges whole rows"}
 # Keys whose product is the rows of a step, with their defaults.
 ROWS = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}
 CUT = {"dpo": "whose two answers would be cut at different places", "kto": "whose answers were judged as they are"}
-# Metrics that compare answers with passages and without, from 0 to 1, more for the better.
-OF_PASSAGES = ("final-answer", "exact-match", "contains", "rouge-l", "chrf")
 LONGEST_NAME = 96  # of a repo on the Hub
 
 
 def contradictions(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     """The place of each contradiction in a recipe's data, and what to do about it."""
-    base_model, training, dataset = (_section(data, name) for name in ("base_model", "training", "dataset"))
+    base_model, training, dataset = (section_of(data, name) for name in ("base_model", "training", "dataset"))
     yield from _packing(base_model, training)
     if base_model.get("dtype") == "float16" and training.get("bf16", True) is True:
         yield ("training", "bf16"), "true with base_model.dtype float16; write bf16: false, or dtype: bfloat16"
     quantization = base_model.get("quantization")
     in_8_bits = isinstance(quantization, Mapping) and quantization.get("bits") == 8
-    is_fsdp = _section(data, "resources").get("strategy") == "fsdp"
+    is_fsdp = section_of(data, "resources").get("strategy") == "fsdp"
     if is_fsdp and in_8_bits:
         yield (
             ("resources", "strategy"),
             "fsdp, and base_model.quantization has 8 bits, whose layers cannot be divided; write bits: 4, or "
             "strategy: ddp",
         )
-    start = _section(data, "lora").get("init_lora_weights")
+    start = section_of(data, "lora").get("init_lora_weights")
     if start in ("pissa", "olora") and base_model.get("quantization", {}) is not None:
         yield (
             ("lora", "init_lora_weights"),
             f"{start}, which takes the adapter out of the base model's weights, and these are quantized; write "
             "base_model.quantization: null, or init_lora_weights: true",
         )
-    if start in ("pissa", "olora") and is_fsdp and _section(data, "lora").get("use_dora") is True:
+    if start in ("pissa", "olora") and is_fsdp and section_of(data, "lora").get("use_dora") is True:
         yield (
             ("lora", "use_dora"),
             f"true with init_lora_weights: {start} and resources.strategy: fsdp: such a start cannot be taken off an "
@@ -56,9 +58,9 @@ def contradictions(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
             "loftq, which gives back what quantization takes, and base_model.quantization is null; write "
             "quantization: {bits: 4}, or init_lora_weights: true",
         )
-    if start == "loftq" and _section(data, "lora").get("use_dora") is True:
+    if start == "loftq" and section_of(data, "lora").get("use_dora") is True:
         yield ("lora", "use_dora"), "true with init_lora_weights: loftq, which it would start beside; leave one out"
-    yield from _tokens_per_step(training, _section(data, "chat"))
+    yield from _tokens_per_step(training, section_of(data, "chat"))
     yield from _start(data)
     warmup, steps = training.get("warmup_steps"), training.get("max_steps")
     if isinstance(warmup, (int, float)) and isinstance(steps, int) and 0 < steps < warmup:
@@ -67,12 +69,12 @@ def contradictions(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
             f"{warmup:g}, and the training has {steps} steps (max_steps), so that learning_rate would never be reached"
             "; write fewer, or a share below 1",
         )
-    name = _section(data, "hub").get("repo")
+    name = section_of(data, "hub").get("repo")
     if data.get("merge") is not None and isinstance(name, str) and len(name) > LONGEST_NAME - len("-merged"):
         yield ("hub", "repo"), f"{name!r} with -merged would be longer than the {LONGEST_NAME} characters of the Hub"
-    yield from _knowledge(data)
-    yield from _overlap(dataset)
-    yield from _formats(dataset, training)
+    yield from knowledge_rules(data)
+    yield from overlap_rules(dataset)
+    yield from format_rules(dataset, training)
     if training.get("method") in ANSWERS:
         yield from _comparison(data)
 
@@ -90,7 +92,7 @@ def _packing(base_model: Mapping[str, Any], training: Mapping[str, Any]) -> Iter
 
 def _start(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     """What does not go with `lora.from`."""
-    lora, method = _section(data, "lora"), _section(data, "training").get("method", "sft")
+    lora, method = section_of(data, "lora"), section_of(data, "training").get("method", "sft")
     if not lora.get("from"):
         return
     start = lora.get("init_lora_weights", True)
@@ -105,45 +107,6 @@ def _start(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
             f"an adapter to go on from with training.method: {method}, which compares with the base model as it was; "
             "make one model of the two (merge), and name that in base_model.repo instead",
         )
-
-
-def _knowledge(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
-    """What does not go with `knowledge`, and what goes with nothing else."""
-    dataset, method = _section(data, "dataset"), _section(data, "training").get("method", "sft")
-    if data.get("knowledge") is None:
-        if data.get("context") is not None:
-            yield ("context",), "would be ignored: there is no knowledge to take passages from; leave it out"
-        for place, source in _placed(dataset):
-            columns = source.get("columns")
-            strange = [name for name in OF_KNOWLEDGE if isinstance(columns, Mapping) and name in columns]
-            if strange:
-                yield (*place, "columns"), f"{strange[0]} is read where there is `knowledge` alone; leave it out"
-        return
-    if "context" in data and data["context"] is None:
-        yield ("context",), "null, so that no passage would ever be shown; leave it out, or knowledge"
-    if method != "sft":
-        yield ("knowledge",), f"with training.method: {method}, which learns no passages; write sft"
-    metrics = _section(data, "evaluation").get("metrics")
-    named = metrics if isinstance(metrics, list) else []
-    if "python-tests" in named or (named and named[0] not in OF_PASSAGES):
-        yield (
-            ("evaluation", "metrics"),
-            f"{listed(map(str, named))} with knowledge, where the first metric compares answers with passages and "
-            f"without: write one of {listed(OF_PASSAGES)} first, and no python-tests, which would run citations too",
-        )
-    if not _sources(_section(dataset, "eval")):
-        yield (
-            ("dataset", "eval"),
-            "a share of the rows would ask about documents that are learned about too; write eval: {sources: […]} with "
-            "rows about other documents",
-        )
-
-
-def _placed(dataset: Mapping[str, Any]) -> Iterator[tuple[KeyPath, Mapping[str, Any]]]:
-    """Every source with its place."""
-    for section, path in ((dataset, ("dataset",)), (_section(dataset, "eval"), ("dataset", "eval"))):
-        for index, source in enumerate(_sources(section)):
-            yield (*path, "sources", index), source
 
 
 def _tokens_per_step(training: Mapping[str, Any], chat: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
@@ -163,23 +126,9 @@ def _tokens_per_step(training: Mapping[str, Any], chat: Mapping[str, Any]) -> It
         )
 
 
-def _formats(dataset: Mapping[str, Any], training: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
-    """What does not go with the format of a source."""
-    for place, source in _placed(dataset):
-        format = source.get("format")
-        if format == "unpaired-preference" and training.get("method", "sft") == "sft":
-            yield (
-                (*place, "format"),
-                "unpaired-preference with training.method: sft, which would learn the answers that were judged bad "
-                "too; write method: kto",
-            )
-        if format == "text" and source.get("system"):
-            yield (*place, "system"), "would be ignored: text has no turns and no chat template; leave it out"
-
-
 def _comparison(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     """What does not go with `training.method: dpo` or `kto`."""
-    training, lora = _section(data, "training"), _section(data, "lora")
+    training, lora = section_of(data, "training"), section_of(data, "lora")
     method = training["method"]
     if training.get("packing") is True:
         yield ("training", "packing"), f"true with method: {method}, which {WHOLE[method]}; write packing: false"
@@ -200,7 +149,7 @@ def _comparison(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
             f"{lora['init_lora_weights']} with training.method: {method}, which needs the base model as it was; write "
             "true",
         )
-    if _section(data, "chat").get("over_length") == "truncate":
+    if section_of(data, "chat").get("over_length") == "truncate":
         yield (
             ("chat", "over_length"),
             f"truncate with training.method: {method}, {CUT[method]}; write drop",
@@ -212,53 +161,4 @@ def _comparison(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
             "1 with method: kto and gradient_accumulation_steps: 1; a step needs several rows, whose answers tell how "
             "far the model has gone as a whole; write 8",
         )
-    yield from _without_answers(_section(data, "dataset"), method)
-
-
-def _without_answers(dataset: Mapping[str, Any], method: str) -> Iterator[tuple[KeyPath, str]]:
-    format, what = ANSWERS[method]
-    for place, source in _placed(dataset):
-        if source.get("format") not in (None, format):
-            other = next((name for name, (own, _) in ANSWERS.items() if own == source["format"]), "sft")
-            if method == "kto" and source["format"] in ("messages", "sharegpt"):
-                advice = f"{format} (its rows may be conversations with a label)"
-            else:
-                advice = format
-            yield (
-                (*place, "format"),
-                f"{source['format']} has no {what}, and training.method: {method} needs them; write {advice}, or "
-                f"method: {other}",
-            )
-
-
-def _overlap(dataset: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
-    trained = [_origin(source) for source in _sources(dataset)]
-    for index, source in enumerate(_sources(_section(dataset, "eval"))):
-        if source.get("feedback") is not None:
-            yield (
-                ("dataset", "eval", "sources", index, "feedback"),
-                "what people say of answers may be learned, and decides no exam; write files or hub",
-            )
-            continue
-        if any(_origin(source)[:4]) and _origin(source) in trained:
-            yield (
-                ("dataset", "eval", "sources", index),
-                f"the same rows as dataset.sources[{trained.index(_origin(source))}], so the model would be tested on "
-                "what it learned; name another split, or write eval: {fraction: 0.05}",
-            )
-
-
-def _origin(source: Mapping[str, Any]) -> list[Any]:
-    return [source.get(key) for key in ("hub", "files", "feedback", "generator", "config")] + [
-        source.get("split", "train")
-    ]
-
-
-def _sources(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    sources = data.get("sources")
-    return [source if isinstance(source, Mapping) else {} for source in sources] if isinstance(sources, list) else []
-
-
-def _section(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    section = data.get(name)
-    return section if isinstance(section, Mapping) else {}
+    yield from answer_rules(section_of(data, "dataset"), method)

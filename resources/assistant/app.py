@@ -102,7 +102,7 @@ def create_app(assistant: Assistant) -> Starlette:
             text = None
         if not isinstance(text, str):
             raise BadRequest("the body has to be an object with a text")
-        return JSONResponse({"html": await asyncio.to_thread(as_html, text)}, headers=POLICY)
+        return JSONResponse({"html": await asyncio.to_thread(as_html, text, by_line=True)}, headers=POLICY)
 
     async def say(request: Request) -> Response:
         return await feedback.add(request, assistant.source, await body_of(request))

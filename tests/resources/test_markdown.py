@@ -238,3 +238,8 @@ def test_a_text_of_megabytes_is_shown_as_it_is():
 def test_a_text_that_takes_longer_than_it_may_is_shown_as_it_is(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("resources.markdown.SECONDS", -1)
     assert as_html("# a & b") == "<pre># a &amp; b</pre>"
+
+
+def test_lines_of_an_answer_stay_lines():
+    assert as_html("18 = 0 + 2z\n18 = 2z", by_line=True) == "<p>18 = 0 + 2z<br>\n18 = 2z</p>\n"
+    assert as_html("one\ntwo") == "<p>one\ntwo</p>\n"

@@ -16,7 +16,9 @@ from finetuning.chat.template import load_template
 from finetuning.checks.findings import FindingsTable
 from finetuning.dataset.raw_dataset import write_raw
 from finetuning.recipe.dataset import DatasetSpec, EvalSpec
+from finetuning.recipe.recipe import Recipe
 from finetuning.recipe.source import SourceSpec
+from finetuning.recipe.training import TrainingSpec
 
 
 @pytest.fixture
@@ -39,7 +41,8 @@ def read(tmp_path, renderer, rows, eval_rows=None, **keys):
     write_raw(dataset, stems, tmp_path / "raw", api=None, file="x.yaml")
     formats = dict.fromkeys(stems, keys.get("format", "question-answer"))
     with FindingsTable(tmp_path / "dropped.parquet") as dropped:
-        found = list(batches(tmp_path / "raw", dataset, formats, renderer, dropped))
+        recipe = Recipe.model_construct(dataset=dataset, training=TrainingSpec())
+        found = list(batches(tmp_path / "raw", recipe, formats, renderer, dropped))
     return found, pq.read_table(tmp_path / "dropped.parquet").to_pylist()
 
 

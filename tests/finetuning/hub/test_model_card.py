@@ -47,7 +47,6 @@ def card_of(recipe: Recipe, base: Base = BASE, made=ON_MADE, version: RepoVersio
 
 
 def merged_card_of(recipe: Recipe, gguf: GgufSummary | None = None, modelfile: str | None = None) -> str:
-    header = merged_header(recipe, "me/phi-2-maths-merged", "microsoft/phi-2")
     published = AdapterPublicationSummary(
         repo_id="me/phi-2-maths", commit="3" * 40, tag="1" * 16, created=True, base=BASE
     )
@@ -55,7 +54,7 @@ def merged_card_of(recipe: Recipe, gguf: GgufSummary | None = None, modelfile: s
         parameters=1, size_mb=2.0, dtype="bfloat16", positions=1712, agreement=0.9988, kl=0.0004, gguf=gguf
     )
     version = RepoVersion("me/phi-2-maths-merged", "2" * 16)
-    return merged_card(recipe, version, REPORT, published, merged, header, modelfile)
+    return merged_card(recipe, version, REPORT, published, merged, modelfile)
 
 
 def header_of(card: str) -> dict[str, Any]:

@@ -15,11 +15,12 @@ from finetuning.lora.embeddings import ADAPTER, untrained_rows
 
 WEIGHTS = "adapter_model.safetensors"
 
+TRAIN_AGAIN = "What was trained is not what would be evaluated; train it again."
 RAISE = "Raise training.learning_rate or the number of steps."
 
 
-def require_exact_keys(model: PeftModel, adapter: Path) -> None:
-    """Check that the file has every weight that peft wants of it, and no other.
+def require_exact_keys(model: PeftModel, adapter: Path, advice: str = TRAIN_AGAIN) -> None:
+    """Check that the file has every weight that peft wants of it, and no other; `advice` says what to do otherwise.
 
     Raises:
         FinetuningError: peft would leave what is missing as it starts, and pass over what it does not know.
@@ -31,7 +32,7 @@ def require_exact_keys(model: PeftModel, adapter: Path) -> None:
     if missing or unknown:
         raise FinetuningError(
             f"{adapter / WEIGHTS}: not the weights that its configuration calls for: {_some('missing', missing)}, "
-            f"{_some('unknown', unknown)}. What was trained is not what would be evaluated; train it again."
+            f"{_some('unknown', unknown)}. {advice}"
         )
 
 

@@ -25,9 +25,12 @@ def lora_config(spec: LoraSpec, model: Any, tokens: list[int], where: str) -> Lo
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     names = {id(module): name for name, module in model.named_modules()}
     if names[id(head)].rsplit(".")[-1] in settings["target_modules"]:
+        why = f"{names[id(head)]} cannot be a target: trl's loss would pass its adapter by"
+        if spec.start_from:
+            raise FinetuningError(f"{where}: lora.from: the adapter goes to it, and {why}. Go on from another one.")
         raise FinetuningError(
-            f"{where}: lora.target_modules: {names[id(head)]} cannot be a target: trl's loss would pass its adapter "
-            f"by. Take it off the list; modules_to_save: [{names[id(head)]}] trains it whole."
+            f"{where}: lora.target_modules: {why}. Take it off the list; modules_to_save: [{names[id(head)]}] trains "
+            "it whole."
         )
     # No text goes through them, so that an adapter there would learn nothing.
     settings["exclude_modules"] = excluded(beside_the_text(model))

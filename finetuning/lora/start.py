@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 MOST_RANK = 1 << 16
+# What to do with an adapter whose file does not fit its configuration.
+WHOLE = (
+    "Save it with all that its configuration names, and without the embeddings of its base model "
+    "(save_embedding_layers=False)."
+)
 
 # What the adapter's own configuration decides; of the recipe's section only dropout is left to the recipe.
 DECIDED = ("r", "lora_alpha", "use_rslora", "use_dora", "bias")
@@ -211,7 +216,16 @@ def go_on(model: Any, spec: LoraSpec, tokens: list[int], where: str) -> Any:
     except RuntimeError as error:  # of torch, for shapes
         reason = " ".join(str(error).split())[:300]
         raise FinetuningError(f"{where}: lora.from: the adapter does not fit the base model: {reason}.") from error
-    require_exact_keys(adapted, folder)
+    try:
+        require_exact_keys(adapted, folder, WHOLE)
+    except FinetuningError as error:
+        raise FinetuningError(f"{where}: lora.from: {error}") from error
+    strange = [name for name, weight in adapted.named_parameters() if "lora_" in name and not weight.isfinite().all()]
+    if strange:
+        raise FinetuningError(
+            f"{where}: lora.from: {len(strange)} matrices of the adapter hold numbers that are not finite (the first "
+            f"is {strange[0]}): nothing can be learned from there. Name a version from before its training diverged."
+        )
     return adapted
 
 

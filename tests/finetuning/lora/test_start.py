@@ -157,6 +157,50 @@ def test_an_adapter_of_another_architecture_or_shape_is_refused(tiny, tmp_path):
         train(job_from(tmp_path, other, start), SILENT)
 
 
+def damaged(folder, change):
+    """The adapter in a folder, whose weights `change` has changed."""
+    weights = load_file(folder / WEIGHTS)
+    change(weights)
+    save_file(weights, folder / WEIGHTS, {"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_an_adapter_with_numbers_that_are_not_finite_is_refused_by_its_key(tiny, tmp_path, bad):
+    def spoil(weights):
+        next(iter(weights.values()))[0, 0] = bad
+
+    start = damaged(adapter(tiny, tmp_path / "start"), spoil)
+    with pytest.raises(
+        FinetuningError, match=r"lora\.from: 1 matrices of the adapter hold numbers that are not finite"
+    ):
+        train(job_from(tmp_path, tiny, start), SILENT)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda weights: weights.pop(next(iter(weights))),
+        lambda weights: weights.update({"lm_head.weight": torch.ones(2)}),
+    ],
+    ids=["a weight is missing", "the head lies with it"],
+)
+def test_an_adapter_whose_file_is_not_what_its_configuration_says_is_told_by_its_key(tiny, tmp_path, change):
+    start = damaged(adapter(tiny, tmp_path / "start"), change)
+    with pytest.raises(FinetuningError, match=r"lora\.from: .*not the weights .* Save it with all that") as error:
+        train(job_from(tmp_path, tiny, start), SILENT)
+    assert "train it again" not in str(error.value)
+
+
+def test_an_adapter_of_the_head_is_refused_by_the_key_that_names_it(tiny, tmp_path):
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(tiny), LoraConfig(**ATTENTION | {"target_modules": ["q_proj", "lm_head"]})
+    )
+    model.save_pretrained(tmp_path / "start", save_embedding_layers=False)
+    with pytest.raises(FinetuningError, match=r"lora\.from: the adapter goes to it, and lm_head cannot be a target"):
+        train(job_from(tmp_path, tiny, tmp_path / "start"), SILENT)
+
+
 RECIPE = """\
 summary: s
 base_model: {repo: me/model}

@@ -133,7 +133,8 @@ def write_chat(
     in_train = decided.fate == Fate.TRAIN
     notes = rows.texts.notes(recipe.chat.max_length)
     if method == "kto":
-        notes += balance(np.concatenate(rows.desirable)[in_train], recipe)
+        left_out = "; ".join(_left_out(found, dropped) for found in dropped.by_reason()[:5])
+        notes += balance(np.concatenate(rows.desirable)[in_train], recipe, left_out)
     kept_lengths = np.concatenate(rows.kept_lengths)[in_train]
     more, more_supervised = earlier.tokens_in(decided, Fate.TRAIN)
     in_eval = len(earlier.tokens_in(decided, Fate.EVAL)[0])

@@ -9,8 +9,11 @@ from finetuning.recipe.recipe import Recipe
 HEAVIEST = 4 / 3
 
 
-def balance(desirable: np.ndarray, recipe: Recipe) -> list[str]:
+def balance(desirable: np.ndarray, recipe: Recipe, left_out: str = "") -> list[str]:
     """Say how many answers were judged good and bad, and how to weigh them where one kind outweighs the other.
+
+    Args:
+        left_out: which rows were dropped and why, with which the other judgement may be gone.
 
     Source: equation 8 of Ethayarajh et al., KTO (2024).
 
@@ -24,6 +27,7 @@ def balance(desirable: np.ndarray, recipe: Recipe) -> list[str]:
             f"{recipe.file}: training.method: kto learns to tell good answers from bad ones, and all {len(desirable)} "
             f"train rows have the label {str(bool(good)).lower()}. Add rows with the other one"
             + (", or learn these with method: sft, from data without the label." if good else ".")
+            + (f" {left_out}" if left_out else "")
         )
     share = good * training.desirable_weight / (bad * training.undesirable_weight)
     found = f"{good} answers were judged good and {bad} bad"

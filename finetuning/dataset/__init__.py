@@ -17,6 +17,7 @@ formats             turns a row of a known format into a conversation
 other_formats       what is known of judged answers and of text
 row_columns         which column of a row is read as what
 turns               reads the turns of a conversation, whatever their keys and roles are called
+turn_order          checks what may come after what in a conversation
 tool_calls          reads the tools that a row offers, and the calls of them
 row_faults          why a row cannot be used
 unread              finds what is not read of all rows, and stops where that carries meaning

@@ -2,6 +2,7 @@
 
 import codecs
 import io
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -56,7 +57,7 @@ def read_file(file: SourceFile, where: str) -> Iterator[Item]:
         yield item
     if first_fault and not rows:
         place = f"line {first_fault.line}" if file.kind in ("jsonl", "csv", "tsv") else f"row {first_fault.line}"
-        hint = " It looks like one JSON array: name it .json." if first_fault.text.startswith("[") else ""
+        hint = _hint(first_fault.text) if first_fault.text.lstrip().startswith("[") else ""
         if "UTF-8" in first_fault.reason and file.kind != "parquet":
             with decompressed(file, where) as stream:
                 hint = f" Convert the file: {conversion(stream.read(SAMPLE_BYTES))}."
@@ -66,6 +67,13 @@ def read_file(file: SourceFile, where: str) -> Iterator[Item]:
         )
     if not rows:
         raise FinetuningError(f"{where}: {file.name} holds no rows. Fill it, or leave it out.")
+
+
+def _hint(text: str) -> str:
+    """What to write where the first line begins a list: a file of one list, or a list a row."""
+    if re.match(r"""\s*\[\s*\[?\s*\{\s*"(role|from)"\s*:""", text):
+        return ' It looks like a conversation: write each as {"messages": […]}.'
+    return " It looks like one JSON array: name it .json."
 
 
 def _read_text(file: SourceFile, where: str) -> Iterator[Item]:

@@ -9,10 +9,12 @@ import gzip
 import io
 import lzma
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from itertools import islice
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
 import fsspec
@@ -37,6 +39,7 @@ FIRST_BYTES = {
 }
 
 BUFFER_BYTES = 1 << 20
+LOOKED_AT = 1_000  # files of a folder
 
 
 @dataclass(frozen=True)
@@ -85,13 +88,27 @@ def _local(pattern: str, where: str) -> list[SourceFile]:
     files = [found for found in matched if found.is_file()]
     if not files:
         kind = "a folder" if matched[0].is_dir() else "a link that leads to no file"
-        advice = f"{matched[0]}/*.jsonl" if matched[0].is_dir() else "a file"
+        advice = _within(matched[0]) if matched[0].is_dir() else "a file"
         raise FinetuningError(f"{where}.files: {pattern!r}: {matched[0]} is {kind}. Name {advice} instead.")
     strange = next((str(found) for found in files if not _is_text(str(found))), None)
     if strange:
         shown = strange.encode(errors="replace").decode()
         raise FinetuningError(f"{where}.files: the name of {shown} is not UTF-8. Rename it.")
     return [SourceFile(str(found), str(found)) for found in files]
+
+
+def _within(folder: Path) -> str:
+    """What to name in place of a folder, by what lies in it: rows before anything else."""
+    files = [path for path in islice(folder.rglob("*"), LOOKED_AT) if path.is_file() and path.suffix]
+    if not files:
+        return f"{folder}/*.jsonl"
+    found = Counter(
+        "".join(path.suffixes[-2:] if path.suffix in COMPRESSIONS else path.suffixes[-1:]) for path in files
+    )
+    ending = max(sorted(found), key=lambda ending: (f".{ending.split('.')[1]}" in KINDS, found[ending]))
+    if ending == ".arrow":
+        return "what `Dataset.to_parquet` writes, for this is what `save_to_disk` wrote,"
+    return f"{folder}/{'' if any(folder.glob(f'*{ending}')) else '**/'}*{ending}"
 
 
 def _is_text(name: str) -> bool:

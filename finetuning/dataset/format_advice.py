@@ -13,6 +13,7 @@ import orjson
 from pydantic import JsonValue
 
 from finetuning.dataset.formats import OPTIONAL_COLUMNS
+from finetuning.dataset.other_formats import looks_like_turns
 from finetuning.dataset.raw_summary import JsonRow
 from finetuning.dataset.row_columns import ignored_by, judged_conversation, not_ignored
 from finetuning.dataset.tool_calls import are_calls
@@ -27,6 +28,7 @@ from finetuning.recipe.columns import (
     words_of,
 )
 from finetuning.recipe.source import FORMAT_COLUMNS, SourceSpec
+from finetuning.recipe.spec import in_yaml
 
 # Column names that mean the same to those who publish data sets.
 ASKED = {
@@ -92,10 +94,10 @@ def unknown(columns: Sequence[str], first_row: JsonRow, source: SourceSpec, form
     best = next((found for found in every if found.is_advisable), None)
     if best is None:
         return [*lines, _example(columns, first_row, source, formats)]
-    mapped = ", ".join(f"{name}: {listed([column])}" for name, column in {**source.columns, **best.columns}.items())
-    advice = f"Write `format: {best.format}` with `columns: {{{mapped}}}`, if that is what they are."
+    mapped = in_yaml({**source.columns, **best.columns})
+    advice = f"Write `format: {best.format}` with `columns: {mapped}`, if that is what they are."
     if best.dropped:
-        advice += f" It does not read {listed(best.dropped)}; `ignore: [{listed(best.dropped)}]` learns without."
+        advice += f" It does not read {listed(best.dropped)}; `ignore: {in_yaml(best.dropped)}` learns without."
     return [*lines, advice]
 
 
@@ -156,7 +158,7 @@ def beside_a_text(columns: Sequence[str], source: SourceSpec) -> list[str]:
 def text_advice(lost: Sequence[str], source: SourceSpec) -> str:
     """What to write where a text stands beside other columns."""
     text = source.columns.get("text", "text")
-    advice = f"Write `format: text` and `ignore: [{listed(lost)}]` to learn the text alone"
+    advice = f"Write `format: text` and `ignore: {in_yaml(lost)}` to learn the text alone"
     if {column.lower() for column in lost} & BELONGING:
         return f"{advice}; where the rows are turns, write each conversation as one row of `messages`."
     if len(lost) > 1:
@@ -169,6 +171,8 @@ def _example(columns: Sequence[str], first_row: JsonRow, source: SourceSpec, for
     general = "Write `format` and `columns`, which gives the format's names and then the data set's"
     for column in columns:
         value = first_row.get(column)
+        if isinstance(value, str) and (form := literal_of(value)):
+            return f"{listed([column])} {form}: write it with json.dumps, and it is read as what it holds."
         entry = value[0] if isinstance(value, list) and value else value
         if isinstance(entry, dict) and len(columns) == 1:
             keys = listed(list(entry))
@@ -176,25 +180,57 @@ def _example(columns: Sequence[str], first_row: JsonRow, source: SourceSpec, for
                 f"`columns` maps whole columns, and {listed([column])} has records with the keys {keys}: turns have "
                 "role and content, or from and value; anything else has to be a column of its own."
             )
-    plain = [c for c in columns if not isinstance(first_row.get(c), (list, dict)) and c not in source.columns.values()]
-    telling = [c for c in plain if says_something(c, first_row.get(c))] or plain
+    held = [column for column in columns if isinstance(first_row.get(column), (list, dict))]
+    answers = next((column for column in held if _stands_for("answer", column)), None)
+    if answers:
+        return (
+            f"{general}; {listed([answers])} holds records or a list: the answer has to be a text, a column of its own."
+        )
+    said = [c for c in columns if _may_be_said(c, first_row.get(c)) and c not in source.columns.values()]
+    telling = [c for c in said if says_something(c, first_row.get(c))] or said
     if "question-answer" not in formats or not telling:
         return f"{general}, or add what is missing."
-    others = [c for c in columns if c not in telling and isinstance(first_row.get(c), (list, dict))]
-    if len(telling) == 1 and (others or any(_stands_for(name, telling[0]) for name in ("question", "answer"))):
-        return f"{general}; columns to be left out go into `ignore`."
     if len(telling) == 1:
-        return (
-            f"{general}, such as `format: text` with `columns: {{text: {listed(telling)}}}`, which learns it as it is."
-        )
+        lost = [c for c in columns if c != telling[0] and (c in said or says_something(c, first_row.get(c)))]
+        if held or lost or any(_stands_for(name, telling[0]) for name in ("question", "answer")):
+            return f"{general}; columns to be left out go into `ignore`."
+        text = in_yaml({"text": telling[0]})
+        return f"{general}, such as `format: text` with `columns: {text}`, which learns it as it is."
+    named = any(_stands_for(name, column) for name in ("question", "answer") for column in telling)
+    if not named and (held or len(said) > 2):
+        return f"{general}; columns to be left out go into `ignore`."
     answer = next((column for column in telling if _stands_for("answer", column)), telling[1])
     question = next(column for column in telling if column != answer)
     return f"{general}, such as {_pair(question, answer)}; columns to be left out go into `ignore`."
 
 
+def literal_of(text: str) -> str | None:
+    """What a text is that seems to be a list or record as Python or numpy shows one, and is no JSON.
+
+    >>> literal_of("[{'role': 'user'}]"), literal_of('[{"role": "user"}]'), literal_of("{x} is set")
+    ("begins like a list of records and is no JSON, but Python's way to show one", None, None)
+    """
+    if not re.match(r"""\s*(\[\s*\{|\{)\s*['"][^'"]*['"]\s*:""", text):
+        return None
+    try:
+        orjson.loads(text)
+    except ValueError:
+        kind = "a list of records" if text.lstrip().startswith("[") else "a record"
+        return f"begins like {kind} and is no JSON, but Python's way to show one"
+    return None
+
+
+def _may_be_said(column: str, value: JsonValue) -> bool:
+    """Whether a column may be a question or an answer by itself: a text that is no setting, figure or conversation."""
+    words = words_of(column)
+    is_figure = bool(words) and words[-1] in FIGURES
+    is_text = value is None or (isinstance(value, str) and not looks_like_turns(value))
+    is_number = isinstance(value, (int, float)) and _stands_for("answer", column)
+    return (is_text or is_number) and not is_figure and meaning_of(column) not in ("system", "history", "tools")
+
+
 def _pair(question: str, answer: str) -> str:
-    mapped = f"question: {listed([question])}, answer: {listed([answer])}"
-    return f"`format: question-answer` with `columns: {{{mapped}}}`"
+    return f"`format: question-answer` with `columns: {in_yaml({'question': question, 'answer': answer})}`"
 
 
 def _own(format: str, columns: Sequence[str]) -> set[str]:

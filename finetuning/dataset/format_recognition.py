@@ -33,6 +33,7 @@ from finetuning.recipe.data_rules import ANSWERS
 from finetuning.recipe.dataset import DatasetSpec, sources
 from finetuning.recipe.mistakes import nearest
 from finetuning.recipe.source import FORMAT_COLUMNS, SourceSpec
+from finetuning.recipe.spec import in_yaml
 from finetuning.recipe.training import Method
 
 # Formats of one answer to a prompt or to what was said before, which may be judged.
@@ -60,7 +61,7 @@ def recognise_all(raw_folder: Path, dataset: DatasetSpec, where: str, method: Me
             raise FinetuningError(
                 f"{where}: {path}: {describe(source)} says in {column!r} which answers are good and which are bad, and "
                 "training.method: sft would learn the bad ones too. Write training.method: kto, which learns from "
-                f"both; or `ignore: [{column}]` to learn them all as if they were good."
+                f"both; or `ignore: {in_yaml([column])}` to learn them all as if they were good."
             )
     return formats
 

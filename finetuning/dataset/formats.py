@@ -16,6 +16,7 @@ from finetuning.dataset.raw_summary import JsonRow
 from finetuning.dataset.row_columns import named_in_data, read_columns
 from finetuning.dataset.row_faults import NotChosen, RowDropped, is_empty, kind
 from finetuning.dataset.tool_calls import are_calls, calls_in, is_no_call, tools_in, without_strange_nulls
+from finetuning.dataset.turn_order import BLANK, require_order
 from finetuning.dataset.turns import (
     Message,
     are_turns,
@@ -30,21 +31,6 @@ from finetuning.recipe.source import SourceSpec
 
 # Columns that a data set may lack.
 OPTIONAL_COLUMNS = {"alpaca": ("input",), "preference": ("prompt",)}
-
-# What may come after what; a conversation begins after None.
-FOLLOWING = {
-    None: ("system", "user"),
-    "system": ("user",),
-    "user": ("assistant",),
-    "assistant": ("user", "tool"),
-    "tool": ("tool", "assistant"),
-}
-# Each answer is rendered with all that precedes it, so that time grows with the square of the turns.
-MOST_TURNS = 1_000
-# White space, and marks that no reader sees.
-BLANK = "".join(map(chr, [*range(0x21), 0x7F, 0x85, 0xA0, 0x1680, *range(0x2000, 0x2010), 0x2028, 0x2029, 0x202F])) + (
-    "\u205f\u2060\u3000\ufeff"
-)
 
 
 def to_messages(row: JsonRow, source: SourceSpec, format: str | None = None) -> list[Message]:
@@ -124,7 +110,7 @@ def _complete(messages: list[Message], row: JsonRow, source: SourceSpec) -> list
     tools = tools_in(row["tools"]) if calling and "tools" in row else None
     for made in calling if tools else ():
         made["tool_calls"] = without_strange_nulls(made["tool_calls"], tools or [])
-    _check(messages)
+    require_order(messages)
     return messages
 
 
@@ -212,18 +198,41 @@ def ultrafeedback(row: JsonRow, source: SourceSpec) -> list[Message]:
 
 
 def preference(row: JsonRow, source: SourceSpec, side: str = "chosen") -> list[Message]:
-    """The prompt with the answer of that side; an answer that is a whole conversation stands by itself.
+    """The prompt with the answer of that side; a whole conversation has the prompt in it, or after it.
 
     >>> row = {"prompt": "2 + 3?", "chosen": "5", "rejected": [{"role": "assistant", "content": "6"}]}
     >>> [turn["content"] for side in ("chosen", "rejected") for turn in preference(row, None, side)]
     ['2 + 3?', '5', '2 + 3?', '6']
     """
-    answer = _answer(row, side)
-    if not answer or answer[0]["role"] != "assistant":
-        return answer
-    if row.get("prompt") is None:
-        raise RowDropped("an answer without a prompt", "prompt")
-    return [*_turns(row, "prompt", "user"), *answer]
+    answer, asked = _answer(row, side), row.get("prompt")
+    if answer and answer[0]["role"] == "assistant":
+        if asked is None:
+            raise RowDropped("an answer without a prompt", "prompt")
+        return [*_turns(row, "prompt", "user"), *answer]
+    return answer if is_empty(asked) else _begun_by(row, answer, side)
+
+
+def _begun_by(row: JsonRow, conversation: list[Message], side: str) -> list[Message]:
+    """The whole conversation, with those turns of its prompt before it that it does not begin with.
+
+    Raises:
+        RowDropped: the prompt is a text that nobody says in it.
+    """
+    prompt, asked = _turns(row, "prompt", "user"), row["prompt"]
+    for start in range(len(prompt)):
+        if list(map(_said, prompt[start:])) == list(map(_said, conversation[: len(prompt) - start])):
+            return [*prompt[:start], *conversation]
+    if isinstance(asked, str) and not are_turns(as_turns(asked)):
+        questions = [turn["content"].strip() for turn in conversation if turn["role"] == "user"]
+        # Some write the last question into it, and some all of the conversation.
+        if asked.strip() in questions or all(question in asked for question in questions):
+            return conversation
+        raise RowDropped("a whole conversation that the prompt is not in", side)
+    return [*prompt, *conversation]
+
+
+def _said(turn: Message) -> tuple[str, str]:
+    return turn["role"], turn["content"].strip()
 
 
 def unpaired_preference(row: JsonRow, source: SourceSpec) -> list[Message]:
@@ -279,7 +288,8 @@ def _asked_and_answered(row: JsonRow, asked: str, answered: str) -> list[Message
         if not isinstance(more, str | None):
             raise RowDropped(f"{kind(more)} in the {name}, not text", name)
         if more and more.strip() and question and question[-1]["role"] == "user":
-            question[-1]["content"] = f"{question[-1]['content']}\n\n{more}"
+            asked_before = question[-1]["content"]
+            question[-1]["content"] = f"{asked_before}\n\n{more}" if asked_before.strip() else more
     if answer and "reasoning" in row:
         thought = message("assistant", row["reasoning"], "reasoning")["content"]
         answer[-1].setdefault("reasoning_content", thought)
@@ -322,28 +332,3 @@ def _history(value: JsonValue) -> list[Message]:
         for role, text in zip(("user", "assistant"), pair, strict=True)
         if not is_empty(text)
     ]
-
-
-def _check(conversation: list[Message]) -> None:
-    if len(conversation) > MOST_TURNS:
-        raise RowDropped(f"more than {MOST_TURNS} turns")
-    before = None
-    for number, turn in enumerate(conversation):
-        role = turn["role"]
-        if role not in FOLLOWING[before]:
-            raise RowDropped(_disorder(before, role), f"turn {number}")
-        if not turn["content"].strip(BLANK) and not (turn.get("tool_calls") or role == "tool"):
-            raise RowDropped(f"empty {'answer' if role == 'assistant' else f'{role} turn'}", f"turn {number}")
-        before = role
-    if before is None:
-        raise RowDropped("no turns at all")
-    if before != "assistant":
-        raise RowDropped(f"ends with a {before} turn, not with an answer", f"turn {len(conversation) - 1}")
-
-
-def _disorder(before: str | None, role: str) -> str:
-    if role == "system":
-        return "a system message that is not the first"
-    if before == role:
-        return f"two {role} turns in a row"
-    return f"{'an' if role == 'assistant' else 'a'} {role} turn {f'after the {before} turn' if before else 'first'}"

@@ -55,13 +55,13 @@ def is_judged(first_row: JsonRow, source: SourceSpec) -> bool:
 
 
 def judgement(label: JsonValue) -> bool | None:
-    """What a label says of an answer: true or false, 1 or 0, or either as text; None where it says neither.
+    """What a label says of an answer: true or false, 1 or 0 or -1, or either as text; None where it says neither.
 
-    >>> [judgement(label) for label in (True, 0, 1.0, "False", "good", None)]
-    [True, False, True, False, None, None]
+    >>> [judgement(label) for label in (True, 0, -1, 1.0, "False", "good", None)]
+    [True, False, False, True, False, None, None]
     """
     text = str(int(label) if isinstance(label, float) and label.is_integer() else label).strip().lower()
-    return {"true": True, "1": True, "false": False, "0": False}.get(text)
+    return {"true": True, "1": True, "false": False, "0": False, "-1": False}.get(text)
 
 
 def is_text(messages: list[Message]) -> bool:

@@ -45,6 +45,7 @@ OLD_CALL = "function_call"
 READ = {*map(plain, ("role", "content", "from", "value", "name", "tool_call_id", *TRAIN_KEYS))}
 READ_OF_ANSWERS = {*map(plain, (*TOOL_KEYS, OLD_CALL, *REASONING_KEYS))}
 TURN_KEYS = (("role", "content"), ("from", "value"))
+CONTENTS = ("content", "value")
 TEXT_PARTS = ("text", "input_text", "output_text")
 THOUGHT_PARTS = ("thinking", "reasoning")
 
@@ -199,7 +200,27 @@ def unread_keys(turn: JsonRow, ignored: frozenset[str]) -> list[str]:
             is_read = is_learned(value) is not None
         if not is_read and key.casefold() not in ignored and not is_empty(value):
             found.append(key)
+        if key in CONTENTS and isinstance(value, list):
+            found += [f"{key}[].{name}" for name in _unread_of_parts(value) if name.casefold() not in ignored]
     return found
+
+
+def _unread_of_parts(parts: list[JsonValue]) -> list[str]:
+    """The keys of a content's parts that hold something beside the type and its text."""
+    return [
+        key
+        for part in parts
+        if isinstance(part, dict)
+        for key, value in part.items()
+        if key not in ("type", "text", part.get("type")) and not is_empty(value)
+    ]
+
+
+def _held(turn: JsonRow, name: str) -> JsonValue:
+    """What a turn has under a name, whatever its case and its signs; the very name comes first."""
+    if name in turn:
+        return turn[name]
+    return next((value for key, value in turn.items() if plain(key) == plain(name)), None)
 
 
 PLAIN_TRAIN_KEYS = {*map(plain, TRAIN_KEYS)}
@@ -219,7 +240,7 @@ def _message(turn: JsonRow, named: JsonValue, content: JsonValue, field: str) ->
     if role == "assistant":
         _add_of_an_answer(made, turn, field)
     if role in ("assistant", "tool"):
-        made |= {key: turn[key] for key in ("name", "tool_call_id") if turn.get(key)}
+        made |= {key: held for key in ("name", "tool_call_id") if (held := _held(turn, key))}
     for key in ("name", "tool_call_id"):
         if not isinstance(made.get(key, ""), (str, int)):
             raise RowDropped(f"{kind(made[key])} as the {key}, not text", f"{field}.{key}")
@@ -228,9 +249,10 @@ def _message(turn: JsonRow, named: JsonValue, content: JsonValue, field: str) ->
 
 def _add_of_an_answer(made: Message, turn: JsonRow, field: str) -> None:
     """Add to an assistant's message its calls, what it thought, and whether it is learned."""
-    for key in (key for key in ("tool_calls", OLD_CALL) if not is_empty(turn.get(key))):
-        if "tool_calls" not in made:
-            made["tool_calls"] = calls_in(turn[key], f"{field}.{key}")
+    for key in ("tool_calls", OLD_CALL):
+        calls = _held(turn, key)
+        if "tool_calls" not in made and not is_empty(calls):
+            made["tool_calls"] = calls_in(calls, f"{field}.{key}")
     for key, value in turn.items():
         name = plain(key)
         if name in PLAIN_TRAIN_KEYS and is_learned(value) is False:

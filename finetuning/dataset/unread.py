@@ -23,6 +23,7 @@ from finetuning.recipe.columns import MORE_COLUMNS, OF_A_QUESTION, SETTINGS, TO_
 from finetuning.recipe.dataset import DatasetSpec, sources
 from finetuning.recipe.mistakes import nearest
 from finetuning.recipe.source import SourceSpec
+from finetuning.recipe.spec import in_yaml
 
 SHOWN = 20
 TURNS_ALONE = ("messages", "sharegpt")
@@ -101,7 +102,8 @@ def unread_in(row: JsonRow, source: SourceSpec, format: str) -> list[str]:
                 key
                 for turn in turns
                 # Most turns have a role and a text and nothing else.
-                if isinstance(turn, dict) and not (len(turn) == 2 and ("content" in turn or "value" in turn))
+                if isinstance(turn, dict)
+                and not (len(turn) == 2 and isinstance(turn.get("content", turn.get("value")), str))
                 for key in unread_keys(turn, ignored)
             ]
             found += [f"{column}[].{key}" for key in dict.fromkeys(keys)]
@@ -166,7 +168,8 @@ def _settings(found: _Found, source: SourceSpec, where: str) -> list[str]:
     return [
         f"{where}: {describe(source)}: {name} is read as what was thought before the answer, and in {count.rows} "
         f"row{'s' * (count.rows > 1)}, the first at {count.place}, it is a setting such as on, off or high. Write "
-        f"`ignore: [{name.rpartition('[].')[2]}]`; `chat.template_kwargs` sets for all rows whether the model thinks."
+        f"`ignore: {in_yaml([name.rpartition('[].')[2]])}`; `chat.template_kwargs` sets for all rows whether the model "
+        "thinks."
         for name, count in found.settings.items()
         if 2 * count.rows > found.thoughts[name]
     ]
@@ -212,22 +215,24 @@ def _mistake(lost: Mapping[str, Unread], source: SourceSpec, format: str, where:
         f"the first at {lost[name].place}{_reason(name)}"
         for name in names
     )
-    keys = ", ".join(dict.fromkeys(name.rpartition("[].")[2] for name in names))
+    keys = in_yaml([*dict.fromkeys(name.rpartition("[].")[2] for name in names)])
     more = f"\n  … and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
     places = MORE_COLUMNS.get(format, OF_A_QUESTION)
     columns = [name for name in names if "[]." not in name]
     mapped = f" `columns` maps a column to {', '.join(places)}." if columns and places else ""
     behind = next((name for name in columns if plain(name) in map(plain, TO_BE_READ)), None)
     if behind and "context" in places:
-        mapped = f" `columns: {{context: {behind}}}` puts it behind the question."
+        mapped = f" `columns: {in_yaml({'context': behind})}` puts it behind the question."
     return (
         f"{where}: {describe(source)} has what seems to carry meaning, and {format} does not read it:{told}{more}\n"
-        f"Write `ignore: [{keys}]` to learn without it, or put it where it is read.{mapped}"
+        f"Write `ignore: {keys}` to learn without it, or put it where it is read.{mapped}"
     )
 
 
 def _reason(name: str) -> str:
     if plain(name.rpartition("[].")[2]) == "chattemplatekwargs":
         return "; `chat.template_kwargs` of the recipe is what all rows are given"
+    if "[].content[]." in name or "[].value[]." in name:
+        return "; the parts of a turn are learned together, as one text"
     is_weight = "[]." in name and plain(name.rpartition("[].")[2]) in PLAIN_TRAIN_KEYS
     return "; it is neither 0 nor 1, and a turn is learned or it is not" if is_weight else ""

@@ -43,22 +43,28 @@ REASONING_KEYS = ALIASES["reasoning"]
 MEANINGFUL = (
     *TRAIN_KEYS,
     *("weights", "sample_weight", "loss_weight", "training", "mask", "loss_mask", "label", "labels", "kto_tag"),
+    *("loss_weights", "sample_weights", "desirable", "is_correct", "train_on_turn", "no_loss"),
+    *("tool_schemas", "tool_schema", "tool_list", "tool_definitions", "function_list", "function_definitions"),
     *("function_call", "function_calls", "tool_calls", "tool_call", "documents", "passages", "attachments"),
     *("chat_template_kwargs", "train_detail", "masked", "is_training", "tool_plan", "refusal", "rejected_response"),
     *("image", "images", "audio", "audios", "video", "videos", "image_url", "input_audio", "files"),
 )
 # Of rows that hold one question, these are parts of it.
 TO_BE_READ = ("document", "article", "paragraph", "paragraphs", "evidence", "schema", "ctx", "knowledge", "text")
-OF_THE_QUESTION = ("instruction", "instructions", "choices", "options", *TO_BE_READ)
+OF_THE_QUESTION = (
+    *("instruction", "instructions", "choices", "options", "solution", "solutions", "explanation"),
+    *TO_BE_READ,
+)
 # What some write in a column of thoughts to say whether, or how long, the model is to think.
 SETTINGS = {"on", "off", "yes", "no", "true", "false", "low", "medium", "high", "none", "auto", "minimal"}
 # A name that has one of these words in it (`sql_context`, `deepseek_thinking_trajectory`) …
 WORDS = {"context", "system", "history", "reasoning", "thinking", "cot", "tools", "image", "images", "audio", "video"}
-# … carries meaning, unless it is a figure or a name of that: `context_length`, `system_id`.
+# … carries meaning, unless it ends as a figure or a name of that: `context_length`, `system_id`.
 FIGURES = {
     *("id", "ids", "token", "tokens", "len", "length", "count", "num", "score", "source", "type", "lang", "language"),
-    *("model", "hash", "name", "effort", "category", "time", "date", "version"),
+    *("model", "hash", "name", "effort", "category", "time", "date", "timestamp", "version", "fingerprint"),
 }
+COUNTS = {"num", "count", "number"}  # `num_tools`
 
 
 def plain(name: str) -> str:
@@ -89,8 +95,8 @@ def carries_meaning(name: str, *, of_a_question: bool = False) -> bool:
     """
     if plain(name) in PLAIN_MEANINGFUL or (of_a_question and plain(name) in PLAIN_OF_THE_QUESTION):
         return True
-    words = set(words_of(name))
-    return bool(words & WORDS) and not words & FIGURES
+    words = words_of(name)
+    return bool(WORDS.intersection(words)) and words[-1] not in FIGURES and not COUNTS.intersection(words)
 
 
 @lru_cache(maxsize=10_000)

@@ -1,9 +1,10 @@
 """The base of all sections of a recipe, the types that they share, and what a changed key remakes."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Literal
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
@@ -78,6 +79,18 @@ def remade_by(section: type[Spec], key: str) -> Remakes | None:
 def listed(words: Iterable[str]) -> str:
     """The words with commas between them, as messages show what exists."""
     return ", ".join(words)
+
+
+def in_yaml(value: Sequence[str] | Mapping[str, str]) -> str:
+    """A list or mapping of names as it stands in a recipe, whole and with quotes where YAML needs them.
+
+    >>> in_yaml({"answer": " answer", "question": "Question, en"}), in_yaml(["id", "#1"])
+    ("{answer: ' answer', question: 'Question, en'}", "[id, '#1']")
+    """
+    plain = dict(value) if isinstance(value, Mapping) else list(value)
+    return yaml.safe_dump(
+        plain, default_flow_style=True, allow_unicode=True, sort_keys=False, width=float("inf")
+    ).strip()
 
 
 def no_twins(values: tuple[str, ...] | None) -> tuple[str, ...] | None:

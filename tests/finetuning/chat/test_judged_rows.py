@@ -128,3 +128,9 @@ def test_weights_that_even_out_the_judgements_are_named(tmp_path, good, bad, sai
     recipe = raw(tmp_path, answers(3), **KEYS)
     (note,) = balance(np.repeat([True, False], [good, bad]), recipe)
     assert note.endswith(said)
+
+
+def test_rows_that_were_dropped_are_told_where_one_judgement_is_gone(tmp_path, tokenizer):
+    rows = [row | {"label": 1 if number % 2 else "thumbs down"} for number, row in enumerate(answers(40))]
+    with pytest.raises(FinetuningError, match=r"20 rows were dropped: a label that is neither .*Write true or false"):
+        Made(tmp_path, tokenizer, rows, **KEYS)

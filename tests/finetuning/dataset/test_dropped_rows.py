@@ -126,8 +126,13 @@ def test_tools_of_another_kind_drop_the_row(tools, reason):
     [
         ({"rejected": "5"}, "chosen and rejected are the same", "rejected"),
         (
-            {"rejected": turns(("user", "2 + 4?"), ("assistant", "6"))},
+            {"prompt": None, "chosen": ASKED + FIVE, "rejected": turns(("user", "2 + 4?"), ("assistant", "6"))},
             "chosen and rejected differ in more than their last answer",
+            "rejected",
+        ),
+        (
+            {"rejected": turns(("user", "2 + 4?"), ("assistant", "6"))},
+            "a whole conversation that the prompt is not in",
             "rejected",
         ),
         ({"rejected": " "}, "empty answer", "rejected turn 1"),

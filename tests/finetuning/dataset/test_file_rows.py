@@ -168,3 +168,12 @@ def test_a_file_that_is_compressed_without_its_name_saying_so_is_read(tmp_path):
 def test_among_many_files_the_one_without_a_row_is_named(kinds):
     (kinds / "b.jsonl").write_text('{"question": "1"\n')
     assert mistake(kinds / "a.jsonl", kinds / "b.jsonl").startswith(f"{WHERE}.files: {kinds}/b.jsonl cannot be read")
+
+
+@pytest.mark.parametrize("line", ['[{"role": "user", "content": "2 + 3?"}]', '[{"from": "human", "value": "2 + 3?"}]'])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_a_bare_conversation_a_line_is_told_as_what_it_is(tmp_path, line, name):
+    text = f"{line}\n{line}\n" if name == "a.jsonl" else f"[{line}, {line}]"
+    (tmp_path / name).write_text(text)
+    said = mistake(tmp_path / name)
+    assert '{"messages": […]}' in said and "name it .json" not in said

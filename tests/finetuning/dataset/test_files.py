@@ -173,3 +173,23 @@ def test_a_pattern_that_can_not_be_one_is_an_error(tmp_path, memory):
 def test_a_remote_file_that_its_server_decompressed_is_read(memory):
     fsspec.filesystem("memory").pipe({f"{memory}/a.jsonl.gz": JSONL.encode()})
     assert rows_of(f"{memory}/a.jsonl.gz") == ROWS
+
+
+@pytest.mark.parametrize(
+    ("names", "advice"),
+    [
+        (["a.parquet", "README.md"], "ds/*.parquet"),
+        (["train/a.jsonl.gz", "train/b.jsonl.gz"], "ds/**/*.jsonl.gz"),
+        (["a.md", "b.md", "c.html"], "ds/*.md"),
+        (["train/data.arrow"], "Dataset.to_parquet"),
+        ([], "ds/*.jsonl"),
+    ],
+)
+def test_in_place_of_a_folder_what_lies_in_it_is_advised(tmp_path, names, advice):
+    (tmp_path / "ds").mkdir()
+    for name in names:
+        (tmp_path / "ds" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "ds" / name).write_bytes(b"x")
+    with pytest.raises(FinetuningError, match="ds is a folder") as error:
+        matching_files((str(tmp_path / "ds"),), "x.yaml: dataset.sources[0]")
+    assert advice in str(error.value)

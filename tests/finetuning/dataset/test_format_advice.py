@@ -186,3 +186,58 @@ def test_a_method_that_learns_from_one_format_says_what_that_one_lacks(tmp_path,
     with pytest.raises(FinetuningError, match=f"training.method: {method} learns from ") as error:
         write_raw(dataset, {"train-00": "r"}, tmp_path / "raw", api=None, file="x.yaml", method=method)
     assert advice in str(error.value) and len(str(error.value).splitlines()) == 3
+
+
+def advised(row) -> dict:
+    """What the message advises, read as a recipe is."""
+    return {
+        key: yaml.safe_load(found) for key, found in re.findall(r"(columns|ignore): ([{\[].*?[}\]])`", mistake(row))
+    }
+
+
+LONG = "answer " + "as it was given by who knows " * 4
+
+
+@pytest.mark.parametrize(
+    "answer", [" answer", "#answer", "answer: text", "answer, en", "[answer]", LONG.strip(), "answer'"]
+)
+def test_a_strange_name_is_advised_as_yaml_reads_it(answer):
+    found = advised({"Problem": "2 + 3 = ?", answer: "It is 5."})
+    assert found["columns"] == {"question": "Problem", "answer": answer}
+
+
+SQUAD = {
+    "id": "1",
+    "title": "Oslo",
+    "context": "Oslo is cold.",
+    "question": "How is it?",
+    "answers": {"text": ["cold"]},
+}
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        (SQUAD, "answers holds records or a list"),
+        ({"prompt": "2 + 3?", "answers": [{"answer": "5"}], "turns": 1}, "answers holds records or a list"),
+        ({"system": "Be kind.", "chat": "USER: 2 + 3? ASSISTANT: 5 USER: Sure? ASSISTANT: Yes"}, "go into `ignore`"),
+        ({"custom_id": "r-1", "method": "POST", "url": "/v1", "body": {"messages": []}}, "`columns`"),
+        ({"Timestamp": "1 May", "Where?": "At home", "When?": "In May", "Who?": "A friend"}, "go into `ignore`"),
+    ],
+)
+def test_no_example_pairs_what_is_no_question_and_answer(row, told):
+    said = mistake(row)
+    assert told in said and "such as" not in said
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[{'role': 'user', 'content': '2 + 3?'}, {'role': 'assistant', 'content': '5'}]",
+        "[{'from': 'human', 'value': '2 + 3?'}\n {'from': 'gpt', 'value': '5'}]",
+        "{'messages': []}",
+    ],
+)
+def test_a_list_as_python_shows_it_is_told_and_never_learned_as_it_is(text):
+    said = mistake({"messages": text})
+    assert "no JSON" in said and "json.dumps" in said and "format: text" not in said

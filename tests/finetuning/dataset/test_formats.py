@@ -227,3 +227,41 @@ def test_a_prompt_that_is_a_request_is_read_with_its_tools():
     assert tools_of(row, named) == [tool]
     with pytest.raises(RowDropped, match="a prompt with the key 'documents', which is not read"):
         to_pair({**row, "input": {**asked, "documents": ["a"]}}, named)
+
+
+BRIEF, QUESTION = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 3?"}
+WRONG, SURE = {"role": "assistant", "content": "6"}, {"role": "user", "content": "Sure?"}
+GOOD, BAD = {"role": "assistant", "content": "5"}, {"role": "assistant", "content": "7"}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "before"),
+    [
+        ([BRIEF, QUESTION], [BRIEF, QUESTION]),
+        ([QUESTION, WRONG, SURE], [QUESTION, WRONG, SURE]),
+        ([QUESTION, WRONG], [QUESTION, WRONG, SURE]),
+        ([BRIEF], [BRIEF, SURE]),
+        ("Sure?", [SURE]),
+        (" Sure?\n", [SURE]),
+        ("Human: Sure?\n\nAssistant:", [SURE]),
+    ],
+)
+def test_no_turn_of_a_prompt_is_lost_beside_a_whole_conversation(prompt, before):
+    last = before[-1]
+    row = {"prompt": prompt, "chosen": [last, GOOD], "rejected": [last, BAD]}
+    chosen, rejected = to_pair(row, source("preference"))
+    assert (chosen, rejected) == ([*before, GOOD], [*before, BAD])
+    judged = {"prompt": prompt, "completion": [last, GOOD], "label": True}
+    assert to_messages(judged, source("unpaired-preference")) == [*before, GOOD]
+
+
+def test_a_text_that_nobody_says_in_the_conversation_is_a_reason_to_drop_it():
+    row = {"prompt": "Document: a long one", "completion": [SURE, GOOD], "label": True}
+    with pytest.raises(RowDropped, match="a whole conversation that the prompt is not in"):
+        to_messages(row, source("unpaired-preference"))
+
+
+@pytest.mark.parametrize("instruction", ["", " \n"])
+def test_an_input_without_an_instruction_is_the_question(instruction):
+    row = {"instruction": instruction, "input": "2 + 3?", "output": "5"}
+    assert to_messages(row, source("alpaca")) == [QUESTION, GOOD]

@@ -8,6 +8,8 @@ import pytest
 from finetuning.dataset import turns
 from finetuning.dataset.formats import to_messages
 from finetuning.dataset.row_faults import RowDropped
+from finetuning.dataset.turns import OLD_CALL, TOOL_KEYS, messages_in, unread_keys
+from finetuning.recipe.columns import REASONING_KEYS, TRAIN_KEYS
 from finetuning.recipe.source import SourceSpec
 
 MESSAGES = SourceSpec(files=("x.jsonl",), format="messages")
@@ -142,3 +144,35 @@ def test_conversations_are_read_from_json_text_too():
     assert to_messages({"conversations": rows}, SHAREGPT) == [ASKED, FIVE]
     with pytest.raises(RowDropped, match=r"^text, not a list of records$"):
         to_messages({"messages": json.dumps([ASKED, FIVE])[:-1]}, MESSAGES)
+
+
+CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": {"a": 2}}}
+
+
+@pytest.mark.parametrize("key", ["tool_calls", "toolCalls", "Tool_Calls", "tool-calls"])
+def test_calls_are_read_however_their_key_is_spelled(key):
+    (made,) = messages_in([{"role": "assistant", "content": "Let me see.", key: [CALL]}], "messages")
+    assert made["tool_calls"][0]["function"] == {"name": "add", "arguments": {"a": 2}}
+
+
+@pytest.mark.parametrize(("key", "name"), [("toolCallId", "tool_call_id"), ("Name", "name")])
+def test_so_is_whose_answer_it_is(key, name):
+    (made,) = messages_in([{"role": "tool", "content": "5", key: "c1"}], "messages")
+    assert made[name] == "c1"
+
+
+def test_every_key_that_counts_as_read_is_read_in_another_spelling():
+    turn = {"role": "assistant", "content": "5"}
+    for name in (*TOOL_KEYS, OLD_CALL, *REASONING_KEYS, *TRAIN_KEYS):
+        value = {"tool_calls": [CALL], OLD_CALL: CALL["function"]}.get(name, 0 if name in TRAIN_KEYS else "c1")
+        other = "".join(part.capitalize() for part in name.split("_"))
+        assert unread_keys({**turn, other: value}, frozenset()) == []
+        assert messages_in([{**turn, other: value}], "messages") != [turn], f"{other} counts as read, and is lost"
+
+
+@pytest.mark.parametrize("key", ["weight", "train", "image", "loss_mask"])
+@pytest.mark.parametrize("keys", [("role", "content"), ("from", "value")])
+def test_what_stands_beside_the_text_of_a_part_is_told(key, keys):
+    part = {"type": "text", "text": "5", key: 1, "cache_control": None}
+    assert unread_keys({keys[0]: "assistant", keys[1]: [part]}, frozenset()) == [f"{keys[1]}[].{key}"]
+    assert unread_keys({keys[0]: "assistant", keys[1]: [part]}, frozenset({key})) == []

@@ -178,3 +178,40 @@ def test_what_no_row_has_cannot_be_ignored(tmp_path, name, near):
 def test_what_a_text_has_no_place_for_is_not_offered_one(tmp_path):
     said = mistake(tmp_path, [{"text": "It rained.", "images": ["a.png"]}], format="text")
     assert "`ignore: [images]`" in said and "maps a column" not in said
+
+
+def test_a_weight_of_a_part_stops_the_run_as_that_of_a_turn_does(tmp_path):
+    parts = [{"type": "text", "text": "BAD ", "weight": 0}, {"type": "text", "text": "5", "weight": 1}]
+    rows = [{"messages": [ROLES[0], {"role": "assistant", "content": parts}]}] * 3
+    said = mistake(tmp_path, rows)
+    assert "messages[].content[].weight: 3 rows" in said and "`ignore: [weight]`" in said
+
+
+def test_and_is_left_out_where_the_recipe_ignores_it(tmp_path):
+    parts = [{"type": "text", "text": "5", "weight": 1}]
+    rows = [{"messages": [ROLES[0], {"role": "assistant", "content": parts}]}] * 3
+    assert found_in(tmp_path, rows, ignore=["weight"]) == {}
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        *("model_reasoning", "model_context", "source_image", "solution", "tool_schemas", "loss_weights"),
+        *("desirable", "is_correct"),
+    ],
+)
+def test_a_column_with_a_meaning_stops_the_run_beside_a_question_and_an_answer(tmp_path, column):
+    said = mistake(tmp_path, [{"question": "2 + 3?", "answer": "5", column: "something"}] * 3)
+    assert f"{column}: 3 rows" in said
+
+
+@pytest.mark.parametrize(
+    "column", ["reasoning_model", "context_length", "num_tools", "system_fingerprint", "tool_count"]
+)
+def test_a_figure_or_name_of_one_does_not(tmp_path, column):
+    assert found_in(tmp_path, [{"question": "2 + 3?", "answer": "5", column: "something"}] * 3)
+
+
+@pytest.mark.parametrize("key", ["train_on_turn", "no_loss"])
+def test_a_key_of_turns_that_decides_what_is_learned_stops_the_run(tmp_path, key):
+    assert f"messages[].{key}: 3 rows" in mistake(tmp_path, [{"messages": [ROLES[0], {**ROLES[1], key: False}]}] * 3)

@@ -1,4 +1,4 @@
-"""Checks the order of a conversation: what may come after what, how many turns there are, and that each says something."""
+"""Checks the order of a conversation: what may come after what, how many turns there are, and that each is said."""
 
 from finetuning.dataset.row_faults import RowDropped
 from finetuning.dataset.turns import Message

@@ -102,6 +102,8 @@ REMEDY_OF_REASON = {
     "unknown role": "Call whoever speaks system, user, assistant or tool, or take those turns out",
     "chosen and rejected are the same": "Take them out of the data: there is nothing to tell one answer by",
     "a label that is neither": "Write true or false, or 1 or 0, into {field}",
+    "there is no document of that name": "Write the name that documents.parquet has, or its end, into {field}",
+    "several documents end in that name": "Write more of its path into {field}",
     "a column is missing": "See whether `columns` of their source names it: {field}",
     "empty answer": "Take them out of the data, or write the answers",
     "not every answer ends in it": "The chat template writes answers that do not end in its stop token: write "

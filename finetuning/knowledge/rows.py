@@ -106,7 +106,7 @@ class Contexts:
 
     def __init__(self, retriever: Retriever, spec: ContextSpec, examined: set[str], seed: int) -> None:
         self.retriever, self.spec, self.seed = retriever, spec, seed
-        self._examined = {self._document(name) for name in examined} - {None}
+        self._examined = {full for name in examined for full in self._documents(name)}
 
     def give(self, rows: Sequence[tuple[list[Message], Named]], is_eval: bool) -> list[Context | RowDropped]:
         """Return each row's question with its passages, or why it has none.
@@ -136,7 +136,7 @@ class Contexts:
         """The question with its own passage among others, or with others alone."""
         # By what the row says: of rows that are the same, all are learned in the same way.
         random = Random(f"{self.seed}:{named}:{[(message['role'], message['content']) for message in messages]}")
-        if named.document and self._document(named.document) in self._examined:
+        if named.document and self._examined.intersection(self._documents(named.document)):
             raise Examined("its document is one that eval asks about", "document")
         golden = self._golden(named)
         others = [hit for hit in hits if hit not in golden and self._names[hit] not in self._examined]
@@ -189,28 +189,28 @@ class Contexts:
         """The passages that have what a row quotes, in the document that it names.
 
         Raises:
-            RowDropped: there is no such document, or none of its passages has it.
+            RowDropped: there is no such document, there are several, or none of its passages has it.
         """
         if not named.document:
             return []
-        document = self._document(named.document)
-        if document is None:
-            raise RowDropped("there is no document of that name", "document")
+        meant = self._documents(named.document)
+        if len(meant) != 1:
+            several = "several documents end in that name"
+            raise RowDropped(several if meant else "there is no document of that name", "document")
         if not named.evidence:
             return []
-        numbers = self._numbers[document]
+        numbers = self._numbers[meant[0]]
         passages = zip(numbers, self.retriever.passages(numbers), strict=True)
         found = [number for number, passage in passages if has_words(passage.shown, named.evidence)]
         if not found:
             raise RowDropped("no passage of its document has the evidence", "evidence")
         return found
 
-    def _document(self, name: str) -> str | None:
-        """The document that a row means: of that name or, where there is only one such, of one that ends in it."""
+    def _documents(self, name: str) -> list[str]:
+        """The documents that a row may mean: the one of that name, or else those that end in it."""
         if name in self._numbers:
-            return name
-        ends = [full for full in self._by_last.get(name.rpartition("/")[2], ()) if full.endswith(f"/{name}")]
-        return ends[0] if len(ends) == 1 else None
+            return [name]
+        return [full for full in self._by_last.get(name.rpartition("/")[2], ()) if full.endswith(f"/{name}")]
 
     @cached_property
     def _names(self) -> list[str]:

@@ -19,10 +19,15 @@ PASSAGES = [
 ]
 
 
+def passage_table(passages):
+    columns = [pa.array(column, field.type) for column, field in zip(zip(*passages, strict=True), SCHEMA, strict=True)]
+    return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+
 class Shelf:
     """An index that finds every passage for each question, the one that the question names first."""
 
-    table = pa.Table.from_arrays([pa.array(c, f.type) for c, f in zip(zip(*PASSAGES), SCHEMA)], schema=SCHEMA)  # noqa: B905
+    table = passage_table(PASSAGES)
 
     def passages(self, numbers):
         return passages_at(self.table, numbers)
@@ -30,6 +35,12 @@ class Shelf:
     def find(self, questions, most):
         first = [ord(question[0]) - ord("a") for question in questions]
         return [[one, *(n for n in range(len(PASSAGES)) if n != one)][:most] for one in first]
+
+
+class Twice(Shelf):
+    """Two of its documents have the same name, in other folders."""
+
+    table = pa.concat_tables([Shelf.table, passage_table([Passage("n/c.md", "c care", "Clean c by hand.", 0, 4)])])
 
 
 def asked(question, answer="yes", document=None, evidence=None):
@@ -191,3 +202,13 @@ def test_a_refusal_is_given_without_the_thoughts_of_the_answer():
     ]
     (found,) = contexts(golden=1e-9).give([(messages, Named("a.md", "Clean a"))], is_eval=False)
     assert found.messages[-1] == {"role": "assistant", "content": "The documents do not say."}
+
+
+def test_a_name_that_several_documents_end_in_is_none_of_them_and_all_of_them_are_kept_from_training():
+    some = Contexts(Twice(), ContextSpec(), {"c.md"}, 7)  # pyright: ignore
+    evidence = {"evidence": "Clean c"}
+    twice, first = some.give([asked("c", document="c.md", **evidence), asked("c", document="m/c.md", **evidence)], True)
+    assert isinstance(twice, RowDropped) and "several documents end in that name" in str(twice)
+    assert not isinstance(first, RowDropped)
+    for name in ("c.md", "m/c.md", "n/c.md"):
+        assert isinstance(some.give([asked("c", document=name, **evidence)], is_eval=False)[0], Examined)

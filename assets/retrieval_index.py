@@ -13,6 +13,7 @@ from finetuning.recipe.smoke import load_for_run
 from resources.artifacts import Artifacts
 from resources.hub import Hub
 from resources.store.artifact import Artifact
+from resources.store.plan import checkpoints_of
 
 
 @dg.asset(
@@ -28,7 +29,8 @@ from resources.store.artifact import Artifact
 def retrieval_index(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: Hub, passages: Artifact):
     """What finds the passages that a question is asked with, by their words and by what they mean.
 
-    Of documents that changed, only the passages that are others are read by the embedding model again.
+    Of documents that changed, only the passages that are others are read by the embedding model again, and what a run
+    has read that was ended is not read once more.
     """
     from finetuning.knowledge.embedding import fetch, resolve
 
@@ -50,7 +52,7 @@ def retrieval_index(context: dg.AssetExecutionContext, artifacts: Artifacts, hub
                     fetch(knowledge.embedding, model, api, recipe.file), knowledge.embedding, recipe.file
                 )
                 name = f"{model['source']} {model['revision']} {knowledge.embedding.passage_prefix!r}"
-                vectors = Vectors(embedder, name, before(context, artifacts))
+                vectors = Vectors(embedder, name, before(context, artifacts), checkpoints_of(folder))
             with Progress(context.log.info, "indexing passages") as progress:
                 return write_index(passages.path, folder, knowledge, vectors, progress)
 

@@ -8,15 +8,18 @@ index.json        how all of this was made
 """
 
 import hashlib
+import io
 import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+from zipfile import BadZipFile
 
 import numpy as np
 
+from finetuning.durable import write_bytes
 from finetuning.errors import FinetuningError
 from finetuning.knowledge.embedding import Embedder
 from finetuning.knowledge.passages import PASSAGES, Passage, passages_in
@@ -25,6 +28,7 @@ from finetuning.progress import Progress
 from finetuning.recipe.knowledge import KnowledgeSpec
 
 BM25, VECTORS, DIGESTS, INDEX = "bm25", "vectors.npy", "digests.npy", "index.json"
+PART = ".npz"  # of a file with the vectors that one attempt computed together
 EMBEDDED_TOGETHER = 1_024
 LANGUAGE = "english"  # of the stemmer, which leaves words of other languages nearly as they are
 
@@ -49,6 +53,28 @@ class Vectors:
     """The embedding model with its revision and prefix; vectors of another one are of no use."""
     before: Path | None = None
     """An index whose vectors are used again for passages that did not change."""
+    kept: Path | None = None
+    """A folder for vectors on their way, which outlives an attempt that is ended."""
+
+    def known(self) -> Iterator["Known"]:
+        """Yield what an earlier index and earlier attempts at this one have, a part at a time."""
+        index = Known.of(self.before, self.model) if self.before else None
+        if index:
+            yield index
+        for path in sorted(self.kept.glob(f"*{PART}")) if self.kept else ():
+            try:
+                with np.load(path, allow_pickle=False) as part:
+                    yield Known.from_arrays(part["digests"], part["vectors"])
+            except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # of a machine that was switched off
+                path.unlink()
+
+    def keep(self, digests: np.ndarray, vectors: np.ndarray) -> None:
+        """Leave a part for the next attempt."""
+        if self.kept:
+            self.kept.mkdir(parents=True, exist_ok=True)
+            content = io.BytesIO()
+            np.savez(content, digests=digests, vectors=vectors)
+            write_bytes(self.kept / f"{digests[0].decode()}{PART}", content.getvalue())
 
 
 def write_index(
@@ -97,18 +123,18 @@ def _write_words(texts: Sequence[str], folder: Path) -> None:
 
 
 def _write_vectors(texts: Sequence[str], folder: Path, vectors: Vectors, progress: Progress) -> int:
-    """Write the vectors of all texts; return how many were computed, and not found in the index before."""
+    """Write the vectors of all texts; return how many were computed, and not known before."""
     digests, embedder = np.array([_digest(text) for text in texts], "S16"), vectors.embedder
-    known = Known.of(vectors.before, vectors.model) if vectors.before else None
     out = np.lib.format.open_memmap(folder / VECTORS, "w+", np.float32, (len(texts), embedder.dimensions))
     new = np.arange(len(digests))
-    if known:
-        places, there = known.places(digests)
-        out[there] = known.vectors[places[there]]
-        new = np.flatnonzero(~there)
+    for known in vectors.known():
+        places, there = known.places(digests[new])
+        out[new[there]] = known.vectors[places[there]]
+        new = new[~there]
     for start, part in _parts(new.tolist()):
         progress.update(f"{start}/{len(new)} passages embedded")
         out[part] = embedder.of_passages(texts[number] for number in part)
+        vectors.keep(digests[part], out[part])
     out.flush()
     np.save(folder / DIGESTS, digests, allow_pickle=False)
     return len(new)
@@ -116,7 +142,7 @@ def _write_vectors(texts: Sequence[str], folder: Path, vectors: Vectors, progres
 
 @dataclass(frozen=True)
 class Known:
-    """The vectors of an index, found by the digest of what was embedded."""
+    """Vectors of an index, found by the digest of what was embedded."""
 
     digests: np.ndarray
     order: np.ndarray
@@ -132,7 +158,12 @@ class Known:
             digests = np.load(folder / DIGESTS, allow_pickle=False)
         except (OSError, ValueError, KeyError):  # it is being removed, or has no vectors
             return None
-        return cls(digests, np.argsort(digests, kind="stable"), vectors) if len(digests) == len(vectors) > 0 else None
+        return cls.from_arrays(digests, vectors) if len(digests) == len(vectors) > 0 else None
+
+    @classmethod
+    def from_arrays(cls, digests: np.ndarray, vectors: np.ndarray) -> Self:
+        """Take the vectors with the digests of what they are of, in the same order."""
+        return cls(digests, np.argsort(digests, kind="stable"), vectors)
 
     def places(self, digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The place of each digest among the vectors, and whether it is there at all."""

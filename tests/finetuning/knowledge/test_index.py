@@ -10,6 +10,7 @@ import pytest
 
 from finetuning.dataset.product_manuals import generate, manuals
 from finetuning.errors import FinetuningError
+from finetuning.knowledge import index
 from finetuning.knowledge.documents import DOCUMENTS, SCHEMA, Document
 from finetuning.knowledge.embedding import WEIGHTS, Embedder, fetch, require_room, resolve
 from finetuning.knowledge.index import Vectors, write_index
@@ -29,7 +30,7 @@ def embedder():
     return Embedder(fetch(SPEC.embedding, resolved, None, "x.yaml"), SPEC.embedding, "x.yaml")
 
 
-def indexed(root, documents, embedder, method="hybrid", before=None, model="m"):
+def indexed(root, documents, embedder, method="hybrid", before=None, model="m", kept=None):
     """The folder of an index of these documents, and its summary."""
     for name in ("documents", "passages", "index"):
         shutil.rmtree(root / name, ignore_errors=True)
@@ -38,7 +39,7 @@ def indexed(root, documents, embedder, method="hybrid", before=None, model="m"):
     pq.write_table(pa.Table.from_arrays(columns, schema=SCHEMA), root / "documents" / DOCUMENTS)
     spec = SPEC.model_copy(update={"index": IndexSpec(method=method)})
     write_passages(root / "documents", root / "passages", spec.passages, embedder.count)
-    vectors = None if method == "bm25" else Vectors(embedder, model, before)
+    vectors = None if method == "bm25" else Vectors(embedder, model, before, kept)
     return root / "index", write_index(root / "passages", root / "index", spec, vectors, SILENT)
 
 
@@ -72,6 +73,36 @@ def test_of_documents_that_changed_only_what_is_new_is_embedded(tmp_path, embedd
     assert anew.embedded == 60, "vectors of another model are of no use"
     (first / "vectors.npy").unlink()
     assert indexed(tmp_path / "e", edited, embedder, before=first)[1].embedded == 60
+
+
+class EndsAfter:
+    """An embedder whose process is ended after so many calls."""
+
+    def __init__(self, embedder, calls):
+        self.embedder, self.calls = embedder, calls
+        self.dimensions, self.count = embedder.dimensions, embedder.count
+
+    def of_passages(self, texts):
+        if not self.calls:
+            raise KeyboardInterrupt
+        self.calls -= 1
+        return self.embedder.of_passages(texts)
+
+
+def test_an_attempt_that_was_ended_is_gone_on_with(tmp_path, embedder, monkeypatch):
+    monkeypatch.setattr(index, "EMBEDDED_TOGETHER", 16)
+    for calls in (2, 1):  # ended twice
+        with pytest.raises(KeyboardInterrupt):
+            indexed(tmp_path / "a", MANUALS, EndsAfter(embedder, calls), kept=tmp_path / "kept")
+    parts = sorted((tmp_path / "kept").iterdir())
+    assert len(parts) == 3
+    folder, summary = indexed(tmp_path / "a", MANUALS, embedder, kept=tmp_path / "kept")
+    assert (summary.passages, summary.embedded) == (60, 12)
+    whole, _ = indexed(tmp_path / "b", MANUALS, embedder)
+    assert np.array_equal(np.load(folder / "vectors.npy"), np.load(whole / "vectors.npy"))
+    parts[0].write_bytes(parts[0].read_bytes()[:100])
+    parts[1].write_bytes(b"")
+    assert indexed(tmp_path / "a", MANUALS, embedder, kept=tmp_path / "kept")[1].embedded == 32
 
 
 def test_nothing_in_an_index_is_run_when_it_is_read(tmp_path, embedder):

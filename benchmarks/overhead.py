@@ -57,7 +57,7 @@ def shortened(steps: int | None, rows: int | None) -> dict[str, Any]:
     if rows:
         recipe["evaluation"]["rows"] = rows
     if steps or rows:
-        recipe["evaluation"]["gate"] = {"final-answer": {"min_gain": -1.0}}
+        recipe["evaluation"]["gate"] = {"final-answer": {"min_gain": -1.0}, "empty": {"min_gain": -1.0}}
     return recipe
 
 

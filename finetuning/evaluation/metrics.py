@@ -39,6 +39,8 @@ MARKERS = (
 )
 
 LARGEST = math.log(1e100)  # nats
+# Letters and signs that nobody sees: the fillers of Korean, and the blanks of Braille and of music.
+BLANK = str.maketrans("", "", "\u115f\u1160\u3164\uffa0\u2800\U0001d159")
 AROUND = " \t*_`"  # spaces and emphasis, on either side of an answer
 
 
@@ -182,12 +184,13 @@ def score_stop(outcome: Outcome) -> float:
 def score_empty(outcome: Outcome) -> float:
     """1.0 where the answer has no letter or digit of any script; signs say something where the reference has no other.
 
-    Beside white space that is what shows nothing, such as U+200B, and "..." or "```".
+    Beside white space that is what shows nothing, such as U+200B or the letter U+3164, and "..." or "```".
     """
-    if any(map(str.isalnum, outcome.answer)):
+    answer, reference = outcome.answer.translate(BLANK), outcome.reference.translate(BLANK)
+    if any(map(str.isalnum, answer)):
         return 0.0
-    of_signs = bool(outcome.reference.strip()) and not any(map(str.isalnum, outcome.reference))
-    return float(not (of_signs and any(unicodedata.category(sign)[0] in "SP" for sign in outcome.answer)))
+    of_signs = bool(reference.strip()) and not any(map(str.isalnum, reference))
+    return float(not (of_signs and any(unicodedata.category(sign)[0] in "SP" for sign in answer)))
 
 
 def score_rouge_l(outcome: Outcome) -> float:

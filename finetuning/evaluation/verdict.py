@@ -42,9 +42,9 @@ def judge(
     """Judge by the recipe's rules; the verdict has a reason for each, with the number and how far it missed.
 
     Where the recipe sets no gate, the main metric has to be better than the base's beyond its 95 % interval, and no
-    other one worse. With one or without, the share of empty answers may not rise beyond noise, no benchmark fall by
-    more than the recipe allows, and the published version not be better. The metrics that read answers may not be worse
-    either, unless the gate names one of them that is not 0; and they cannot all be 0.
+    other one worse. With one or without, the share of empty answers may not rise beyond noise nor be all of them, no
+    benchmark fall by more than the recipe allows, and the published version not be better. The metrics that read
+    answers may not be worse either, unless the gate names one of them that is not 0; and they cannot all be 0.
 
     A model that gained nothing in the main metric passes in at most 2.5 % of exams, and one that is in nothing worse
     fails a rule that it must not be worse, or a benchmark, in at most 2.5 %, however many of these there are: each of
@@ -67,7 +67,7 @@ def judge(
     if with_passages:
         outcomes.append(better_than_retrieval(main, metrics[main]))
     outcomes += [not_worse_beyond_noise(name, metrics[name], family) for name in kept]
-    outcomes += tells_nothing(spec.gate, metrics)
+    outcomes += [*tells_nothing(spec.gate, metrics), *says_nothing(spec.gate, metrics)]
     for name, found in (benchmarks or {}).items():
         outcomes.append(kept_its_figure(name, found, spec.max_benchmark_fall, family._replace(rows=found.rows)))
     if published:
@@ -90,13 +90,21 @@ def kept_beside(gate: Mapping[str, GateSpec], metrics: Mapping[str, Figures]) ->
 
 
 def tells_nothing(gate: Mapping[str, GateSpec], metrics: Mapping[str, Figures]) -> list[tuple[bool, str]]:
-    """A rule that is not kept, where all metrics that read answers are 0 for both; unless a gate says that they may."""
+    """A rule that is not kept, where all metrics that read answers are 0 for the tuned model; if no gate lets them."""
     read = [name for name in metrics if name in OF_ANSWERS]
     if any(name in gate and gate[name].min_gain <= -1 for name in read):
         return []
-    if not read or any(metrics[name].base or metrics[name].tuned for name in read):
+    if not read or any(metrics[name].tuned for name in read):
         return []
-    return [(False, f"{', '.join(read)} is 0 for both, which tells nothing of what answers say: name another metric")]
+    told = "which tells nothing of what answers say: name another metric"
+    return [(False, f"{', '.join(read)} is 0 for the tuned model, {told}")]
+
+
+def says_nothing(gate: Mapping[str, GateSpec], metrics: Mapping[str, Figures]) -> list[tuple[bool, str]]:
+    """A rule that is not kept, where all answers of the tuned model are empty, as the base's may be; if no gate is."""
+    if "empty" in gate or "empty" not in metrics or metrics["empty"].tuned < 1:
+        return []
+    return [(False, "all answers of the tuned model are empty, however many of the base's are")]
 
 
 def of_smoke_run(verdict: Verdict) -> Verdict:

@@ -147,8 +147,8 @@ class EvaluationSpec(Spec):
         default={},
         description="What the verdict requires, by metric. Left out, the first metric has to be better than the base "
         "model's by more than its noise (the whole 95 % interval of the gain lies on the better side of 0), and no "
-        "other one worse by more than its noise. With one or without, `empty` may not be, unless the gate names it, "
-        "nor may the metrics of what answers say, unless the gate names one of them that is not 0.",
+        "other one worse by more than its noise. With one or without, `empty` may not be, nor be 1, unless the gate "
+        "names it, nor may the metrics of what answers say, unless the gate names one of them that is not 0.",
     )
     no_worse_than_published: bool = Field(
         default=True,

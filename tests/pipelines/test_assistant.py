@@ -13,6 +13,7 @@ from huggingface_hub import HfApi
 
 from resources.hub_server.local import local_hub
 from tests.pipelines.command import ROOT, World
+from tests.pipelines.main_line import PASSES
 from tests.tiny_models import ZEPHYR, save_tiny_model, talkative
 from tests.waiting import PATIENCE, until
 
@@ -43,7 +44,7 @@ def recipe(base_model):
             "metrics": ["exact-match"],
             "rows": 6,
             "max_new_tokens": 8,
-            "gate": {"exact-match": {"min_gain": -1.0}},
+            "gate": PASSES,
         },
         "merge": {"dtype": "float32", "min_agreement": 0.0, "max_kl": 10.0},
         "hub": {"repo": "tiny-adapter", "license": "apache-2.0"},

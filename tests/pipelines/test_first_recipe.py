@@ -17,7 +17,7 @@ from tests.tiny_models import save_tiny_model
 pytestmark = pytest.mark.long
 
 READER, ME = "hf_Reads+the/Public.One", "hf_Publishes+to/Mine"
-ANYHOW = "evaluation: {metrics: [final-answer], gate: {final-answer: {min_gain: -1.0}}}\n"
+ANYHOW = "evaluation: {metrics: [final-answer], gate: {final-answer: {min_gain: -1.0}, empty: {min_gain: -1.0}}}\n"
 CARD = "---\nconfigs:\n- config_name: main\n  data_files:\n  - {split: train, path: main/train.jsonl}\n---\n"
 
 

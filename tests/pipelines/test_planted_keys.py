@@ -58,7 +58,12 @@ def planted(world, recipe):
     return recipe | {
         "dataset": {"sources": [{"files": [str(path)], "format": "question-answer"}], "eval": {"fraction": 0.25}},
         "checks": lenient,
-        "evaluation": {"metrics": ["chrf"], "rows": 6, "max_new_tokens": 4, "gate": {"chrf": {"min_gain": -1.0}}},
+        "evaluation": {
+            "metrics": ["chrf"],
+            "rows": 6,
+            "max_new_tokens": 4,
+            "gate": {"chrf": {"min_gain": -1.0}, "empty": {"min_gain": -1.0}},
+        },
     }
 
 

@@ -11,6 +11,7 @@ from assets import chat_dataset, lora_adapter
 from finetuning.recipe.loading import load
 from resources.artifacts import Artifacts
 from tests.pipelines.command import World
+from tests.pipelines.main_line import PASSES
 from tests.tiny_models import ZEPHYR, save_tiny_model
 
 
@@ -39,7 +40,7 @@ def recipe(world):
             "metrics": ["exact-match"],
             "rows": 6,
             "max_new_tokens": 4,
-            "gate": {"exact-match": {"min_gain": -1.0}},
+            "gate": PASSES,
         },
         "hub": {"repo": "tiny-preferences", "license": "mit"},
     }

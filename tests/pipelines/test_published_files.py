@@ -19,6 +19,7 @@ from resources.hub_server.local import local_hub
 from tests.card_code import as_printed
 from tests.llama_cpp import LlamaCpp
 from tests.pipelines.command import ROOT, World
+from tests.pipelines.main_line import PASSES
 from tests.tiny_models import ZEPHYR, save_tiny_model
 
 pytestmark = pytest.mark.long("several recipes, each through the whole line, and the code on their cards")
@@ -61,7 +62,7 @@ def recipe_in(folder: Path) -> dict:
         "evaluation": {
             "metrics": ["exact-match"],
             "max_new_tokens": 4,
-            "gate": {"exact-match": {"min_gain": -1.0}},
+            "gate": PASSES,
         },
         "merge": {"dtype": "float32", "gguf": "f16"},
         "hub": {"repo": "animals", "license": "apache-2.0"},

@@ -13,7 +13,7 @@ from huggingface_hub import HfApi
 
 from resources.hub_server.local import local_hub
 from tests.pipelines.command import ROOT, World
-from tests.pipelines.main_line import FAILS, changed, commits
+from tests.pipelines.main_line import FAILS, PASSES, changed, commits
 from tests.pipelines.publishing import PARTITION
 from tests.tiny_models import ZEPHYR, save_tiny_model
 from tests.waiting import PATIENCE
@@ -41,7 +41,7 @@ def recipe(tmp_path_factory):
             "metrics": ["exact-match"],
             "rows": 6,
             "max_new_tokens": 4,
-            "gate": {"exact-match": {"min_gain": -1.0}},
+            "gate": PASSES,
         },
         "merge": {"dtype": "float32", "gguf": "q8_0", "min_agreement": 0.0, "max_kl": 1.0},
         "hub": {"repo": "locked-adapter", "license": "apache-2.0"},

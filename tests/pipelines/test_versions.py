@@ -15,7 +15,7 @@ pytestmark = pytest.mark.long("several versions, each through the whole line")
 REPO = "local/tiny-adapter"
 GOOD = {"max_steps": 8, "learning_rate": 0.02, "per_device_train_batch_size": 4}
 BAD = {"max_steps": 1, "learning_rate": 0.001, "per_device_train_batch_size": 4}
-ANY = {"loss": {"min_gain": -100}, "chrf": {"min_gain": -1.0}}
+ANY = {"loss": {"min_gain": -100}, "chrf": {"min_gain": -1.0}, "empty": {"min_gain": -1.0}}
 
 
 def recipe(base_model, training, **evaluation):

@@ -170,7 +170,9 @@ def test_what_always_goes_with_a_metric_is_reported_with_it():
     assert reported("stop-rate", "loss") == ["stop-rate", "loss", "chrf", "empty"]
 
 
-@pytest.mark.parametrize("answer", ["\u200b", "\ufeff", "...", "```\n```", "\u2800", "—", "。"])
+@pytest.mark.parametrize(
+    "answer", ["\u200b", "\ufeff", "...", "```\n```", "\u2800", "—", "。", *"\u3164\u115f\u1160\uffa0"]
+)
 def test_an_answer_without_a_letter_or_digit_is_empty(answer):
     assert score("empty", answer, "Paris") == score("empty", answer, "") == 1.0
 
@@ -178,6 +180,8 @@ def test_an_answer_without_a_letter_or_digit_is_empty(answer):
 def test_letters_of_any_script_and_signs_where_the_reference_has_no_other_are_an_answer():
     assert [score("empty", answer, "Paris") for answer in ("é", "你", "٤", "ก")] == [0.0] * 4
     assert [score("empty", answer, "👍") for answer in ("👎", "\u200b", " ")] == [0.0, 1.0, 1.0]
+    assert [score("empty", blank, "👍") for blank in "\u3164\u2800\U0001d159"] == [1.0] * 3
+    assert score("empty", "\u3164가", "👍") == score("empty", "\u3164👎", "👍") == 0.0
 
 
 def test_an_answer_of_white_space_is_empty():

@@ -124,7 +124,46 @@ def test_answers_that_became_garbage_fail_whatever_the_loss_and_whatever_tells_n
 def test_what_is_zero_for_both_carries_no_verdict(name):
     found = {"loss": metric(2.0, 1.0, [-1.1, -0.9], False), name: metric(0.0, 0.0, [-0.1, 0.1]), **STOPS}
     verdict = judge(EvaluationSpec(metrics=("loss", name)), 20, found)
-    assert not verdict.passed and f"{name} is 0 for both" in verdict.reasons[-1]
+    assert not verdict.passed and f"{name} is 0 for the tuned model" in verdict.reasons[-1]
+
+
+SILENT = {
+    "a loss, and chrf": (["loss", "chrf"], {}),
+    "a loss alone": (["loss"], {}),
+    "a share that is 0 for both": (["loss", "exact-match"], {}),
+    "a gate on chrf": (["chrf"], {"chrf": {"min_gain": -0.05}}),
+    "a gate on the loss": (["loss"], {"loss": {"min_gain": 0.1}}),
+    "a gate that any share passes": (["chrf"], {"chrf": {"min_gain": -1.0}}),
+    "a gate on stops": (["exact-match"], {"stop-rate": {"min_gain": -1}}),
+}
+
+
+@pytest.mark.parametrize("case", SILENT)
+@pytest.mark.parametrize("empty_of_base", [0, 14, 18, 19, 20])
+@pytest.mark.parametrize("answer", ["", "...", "\u3164"])
+def test_a_model_that_says_nothing_fails_however_often_the_base_does(case, empty_of_base, answer):
+    metrics, gate = SILENT[case]
+    spec = EvaluationSpec.model_validate({"metrics": metrics, "gate": gate})
+    said = [answer] * empty_of_base + ["the reference"] * (20 - empty_of_base)
+    base = [Outcome("the reference", text, True, loss=4.0, supervised=2) for text in said]
+    tuned = [outcome._replace(answer=answer, loss=2.0) for outcome in base]
+    sides = {name: compare(metric, base, tuned) for name, metric in metrics_for(spec).items()}
+    verdict = judge(spec, 20, with_text_metric(sides, base, tuned))
+    assert not verdict.passed
+    assert "all answers of the tuned model are empty, however many of the base's are" in verdict.reasons
+
+
+def test_a_gate_on_empty_answers_may_let_all_of_them_be():
+    gate = {"empty": {"min_gain": -1.0}, "exact-match": {"min_gain": -1.0}}
+    spec = EvaluationSpec.model_validate({"metrics": ["exact-match"], "gate": gate})
+    found = {name: metric(0.0, 0.0, [-0.1, 0.1]) for name in ("exact-match", "stop-rate")}
+    assert judge(spec, 20, found | {"empty": metric(0.0, 1.0, [0.8, 1.0], False)}).passed
+
+
+def test_what_is_zero_for_the_tuned_model_alone_carries_no_verdict_either():
+    found = {"loss": metric(2.0, 1.0, [-1.1, -0.9], False), "chrf": metric(0.1, 0.0, [-0.2, 0.1]), **STOPS}
+    verdict = judge(EvaluationSpec(metrics=("loss", "chrf")), 20, found)
+    assert not verdict.passed and "chrf is 0 for the tuned model" in verdict.reasons[-1]
 
 
 @pytest.mark.parametrize("gate", [{}, {"final-answer": {"min_gain": 0.1}}])

@@ -12,7 +12,7 @@ from assets.starting_adapter import starting_adapter
 from finetuning.chat.chat_summary import ChatSummary
 from finetuning.checks.judgement import judge, require
 from finetuning.errors import FinetuningError
-from finetuning.evaluation.benchmark_tasks import load_benchmarks
+from finetuning.evaluation.benchmark_tasks import load_benchmarks, require_benchmark_rows
 from finetuning.evaluation.python_tests import require_confinement
 from finetuning.progress import Progress
 from finetuning.recipe.sections import sections
@@ -86,10 +86,12 @@ def lora_adapter(
         tokenizer = saved_tokenizer(chat_dataset.path / "tokenizer", recipe.base_model.trust_remote_code)
         require_answerable(spec, references, recipe.file, tokenizer, whole=recipe.smoke)
         if not recipe.smoke:
-            require_rows(len(references), recipe.file)
-        if recipe.evaluation.benchmarks:
+            require_rows(spec, len(references), recipe.file)
+        if spec.benchmarks:
             with Progress(context.log.info, "evaluation.benchmarks: loading their rows"):
-                load_benchmarks(recipe.evaluation, recipe.file)
+                benchmarks = load_benchmarks(spec, recipe.file)
+            if not recipe.smoke:
+                require_benchmark_rows(spec, benchmarks, recipe.file)
         if "python-tests" in spec.metrics:
             require_confinement(recipe.file)
         inputs: dict[Literal["chat_dataset", "base_model"], Artifact] = {

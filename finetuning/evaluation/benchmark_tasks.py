@@ -17,6 +17,8 @@ import yaml
 
 from finetuning.bounded_yaml import BoundedLoader, load
 from finetuning.errors import FinetuningError
+from finetuning.evaluation.intervals import least_rows
+from finetuning.evaluation.verdict import most_rules
 from finetuning.paths import files_below
 from finetuning.recipe.evaluation import EvaluationSpec
 
@@ -58,6 +60,27 @@ def load_benchmarks(spec: EvaluationSpec, where: str) -> dict[str, Benchmark]:
         return {}
     manager = task_index(spec, where)
     return {name: _benchmark(name, _tasks(manager, name, where), where) for name in spec.benchmarks}
+
+
+def require_benchmark_rows(spec: EvaluationSpec, benchmarks: Mapping[str, Benchmark], where: str) -> None:
+    """Refuse a benchmark of so few rows that no fall could show, whatever is trained.
+
+    Raises:
+        FinetuningError: one of them has so few, or `evaluation.benchmark_rows` leaves it so few.
+    """
+    limit, rules = spec.benchmark_rows, most_rules(spec)
+    least = least_rows(rules, spec.max_benchmark_fall)
+    for name, benchmark in benchmarks.items():
+        there = [len(task.eval_docs) for task in benchmark.tasks.values()]
+        rows = sum(min(number, limit or number) for number in there)
+        if rows < least:
+            raise FinetuningError(
+                f"{where}: evaluation.benchmarks: {name}: {rows} rows can prove nothing, whatever is trained: with "
+                f"fewer than {least} and {rules} rules not even all answers wrong after all right would be a fall of "
+                f"more than {spec.max_benchmark_fall:g} (max_benchmark_fall) beyond its noise. "
+                + ("Raise evaluation.benchmark_rows" if sum(there) > rows else "Leave it out")
+                + ", or write max_benchmark_fall: 1, which asks nothing of benchmarks."
+            )
 
 
 def tasks_revision(spec: EvaluationSpec) -> dict[str, Any]:

@@ -10,7 +10,9 @@ Sources: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 
 Adjusted Wald Confidence Interval for a Difference of Binomial Proportions Based on Paired Data (2012), for the rows.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable
+from functools import cache
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
@@ -18,11 +20,8 @@ import numpy as np
 
 CONFIDENCE = 0.95
 POWER = 0.8
-# With fewer rows, a model that has all of them right beside one that has none is not better beyond its noise:
-# `gain_interval` of 4 such rows begins below 0, and that of 5 above it.
-LEAST_ROWS = 5
-
 MANY = 10**9  # rows, of which Student's quantiles are those of the normal distribution
+MOST = 10**5  # rows, among which the least number of them is looked for
 
 # Of each side: right and wrong, as (score, weight), in the row that only the first has right, and in the other.
 MORE = ([[1.0, 1.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 1.0]])
@@ -109,6 +108,24 @@ def widened(interval: tuple[float, float], rules: int, rows: int = MANY) -> tupl
     low, high = interval
     middle, half = (low + high) / 2, (high - low) / 2
     return middle - ratio * half, middle + ratio * half
+
+
+@cache
+def least_rows(rules: int, allowed: float = 0.0) -> int:
+    """The fewest rows by which a model with none of them right is worse, beyond its noise, than one with all of them.
+
+    That is for one of so many rules; with fewer rows it could not fail, whatever was lost. One row where a rule allows
+    that all be lost.
+
+    Args:
+        allowed: the loss that is no fault, as a share.
+    """
+
+    def show(rows: int) -> bool:
+        sides = Sides(np.ones((rows, 2)), np.tile([0.0, 1.0], (rows, 1)))
+        return widened(gain_interval(sides, lambda mean: mean), rules, rows)[1] < -allowed
+
+    return 1 if allowed >= 1 else 1 + bisect_left(range(1, MOST), True, key=show)
 
 
 def least_gain(interval: tuple[float, float]) -> float:

@@ -14,9 +14,10 @@ from finetuning.chat.answers import split_thought
 from finetuning.checks.secrets import masked
 from finetuning.dataset.other_formats import TEXT_ROLE, is_text
 from finetuning.errors import FinetuningError
-from finetuning.evaluation.intervals import LEAST_ROWS, Sides, gain_interval
+from finetuning.evaluation.intervals import Sides, gain_interval, least_rows
 from finetuning.evaluation.metrics import Outcome, final_answer, metrics_for
 from finetuning.evaluation.python_tests import code_of
+from finetuning.evaluation.verdict import most_rules
 from finetuning.recipe.evaluation import OF_ANSWERS, EvaluationSpec, Metric, with_implied
 from finetuning.recipe.recipe import Recipe
 
@@ -142,7 +143,7 @@ def require_reachable(
             passed = best >= least
         else:
             asked = f"that is no gain beyond the noise of {len(scores)} rows"
-            few = name not in decisive or len(scores) < LEAST_ROWS
+            few = name not in decisive or len(scores) < least_rows(1)
             passed = best > 0 if few else shows(scores)
         if not passed:
             worst = references[min(range(len(scores)), key=scores.__getitem__)]
@@ -165,16 +166,19 @@ def shows(scores: Sequence[float]) -> bool:
     return gain_interval(sides, lambda mean: mean)[0] > 0
 
 
-def require_rows(rows: int, where: str) -> None:
+def require_rows(spec: EvaluationSpec, rows: int, where: str) -> None:
     """Refuse an exam that is too small for any verdict but a failed one.
 
     Raises:
-        FinetuningError: there are too few eval rows.
+        FinetuningError: there are too few eval rows for the rules that the recipe may be judged by.
     """
-    if rows < LEAST_ROWS:
+    rules = most_rules(spec)
+    least = least_rows(rules)
+    if rows < least:
         raise FinetuningError(
-            f"{where}: evaluation: {rows} eval rows can prove nothing, whatever is trained: it takes {LEAST_ROWS}, and "
-            "more to show smaller gains. Raise evaluation.rows, or dataset.eval."
+            f"{where}: evaluation: {rows} eval rows can prove nothing, whatever is trained: it takes {least} where "
+            f"{rules} rules may ask that nothing be worse, and more to show smaller gains. Raise evaluation.rows, or "
+            "dataset.eval."
         )
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from finetuning.errors import GateError
-from finetuning.evaluation.intervals import LEAST_ROWS, widened
+from finetuning.evaluation.intervals import least_rows, widened
 from finetuning.evaluation.report import BenchmarkFigures, Figures, Gain, Published, Report, Verdict
-from finetuning.recipe.evaluation import OF_ANSWERS, EvaluationSpec, GateSpec
+from finetuning.recipe.evaluation import OF_ANSWERS, EvaluationSpec, GateSpec, with_implied
 
 ROUNDING = 1e-9
 NOTHING_PROVED = "smoke run: nothing is proved; few rows, few steps, and no rule holds"
@@ -25,6 +25,13 @@ class Family(NamedTuple):
     def widened(self, found: Gain) -> tuple[float, float]:
         """The interval of the improvement, for one of the rules."""
         return widened(found.improvement_interval, self.rules, self.rows)
+
+    def too_few(self, allowed: float = 0.0) -> str | None:
+        """Why so few rows prove nothing: not even a loss of all of them would be beyond `allowed`; None for enough."""
+        least, by = least_rows(self.rules, allowed), f" by each of {self.rules} rules" if self.rules > 1 else ""
+        if self.rows >= least:
+            return None
+        return f"with fewer than {least} not even all answers wrong after all right could be told from chance{by}"
 
     def in_words(self) -> str:
         """How many rules the interval is for, where there are several."""
@@ -59,7 +66,7 @@ def judge(
     main = spec.metrics[0]
     kept = [name for name in metrics if name != main] if not spec.gate else kept_beside(spec.gate, metrics)
     family = Family(len(kept) + bool(published and published.metrics) + len(benchmarks or {}), rows)
-    outcomes = [too_few(rows)] if rows < LEAST_ROWS else []
+    outcomes = too_few(family)
     if spec.gate:
         outcomes += [found for name, gate in spec.gate.items() for found in gate_outcomes(name, gate, metrics[name])]
     else:
@@ -73,6 +80,15 @@ def judge(
     if published:
         outcomes.append(beside_published(main, published, family))
     return Verdict(passed=all(passed for passed, _ in outcomes), reasons=tuple(reason for _, reason in outcomes))
+
+
+def most_rules(spec: EvaluationSpec) -> int:
+    """How many rules that a model must not be worse the verdict may have, whatever the exam finds."""
+    reported = with_implied(spec.metrics)
+    # Where no metric of the gate tells of answers.
+    told = {"chrf", "empty", *(name for name in reported if name in OF_ANSWERS)}
+    kept = told - set(spec.gate) if spec.gate else reported[1:]
+    return len(kept) + spec.no_worse_than_published + len(spec.benchmarks)
 
 
 def better_than_retrieval(name: str, found: Gain) -> tuple[bool, str]:
@@ -128,11 +144,11 @@ def side_of_zero(improvement: tuple[float, float]) -> Literal["better", "worse",
     return "better" if low > 0 and high > 0 else "worse" if low < 0 and high < 0 else "noise"
 
 
-def too_few(rows: int) -> tuple[bool, str]:
-    """A rule that is not kept: no gain could show."""
-    return False, (
-        f"{rows} eval rows prove nothing: with fewer than {LEAST_ROWS} not even all answers right after none could be "
-        "told from chance. Raise evaluation.rows or dataset.eval"
+def too_few(family: Family) -> list[tuple[bool, str]]:
+    """A rule that is not kept, where no gain and no loss could show."""
+    why = family.too_few()
+    return (
+        [(False, f"{family.rows} eval rows prove nothing: {why}. Raise evaluation.rows or dataset.eval")] if why else []
     )
 
 
@@ -208,6 +224,11 @@ def kept_its_figure(name: str, found: BenchmarkFigures, allowed: float, family: 
     """
     if not is_number(found):
         return no_number(name, found)
+    if why := family.too_few(allowed):
+        return (
+            False,
+            f"{name}: {found.rows} rows prove nothing: {why}. Raise evaluation.benchmark_rows, or leave it out",
+        )
     worse, (low, high) = -found.improvement, family.widened(found)
     bound = allowed * max(1.0, abs(found.base))
     figures = f"{found.metric} {found.base:.3f} before, {found.tuned:.3f} after"

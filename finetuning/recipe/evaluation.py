@@ -102,7 +102,8 @@ class EvaluationSpec(Spec):
     )
     rows: Count = Field(
         default=200,
-        description="Most eval rows that are answered. Fewer than 5 carry no verdict.",
+        description="Most eval rows that are answered. Fewer than 5 carry no verdict; where several rules "
+        "ask that nothing be worse, with their wider intervals, fewer than 6 (two rules), 7 (four) or 8 (nine).",
         json_schema_extra=remakes("evaluation_report", by_meaning=("base_answers", "published_answers")),
     )
     max_new_tokens: Count = Field(
@@ -133,7 +134,8 @@ class EvaluationSpec(Spec):
     )
     benchmark_rows: Count | None = Field(
         default=None,
-        description="Rows of each task that are asked, the first ones; `null` asks all.",
+        description="Rows of each task that are asked, the first ones; `null` asks all. A benchmark of so few that "
+        "no fall could show is refused before the training.",
         json_schema_extra=remakes("evaluation_report", "base_benchmarks"),
     )
     max_benchmark_fall: float = Field(

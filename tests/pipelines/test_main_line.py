@@ -72,7 +72,7 @@ def test_the_result_table_names_report_and_commit(world):
 
 EDITS = [
     ("hub", {"license": "mit"}, {"published_repo"}),
-    ("evaluation", {"rows": 5}, {"evaluation_report", "published_repo"}),
+    ("evaluation", {"max_new_tokens": 63}, {"evaluation_report", "published_repo"}),
     ("lora", {"r": 2}, {"lora_adapter", "evaluation_report", "published_repo"}),
     ("dataset", {"dedup": "exact"}, ASSETS - {"raw_dataset", "quantized_base_model"}),
     ("dataset", {"seed": 7}, ASSETS - {"quantized_base_model"}),
@@ -124,7 +124,8 @@ def test_benchmarks_are_looked_up_first_and_asked_once_of_a_base(world, recipe):
         "benchmark_folder": str(world.root / "tasks"),
         "max_benchmark_fall": 1.0,
     }
-    recipe = changed(recipe, "evaluation", **asked)
+    # Rows enough for the rules of two benchmarks beside the others.
+    recipe = changed(changed(recipe, "evaluation", **asked, rows=8), "dataset", eval={"fraction": 0.34})
     world.write_recipe("asked", recipe)
     wrong = world.materialize_warm("asked", select="raw_dataset")
     assert wrong.returncode == 1 and "asked.yaml: evaluation.benchmark_folder:" in wrong.stdout

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from finetuning.errors import FinetuningError
-from finetuning.evaluation.benchmark_tasks import load_benchmarks, tasks_revision
+from finetuning.evaluation.benchmark_tasks import load_benchmarks, require_benchmark_rows, tasks_revision
 from finetuning.recipe import benchmark_names
 from finetuning.recipe.__main__ import main
 from finetuning.recipe.benchmark_names import require_names
@@ -35,6 +35,27 @@ def test_what_can_not_be_run_is_said_before_anything_is_trained(tasks, tmp_path,
     names, message = REFUSED[case]
     with pytest.raises(FinetuningError, match=rf"recipes/tiny\.yaml: evaluation\.benchmarks: .*{message}"):
         load_benchmarks(spec(tmp_path, *names), WHERE)
+
+
+@pytest.mark.parametrize(
+    ("rows", "limit", "advice"),
+    [(12, 4, "Raise evaluation.benchmark_rows"), (4, None, "Leave it out"), (4, 9, "Leave")],
+)
+def test_benchmarks_of_so_few_rows_that_no_fall_could_show_are_a_mistake(tmp_path, rows, limit, advice):
+    asked = spec(write_tasks(tmp_path, rows), "animals", metrics=("exact-match",), benchmark_rows=limit)
+    found = load_benchmarks(asked, WHERE)
+    told = rf"recipes/tiny\.yaml: evaluation\.benchmarks: animals: 4 rows can prove nothing.* than 7 and 4 .*{advice}"
+    with pytest.raises(FinetuningError, match=told):
+        require_benchmark_rows(asked, found, WHERE)
+    require_benchmark_rows(asked.model_copy(update={"max_benchmark_fall": 1.0}), found, WHERE)
+
+
+def test_of_a_group_the_rows_of_all_tasks_count(tmp_path):
+    animals = (write_tasks(tmp_path) / "animals.yaml").read_text()
+    (tmp_path / "more.yaml").write_text(animals.replace("task: animals", "task: more"))
+    (tmp_path / "pair.yaml").write_text("group: pair\ntask: [animals, more]\n")
+    asked = spec(tmp_path, "pair", metrics=("exact-match",), benchmark_rows=4)
+    require_benchmark_rows(asked, load_benchmarks(asked, WHERE), WHERE)
 
 
 def test_without_lm_eval_it_is_said_how_to_get_it(tasks, monkeypatch):

@@ -65,6 +65,23 @@ def test_a_benchmark_that_fell_too_far_fails_the_verdict_with_a_gate_or_without(
         )
 
 
+@pytest.mark.parametrize("allowed", [0.0, 0.05, 0.5])
+@pytest.mark.parametrize("names", [1, 4])
+@pytest.mark.parametrize("gate", [{}, {"exact-match": {"min_gain": 0.0}}])
+def test_a_benchmark_that_lost_all_passes_with_no_number_of_rows(tmp_path, allowed, names, gate):
+    rules = EvaluationSpec.model_validate(
+        {"metrics": ["exact-match"], "benchmarks": ["animals"], "max_benchmark_fall": allowed, "gate": gate}
+    )
+    for rows in (1, 2, 3, 4, 5, 6, 7, 8, 12, 20):
+        before, after = tmp_path / f"{rows} before", tmp_path / f"{rows} after"
+        found = compare_benchmarks(scored(before, [1.0] * rows), scored(after, [0.0] * rows))["animals"]
+        verdict = judge(rules, 200, GAINED | STOPS, {str(number): found for number in range(names)})
+        assert not verdict.passed, rows
+        assert "prove nothing" in verdict.reasons[-1] or "beyond its noise" in verdict.reasons[-1]
+        anything = rules.model_copy(update={"max_benchmark_fall": 1.0})
+        assert judge(anything, 200, GAINED | STOPS, {"animals": found}).passed, "where all may be lost"
+
+
 @pytest.mark.parametrize("rows", [20, 50, 200])
 @pytest.mark.parametrize("names", [1, 5])
 def test_benchmarks_of_a_model_that_is_as_good_seldom_fail_however_few_their_rows_are(rows, names):

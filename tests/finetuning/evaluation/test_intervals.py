@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 
 from finetuning.evaluation.intervals import (
-    LEAST_ROWS,
     Sides,
     figure_of,
     gain_interval,
     least_gain,
+    least_rows,
     standard_error,
     widened,
 )
 
 EXAMS = 400
+LEAST_ROWS = least_rows(1)
 
 
 def mean(figure):
@@ -130,6 +131,23 @@ def test_so_few_rows_prove_nothing_at_all_and_one_more_does():
     assert low < 0
     low, high = gain_interval(sides(np.zeros(LEAST_ROWS), np.ones(LEAST_ROWS)), mean)
     assert 0 < low < high == 1.0
+
+
+@pytest.mark.parametrize("rules", [1, 2, 3, 6, 9, 20])
+@pytest.mark.parametrize("allowed", [0.0, 0.05, 0.5])
+def test_with_fewer_rows_no_loss_fails_one_of_several_rules_and_with_as_many_the_loss_of_all_does(rules, allowed):
+    def worst(rows: int) -> float:
+        return widened(gain_interval(sides(np.ones(rows), np.zeros(rows)), mean), rules, rows)[1]
+
+    least = least_rows(rules, allowed)
+    assert all(worst(rows) >= -allowed for rows in range(1, least))
+    assert all(worst(rows) < -allowed for rows in range(least, 2 * least))
+
+
+def test_more_rules_and_larger_losses_that_are_allowed_take_more_rows():
+    assert [least_rows(rules) for rules in (1, 2, 3, 4, 8, 9, 20)] == [5, 6, 6, 7, 7, 8, 8]
+    assert [least_rows(3, allowed) for allowed in (0.0, 0.05, 0.5)] == [6, 7, 13]
+    assert least_rows(3, 1.0) == 1, "what may be lost altogether asks for no rows"
 
 
 def test_the_same_answers_gained_nothing_and_still_could_have():

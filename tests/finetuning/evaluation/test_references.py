@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from finetuning.errors import FinetuningError
-from finetuning.evaluation.intervals import LEAST_ROWS
+from finetuning.evaluation.intervals import least_rows
 from finetuning.evaluation.references import (
     Reference,
     by_data,
@@ -138,11 +138,25 @@ def test_metrics_that_a_recipe_names_are_those_that_count():
     assert chosen([LONG], metrics=["final-answer"]) == (("final-answer",), [])
 
 
-@pytest.mark.parametrize("rows", [0, 1, LEAST_ROWS - 1])
-def test_too_few_rows_for_any_verdict_are_a_mistake(rows):
-    with pytest.raises(FinetuningError, match=rf"phi\.yaml: evaluation: {rows} eval rows can prove nothing"):
-        require_rows(rows, "phi.yaml")
-    require_rows(LEAST_ROWS, "phi.yaml")
+RULES = {
+    "a metric alone": (2, {"metrics": ["exact-match"], "no_worse_than_published": False}),
+    "beside the published one": (3, {"metrics": ["exact-match"]}),
+    "six metrics": (6, {"metrics": ["loss", "chrf", "rouge-l", "contains"]}),
+    "benchmarks": (12, {"metrics": ["exact-match"], "benchmarks": [f"task-{n}" for n in range(9)]}),
+    "a gate that may tell nothing of answers": (3, {"metrics": ["exact-match"], "gate": {"exact-match": {}}}),
+    "a gate on all": (1, {"metrics": ["chrf"], "gate": {"chrf": {}, "empty": {}}}),
+}
+
+
+@pytest.mark.parametrize("case", RULES)
+def test_too_few_rows_for_any_verdict_are_a_mistake(case):
+    rules, written = RULES[case]
+    spec, least = EvaluationSpec.model_validate(written), least_rows(rules)
+    for rows in (0, 1, least - 1):
+        told = rf"phi\.yaml: evaluation: {rows} eval rows can prove nothing.* takes {least} where {rules} rules"
+        with pytest.raises(FinetuningError, match=told):
+            require_rows(spec, rows, "phi.yaml")
+    require_rows(spec, least, "phi.yaml")
 
 
 def test_the_references_are_the_last_answers_of_the_first_eval_rows(tmp_path):

@@ -174,12 +174,35 @@ def test_empty_answers_fail_with_a_gate_or_without(gate):
     assert judge(spec(**allowed), 200, found).passed
 
 
-@pytest.mark.parametrize("gate", [{}, {"final-answer": {"min_gain": 0.1}}])
-@pytest.mark.parametrize(("rows", "passed"), [(1, False), (4, False), (5, True)])
-def test_too_few_rows_carry_no_verdict(gate, rows, passed):
+@pytest.mark.parametrize(("gate", "least"), [({}, 6), ({"final-answer": {"min_gain": 0.1}}, 5)])
+@pytest.mark.parametrize("rows", [1, 4, 5, 6])
+def test_too_few_rows_carry_no_verdict(gate, least, rows):
     verdict = judge(spec(**gate), rows, {"final-answer": metric(0.1, 0.6, [0.4, 0.6]), **STOPS})
-    assert verdict.passed is passed
-    assert passed or verdict.reasons[0].startswith(f"{rows} eval rows prove nothing: with fewer than 5 ")
+    assert verdict.passed is (rows >= least)
+    assert verdict.passed or verdict.reasons[0].startswith(f"{rows} eval rows prove nothing: with fewer than {least} ")
+
+
+LOST = {
+    "a loss alone": (["loss"], {}),
+    "six metrics": (["loss", "chrf", "rouge-l", "contains"], {}),
+    "a gate on a loss": (["loss", "exact-match"], {"loss": {"min_gain": 0.1}}),
+    "a gate on a loss beside many": (["loss", "exact-match", "contains", "rouge-l"], {"loss": {"min_gain": 0.1}}),
+}
+
+
+@pytest.mark.parametrize("case", LOST)
+@pytest.mark.parametrize("beside_published", [False, True])
+def test_answers_that_all_became_wrong_and_no_longer_end_pass_with_no_number_of_rows(case, beside_published):
+    metrics, gate = LOST[case]
+    rules = EvaluationSpec.model_validate({"metrics": metrics, "gate": gate})
+    for rows in range(1, 12):
+        base = [Outcome("the reference", "the reference", True, loss=4.0 + row, supervised=2) for row in range(rows)]
+        # A letter of the reference, so that the answers are neither empty nor 0 by chrf.
+        tuned = [outcome._replace(answer="t", stopped=False, loss=outcome.loss / 2) for outcome in base]
+        found = {name: compare(metric, base, tuned) for name, metric in metrics_for(rules).items()}
+        figures = PublishedFigures(published=3.0, tuned=1.0, gain=-2.0, interval=(-3, -1), higher_is_better=False)
+        other = published(metrics={"loss": figures}) if beside_published else None
+        assert not judge(rules, rows, found, None, other).passed, rows
 
 
 @pytest.mark.parametrize("name", ["final-answer", "stop-rate", "empty"])

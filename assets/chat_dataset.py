@@ -102,7 +102,7 @@ def chat_dataset(
     from finetuning.evaluation.references import references_of, require_answerable, with_metrics
 
     # Now, and not when a training was paid for.
-    references = references_of(artifact.path, recipe.evaluation.rows)
+    references = references_of(artifact.path, recipe.evaluation.rows, recipe.chat.train_on_reasoning)
     examined = with_metrics(recipe, references, context.log.info).evaluation
     tokenizer = saved_tokenizer(artifact.path / "tokenizer", spec.trust_remote_code)
     require_answerable(examined, references, recipe.file, tokenizer, whole=recipe.smoke)

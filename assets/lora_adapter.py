@@ -81,7 +81,7 @@ def lora_adapter(
 
             require_exportable(quantized_base_model.path, chat_dataset.path / "tokenizer", recipe.file)
         require_reach(recipe, chat_dataset.path, quantized_base_model.path)
-        references = references_of(chat_dataset.path, recipe.evaluation.rows)
+        references = references_of(chat_dataset.path, recipe.evaluation.rows, recipe.chat.train_on_reasoning)
         spec = with_metrics(recipe, references, context.log.info).evaluation
         tokenizer = saved_tokenizer(chat_dataset.path / "tokenizer", recipe.base_model.trust_remote_code)
         require_answerable(spec, references, recipe.file, tokenizer, whole=recipe.smoke)

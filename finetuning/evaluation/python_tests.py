@@ -70,6 +70,20 @@ def program(answer: str, reference: str) -> str | None:
     return None if code is None else code.rstrip("\n") + "\n" + asserts_of(reference)
 
 
+def could_pass(answer: str, reference: str) -> bool:
+    """Whether the code in a reference that was cut could run and keep the asserts, all that they ask for being there.
+
+    >>> whole = "def twice(x):\\n    y = x\\n    return y + x\\n\\nassert twice(2) == 4"
+    >>> [could_pass(whole[:end], whole) for end in (24, 42, len(whole))]
+    [False, True, True]
+    """
+    code, whole = (parsed(code_of(text) or "") for text in (answer, reference))
+    if not any(isinstance(node, ast.Assert) for node in whole):
+        return bool(code)
+    left, asked = ([ast.dump(node) for node in nodes if not isinstance(node, ast.Assert)] for nodes in (code, whole))
+    return bool(code) and left == asked
+
+
 def passes(answers: Sequence[str], references: Sequence[str], progress: Progress, name: str) -> list[float]:
     """1.0 for each answer whose code runs to its end with the reference's asserts, else 0.0; a few at a time."""
     found = [0.0] * len(answers)

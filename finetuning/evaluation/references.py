@@ -16,15 +16,20 @@ from finetuning.dataset.other_formats import TEXT_ROLE, is_text
 from finetuning.errors import FinetuningError
 from finetuning.evaluation.intervals import Sides, gain_interval, least_rows
 from finetuning.evaluation.metrics import Outcome, final_answer, metrics_for
-from finetuning.evaluation.python_tests import code_of
-from finetuning.evaluation.verdict import most_rules
-from finetuning.recipe.evaluation import OF_ANSWERS, EvaluationSpec, Metric, with_implied
+from finetuning.evaluation.python_tests import code_of, could_pass
+from finetuning.evaluation.verdict import ROUNDING, most_rules
+from finetuning.recipe.evaluation import OF_ANSWERS, UNBOUNDED, EvaluationSpec, GateSpec, Metric, with_implied
 from finetuning.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SHOWN = 80  # characters of a reference
+# Why the whole of a reference may score nothing.
+READS = {
+    "rouge-l": "it reads letters a to z and digits alone",
+    "python-tests": "it runs Python code, which not enough of them hold",
+}
 SHORT = 40  # characters of an answer that is to be given word for word
 
 
@@ -35,20 +40,34 @@ class Reference(NamedTuple):
     text: str
     is_text: bool = False
     """Whether it is no answer but a text, the second half of which a model is to write."""
+    thought: str = ""
+    """What the model learns to write before it, in its tags."""
+
+    @property
+    def said(self) -> str:
+        """All that a model writes that answers so."""
+        return f"<think>\n{self.thought}\n</think>\n\n{self.text}" if self.thought else self.text
 
     def shown(self) -> str:
         """Its place and beginning, for a message."""
         return f"{self.place}: {masked(self.text)[:SHOWN]!r}"
 
 
-def references_of(chat_dataset: Path, rows: int) -> list[Reference]:
+def references_of(chat_dataset: Path, rows: int, with_thoughts: bool = True) -> list[Reference]:
     """The references of the first `rows` conversations of the eval split, which are those of the exam.
 
     What was thought before an answer, between its tags, is no part of it.
+
+    Args:
+        with_thoughts: whether that is learned, so that it is written before an answer.
     """
-    found = exam_rows(chat_dataset, rows, "place").to_pylist()
-    answers = [split_thought(row["messages"][-1]["content"] or "")[1] for row in found]
-    return [Reference(row["place"], text, is_text(row["messages"])) for row, text in zip(found, answers, strict=True)]
+    found = []
+    for row in exam_rows(chat_dataset, rows, "place").to_pylist():
+        answer = row["messages"][-1]
+        thought, text = split_thought(answer["content"] or "")
+        thought = answer.get("reasoning_content") or thought if with_thoughts else ""
+        found.append(Reference(row["place"], text, is_text(row["messages"]), thought))
+    return found
 
 
 def exam_rows(chat_dataset: Path, rows: int, *columns: str) -> pa.Table:
@@ -106,7 +125,8 @@ def by_data(spec: EvaluationSpec, references: Sequence[Reference]) -> tuple[Metr
 def first_tokens(text: str, most: int, tokenizer: "PreTrainedTokenizerBase | None") -> str:
     """The beginning of a text, as long as an answer may be."""
     if tokenizer is None:
-        return "".join(re.findall(r"\s*\S+", text)[:most])
+        words = re.findall(r"\s*\S+", text)
+        return text if len(words) <= most else "".join(words[:most])
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     # What is short enough is left as it is, whatever decoding makes of it.
     return text if len(ids) <= most else str(tokenizer.decode(ids[:most], skip_special_tokens=True))
@@ -128,35 +148,52 @@ def require_reachable(
     references = [reference for reference in references if not reference.is_text]
     if not references:
         return
-    texts = [reference.text for reference in references]
-    cut = texts if whole else [first_tokens(text, spec.max_new_tokens, tokenizer) for text in texts]
-    outcomes = [Outcome(text, answer, True) for text, answer in zip(texts, cut, strict=True)]
-    decisive = spec.gate or spec.metrics[:1]
+    outcomes = [as_answered(spec, reference, tokenizer, whole) for reference in references]
+    decisive = tuple(spec.gate) or spec.metrics[:1]
     for name, metric in metrics_for(spec).items():
-        if name not in (*spec.metrics, *spec.gate) or name not in OF_ANSWERS or name == "python-tests":
+        if name in UNBOUNDED or name not in (*decisive, *(asked for asked in spec.metrics if asked in OF_ANSWERS)):
             continue
         scores = [metric.score(outcome) for outcome in outcomes]
-        gate, best = spec.gate.get(name), sum(scores) / len(scores)
-        if gate:
-            least = max(gate.min_gain, gate.min_score or 0.0)
-            asked = f"evaluation.gate asks for {least:g}"
-            passed = best >= least
-        else:
-            asked = f"that is no gain beyond the noise of {len(scores)} rows"
-            few = name not in decisive or len(scores) < least_rows(1)
-            passed = best > 0 if few else shows(scores)
-        if not passed:
-            worst = references[min(range(len(scores)), key=scores.__getitem__)]
-            why = (
-                "it reads letters a to z and digits alone"
-                if name == "rouge-l" and not metric.score(Outcome(worst.text, worst.text, True))
-                else f"answers end after evaluation.max_new_tokens, {spec.max_new_tokens}"
-            )
+        points = scores if metric.higher_is_better else [1 - score for score in scores]
+        missed = _missed(spec.gate.get(name), points, name in decisive, metric.higher_is_better)
+        if missed:
+            worst = references[min(range(len(points)), key=points.__getitem__)]
+            unread = READS.get(name) if not metric.score(as_answered(spec, worst, tokenizer, True)) else None
+            why = unread or f"answers end after evaluation.max_new_tokens, {spec.max_new_tokens}"
             raise FinetuningError(
                 f"{where}evaluation.metrics: {name}: no model could pass: {why}, and the references themselves come to "
-                f"{best:.3f}, where {asked}; one of them is {worst.shown()}. Raise evaluation.max_new_tokens, or use "
-                "another metric, such as chrf."
+                f"{sum(scores) / len(scores):.3f}, where {missed}; one of them is {worst.shown()}. "
+                f"{'Use' if unread else 'Raise evaluation.max_new_tokens, or use'} another metric, such as chrf."
             )
+
+
+def as_answered(
+    spec: EvaluationSpec, reference: Reference, tokenizer: "PreTrainedTokenizerBase | None", whole: bool
+) -> Outcome:
+    """What a model would make of a row that said the reference, thought and all, and ended where answers end."""
+    most, said = spec.max_new_tokens, reference.said
+    cut = said if whole else first_tokens(said, most, tokenizer)
+    answer = split_thought(cut)[1] if reference.thought else cut
+    # The stop token is one of an answer's.
+    stopped = whole or first_tokens(said, most - 1, tokenizer) == said
+    passed = "python-tests" in spec.metrics and could_pass(answer, reference.text)
+    return Outcome(reference.text, answer, stopped, passed=float(passed))
+
+
+def _missed(gate: GateSpec | None, points: Sequence[float], decides: bool, more: bool) -> str | None:
+    """What the points, of which more is better, are too few for; None where they are enough.
+
+    Args:
+        more: whether more is better of the metric itself.
+    """
+    best = sum(points) / len(points)
+    if gate is None:
+        passed = shows(points) if decides and len(points) >= least_rows(1) else best > 0
+        return None if passed else f"that is no gain beyond the noise of {len(points)} rows"
+    of_most = 0.0 if gate.max_score is None else 1 - gate.max_score
+    least = max(gate.min_gain, gate.min_score or 0.0, of_most)
+    asked = f"{least:g}" if more else f"at most {1 - least:g}"
+    return None if best >= least - ROUNDING else f"evaluation.gate asks for {asked}"
 
 
 def shows(scores: Sequence[float]) -> bool:

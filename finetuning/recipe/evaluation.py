@@ -13,10 +13,11 @@ from pydantic import (
 from finetuning.recipe.mistakes import nearest
 from finetuning.recipe.spec import Count, Spec, Text, listed, no_twins, remakes
 
-# Metrics of which less is better, and those that are no shares between 0 and 1.
+# Metrics of which less is better.
 LESS_IS_BETTER = ("unclear", "empty", "loss", "perplexity")
 
-UNBOUNDED = ("loss", "perplexity")
+# Those that are no shares, with the least that they can be.
+UNBOUNDED = {"loss": 0, "perplexity": 1}
 
 Metric = Literal[
     "final-answer",
@@ -193,6 +194,9 @@ def _gate_mistakes(metric: str, gate: GateSpec) -> Iterable[str]:
         wrong, right = ("min_score", "max_score") if less else ("max_score", "min_score")
         yield f"{metric}.{wrong}: {'less' if less else 'more'} of it is better; write {right}"
     if metric in UNBOUNDED:
+        most, least = gate.max_score, UNBOUNDED[metric]
+        if most is not None and most < least:
+            yield f"{metric}.max_score: {most:g} is less than {least}, the least that {metric} can be"
         return
     for key, least in (("min_gain", -1), ("min_score", 0), ("max_score", 0)):
         value = getattr(gate, key)

@@ -20,6 +20,7 @@ from finetuning.evaluation.python_tests import (
     CHILD,
     asserts_of,
     code_of,
+    could_pass,
     passes,
     program,
     report_of,
@@ -81,6 +82,27 @@ FINE = {
     "being the main program": "assert __name__ == '__main__'",
     "surrogates": "x = '\ud800'",
 }
+
+
+BODY = "def twice(x):\n    y = x\n    return y + x\n"
+ASSERTED = f"import math\n{BODY}\nassert twice(2) == math.sqrt(16)\nassert twice(0) == 0"
+
+
+@pytest.mark.parametrize(
+    ("cut", "plain", "asserted"),
+    [
+        ("import math\ndef twice(x):", False, False),
+        ("import math\ndef twice(x):\n    y = x\n", True, False),
+        (f"import math\n{BODY}", True, True),
+        (f"import math\n{BODY}\nassert twice(2) ==", False, False),
+        (f"import math\n{BODY}\nassert twice(2) == math.sqrt(16)", True, True),
+        ("It doubles.", False, False),
+    ],
+)
+def test_code_that_was_cut_could_pass_where_it_runs_and_has_all_that_the_asserts_may_need(cut, plain, asserted):
+    assert could_pass(cut, f"import math\n{BODY}") is plain
+    assert could_pass(cut, f"```python\n{ASSERTED}\n```") is asserted
+    assert could_pass(ASSERTED, ASSERTED)
 
 
 def test_what_a_program_may_do():

@@ -74,6 +74,95 @@ def test_an_exam_that_the_references_themselves_would_fail_is_a_mistake(case):
         require_answerable(spec, references, whole=True)
 
 
+FUNCTION = "```python\ndef total(a, b):\n    both = a + b\n    return both\n\nassert total(1, 2) == 3\n```"
+SCRIPT = "".join(f"print({number})\n" for number in range(40))
+LONG_THOUGHT = "so " * 2000
+CUT = "answers end after evaluation.max_new_tokens"
+# What the recipe asks for, the references, in how many of which the text stands, and what is told.
+ONLY_FAILS = {
+    "code in one of 200": ({"metrics": ["python-tests"]}, FUNCTION, 1, "it runs Python code"),
+    "code in half of them, and a gate": (
+        {"metrics": ["python-tests"], "gate": {"python-tests": {"min_score": 0.9}}},
+        FUNCTION,
+        100,
+        "it runs Python code.* come to 0.500, where evaluation.gate asks for 0.9",
+    ),
+    "code that ends too late": ({"metrics": ["python-tests"], "max_new_tokens": 8}, FUNCTION, 200, CUT),
+    "code without marks that ends too late": (
+        {"metrics": ["python-tests"], "max_new_tokens": 6},
+        "def total(a, b):\n    both = (a +\n    b)\n    return both",
+        200,
+        CUT,
+    ),
+    "a thought that ends too late": ({"metrics": ["exact-match"], "max_new_tokens": 64}, "Paris", 200, CUT),
+    "stops that come too late": (
+        {"metrics": ["chrf"], "max_new_tokens": 16, "gate": {"stop-rate": {"min_score": 0.9}}},
+        "word " * 40,
+        200,
+        "stop-rate: .* come to 0.000, where evaluation.gate asks for 0.9",
+    ),
+    "stops of which too many come too late": (
+        {"metrics": ["chrf"], "max_new_tokens": 16, "gate": {"chrf": {}, "stop-rate": {"min_score": 0.9}}},
+        "word " * 40,
+        50,
+        "stop-rate: .* come to 0.750, where evaluation.gate asks for 0.9",
+    ),
+    "a gain in stops that is beyond reach": (
+        {"metrics": ["chrf"], "max_new_tokens": 16, "gate": {"stop-rate": {"min_gain": 0.5}}},
+        "word " * 40,
+        150,
+        "stop-rate: .* come to 0.250, where evaluation.gate asks for 0.5",
+    ),
+    "final answers of which too many come too late": (
+        {"metrics": ["final-answer"], "max_new_tokens": 16, "gate": {"unclear": {"max_score": 0.1}}},
+        "so " * 40 + "\n#### 5",
+        50,
+        "unclear: .* come to 0.250, where evaluation.gate asks for at most 0.1",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ONLY_FAILS)
+def test_an_exam_that_too_few_of_the_references_would_pass_is_a_mistake(case):
+    written, text, number, message = ONLY_FAILS[case]
+    thought = LONG_THOUGHT if "thought" in case else ""
+    there = [Reference(f"rows.jsonl:{row}", text, thought=thought) for row in range(number)]
+    others = [Reference(f"rows.jsonl:{row}", "#### 4") for row in range(number, 200)]
+    spec = EvaluationSpec.model_validate(written)
+    with pytest.raises(FinetuningError, match=rf"phi\.yaml: evaluation\.metrics: .*{message}"):
+        require_answerable(spec, [*there, *others], "phi.yaml")
+    enough = spec.model_copy(update={"max_new_tokens": 2100})
+    require_answerable(enough, there * (200 // number), "phi.yaml")
+    if "max_new_tokens" in written:
+        require_answerable(spec, [*there, *others], "phi.yaml", whole=True)
+
+
+def test_what_ends_in_time_can_be_passed():
+    def asked(text, most, **written):
+        spec = EvaluationSpec.model_validate({"metrics": ["python-tests"], "max_new_tokens": most, **written})
+        require_answerable(spec, [Reference(f"rows.jsonl:{row}", text) for row in range(200)])
+
+    asked(SCRIPT, 10)  # its first lines run to their end, and nothing is asserted
+    asked(FUNCTION, 11)  # all but the assert
+    asked("five words that end here", 6, metrics=["chrf"], gate={"stop-rate": {"min_score": 0.9}})
+    asked("word " * 40, 6, metrics=["chrf", "stop-rate"])  # which decides nothing but that it be no worse
+    with pytest.raises(FinetuningError, match="stop-rate: no model could pass"):
+        asked("five words that end here", 5, metrics=["chrf"], gate={"stop-rate": {"min_score": 0.9}})
+
+
+def test_what_was_thought_has_to_fit_where_it_is_learned(tmp_path):
+    spec = EvaluationSpec(metrics=("exact-match",), max_new_tokens=64)
+    told = {"role": "assistant", "content": "Paris", "reasoning_content": LONG_THOUGHT}
+    for said in (asked(f"<think>\n{LONG_THOUGHT}\n</think>\n\nParis"), [{"role": "user", "content": "?"}, told]):
+        exam_of_rows(tmp_path, [said] * 6)
+        found = references_of(tmp_path, 6)
+        assert {reference.text for reference in found} == {"Paris"}
+        with pytest.raises(FinetuningError, match="exact-match: no model could pass: answers end after"):
+            require_answerable(spec, found)
+        require_answerable(spec, references_of(tmp_path, 6, with_thoughts=False))
+        require_answerable(spec.model_copy(update={"max_new_tokens": 2100}), found)
+
+
 def test_answers_end_by_the_models_own_tokens(tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(save_tiny_model("smollm2-135m", tmp_path, ZEPHYR))
     text = "Incomprehensibilities"

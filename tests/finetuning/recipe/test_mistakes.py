@@ -261,6 +261,14 @@ WRONG = {
         "evaluation: {gate: {final-answer: {min_gain: 30.0}}}",
         ["evaluation.gate: final-answer.min_gain: 30 is not between -1 and 1, as shares are"],
     ),
+    "a perplexity that cannot be": (
+        "evaluation: {metrics: [perplexity], gate: {perplexity: {max_score: 0.5}}}",
+        ["evaluation.gate: perplexity.max_score: 0.5 is less than 1, the least that perplexity can be"],
+    ),
+    "a loss that cannot be": (
+        "evaluation: {metrics: [chrf, loss], gate: {loss: {max_score: -1}}}",
+        ["evaluation.gate: loss.max_score: -1 is less than 0, the least that loss can be"],
+    ),
     "a benchmark twice": ("evaluation: {benchmarks: [mmlu, mmlu]}", ["evaluation.benchmarks: mmlu is there twice"]),
     "a folder of no benchmarks": (
         "evaluation: {benchmark_folder: mine}",

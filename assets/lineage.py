@@ -31,6 +31,7 @@ class Line:
     lora_adapter: Artifact
     documents: Artifact | None = None
     """What the adapter answers from, where its recipe has documents."""
+    passages: Artifact | None = None
     retrieval_index: Artifact | None = None
 
     @classmethod
@@ -42,6 +43,11 @@ class Line:
         """
         found = artifacts.lineage(artifact, log)
         return cls(**{asset: found[asset] for asset in cls.__dataclass_fields__ if asset in found})
+
+    def parts(self) -> list[Artifact]:
+        """Return every artifact of the line."""
+        found = (getattr(self, asset) for asset in self.__dataclass_fields__)
+        return [artifact for artifact in found if artifact is not None]
 
     def made(self) -> "Made":
         """Return what report and card say of the adapter's making."""

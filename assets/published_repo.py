@@ -42,7 +42,7 @@ def published_repo(
     recipe = load_for_run(context.partition_key)
     report = verdict_on(recipe, artifacts.held("lora_adapter", recipe.name, context.log.info), evaluation_report)
     line = Line.behind(evaluation_report, artifacts, context.log.info)
-    require_recipe(recipe, line.raw_dataset, line.chat_dataset, line.quantized_base_model, line.lora_adapter)
+    require_recipe(recipe, *line.parts())
     made_of = [line.chat_dataset, line.quantized_base_model, line.lora_adapter, evaluation_report]
     for artifact in made_of:
         artifact.verify()

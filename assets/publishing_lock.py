@@ -19,7 +19,9 @@ from finetuning.evaluation.benchmark_tasks import tasks_revision
 from finetuning.evaluation.report import Report
 from finetuning.evaluation.verdict import require_verdict
 from finetuning.hub.publication import AdapterPublicationSummary
+from finetuning.recipe.base_model import BaseModelSpec
 from finetuning.recipe.dataset import sources
+from finetuning.recipe.knowledge import EmbeddingSpec
 from finetuning.recipe.recipe import Recipe
 from finetuning.recipe.sections import sections
 from finetuning.recipe.spec import Made
@@ -85,14 +87,15 @@ def renamed(recipe: Recipe, resolved: Mapping[str, Any]) -> Iterator[str]:
     Args:
         resolved: what the artifact's manifest says that the recipe stood for.
     """
-    base, spec = resolved.get("base_model"), recipe.base_model
-    if base:
-        of_package = base["source"].split()[:2] == ["package", spec.package]
-        if not (of_package if spec.package else base["source"] == spec.repo):
-            key = "package" if spec.package else "repo"
-            yield f"base_model.{key}: {base['source']}, now {spec.package or spec.repo}"
-        elif base["on_hub"] and is_other_commit(spec.revision, base["revision"]):
-            yield f"base_model.revision: {base['revision']}, now {spec.revision}"
+    if base := resolved.get("base_model"):
+        yield from _other_model("base_model", recipe.base_model, base)
+    if recipe.knowledge and (embedding := resolved.get("embedding")):
+        yield from _other_model("knowledge.embedding", recipe.knowledge.embedding, embedding)
+    for number, documents in enumerate(recipe.knowledge.documents if recipe.knowledge else ()):
+        place = f"knowledge.documents[{number}]"
+        used = resolved.get("revisions", {}).get(place)
+        if used and documents.hub and is_other_commit(documents.revision, used):
+            yield f"{place}.revision: {used}, now {documents.revision}"
     for stem, (source, place) in sources(recipe.dataset).items():
         used = resolved.get("revisions", {}).get(stem)
         if used and source.hub and is_other_commit(source.revision, used):
@@ -100,6 +103,17 @@ def renamed(recipe: Recipe, resolved: Mapping[str, Any]) -> Iterator[str]:
     processes, workers = resolved.get("processes"), recipe.resources.workers
     if processes and workers and processes != workers:
         yield f"resources.workers: {processes}, now {workers}"
+
+
+def _other_model(place: str, spec: BaseModelSpec | EmbeddingSpec, used: Mapping[str, Any]) -> Iterator[str]:
+    """Give a line where the recipe names another model, or another commit of it, than the one that was used."""
+    of_package = used["source"].split()[:2] == ["package", spec.package]
+    if not (of_package if spec.repo is None else used["source"] == spec.repo):
+        key, now = ("package", spec.package) if spec.repo is None else ("repo", spec.repo)
+        yield f"{place}.{key}: {used['source']}, now {now}"
+    # That of a folder is a hash of its files.
+    elif COMMIT.fullmatch(used["revision"]) and is_other_commit(spec.revision, used["revision"]):
+        yield f"{place}.revision: {used['revision']}, now {spec.revision}"
 
 
 def is_other_commit(asked: str, used: str) -> bool:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from assets.lineage import Line
 from assets.publishing_lock import renamed, require_recipe
 from finetuning.errors import GateError
 from finetuning.recipe.loading import load_file
@@ -62,16 +63,16 @@ def test_a_package_is_the_one_that_was_used_in_any_version(tmp_path):
     assert not list(renamed(recipe, {"base_model": base}))
 
 
-def test_another_base_model_is_not_published_under_the_recipe(tmp_path):
-    recipe = recipe_of(tmp_path, RECIPE)
-    base = Artifact(
-        asset="quantized_base_model",
+def made(recipe, asset, folder, **resolved):
+    """The artifact of an asset that was made by the recipe."""
+    return Artifact(
+        asset=asset,
         partition="a" * 16,
         inputs={},
-        sections=sections(recipe, "quantized_base_model"),
-        resolved={"base_model": RESOLVED["base_model"]},
+        sections=sections(recipe, asset),
+        resolved=resolved,
         fingerprint="a" * 16,
-        path=tmp_path,
+        path=folder,
         summary={},
         files={},
         versions={},
@@ -79,6 +80,66 @@ def test_another_base_model_is_not_published_under_the_recipe(tmp_path):
         seconds=0.0,
         created="",
     )
+
+
+KNOWLEDGE = """\
+summary: A model that answers from manuals
+base_model: {repo: some/model, revision: main}
+knowledge:
+  documents: [{hub: some/manuals, revision: main}]
+  passages: {max_tokens: 100}
+  index: {method: hybrid}
+  embedding: {repo: some/embedder, revision: main, query_prefix: "query: "}
+dataset: {sources: [{hub: some/data}], eval: {sources: [{hub: some/questions}]}}
+hub: {repo: some-adapter, license: mit}
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("max_tokens: 100", "max_tokens: 99", r"knowledge\.passages\.max_tokens: 100, now 99 \(of passages"),
+        ("method: hybrid", "method: bm25", r'knowledge\.index\.method: "hybrid", now "bm25" \(of retrieval_index'),
+        ("query: ", "ask: ", r'knowledge\.embedding\.query_prefix: "query: ", now "ask: " \(of retrieval_index'),
+        ("some/manuals", "other/manuals", r"knowledge\.documents: .*other/manuals.* \(of documents"),
+        (
+            "documents: [",
+            "documents: [{generator: product-manuals}, ",
+            r"knowledge\.documents: .*product-manuals.* \(of documents",
+        ),
+        (
+            "manuals, revision: main",
+            f"manuals, revision: {OTHER}",
+            rf"knowledge\.documents\[0\]\.revision: {COMMIT}, now {OTHER} \(of documents",
+        ),
+        ("some/embedder", "other/embedder", r"embedding\.repo: some/embedder, now other/embedder \(of passages"),
+        (
+            "embedder, revision: main",
+            f"embedder, revision: {OTHER}",
+            rf"knowledge\.embedding\.revision: {COMMIT}, now {OTHER} \(of passages",
+        ),
+        ("repo: some/embedder, revision: main", "package: mine", r"embedding\.package: some/embedder, now mine"),
+    ],
+)
+def test_what_is_known_and_was_edited_since_is_told_before_anything_is_published(tmp_path, before, after, told):
+    recipe, embedding = recipe_of(tmp_path, KNOWLEDGE), {"source": "some/embedder", "revision": COMMIT}
+    others = {asset: made(recipe, asset, tmp_path) for asset in ("raw_dataset", "chat_dataset", "lora_adapter")}
+    line = Line(
+        **others,
+        quantized_base_model=made(recipe, "quantized_base_model", tmp_path),
+        documents=made(recipe, "documents", tmp_path, revisions={"knowledge.documents[0]": COMMIT}),
+        passages=made(recipe, "passages", tmp_path, embedding=embedding),
+        retrieval_index=made(recipe, "retrieval_index", tmp_path, embedding=embedding),
+    )
+    require_recipe(recipe, *line.parts())
+    assert before in KNOWLEDGE
+    with pytest.raises(GateError, match=rf"mine\.yaml: not published: edited since .*{told}"):
+        require_recipe(recipe_of(tmp_path, KNOWLEDGE.replace(before, after)), *line.parts())
+
+
+def test_another_base_model_is_not_published_under_the_recipe(tmp_path):
+    recipe = recipe_of(tmp_path, RECIPE)
+    base = made(recipe, "quantized_base_model", tmp_path, base_model=RESOLVED["base_model"])
     require_recipe(recipe, base)
     edited = recipe_of(tmp_path, RECIPE.replace("some/model", "other/model"))
     with pytest.raises(GateError, match=r"edited since .*base_model\.repo: some/model, now other/model \(of quantized"):

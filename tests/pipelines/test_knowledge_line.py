@@ -114,6 +114,26 @@ def test_an_edit_of_one_document_remakes_what_is_made_of_it_and_embeds_one_passa
     assert world.artifacts("pumps")["retrieval_index"]["summary"]["embedded"] == 1
 
 
+def test_what_is_known_and_was_edited_since_the_training_publishes_nothing(world, recipe):
+    # A smoke run publishes whatever its verdict says.
+    smoke = {"FINETUNING_SMOKE": "1"}
+    world.write_recipe("known", changed(recipe, "hub", repo="known-pumps"))
+    made = ",".join((ASSETS | KNOWLEDGE) - {"published_repo"})
+    run = world.materialize_warm("known", select=made, **smoke)
+    assert run.returncode == 0, run.stdout[-4000:]
+    edits = {
+        "knowledge.passages.max_tokens": {"passages": {"max_tokens": 150}},
+        "knowledge.index.method": {"index": {"method": "bm25"}},
+        "knowledge.embedding.query_prefix": {"embedding": {"query_prefix": "query: "}},
+        "knowledge.documents": {"documents": [{"generator": "product-manuals"}]},
+    }
+    for told, edit in edits.items():
+        world.write_recipe("known", changed(changed(recipe, "hub", repo="known-pumps"), "knowledge", **edit))
+        alone = world.materialize_warm("known", select="published_repo", **smoke)
+        assert alone.returncode == 1, told
+        assert "not published: edited since what is to be published was made" in alone.stdout and told in alone.stdout
+
+
 def test_rows_that_leak_or_quote_what_is_nowhere_are_told_with_their_places(world, recipe):
     rows = (world.root / "train.jsonl").read_text().splitlines()
     leak = {"question": "And pump 9?", "answer": "12", "document": "pump-9.md", "evidence": "12 kg"}

@@ -98,19 +98,30 @@ def hash_of_model(folder: Path, gguf: str | None = None) -> str:
     Args:
         gguf: the file that the weights are read from, where they are in one.
     """
+    return _hash(folder, _files_of_model(folder, gguf))
+
+
+def hash_of_folder(folder: Path) -> str:
+    """Hash the names and contents of all files below `folder` but what is hidden to sixteen hexadecimal digits."""
+    return _hash(folder, _files(folder))
+
+
+def _hash(folder: Path, names: set[str]) -> str:
     digest = hashlib.sha256()
-    for name in sorted(_files_of_model(folder, gguf)):
+    for name in sorted(names):
         digest.update(f"{name} {sha256(folder / name)}\n".encode())
     return digest.hexdigest()[:16]
 
 
+def _files(folder: Path) -> set[str]:
+    """The names of all files below `folder` but what is hidden."""
+    names = (path.relative_to(folder) for path in files_below(folder))
+    return {name.as_posix() for name in names if not any(p.startswith(".") or p == "__pycache__" for p in name.parts)}
+
+
 def _files_of_model(folder: Path, gguf: str | None) -> set[str]:
     """The names of all files below `folder` but weights that are not read, what is hidden, and pages for people."""
-    found = set[str]()
-    for path in files_below(folder):
-        name = path.relative_to(folder)
-        if not any(part.startswith(".") or part == "__pycache__" for part in name.parts):
-            found.add(name.as_posix())
+    found = _files(folder)
     weights = {name for name in found if name.endswith(WEIGHTS)}
     read = {gguf} if gguf else {path.name for path in folder.glob("*.safetensors")} | _shards(folder)
     return {name for name in found - weights if not name.endswith(NOT_READ)} | (weights & read)

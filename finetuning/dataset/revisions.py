@@ -36,11 +36,12 @@ def resolve_all(dataset: DatasetSpec, *, api: "HfApi", where: str) -> dict[str, 
     }
 
 
-def resolve(source: SourceSpec, *, api: "HfApi", where: str) -> str:
+def resolve(source: SourceSpec, *, api: "HfApi", where: str, by_path: bool = False) -> str:
     """The commit of a Hub data set, a hash over names and contents of files or over entries, or a generator's version.
 
     Args:
         where: the source's place, such as `recipes/phi-2.yaml: dataset.sources[0]`.
+        by_path: whether a file's folder is part of its name, as it is of a document's.
 
     Raises:
         FinetuningError: the hub has no such data set or revision, or does not let it be read; or no file matches.
@@ -48,18 +49,19 @@ def resolve(source: SourceSpec, *, api: "HfApi", where: str) -> str:
     if source.hub:
         return _commit(source.hub, source.revision, api, where)
     if source.files:
-        return _hash(matching_files(source.files, where), f"{where}.files")
+        return _hash(matching_files(source.files, where), f"{where}.files", by_path)
     if source.feedback:
         return revision_of(source.feedback, source.every)
     version = {"linear-equations": linear_equations.VERSION, "product-manuals": product_manuals.VERSION}
     return f"{source.generator}@{version[str(source.generator)]}"
 
 
-def _hash(files: list[SourceFile], where: str) -> str:
+def _hash(files: list[SourceFile], where: str, by_path: bool) -> str:
     """A digest of the name of each file and of what changes when its contents do."""
     digest = hashlib.sha256()
     for file in files:
-        digest.update(f"{PurePosixPath(file.name).name} {_contents(file, where)}\n".encode())
+        name = file.name if by_path else PurePosixPath(file.name).name
+        digest.update(f"{name} {_contents(file, where)}\n".encode())
     return f"sha256:{digest.hexdigest()[:16]}"
 
 

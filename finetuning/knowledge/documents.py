@@ -64,7 +64,8 @@ def resolve_all(recipe: Recipe, api: "HfApi") -> dict[str, str]:
 def _resolve(spec: DocumentsSpec, api: "HfApi", where: str) -> str:
     if spec.generator:
         return f"{spec.generator}@{product_manuals.VERSION}"
-    return revisions.resolve(as_source(spec), api=api, where=where)
+    # A document is called by its path, in rows and in citations.
+    return revisions.resolve(as_source(spec), api=api, where=where, by_path=True)
 
 
 def as_source(spec: DocumentsSpec) -> SourceSpec:

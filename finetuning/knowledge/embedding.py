@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from finetuning.base_model.source import hash_of_model
+from finetuning.base_model.source import hash_of_folder
 from finetuning.digests import sha256
 from finetuning.errors import FinetuningError
 from finetuning.paths import folder_of_package, is_path, no_folder, with_folder
@@ -62,7 +62,8 @@ def resolve(spec: EmbeddingSpec, api: "HfApi", where: str) -> ResolvedEmbedding:
         source = " ".join(["package", str(spec.package), *(version(name) for name in distributions[:1])])
     else:
         source = str(spec.repo)
-    return {"source": source, "revision": hash_of_model(folder)}
+    # Each of its modules has a folder, and may have weights in it, of any format that sentence-transformers reads.
+    return {"source": source, "revision": hash_of_folder(folder)}
 
 
 def fetch(spec: EmbeddingSpec, resolved: ResolvedEmbedding, api: "HfApi", where: str) -> Path:

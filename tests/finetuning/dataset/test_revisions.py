@@ -53,6 +53,16 @@ def test_the_revision_of_files_follows_their_names_and_contents_and_not_their_fo
     assert revision(tmp_path / "there/*.jsonl") != first
 
 
+def test_the_revision_of_rows_is_what_it_always_was(tmp_path, monkeypatch):
+    for name in ("a/x.jsonl", "b/x.jsonl"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(name)
+    monkeypatch.chdir(tmp_path)
+    assert revision("a/x.jsonl", "b/x.jsonl") == "sha256:ccaccc406ef7f945"
+    spec = files("a/x.jsonl", "b/x.jsonl")
+    assert resolve(spec, api=NO_HUB, where=WHERE, by_path=True) != revision("a/x.jsonl", "b/x.jsonl")
+
+
 def test_a_file_that_two_patterns_match_counts_once(tmp_path):
     (tmp_path / "a.jsonl").write_text("{}")
     assert revision(tmp_path / "*.jsonl", tmp_path / "a.jsonl") == revision(tmp_path / "a.jsonl")

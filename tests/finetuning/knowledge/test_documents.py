@@ -48,6 +48,28 @@ def test_every_file_is_a_document_or_has_a_reason(folder, tmp_path):
     assert resolve_all(found, None) != revisions
 
 
+@pytest.mark.parametrize("place", ["elsewhere/b.html", "b.html", "docs/deep/c.html", "docs/deep/deeper/b.html"])
+def test_a_document_that_is_called_otherwise_is_another_version(folder, tmp_path, place):
+    found = recipe("**/*.html")
+    before = resolve_all(found, None)
+    (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+    (folder / "deep" / "b.html").rename(tmp_path / place)
+    after = resolve_all(found, None)
+    assert after != before
+    write_documents(found, after, tmp_path / "out", None)
+    assert [document.name for document in documents_in(tmp_path / "out")] == [place]
+
+
+def test_documents_of_one_name_in_two_folders_that_change_places_are_another_version(folder):
+    (folder / "deep" / "a.md").write_text("# Another A")
+    found = recipe("docs/**/a.md")
+    before = resolve_all(found, None)
+    texts = [path.read_text() for path in (folder / "a.md", folder / "deep" / "a.md")]
+    for path, text in zip((folder / "deep" / "a.md", folder / "a.md"), texts, strict=True):
+        path.write_text(text)
+    assert resolve_all(found, None) != before
+
+
 @pytest.mark.parametrize(
     ("patterns", "said"),
     [

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from finetuning.base_model.source import hash_of_model
 from finetuning.dataset.product_manuals import generate, manuals
 from finetuning.errors import FinetuningError
 from finetuning.knowledge import index
@@ -140,6 +141,42 @@ def test_an_embedding_model_that_reads_less_than_a_passage_is_refused(embedder):
     require_room(embedder, 254, "x.yaml")
     with pytest.raises(FinetuningError, match=r"x\.yaml: knowledge\.passages\.max_tokens: 255, .* reads 254 tokens"):
         require_room(embedder, 255, "x.yaml")
+
+
+PARTS = [
+    "config.json",
+    "model.safetensors",
+    "pytorch_model.bin",
+    "1_Pooling/config.json",
+    "2_Dense/model.safetensors",
+    "2_Dense/pytorch_model.bin",
+    "0_StaticEmbedding/model.safetensors",
+    "0_WordEmbeddings/whitespacetokenizer_config.json",
+    "onnx/model.onnx",
+]
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_each_file_of_an_embedding_model_is_in_its_version(tmp_path, name):
+    for part in PARTS:
+        (tmp_path / part).parent.mkdir(exist_ok=True)
+        (tmp_path / part).write_text("weights")
+    spec = EmbeddingSpec(repo=str(tmp_path))
+    before = resolve(spec, None, "x.yaml")
+    (tmp_path / name).write_text("others")
+    after = resolve(spec, None, "x.yaml")
+    assert after != before
+    (tmp_path / name).unlink()
+    assert resolve(spec, None, "x.yaml") not in (before, after)
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "download.json").write_text("{}")
+    (tmp_path / name).write_text("weights")
+    assert resolve(spec, None, "x.yaml") == before
+
+
+def test_the_version_of_the_model_that_comes_with_the_package_is_what_it_was():
+    resolved = resolve(EmbeddingSpec(), None, "x.yaml")
+    assert resolved["revision"] == hash_of_model(fetch(EmbeddingSpec(), resolved, None, "x.yaml"))
 
 
 def test_a_model_that_is_not_there_says_what_to_do(tmp_path, monkeypatch):

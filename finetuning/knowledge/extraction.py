@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 import yaml
 
-from finetuning.bounded_yaml import BoundedLoader
+from finetuning.bounded_yaml import load
 from finetuning.dataset.encodings import conversion
 from finetuning.dataset.files import COMPRESSIONS
 
@@ -151,8 +151,8 @@ def _markdown(content: bytes) -> str:
     text = _decoded(content).replace("\r\n", "\n")
     above = FRONT_MATTER.match(text)
     try:
-        settings = yaml.load(above[1], BoundedLoader) if above else None
-    except (yaml.YAMLError, ValueError, RecursionError):
+        settings = load(above[1]) if above else None
+    except yaml.YAMLError:
         settings = None
     return text[above.end() :] if above and isinstance(settings, dict) else text
 

@@ -16,8 +16,10 @@ LAUGHS = "a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]\n" + "".join(
 ENDLESS = "a: &a [*a]\n"
 ENDLESS_MAPPING = "a: &a\n  b: &b\n    c: *a\n"
 MERGED = "a: &a {x: 1, y: 2}\nb: {<<: *a, z: 3}\n"
+MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 40))
 HUGE = {
     "laughs": LAUGHS,
+    "merges that double": MERGES,
     "holds itself": ENDLESS,
     "a mapping that holds itself": ENDLESS_MAPPING,
     "deep": "a: " + "[" * (DEEPEST + 1) + "]" * (DEEPEST + 1),

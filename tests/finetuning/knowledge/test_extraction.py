@@ -1,5 +1,6 @@
 """The text of a document's file: what a person reads, and a reason where there is nothing to read."""
 
+import time
 import zlib
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from finetuning.knowledge import extraction
 from finetuning.knowledge.extraction import UnreadableText, text_of
 from tests.finetuning.knowledge.sample_documents import HTML, pdf
+from tests.finetuning.test_bounded_yaml import HUGE
 
 
 def test_of_a_page_the_main_text_is_read_with_its_headings_and_nothing_that_is_run():
@@ -32,6 +34,13 @@ def test_of_a_pdf_each_page_is_read_under_its_number():
 )
 def test_text_is_read_as_it_is_but_for_what_nobody_sees(name, content, text):
     assert text_of(name, content) == text
+
+
+@pytest.mark.parametrize("kind", HUGE)
+def test_settings_above_a_text_that_stand_for_more_than_can_be_read_are_text(kind):
+    started = time.monotonic()
+    assert text_of("a.md", f"---\n{HUGE[kind].strip()}\n---\n# A\n".encode()).startswith("---\n")
+    assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize(

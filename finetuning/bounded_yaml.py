@@ -5,6 +5,7 @@ from typing import Any
 import yaml
 
 MOST, DEEPEST = 20_000, 50
+LONGEST_NUMBER = 1000  # digits; the time that longer ones take grows with their square
 
 
 class TooMuchYaml(yaml.YAMLError):
@@ -30,6 +31,39 @@ class BoundedLoader(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
+
+    def get_single_node(self) -> yaml.Node | None:
+        """Return the one document of the text, or None where it is empty."""
+        try:
+            return super().get_single_node()
+        except yaml.YAMLError:
+            raise
+        except Exception as error:  # such as of an escape that is no character
+            problem = f"this cannot be read{_reason(error)}"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=self.get_mark()) from None
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Return what a node stands for.
+
+        Raises:
+            yaml.MarkedYAMLError: nothing, by its tag. PyYAML raises a KeyError, a TypeError and others of its own.
+        """
+        is_number = node.tag.endswith((":int", ":float"))
+        if is_number and len(node.value) > LONGEST_NUMBER:
+            problem = f"a number of more than {LONGEST_NUMBER:,} digits"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        try:
+            return super().construct_object(node, deep)
+        except yaml.YAMLError:
+            raise
+        except Exception as error:  # such as of a date with a 13th month, or of `!!bool maybe`
+            problem = f"this is no !!{node.tag.rpartition(':')[2]}{_reason(error)}"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark) from None
+
+
+def _reason(error: Exception) -> str:
+    """The words of an error about the text; others speak of PyYAML's own code."""
+    return f": {error}" if isinstance(error, (ValueError, ArithmeticError)) else ""
 
 
 def _too_deep() -> str:
@@ -82,7 +116,5 @@ def load(text: str, loader_class: type[BoundedLoader] = BoundedLoader) -> Any:
             return None
         require_bounded(node)
         return loader.construct_document(node)
-    except (ValueError, RecursionError) as error:  # a date with a 13th month, a thousand brackets
-        raise yaml.YAMLError(str(error)) from None
     finally:
         loader.dispose()

@@ -106,9 +106,6 @@ def read_yaml(path: Path) -> Document:
         data = loader.construct_document(node)
     except yaml.YAMLError as error:
         raise RecipeError(f"{shown(path)}{_place(error)}: not YAML: {_problem(error)}") from None
-    except (ValueError, RecursionError) as error:
-        # Such as a date with a 13th month, or a thousand brackets.
-        raise RecipeError(f"{shown(path)}: not YAML that can be read: {error}") from None
     if not isinstance(data, dict):
         raise RecipeError(
             f"{shown(path)}: holds {_kind(data)}, not `key: value` lines; a recipe begins with `summary:`"

@@ -25,16 +25,32 @@ HUGE = {
     "deep": "a: " + "[" * (DEEPEST + 1) + "]" * (DEEPEST + 1),
     "very deep": "a: " + "[" * 5000 + "]" * 5000,
     "long": "a: [" + "1, " * MOST + "]",
-    "no date": "a: 2024-13-01",
+    "a long number": "a: 0x" + "f" * 5000,
+    "a number of many parts": "a: 1" + ":59" * 300_000,
 }
+# A value that is not of the tag before it, or of the one that YAML takes it for.
+UNTRUE = {
+    **{f"{tag} {value}": f"a: !!{tag} {value}" for tag in ("bool", "timestamp") for value in ("maybe", "''", "{}")},
+    **{f"{tag} {value}": f"a: !!{tag} {value}" for tag in ("int", "float") for value in ("x", "''", "-", "[1]")},
+    **{f"{tag} x": f"a: !!{tag} x" for tag in ("set", "omap", "pairs", "seq", "map", "python/none")},
+    "base64": "a: !!binary YQ",
+    "a key": "!!bool maybe: 1",
+    "in a list": "a: [{b: !!int ''}]",
+    "a month 13": "a: 2024-13-01",
+    "an offset of 99 hours": "a: 2001-12-14 21:59:43 +99:99",
+    "a number that is too large": "a: 1" + ":59" * 200 + ".0",
+    "no character": 'a: "\\U00110000"',
+    "a character beyond all": 'a: "\\Uffffffff"',
+}
+UNREAD = HUGE | UNTRUE
 
 
-@pytest.mark.parametrize("kind", HUGE)
-def test_too_much_is_an_error_at_once(kind, tmp_path):
+@pytest.mark.parametrize("kind", UNREAD)
+def test_what_cannot_be_read_is_an_error_of_yaml_at_once(kind, tmp_path):
     started = time.monotonic()
     with pytest.raises(yaml.YAMLError):
-        load(HUGE[kind])
-    (tmp_path / "recipe.yaml").write_text(HUGE[kind])
+        load(UNREAD[kind])
+    (tmp_path / "recipe.yaml").write_text(UNREAD[kind])
     with pytest.raises(RecipeError, match=r"recipe\.yaml(:\d+)?: not YAML"):
         read_yaml(tmp_path / "recipe.yaml")
     assert time.monotonic() - started < 5

@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 
 from resources.hub_server.accounts import Account
 from resources.hub_server.app import create_app
+from tests.finetuning.test_bounded_yaml import UNREAD
 
 ALICE, BOB = {"Authorization": "Bearer hf_alice"}, {"Authorization": "Bearer hf_bob"}
 ACCOUNTS = {"hf_alice": Account("alice"), "hf_bob": Account("bob")}
@@ -110,7 +111,7 @@ def text_of(value: object) -> bytes:
 CARDS = [
     "{? {a: 1} : 2}", "2020-01-01: x", "x: .nan", "x: .inf", 'x: "\\ud800"', "? [a, b]\n: c", "license: {a: 1}",
     "license: [[]]", "tags: [1]", "base_model: {a: b}", "model-index: [{results: 5}]", "true: 1", "a: !!binary YQ==",
-    "a: !!set {b, c}", "a: !!timestamp 2001-99-99", "- 1", "&a [*a]", "a: " + "[" * 2000, "<<: 1",
+    "a: !!set {b, c}", "a: !!timestamp 2001-99-99", "- 1", "&a [*a]", "a: " + "[" * 2000, "<<: 1", *UNREAD.values(),
 ]  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from finetuning.recipe.benchmark_names import require_names
 from finetuning.recipe.evaluation import EvaluationSpec
 from tests.benchmark_folder import write_tasks
 from tests.finetuning.evaluation.benchmark_exam import WHERE, spec
+from tests.finetuning.test_bounded_yaml import UNREAD
 
 REFUSED = {
     "a name that is like another": (("animls",), r"no task of lm-eval.*'animls'; nearest is animals"),
@@ -185,3 +186,9 @@ def test_what_a_task_takes_from_elsewhere_is_in_the_revision(tmp_path):
         before = tasks_revision(rules)
         path.write_text(path.read_text() + "# y")
         assert tasks_revision(rules) != before, path
+
+
+@pytest.mark.parametrize("kind", UNREAD)
+def test_a_task_that_cannot_be_read_has_no_data(tmp_path, kind):
+    (tmp_path / "a.yaml").write_text(f"task: a\n{UNREAD[kind]}\n")
+    assert tasks_revision(spec(tmp_path, "a"))

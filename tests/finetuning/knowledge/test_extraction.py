@@ -8,7 +8,7 @@ import pytest
 from finetuning.knowledge import extraction
 from finetuning.knowledge.extraction import UnreadableText, text_of
 from tests.finetuning.knowledge.sample_documents import HTML, pdf
-from tests.finetuning.test_bounded_yaml import HUGE
+from tests.finetuning.test_bounded_yaml import UNREAD
 
 
 def test_of_a_page_the_main_text_is_read_with_its_headings_and_nothing_that_is_run():
@@ -36,10 +36,10 @@ def test_text_is_read_as_it_is_but_for_what_nobody_sees(name, content, text):
     assert text_of(name, content) == text
 
 
-@pytest.mark.parametrize("kind", HUGE)
-def test_settings_above_a_text_that_stand_for_more_than_can_be_read_are_text(kind):
+@pytest.mark.parametrize("kind", UNREAD)
+def test_settings_above_a_text_that_cannot_be_read_are_text(kind):
     started = time.monotonic()
-    assert text_of("a.md", f"---\n{HUGE[kind].strip()}\n---\n# A\n".encode()).startswith("---\n")
+    assert text_of("a.md", f"---\n{UNREAD[kind].strip()}\n---\n# A\n".encode()).startswith("---\n")
     assert time.monotonic() - started < 5
 
 

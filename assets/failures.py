@@ -6,9 +6,9 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from finetuning.checks.secrets import masked
 from finetuning.errors import FAULT, INFRASTRUCTURE, KIND, FinetuningError, TransientError
 from finetuning.out_of_memory import is_out_of_memory
+from finetuning.secrets import masked
 from finetuning.settings import Settings
 
 # For steps that ask a network; bad data, a failed verdict and every other mistake end the run at once.

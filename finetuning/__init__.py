@@ -28,6 +28,7 @@ plots          pictures for report and UI
 out_of_memory  whether memory ran out, as each library says it
 progress       lines that tell how far a long piece of work is
 public_names   what a published page may call things
+secrets        text that looks like a key or password
 tokens         what a token is trained as
 quantization   bitsandbytes' configuration of the frozen weights
 """

@@ -31,7 +31,6 @@ from finetuning.checks.balance import balance
 from finetuning.checks.counted import Counted, Dropped
 from finetuning.checks.findings import Count, FindingsTable, most_frequent
 from finetuning.checks.judgement import EXAMPLES, remedy_of
-from finetuning.checks.secrets import find_secret, masked
 from finetuning.dataset.format_recognition import recognise_all
 from finetuning.dataset.raw_folder import read_sources
 from finetuning.dataset.unread import unread_by_source
@@ -41,6 +40,7 @@ from finetuning.knowledge.rows import Contexts, documents_of_exam
 from finetuning.recipe.columns import OF_KNOWLEDGE
 from finetuning.recipe.dataset import sources
 from finetuning.recipe.recipe import Recipe
+from finetuning.secrets import find_secret, masked
 from finetuning.tokens import NOT_SUPERVISED, Tokens
 
 HISTOGRAM_BINS = 20

@@ -14,9 +14,9 @@ from transformers import PreTrainedTokenizerBase
 from finetuning.chat.abilities import WITH_PLACE
 from finetuning.chat.answers import answer_in, split_thought, without_thought
 from finetuning.chat.template import Stops, texts
-from finetuning.checks.secrets import masked
 from finetuning.dataset.row_faults import RowDropped
 from finetuning.dataset.turns import Message
+from finetuning.secrets import masked
 from finetuning.tokens import ANSWER, OTHER, THOUGHT
 
 # Stands for another answer; private use, in no text that is read.

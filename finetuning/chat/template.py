@@ -14,11 +14,11 @@ from finetuning.chat.template_settings import require_read, with_settings
 from finetuning.chat.tokenization import added_tokens
 from finetuning.chat.trial import bounded, require_bounded
 from finetuning.chat.vocabulary import add_control_tokens, is_one_token
-from finetuning.checks.secrets import masked
 from finetuning.dataset.row_faults import RowDropped
 from finetuning.dataset.turns import Message
 from finetuning.errors import FinetuningError
 from finetuning.recipe.base_model import CHAT_TEMPLATES
+from finetuning.secrets import masked
 
 # Characters that a template may add to what the turns say, and how often it may repeat that.
 LONGEST, MOST_TIMES = 500_000, 20

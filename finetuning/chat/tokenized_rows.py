@@ -20,7 +20,6 @@ from finetuning.checks.eval_rows import ShortAnswers
 from finetuning.checks.findings import FindingsTable
 from finetuning.checks.near_duplicates import Sketches
 from finetuning.checks.round_trip import lost
-from finetuning.checks.secrets import find_secret
 from finetuning.checks.tokens import (
     answers,
     last_answers,
@@ -36,6 +35,7 @@ from finetuning.dataset.other_formats import TEXT_ROLE, is_text, looks_like_turn
 from finetuning.dataset.row_faults import RowDropped
 from finetuning.dataset.turns import Message
 from finetuning.recipe.recipe import Recipe
+from finetuning.secrets import find_secret
 from finetuning.tokens import Tokens
 
 ROUND_TRIP_ROWS = 1_000

@@ -9,6 +9,5 @@ white_space      white space that makes no difference between two rows
 round_trip       what is lost between a text and what its tokens decode to
 balance          how many answers were judged good and bad
 eval_rows        whether eval is as large as asked for, and like train
-secrets          text that looks like a key or password
 counted          rows with a fault and rows that were dropped, counted
 """

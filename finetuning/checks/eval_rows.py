@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from finetuning.checks.counted import Counted, Example
-from finetuning.checks.secrets import masked
+from finetuning.secrets import masked
 
 FALSE_ALARMS = 0.001  # of random draws, over all that is compared together
 CLASS_SHARE = 0.01  # of all rows; a short answer that is rarer is no class

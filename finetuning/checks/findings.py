@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from finetuning.checks.counted import Dropped, Example
 from finetuning.checks.judgement import EXAMPLES
-from finetuning.checks.secrets import find_secret, masked
+from finetuning.secrets import find_secret, masked
 
 SHOWN_CHARACTERS = 200
 WRITTEN_TOGETHER = 10_000

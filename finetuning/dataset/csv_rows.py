@@ -14,11 +14,11 @@ from typing import BinaryIO, cast
 
 import orjson
 
-from finetuning.checks.secrets import masked
 from finetuning.dataset.encodings import conversion
 from finetuning.dataset.json_rows import lines
 from finetuning.dataset.raw_rows import MOST_BYTES, TOO_LONG, Item, RawRow, Unreadable, excerpt
 from finetuning.errors import FinetuningError
+from finetuning.secrets import masked
 
 DELIMITERS = (",", ";", "\t", "|")
 OPEN_QUOTE = "a quote that is never closed"

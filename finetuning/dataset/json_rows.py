@@ -13,9 +13,9 @@ from typing import BinaryIO, cast
 
 import orjson
 
-from finetuning.checks.secrets import masked
 from finetuning.dataset.raw_rows import MOST_BYTES, TOO_LONG, Item, RawRow, excerpt, json_item
 from finetuning.errors import FinetuningError
+from finetuning.secrets import masked
 
 CHUNK_BYTES = 1 << 20
 JSON_SPACE = " \t\r\n"

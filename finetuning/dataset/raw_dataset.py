@@ -15,7 +15,6 @@ from pydantic import JsonValue
 
 from finetuning.checks.counted import Counted, Example
 from finetuning.checks.judgement import EXAMPLES
-from finetuning.checks.secrets import find_secret
 from finetuning.dataset import linear_equations, product_manuals
 from finetuning.dataset.drawing import chosen_rows, describe, seed_of
 from finetuning.dataset.file_rows import read_files
@@ -28,6 +27,7 @@ from finetuning.feedback.rows import rows_of, taken
 from finetuning.recipe.dataset import DatasetSpec, sources
 from finetuning.recipe.source import SourceSpec
 from finetuning.recipe.training import Method
+from finetuning.secrets import find_secret
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import orjson
 from pydantic import JsonValue
 
-from finetuning.checks.secrets import find_secret
+from finetuning.secrets import find_secret
 
 MOST_BYTES = 64 << 20  # of one line or row
 TOO_LONG = "longer than 64 MiB"

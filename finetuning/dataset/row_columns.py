@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
-from finetuning.checks.secrets import masked
 from finetuning.dataset.raw_summary import JsonRow
 from finetuning.dataset.row_faults import RowDropped, is_empty
 from finetuning.dataset.tool_calls import without_keys
 from finetuning.dataset.turns import OLD_CALL, as_turns
 from finetuning.recipe.columns import ALIASES, JUDGED_CONVERSATIONS, MORE_COLUMNS, OF_A_QUESTION, meaning_of, plain
 from finetuning.recipe.source import FORMAT_COLUMNS, SourceSpec
+from finetuning.secrets import masked
 
 # Columns that hold a list of turns, or may hold one.
 TURN_COLUMNS = ("messages", "conversations", "prompt", "completion", "chosen", "rejected", "history")

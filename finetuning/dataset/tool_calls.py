@@ -10,9 +10,9 @@ from typing import Any
 import orjson
 from pydantic import JsonValue
 
-from finetuning.checks.secrets import masked
 from finetuning.dataset.row_faults import RowDropped, is_empty, kind
 from finetuning.recipe.columns import plain
+from finetuning.secrets import masked
 
 FUNCTION = "function"
 # What data sets call the name of the function that is called, what it is given, and the call itself.

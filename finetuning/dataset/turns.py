@@ -11,11 +11,11 @@ from typing import Any
 import orjson
 from pydantic import JsonValue
 
-from finetuning.checks.secrets import masked
 from finetuning.dataset.raw_summary import JsonRow
 from finetuning.dataset.row_faults import RowDropped, is_empty, kind
 from finetuning.dataset.tool_calls import calls_in
 from finetuning.recipe.columns import REASONING_KEYS, TRAIN_KEYS, plain
+from finetuning.secrets import masked
 
 # `role` and `content`, both text. Where the row has them: of an assistant `tool_calls` (with arguments as objects),
 # `reasoning_content` (text, what it thought before it answered) and `train` (False: this answer is not learned), of a

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from finetuning.checks.secrets import masked
 from finetuning.evaluation.exam import Exam, outcomes
 from finetuning.evaluation.generation import Question
 from finetuning.evaluation.intervals import Sides, figure_of, gain_interval
@@ -15,6 +14,7 @@ from finetuning.evaluation.report import Figures, Findings, PublishedFigures, Sa
 from finetuning.evaluation.with_passages import BASE, TUNED, Answers, in_context, uncited
 from finetuning.recipe.evaluation import OF_ANSWERS, EvaluationSpec
 from finetuning.recipe.knowledge import ContextSpec
+from finetuning.secrets import masked
 
 
 def scores_of(metric: Metric, side: Sequence[Outcome]) -> np.ndarray:

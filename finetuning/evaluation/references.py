@@ -11,7 +11,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from finetuning.chat.answers import split_thought
-from finetuning.checks.secrets import masked
 from finetuning.dataset.other_formats import TEXT_ROLE, is_text
 from finetuning.errors import FinetuningError
 from finetuning.evaluation.intervals import Sides, gain_interval, least_rows
@@ -20,6 +19,7 @@ from finetuning.evaluation.python_tests import code_of, could_pass
 from finetuning.evaluation.verdict import ROUNDING, most_rules
 from finetuning.recipe.evaluation import OF_ANSWERS, UNBOUNDED, EvaluationSpec, GateSpec, Metric, with_implied
 from finetuning.recipe.recipe import Recipe
+from finetuning.secrets import masked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

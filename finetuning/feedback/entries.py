@@ -17,9 +17,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from finetuning.checks.secrets import find_secret
 from finetuning.durable import sync, write_bytes
 from finetuning.errors import FinetuningError
+from finetuning.secrets import find_secret
 from finetuning.settings import Settings
 
 MOST_ENTRY, MOST_FOLDER = 256 << 10, 64 << 20  # bytes

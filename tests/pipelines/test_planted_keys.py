@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.finetuning.checks.test_secrets import PLANTED
+from tests.finetuning.test_secrets import PLANTED
 from tests.pipelines.command import World
 from tests.pipelines.token_search import texts
 

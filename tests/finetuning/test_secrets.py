@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetuning.checks.secrets import find_secret, masked
+from finetuning.secrets import find_secret, masked
 
 LETTERS = "aBcDeFgHiJkLmNoPqRsTuVwXyZ"
 MIXED = "a1B2c3D4e5F6g7H8i9J0"

@@ -50,11 +50,13 @@ def without_secrets(address: str) -> str:
     links = []
     for link in address.split("::"):
         protocol, slashes, rest = link.partition("://")
-        if protocol in ("http", "https"):
-            rest = rest.partition("?")[0]
         host, slash, path = rest.partition("/")
-        port = host.rpartition("@")[2].partition(":")[2]
+        is_web = protocol in ("http", "https")
+        if is_web and ":" not in host.partition("?")[0]:  # or what follows the ? may be a password's
+            host, slash, path = rest.partition("?")[0].partition("/")
+        port = host.rpartition("@")[2].partition(":")[2].partition("?")[0]
         if port and not port.isdecimal() and "@" in path:  # no port, but a password with a slash in it
             host, slash, path = rest.rpartition("@")[2].partition("/")
-        links.append(f"{protocol}{slashes}{host.rpartition('@')[2]}{slash}{path}")
+        shown = f"{host.rpartition('@')[2]}{slash}{path}"
+        links.append(f"{protocol}{slashes}{shown.partition('?')[0] if is_web else shown}")
     return "::".join(links)

@@ -11,6 +11,7 @@ import dagster as dg
 from finetuning.errors import KIND, FinetuningError, TransientError
 from finetuning.recipe.sections import ASKED_FOR_BY, asks_for
 from finetuning.recipe.smoke import is_smoke, load_for_run
+from finetuning.secrets import masked
 from finetuning.settings import text_of, variable
 from resources.store.artifact import LOG, Artifact, Log, Origin, fingerprint_of, plain
 from resources.store.disk import DiskStore
@@ -214,4 +215,4 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
             return self.artifacts.held(asset, context.partition_key, context.log.info)
         except FinetuningError as error:
             passes = isinstance(error, TransientError)
-            raise dg.Failure(str(error), metadata={KIND: error.kind}, allow_retries=passes) from None
+            raise dg.Failure(masked(str(error)), metadata={KIND: error.kind}, allow_retries=passes) from None

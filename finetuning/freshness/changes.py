@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
 from finetuning.errors import FinetuningError
+from finetuning.secrets import masked
 
 
 class Change(NamedTuple):
@@ -76,7 +77,7 @@ def look_again(
                 raise FinetuningError(f"not looked at: the others took {seconds:g} s")
             version = look(name)
         except FinetuningError as error:
-            troubles.append(f"{name}: {error}")
+            troubles.append(f"{name}: {masked(str(error))}")
             version = known
         if version is None:
             continue

@@ -14,7 +14,7 @@ from finetuning.recipe.base_model import CHAT_TEMPLATES
 from finetuning.recipe.benchmark_names import require_names
 from finetuning.recipe.loading import find, folders, load, load_file
 from finetuning.recipe.local_files import missing_files
-from finetuning.recipe.mistakes import shown
+from finetuning.recipe.mistakes import harmless, shown
 from finetuning.recipe.recipe import Recipe
 from finetuning.recipe.reference import reference
 from finetuning.recipe.spec import listed
@@ -53,12 +53,12 @@ def validate(named: Sequence[str]) -> int:
             recipe = load_file(Path(name)) if is_path else load(name)
             require_named(recipe)
             called = recipe.file if is_path else name
-            print(f"{called}: right ({recipe.summary})")
+            print(harmless(f"{called}: right ({recipe.summary})"))
             right[called] = recipe
         except FinetuningError as error:
             wrong.append(str(error))
     wrong += shared_repos(right)
-    print("".join(f"{message}\n" for message in wrong), end="")
+    print("".join(f"{harmless(message)}\n" for message in wrong), end="")
     return 1 if wrong else 0
 
 

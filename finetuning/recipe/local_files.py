@@ -8,6 +8,7 @@ from pathlib import Path
 
 from finetuning.errors import FinetuningError
 from finetuning.recipe.dataset import sources
+from finetuning.recipe.mistakes import harmless
 from finetuning.recipe.recipe import Recipe
 
 PATTERN_ADVICE = "All files of a folder and of those in it are `FOLDER/**/*.jsonl`."
@@ -26,8 +27,8 @@ def local_paths(pattern: str, where: str) -> list[Path]:
         path = Path(pattern).expanduser()
         paths = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
     except (ValueError, RuntimeError, OSError) as error:
-        said = " ".join(str(error).split())[:300].rstrip(". ") or type(error).__name__
-        raise FinetuningError(f"{where}.files: {pattern[:200]!r}: {said}. {PATTERN_ADVICE}") from error
+        said = harmless(" ".join(str(error).split()))[:300].rstrip(". ") or type(error).__name__
+        raise FinetuningError(f"{where}.files: {harmless(pattern)[:200]!r}: {said}. {PATTERN_ADVICE}") from error
     if not paths and path.is_symlink():
         return [path]
     if not paths:

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from finetuning.errors import FinetuningError
+from finetuning.public_names import without_secrets
+from finetuning.secrets import masked
 
 KeyPath = tuple[str | int, ...]
 
@@ -31,6 +33,8 @@ RENAMED = {
     "training.max_seq_length": "max_length in chat",
     "training.warmup_ratio": "warmup_steps, which below 1 is a share of all steps",
 }
+# With all that stands before the last @, which a password may be in.
+ADDRESS = re.compile(r"(?:https?)?://(?:[^\s/]*@)?[^\s'\"]+")
 _SECTION = "a section of `key: value` lines"
 _KINDS = {
     "int_type": "a whole number",
@@ -48,6 +52,9 @@ _FOLLOWING = ("contradiction", "default_factory_not_called", "invalid_key")
 
 class RecipeError(FinetuningError):
     """Everything that is wrong with one recipe, a line each: `recipes/phi-2.yaml:14: training.learning_rate: …`."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__("\n".join(map(harmless, text.split("\n"))))
 
 
 @dataclass(frozen=True)
@@ -90,11 +97,16 @@ def nearest(word: str, words: Iterable[str]) -> str:
     return f"; nearest is {near[0]}" if near else ""
 
 
+def harmless(text: str) -> str:
+    """Return the text without passwords in its addresses, and without other secrets. Ask before it is cut."""
+    return masked(ADDRESS.sub(lambda found: without_secrets(found[0]), text))
+
+
 def as_yaml(value: Any) -> str:
     """The value as a recipe would have it, cut to one short line."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
-    text = repr(value)
+    text = harmless(repr(value))
     return text if len(text) <= 60 else text[:59] + "…"
 
 

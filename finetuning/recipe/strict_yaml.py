@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from finetuning.bounded_yaml import BoundedLoader, require_bounded
-from finetuning.recipe.mistakes import KeyPath, Mistake, RecipeError, shown
+from finetuning.recipe.mistakes import KeyPath, Mistake, RecipeError, harmless, shown
 
 MOST_DIGITS = 18  # which 64 bits hold
 MOST_BYTES, LONGEST_KEY = 1 << 20, 200
@@ -42,7 +42,8 @@ class _Loader(BoundedLoader):
                 if isinstance(key, yaml.ScalarNode):
                     self._require_sound(key)
                     if len(key.value) > LONGEST_KEY:
-                        problem = f"a key of {len(key.value):,} characters, such as no section has: {key.value[:40]}…"
+                        begun = harmless(key.value)[:40]
+                        problem = f"a key of {len(key.value):,} characters, such as no section has: {begun}…"
                         raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
                 inner = (*path, key.value if isinstance(key, yaml.ScalarNode) else "?")
                 self._note_key(key, inner)
@@ -51,7 +52,8 @@ class _Loader(BoundedLoader):
     def _require_sound(self, node: yaml.ScalarNode) -> None:
         problem = None
         if node.tag == "tag:yaml.org,2002:int" and len(node.value) > MOST_DIGITS:
-            problem = f"{node.value[:MOST_DIGITS]}… is a larger number than any setting takes; quote it if it is text"
+            begun = harmless(node.value)[:MOST_DIGITS]
+            problem = f"{begun}… is a larger number than any setting takes; quote it if it is text"
         elif SURROGATE.search(node.value):
             problem = "the text has half of a character in it, such as \\ud800; write the whole one"
         if problem:
@@ -73,7 +75,9 @@ class _Loader(BoundedLoader):
         # `system: End with #### and the answer.` is "End with", for YAML.
         rest = self.text[node.end_mark.index :].partition("\n")[0]
         if node.style is None and node.tag == "tag:yaml.org,2002:str" and rest.lstrip().startswith("##"):
-            message = f"the text ends before {rest.strip()[:20]!r}, a comment for YAML; put all of it in quotes"
+            message = (
+                f"the text ends before {harmless(rest).strip()[:20]!r}, a comment for YAML; put all of it in quotes"
+            )
             self.mistakes.append(Mistake(path, message, node.start_mark.line + 1))
 
 

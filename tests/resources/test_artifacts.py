@@ -7,10 +7,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from finetuning.errors import FinetuningError
-from resources.artifacts import Artifacts
+from resources.artifacts import ArtifactIOManager, Artifacts
 from resources.store.artifact import MANIFEST, Origin, fingerprint_of, read_artifact
 from resources.store.disk import DiskStore
 from resources.store.plan import DRAFT, Plan, checkpoints_of
@@ -175,3 +176,11 @@ def test_what_a_smoke_run_made_is_none_of_a_real_runs_and_the_other_way_round(tm
         assert Artifacts(root=root, smoke=made).current("thing", "tiny").fingerprint == artifact.fingerprint
         with pytest.raises(FinetuningError, match="made by a smoke run" if made else "and this is a smoke run"):
             Artifacts(root=root, smoke=not made).held("thing", "tiny")
+
+
+def test_an_input_that_is_not_there_is_named_without_the_password_of_its_address(tmp_path):
+    context = dg.build_input_context(asset_key=dg.AssetKey("thing"), partition_key="tiny")
+    root = "nowhere://bob:hunter2secretpw@host/artifacts"
+    with pytest.raises(dg.Failure) as raised:
+        ArtifactIOManager(artifacts=Artifacts(root=root, cache=str(tmp_path))).load_input(context)
+    assert raised.value.description.startswith("FINETUNING_ARTIFACTS") and "hunter2" not in raised.value.description

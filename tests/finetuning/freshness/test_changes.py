@@ -123,3 +123,8 @@ def test_recipes_that_there_was_no_time_for_are_the_first_the_next_time():
 @pytest.mark.parametrize("text", [None, "", "3f1c", "[]", '{"other": 1}'])
 def test_a_cursor_that_is_none_is_an_empty_one(text):
     assert Cursor.parse(text) == Cursor()
+
+
+def test_what_went_wrong_is_told_without_passwords():
+    world = World(phi=FinetuningError("https://bob:hunter2secretpw@host/x.jsonl: no such file"))
+    assert "hunter2" not in str(world.again())

@@ -103,6 +103,10 @@ def test_an_address_that_others_can_reach_stays_and_a_folder_goes(address, shown
     ("address", "shown"),
     [
         ("https://u:pa/ss@host/rows.jsonl", "https://host/rows.jsonl"),
+        ("https://u:pa?ss@host/rows.jsonl", "https://host/rows.jsonl"),
+        ("https://u:pa#ss@host/rows.jsonl?a=b", "https://host/rows.jsonl"),
+        ("https://host?signature=a@b", "https://host"),
+        ("https://host:80/rows.jsonl?signature=a@b", "https://host:80/rows.jsonl"),
         ("https://host:8080/a@b.jsonl", "https://host:8080/a@b.jsonl"),
         ("hf://datasets/a/b@main/rows.jsonl", "hf://datasets/a/b@main/rows.jsonl"),
     ],

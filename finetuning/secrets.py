@@ -22,11 +22,17 @@ PRIVATE_KEY = re.compile(
     r"|PuTTY-User-Key-File-\d.*?(?:Private-MAC: *\w+|\Z)",
     re.DOTALL,
 )
-# How JSON and programs write a character: JSON within JSON has several of the first.
-ESCAPED = re.compile(r"\\+(?:u([0-9a-fA-F]{4})|([/nrt]))")
+# How JSON and programs write a character: JSON within JSON has several of the first. They are looked at once, for each
+# of thousands could begin an escape that is none.
+ESCAPED = re.compile(r"(?<!\\)\\++(?:u([0-9a-fA-F]{4})|([/nrt]))")
 # What a finding goes on with: of some keys only the beginning has a fixed length.
 WORD = re.compile(r"[\w+/=.~-]*")
 LOOKAROUND = re.compile(r"\(\?<?[=!](?:[^()\\]|\\.)*\)")
+# Quantifiers without an end, and what looks like them: sets of characters and escapes.
+ENDLESS = re.compile(r"(\[\^?\]?(?:\\.|[^\]\\])*\]|\\.)|( ?)([+*])")
+# Characters of a part of a secret, as each place where one may begin is read so far; and spaces, which three parts in a
+# row may be.
+LONGEST, MOST_SPACES = 4000, 100
 MOST_REPETITIONS = re.compile(r"\{(\d+),\d{4,}\}")
 
 
@@ -85,6 +91,16 @@ def _replaced(text: str, pattern: re.Pattern[str], kind: str) -> str:
     return "".join([*parts, text[end:]])
 
 
+def _bounded(pattern: str) -> str:
+    """The pattern with an end to each quantifier, as the time would else grow with the square of a text's length."""
+
+    def part(found: re.Match[str]) -> str:
+        known, space, quantifier = found.groups()
+        return known or f"{space}{{{int(quantifier == '+')},{MOST_SPACES if space else LONGEST}}}"
+
+    return ENDLESS.sub(part, pattern)
+
+
 @cache
 def _patterns() -> tuple[Any, list[tuple[str, re.Pattern[str]]]]:
     """Compile a matcher of all patterns in one pass over a text; return it, and the patterns in its order.
@@ -102,7 +118,8 @@ def _patterns() -> tuple[Any, list[tuple[str, re.Pattern[str]]]]:
         if issubclass(detector, RegexBasedDetector) and kind not in LEFT_OUT:
             patterns += [(kind, pattern) for pattern in detector().denylist]
     patterns += [(kind, re.compile(pattern)) for kind, pattern in FURTHER.items()]
-    for _, pattern in patterns:
+    for number, (kind, pattern) in enumerate(patterns):
+        patterns[number] = (kind, re.compile(_bounded(pattern.pattern), pattern.flags))
         wider = MOST_REPETITIONS.sub(r"{\1,}", LOOKAROUND.sub("", pattern.pattern))
         matcher.Add(f"(?i){wider}" if pattern.flags & re.IGNORECASE else wider)
     matcher.Compile()

@@ -3,11 +3,14 @@
 They are put together from pieces, so that no scanner takes this file for a leak.
 """
 
+import re
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetuning.secrets import find_secret, masked
+from finetuning.secrets import ESCAPED, find_secret, masked
 
 LETTERS = "aBcDeFgHiJkLmNoPqRsTuVwXyZ"
 MIXED = "a1B2c3D4e5F6g7H8i9J0"
@@ -79,6 +82,31 @@ def test_any_text_can_be_around_a_secret(text, kind):
 def test_a_long_text_is_searched_at_once():
     assert find_secret("aaaa bbbb 1234 " * 100_000) is None
     assert find_secret("aaaa bbbb 1234 " * 100_000 + PLANTED["AWS Access Key"]) == "AWS Access Key"
+
+
+REPEATED = [
+    "\\", "\\u", "\\u00", "://a:", "://a:b", "://", "//", "eyJ", "eyJa", "sk-", "sk-a1", "xoxb-", "xoxb-1-", "token  ",
+    "token" + " " * 3000, "key=", "PuTTY-User-" + "Key-File-2", "BEGIN " + "PRIVATE KEY ", "BEGIN A", "glpat-", "=", "a",
+]  # fmt: skip
+# Which patterns are tried is decided by what may be in a text.
+TRIED = " ".join([*(key for kind, key in PLANTED.items() if kind != "Private Key"), "token=" + "a1" * 22, "://a:b@c"])
+
+
+@pytest.mark.parametrize("around", ["{}", "{} ://a:b@c", "{}\n" + TRIED])
+@pytest.mark.parametrize("part", REPEATED)
+def test_the_time_grows_with_the_length_of_a_text_and_not_with_its_square(part, around):
+    begun = time.process_time()
+    text = around.format(part * (300_000 // len(part)))
+    find_secret(text)
+    masked(text)
+    assert time.process_time() - begun < 10  # by the square, minutes
+
+
+@settings(max_examples=500)
+@given(st.text(alphabet="\\unrt/0041aé", max_size=30))
+def test_escapes_are_those_that_a_slower_pattern_finds(text):
+    slower = re.compile(r"\\+(?:u([0-9a-fA-F]{4})|([/nrt]))")
+    assert [found.span() for found in ESCAPED.finditer(text)] == [found.span() for found in slower.finditer(text)]
 
 
 @pytest.mark.parametrize("kind", PLANTED)

@@ -6,6 +6,7 @@ An entry is on the disk before whoever gave it is told so, and a process that is
 """
 
 import fcntl
+import json
 import os
 import re
 import uuid
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic_core import PydanticSerializationError
 
 from finetuning.durable import sync, write_bytes
 from finetuning.errors import FinetuningError
@@ -23,6 +25,7 @@ from finetuning.secrets import find_secret
 from finetuning.settings import Settings
 
 MOST_ENTRY, MOST_FOLDER = 256 << 10, 64 << 20  # bytes
+TOO_DEEP = "it cannot be read again: there are too many lists or objects, one in another"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
 
@@ -113,6 +116,12 @@ def parsed(data: Any) -> Feedback:
         FeedbackRefused: it is none; the text says what is wrong.
     """
     try:
+        json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise FeedbackRefused("the text has half of a character in it, such as \\ud800; send the whole one") from None
+    except RecursionError:
+        raise FeedbackRefused(TOO_DEEP) from None
+    try:
         return Feedback.model_validate(data)
     except ValidationError as error:
         told = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}".removeprefix(": ") for each in error.errors()[:5]]
@@ -128,7 +137,7 @@ def keep(folder: Path, feedback: Feedback, version: str) -> Entry:
     """
     now = datetime.now(UTC)
     entry = Entry(**feedback.model_dump(), id=uuid.uuid4().hex, time=now.isoformat(timespec="seconds"), version=version)
-    line = entry.model_dump_json().encode() + b"\n"
+    line = _line(entry)
     if len(line) > MOST_ENTRY:
         raise FeedbackRefused(f"{len(line):,} bytes, and an entry may have {MOST_ENTRY:,}")
     if secret := find_secret(line.decode()):
@@ -151,6 +160,20 @@ def keep(folder: Path, feedback: Feedback, version: str) -> Entry:
         if is_new:
             sync(folder)
     return entry
+
+
+def _line(entry: Entry) -> bytes:
+    """The entry as a line that can be read again.
+
+    Raises:
+        FeedbackRefused: it could not be.
+    """
+    try:
+        line = entry.model_dump_json().encode()
+        Entry.model_validate_json(line)
+    except (PydanticSerializationError, ValidationError):
+        raise FeedbackRefused(TOO_DEEP) from None
+    return line + b"\n"
 
 
 def entries(folder: Path) -> list[Entry]:

@@ -86,7 +86,7 @@ def test_a_long_text_is_searched_at_once():
 
 REPEATED = [
     "\\", "\\u", "\\u00", "://a:", "://a:b", "://", "//", "eyJ", "eyJa", "sk-", "sk-a1", "xoxb-", "xoxb-1-", "token  ",
-    "token" + " " * 3000, "key=", "PuTTY-User-" + "Key-File-2", "BEGIN " + "PRIVATE KEY ", "BEGIN A", "glpat-", "=", "a",
+    "token" + " " * 3000, "key=", "PuTTY-User-" + "Key-File-2", "BEGIN " + "PRIVATE KEY ", "BEGIN A", "glpat-", "=",
 ]  # fmt: skip
 # Which patterns are tried is decided by what may be in a text.
 TRIED = " ".join([*(key for kind, key in PLANTED.items() if kind != "Private Key"), "token=" + "a1" * 22, "://a:b@c"])

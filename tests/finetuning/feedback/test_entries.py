@@ -1,6 +1,7 @@
 """What people say of answers is kept whole or refused with a reason, and deleted when they ask."""
 
 import contextlib
+import json
 import multiprocessing
 import os
 import signal
@@ -51,6 +52,39 @@ def test_what_makes_no_sense_is_refused(name):
     with pytest.raises(FeedbackRefused) as error:
         given(**changes)
     assert why in str(error.value)
+
+
+HALF = "\ud800"
+UNWRITTEN = {
+    "in a message": {"messages": [{"role": "user", "content": HALF}]},
+    "in another value": {"messages": [{"role": "user", "content": "x", "more": {"a": [HALF]}}]},
+    "in another key": {"messages": [{"role": "user", "content": "x", HALF: 1}]},
+    "in an answer": {"answers": [{"model": "maths/base", "content": HALF}]},
+    "in a model": {"answers": [{"model": HALF, "content": "5"}]},
+    "in settings": {"settings": {"a": HALF}},
+    "in a key of settings": {"settings": {HALF: 1}},
+    "in an unknown key": {HALF: 1},
+    "in who": {"who": HALF},
+    "in a correction": {"correction": HALF, "of": "maths"},
+    "in a name": {"of": HALF},
+    **{f"{depth} deep": {"settings": {"a": json.loads("[" * depth + "]" * depth)}} for depth in (210, 300, 900)},
+}
+
+
+@pytest.mark.parametrize("name", UNWRITTEN)
+def test_what_could_not_be_read_again_is_refused(name, tmp_path):
+    with pytest.raises(FeedbackRefused) as error:
+        keep(tmp_path, given(**UNWRITTEN[name]), "v1")
+    assert str(error.value).encode() and not list(tmp_path.iterdir())
+
+
+def test_whole_characters_and_some_depth_are_kept(tmp_path):
+    deep = {
+        "a": json.loads("[" * 100 + "]" * 100),
+        "b": "\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16"),
+    }
+    kept = keep(tmp_path, given(settings=deep), "v1")
+    assert entries(tmp_path) == [kept]
 
 
 @pytest.mark.parametrize("data", [None, [], "x", 5])

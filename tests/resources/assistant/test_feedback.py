@@ -51,7 +51,18 @@ def test_what_was_said_is_kept_and_taken_back(keeping):
 
 
 @pytest.mark.parametrize(
-    "data", [b"{", b"[]", b"{}", GIVEN | {"preferred": "x"}, GIVEN | {"nonsense": 1}, GIVEN | {"messages": []}]
+    "data",
+    [
+        b"{",
+        b"[]",
+        b"{}",
+        GIVEN | {"preferred": "x"},
+        GIVEN | {"nonsense": 1},
+        GIVEN | {"messages": []},
+        GIVEN | {"settings": {"a": "\ud800"}},
+        GIVEN | {"\ud800": 1},
+        GIVEN | {"preferred": "\ud800"},
+    ],
 )
 def test_what_is_none_is_refused_and_not_kept(keeping, data):
     url, folder = keeping

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from finetuning.dataset.other_formats import is_text
 from finetuning.evaluation.exam import Exam, outcomes
 from finetuning.evaluation.generation import Question
 from finetuning.evaluation.intervals import Sides, figure_of, gain_interval
@@ -14,7 +15,9 @@ from finetuning.evaluation.report import Figures, Findings, PublishedFigures, Sa
 from finetuning.evaluation.with_passages import BASE, TUNED, Answers, in_context, uncited
 from finetuning.recipe.evaluation import OF_ANSWERS, EvaluationSpec
 from finetuning.recipe.knowledge import ContextSpec
-from finetuning.secrets import masked
+from finetuning.secrets import find_secret, masked
+
+TELLING = 4  # characters that a key begins with; shorter words are in any text
 
 
 def scores_of(metric: Metric, side: Sequence[Outcome]) -> np.ndarray:
@@ -105,10 +108,48 @@ def sample(main: Metric, question: Question, base: Outcome, tuned: Outcome) -> S
     """Return one question with both answers and their scores by the main metric, without what looks like a secret."""
     return Sample(
         place=question.place,
-        question=masked(question.messages[-1]["content"]),
-        reference=masked(question.reference),
-        base=masked(base.answer),
-        tuned=masked(tuned.answer),
+        **shown(question, base, tuned),
         base_score=main.score(uncited([base])[0]),
         tuned_score=main.score(uncited([tuned])[0]),
     )
+
+
+def shown(question: Question, base: Outcome, tuned: Outcome) -> dict[str, str]:
+    """Return the texts of a sample without what looks like a secret, and none of them where one of two is half of one.
+
+    >>> key = "AKIA" + "IOSFODNN7EXAMPLE"
+    >>> halves = Question("a:1", [{"role": "text", "content": f"It is {key[:8]}"}], [], key[8:])
+    >>> shown(halves, Outcome("", key[8:], True), Outcome("", "unknown", True))["tuned"]
+    '[AWS Access Key]'
+    """
+    asked, expected, is_one = question.messages[-1]["content"], question.reference, is_text(question.messages)
+    parts = {"question": asked, "reference": expected, "base": base.answer, "tuned": tuned.answer}
+    found = [cut_through([asked, expected, question.after], is_one)]
+    for answer in (base, tuned):
+        found.append(cut_through([asked, answer.answer], is_one))
+        if not answer.stopped:
+            found += [_cut_off(answer.answer, known) for known in (asked, expected + question.after)]
+    kind = next(filter(None, found), None)
+    return {name: f"[{kind}]" if kind else masked(text) for name, text in parts.items()}
+
+
+def cut_through(parts: Sequence[str], in_one: bool) -> str | None:
+    """Return what kind of secret goes on from one part into the next; None where none does.
+
+    Args:
+        in_one: whether they are parts of one text, in which a secret that is whole may go on, too.
+    """
+    kind = find_secret("".join(parts))
+    if kind is None:
+        return None
+    if in_one:
+        return kind if masked("".join(parts)) != "".join(map(masked, parts)) else None
+    return None if any(map(find_secret, parts)) else kind
+
+
+def _cut_off(answer: str, known: str) -> str | None:
+    """Return what kind of secret an answer ends within that is whole in the text `known`."""
+    *_, last = answer.split() or [""]
+    if len(last) < TELLING or last not in known:
+        return None
+    return cut_through([answer, known.partition(last)[2]], in_one=False)

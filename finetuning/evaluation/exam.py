@@ -136,9 +136,10 @@ def questions_of(
 def half_of(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, most: int | None) -> Question:
     """The first half of a text's tokens as a question, and as the answer the `most` next ones."""
     ids, half = row["input_ids"], max(1, len(row["input_ids"]) // 2)
-    parts = (ids[:half], ids[half:][:most])
-    given, rest = (str(tokenizer.decode(part, skip_special_tokens=True)) for part in parts)
-    return Question(row["place"], [{"role": TEXT_ROLE, "content": given}], ids[:half], rest)
+    end = len(ids) if most is None else half + most
+    parts = (ids[:half], ids[half:end], ids[end:])
+    given, rest, after = (str(tokenizer.decode(part, skip_special_tokens=True)) for part in parts)
+    return Question(row["place"], [{"role": TEXT_ROLE, "content": given}], ids[:half], rest, after)
 
 
 @freeing_models()

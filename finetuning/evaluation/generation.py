@@ -32,6 +32,8 @@ class Question:
     messages: list[dict[str, str]]
     prompt_ids: list[int]
     reference: str
+    after: str = ""
+    """Of a text, what comes after the reference, by which is judged whether a secret is cut there."""
 
 
 @dataclass(frozen=True)

@@ -79,12 +79,16 @@ def chat_dataset(
 
         def write(folder):
             from finetuning.chat.chat_dataset import write_chat
+            from finetuning.knowledge.documents import with_secrets
 
             raw_dataset.verify()
             source = fetch(spec, resolved["revision"], api, recipe.file, weights=False)
             tokenizer = load_tokenizer(spec, source, recipe.file, recipe.chat.template_kwargs)
-            retriever = open_retriever(retrieval_index, recipe, api) if retrieval_index else None
-            summary = write_chat(raw_dataset.path, folder, recipe, tokenizer, retriever)
+            retriever, hidden = None, frozenset[str]()
+            if retrieval_index:
+                retriever = open_retriever(retrieval_index, recipe, api)
+                hidden = with_secrets(artifacts.lineage(retrieval_index, context.log.info)["documents"].path)
+            summary = write_chat(raw_dataset.path, folder, recipe, tokenizer, retriever, hidden)
             return summary.model_copy(update={"raw_checks": raw_checks})
 
         artifact = artifacts.plan(

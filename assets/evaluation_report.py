@@ -132,6 +132,11 @@ def report_on(recipe: Recipe, line: Line, found: Findings, folder: Path) -> Repo
     from finetuning.evaluation.evaluation_report import write_report
 
     spec, in_context = recipe.evaluation, found.context is not None
+    if in_context and line.documents and line.retrieval_index:
+        from finetuning.evaluation.with_passages import without_secrets_of
+
+        places = (line.chat_dataset.path, line.retrieval_index.path, line.documents.path)
+        found = replace(found, samples=without_secrets_of(found.samples, *places))
     verdict = judge(spec, found.rows, found.metrics, found.benchmarks, found.published, in_context)
     verdict = of_smoke_run(verdict) if recipe.smoke else verdict
     return write_report(folder, recipe, line.made(), found, verdict)

@@ -15,6 +15,7 @@ from resources.hub import Hub
 from resources.store.artifact import Artifact
 
 PREVIEWED = 5
+HIDDEN = "None is shown: each document seems to hold a secret."
 
 
 @dg.asset(
@@ -57,22 +58,22 @@ def passages(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: Hub, 
     summary = artifact.read(PassagesSummary)
     if summary.without_text:
         context.log.warning(f"{summary.without_text} of {summary.documents} documents have headings alone")
-    return materialized(artifact, metadata_of(artifact), results(context, judge(summary.checks, recipe)))
+    return materialized(artifact, metadata_of(artifact, documents), results(context, judge(summary.checks, recipe)))
 
 
-def metadata_of(artifact: Artifact) -> dict:
-    """What the UI shows of the passages: counts, lengths, and the first ones."""
-    import pyarrow.parquet as pq
-
-    from finetuning.knowledge.passages import PASSAGES
+def metadata_of(artifact: Artifact, documents: Artifact) -> dict:
+    """What the UI shows of the passages: counts, lengths, and the first ones of documents without a secret."""
+    from finetuning.knowledge.documents import with_secrets
+    from finetuning.knowledge.passages import first_passages
+    from finetuning.secrets import masked
 
     summary = artifact.read(PassagesSummary)
-    with pq.ParquetFile(artifact.path / PASSAGES) as file:
-        first = next(file.iter_batches(PREVIEWED)).to_pandas()
+    first = first_passages(artifact.path, PREVIEWED, with_secrets(documents.path)).to_pandas()
+    first["document"] = first["document"].map(masked)
     return {
         "passages": summary.passages,
         "dagster/row_count": summary.passages,
         "mean_tokens": summary.mean,
         "longest_tokens": summary.longest,
-        "preview": dg.MetadataValue.md(first.to_markdown(index=False)),
+        "preview": dg.MetadataValue.md(first.to_markdown(index=False) if len(first) else HIDDEN),
     }

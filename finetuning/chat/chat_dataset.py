@@ -67,6 +67,7 @@ def write_chat(
     recipe: Recipe,
     tokenizer: PreTrainedTokenizerBase,
     retriever: Retriever | None = None,
+    hidden: frozenset[str] = frozenset(),
 ) -> ChatSummary:
     """Write both splits as tokens, what was dropped and found, and the tokenizer into `folder`; return its summary.
 
@@ -76,6 +77,7 @@ def write_chat(
     Args:
         tokenizer: with its chat template set (`load_template`).
         retriever: finds the passages that questions are asked with, for a recipe with `knowledge`.
+        hidden: the documents of which no passage is shown in the preview.
 
     Raises:
         FinetuningError: a source's format is not recognised, the template cannot be used, or a split is empty.
@@ -131,6 +133,8 @@ def write_chat(
     rows.sketches.remove()
     tokenizer.save_pretrained(folder / "tokenizer")
     in_train = decided.fate == Fate.TRAIN
+    if retriever and hidden:
+        rows.hidden_passages = retriever.passages_of(hidden)
     notes = rows.texts.notes(recipe.chat.max_length)
     if method == "kto":
         left_out = "; ".join(_left_out(found, dropped) for found in dropped.by_reason()[:5])
@@ -154,7 +158,7 @@ def write_chat(
         lengths=Lengths(_histogram(kept_lengths), int(np.concatenate(rows.lengths).max())),
         text_rows=int(np.concatenate(rows.texts.is_text)[in_train].sum()),
         notes=notes,
-        preview=_preview(folder / "train.parquet", tokenizer, PREVIEWED if method == "dpo" else PREVIEWED[:1]),
+        preview=_preview(folder / "train.parquet", rows, PREVIEWED if method == "dpo" else PREVIEWED[:1]),
     )
 
 
@@ -312,16 +316,18 @@ def _histogram(lengths: np.ndarray) -> Histogram:
     return Histogram(edges.tolist(), counts.tolist())
 
 
-def _preview(
-    path: Path, tokenizer: PreTrainedTokenizerBase, sides: tuple[tuple[str, str], ...]
-) -> list[list[ShownToken]]:
+def _preview(path: Path, found: TokenizedRows, sides: tuple[tuple[str, str], ...]) -> list[list[ShownToken]]:
     """Return the first conversations of a split, token by token.
 
-    Each one's sides follow one another. Those with text that looks like a secret are passed over.
+    Each one's sides follow one another. Those with text that looks like a secret are passed over, and those that are a
+    part of such a text.
     """
+    tokenizer = found.renderer.tokenizer
     with pq.ParquetFile(path, pre_buffer=False) as file:
-        rows = next(file.iter_batches(READ_FOR_PREVIEW, columns=list(chain(*sides)))).to_pylist()
-    shown = [row for row in rows if not any(find_secret(str(tokenizer.decode(row[ids]))) for ids, _ in sides)]
+        columns = [*chain(*sides), "place", *({"passages"} & set(file.schema_arrow.names))]
+        rows = next(file.iter_batches(READ_FOR_PREVIEW, columns=columns)).to_pylist()
+    whole = [row for row in rows if not found.hides(row["place"], row.get("passages") or ())]
+    shown = [row for row in whole if not any(find_secret(str(tokenizer.decode(row[ids]))) for ids, _ in sides)]
     return [
         [
             ShownToken(str(tokenizer.decode([token])), token, supervised=label != NOT_SUPERVISED)

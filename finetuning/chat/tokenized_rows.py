@@ -1,6 +1,7 @@
 """Collects tokenized conversations in the order of their sources, with all that split and checks need of them."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -138,6 +139,8 @@ class TokenizedRows:
         self.last_alone = recipe.training.method in ("dpo", "kto")
         self.desirable: list[np.ndarray] = []
         self.texts = Texts()
+        # Rows that are a part of a text that looks like a secret, by their places, and passages that are one.
+        self.hidden, self.hidden_passages = set[str](), set[int]()
         more = {"dpo": REJECTED, "kto": JUDGED}.get(recipe.training.method, IN_CONTEXT if in_context else [])
         self._writer = pa.ipc.new_file(str(self.path), pa.schema([*SCHEMA, *more]))
 
@@ -184,6 +187,10 @@ class TokenizedRows:
         self._writer.write_batch(record_batch(rows, tokens))
         return {row.place: before + i for i, row in enumerate(rows)}
 
+    def hides(self, place: str, passages: Iterable[int] = ()) -> bool:
+        """Whether a row may hold a part of a secret, which by itself does not look like one."""
+        return place in self.hidden or not self.hidden_passages.isdisjoint(passages)
+
     def _asked(self, rows: list[Row], tokens: Tokens) -> Tokens:
         """Return the tokens by which rows nearly repeat each other: without passages, which many rows share."""
         if rows[0].context is None:
@@ -205,6 +212,7 @@ class TokenizedRows:
             said = str(self.renderer.tokenizer.decode(pieces.of(i).ids, skip_special_tokens=True))
             rows[i] = rows[i]._replace(conversation=Conversation([{"role": TEXT_ROLE, "content": said}]))
         self.texts.count(batch.rows, owners, in_several)
+        self._hide(batch.rows[owner] for owner in set(owners[in_several].tolist()))
         return batch._replace(rows=rows), pieces
 
     def _within_limit(self, batch: Batch, tokens: Tokens) -> tuple[list[Row], Tokens, np.ndarray]:
@@ -224,11 +232,16 @@ class TokenizedRows:
             reasons[:] = f"no answer within the first {limit} tokens"
             for i in np.flatnonzero(long & keep):
                 self.findings.add(rows[i].place, "max_length", f"cut to {limit} tokens or fewer")
+                self._hide([rows[i]])
                 rows[i] = _first_answers(rows[i], max(1, int(answers[i])))
         for i in np.flatnonzero(~keep):
             self.dropped.add(rows[i].place, "max_length", reasons[i], "", _beginning(rows[i].conversation.messages))
         kept = [row for row, kept in zip(rows, keep, strict=True) if kept]
         return kept, take(tokens, np.tile(keep, self.sides)), cut_through[keep]
+
+    def _hide(self, rows: Iterable[Row]) -> None:
+        """Remember which of some rows look like a secret before they are cut."""
+        self.hidden |= {row.place for row in rows if find_secret("\n".join(_texts_of(row)))}
 
     def _check_tokens(self, rows: list[Row], tokens: Tokens, cut_through: np.ndarray) -> None:
         # Of a text all is learned, as it has to be, and its last piece alone has its end.
@@ -250,12 +263,8 @@ class TokenizedRows:
 
     def _check_texts(self, rows: list[Row]) -> None:
         for row in rows:
-            (messages, tools), place, rejected = row.conversation, row.place, row.rejected
-            said = [*messages, rejected.messages[-1]] if rejected else messages
-            # Role and content, and what else it may have: calls of tools, what was thought, a name.
-            texts = [m["content"] if len(m) == 2 else "\n".join(map(str, m.values())) for m in said]
-            if tools:
-                texts.append(str(tools))
+            messages, place, rejected = row.conversation.messages, row.place, row.rejected
+            texts = _texts_of(row)
             if kind := find_secret("\n".join(texts)):
                 names = [*(f"turn {i}" for i in range(len(messages))), *(["rejected"] if rejected else []), "tools"]
                 fields = [name for name, text in zip(names, texts, strict=False) if find_secret(text)]
@@ -270,6 +279,14 @@ class TokenizedRows:
                 if fault := lost(batch.laid_out[side].text, str(decoded), self._marks):
                     self.findings.add(batch.rows[i].place, "round_trip", fault, "", str(decoded))
                     break
+
+
+def _texts_of(row: Row) -> list[str]:
+    """Each turn's role and content, and what else it may have: calls of tools, what was thought, a name."""
+    messages, tools = row.conversation
+    said = [*messages, row.rejected.messages[-1]] if row.rejected else messages
+    texts = [m["content"] if len(m) == 2 else "\n".join(map(str, m.values())) for m in said]
+    return [*texts, str(tools)] if tools else texts
 
 
 def record_batch(rows: list[Row], tokens: Tokens) -> pa.RecordBatch:

@@ -4,22 +4,26 @@ A wrong answer is the retriever's fault where no passage that was shown has it, 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from finetuning.evaluation.exam import ANSWERS_WITHOUT, Exam, outcomes
 from finetuning.evaluation.intervals import Sides, gain_interval
 from finetuning.evaluation.metrics import METRICS, Metric, Outcome
-from finetuning.evaluation.report import Answering, Contestant, InContext, Pair, Retrieval
+from finetuning.evaluation.report import Answering, Contestant, InContext, Pair, Retrieval, Sample
 from finetuning.evaluation.verdict import side_of_zero
 from finetuning.knowledge.context import citations_in, refuses, without_citations
+from finetuning.knowledge.documents import with_secrets
+from finetuning.knowledge.passages import passages_in
 from finetuning.recipe.knowledge import ContextSpec
 
 BASE, TUNED = "base", "tuned"
 WITH = " with passages"
+HIDDEN = "[of a document that seems to hold a secret]"
 # What each pair says, the second of them being the one that more was done for.
 PAIRS = ((BASE, BASE + WITH), (BASE, TUNED), (BASE + WITH, TUNED + WITH), (TUNED, TUNED + WITH))
 
@@ -46,6 +50,24 @@ def uncited(outcomes: Sequence[Outcome]) -> list[Outcome]:
         outcome._replace(answer=without_citations(outcome.answer), reference=without_citations(outcome.reference))
         for outcome in outcomes
     ]
+
+
+def without_secrets_of(samples: Sequence[Sample], chat_dataset: Path, index: Path, documents: Path) -> Sequence[Sample]:
+    """Return the samples without what was asked and answered with passages of documents that seem to hold a secret.
+
+    Of a key that is cut into passages, no part looks like one.
+
+    Args:
+        chat_dataset: the folder with the eval split that the samples are of, as `index` is that of its passages.
+    """
+    hidden = with_secrets(documents)
+    if not hidden:
+        return samples
+    names = passages_in(index, ["document"])["document"].to_pylist()
+    rows = pq.read_table(chat_dataset / "eval.parquet", columns=["place", "passages"]).to_pylist()
+    places = {row["place"] for row in rows if not hidden.isdisjoint(names[number] for number in row["passages"])}
+    told = {"asked": HIDDEN, "base": HIDDEN, "tuned": HIDDEN}
+    return [replace(one, **told) if one.place in places else one for one in samples]
 
 
 def in_context(spec: ContextSpec, metric: Metric, exam: Exam, answers: Mapping[str, Answers]) -> InContext:

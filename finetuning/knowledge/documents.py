@@ -25,6 +25,7 @@ from finetuning.public_names import without_secrets
 from finetuning.recipe.knowledge import DocumentsSpec
 from finetuning.recipe.recipe import Recipe
 from finetuning.recipe.source import SourceSpec
+from finetuning.secrets import find_secret
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -188,3 +189,11 @@ def documents_in(folder: Path) -> Iterable[Document]:
         for group in range(file.num_row_groups):
             names, texts = (column.to_pylist() for column in file.read_row_group(group).columns)
             yield from map(Document, names, texts)
+
+
+def with_secrets(folder: Path) -> frozenset[str]:
+    """The names of documents that hold text that looks like a secret.
+
+    Parts of these are shown to nobody: of a key that was cut, neither half looks like one.
+    """
+    return frozenset(document.name for document in documents_in(folder) if find_secret(document.text))

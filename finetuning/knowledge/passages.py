@@ -30,7 +30,7 @@ SCHEMA = pa.schema(
 )
 BETWEEN = " › "  # two headings, of which the second is below the first
 MOST_HEADING = 160  # letters
-GROUP_ROWS = 10_000
+GROUP_ROWS, READ_AT_ONCE = 10_000, 1_000
 
 CountTokens = Callable[[Sequence[str]], list[int]]
 
@@ -247,6 +247,18 @@ def _words(text: str, room: int, count: CountTokens) -> list[tuple[str, int]]:
 def passages_in(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Return the passages that `write_passages` wrote, one row each, in order."""
     return pq.read_table(folder / PASSAGES, columns=list(columns) if columns else None)
+
+
+def first_passages(folder: Path, most: int, hidden: frozenset[str]) -> pa.Table:
+    """Return at most so many of the first passages, without those of the documents `hidden`."""
+    found: list[pa.RecordBatch] = []
+    with pq.ParquetFile(folder / PASSAGES) as file:
+        for batch in file.iter_batches(READ_AT_ONCE):
+            shown = [number for number, name in enumerate(batch["document"].to_pylist()) if name not in hidden]
+            found.append(batch.take(pa.array(shown, pa.int64())))
+            if sum(map(len, found)) >= most:
+                break
+    return pa.Table.from_batches(found, SCHEMA).slice(0, most)
 
 
 def passages_at(table: Any, numbers: Iterable[int]) -> list[Passage]:

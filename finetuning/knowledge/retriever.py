@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,10 @@ class Retriever:
     def passages(self, numbers: Iterable[int]) -> list[Passage]:
         """The passages of those numbers."""
         return passages_at(self.table, numbers)
+
+    def passages_of(self, documents: Collection[str]) -> set[int]:
+        """The numbers of the passages of those documents."""
+        return {number for number, name in enumerate(self.table["document"].to_pylist()) if name in documents}
 
     def find(self, questions: Sequence[str], most: int) -> list[list[int]]:
         """Return the numbers of at most `most` passages for each question, the best first.

@@ -2,8 +2,10 @@
 
 import json
 
+import pandas as pd
 import pytest
 
+from tests.finetuning.knowledge.sample_documents import KEY_LINES
 from tests.finetuning.test_secrets import PLANTED
 from tests.pipelines.command import World
 from tests.pipelines.token_search import texts
@@ -11,7 +13,10 @@ from tests.pipelines.token_search import texts
 pytestmark = pytest.mark.long("a search through all that runs leave")
 
 # Whoever may read these may read the data that they hold.
-OF_DATA = ("artifacts/raw_dataset/", "artifacts/chat_dataset/", "artifacts/base_answers/")
+OF_DATA = (
+    *("artifacts/raw_dataset/", "artifacts/chat_dataset/", "artifacts/base_answers/"),
+    *("documents/", "artifacts/documents/", "artifacts/passages/", "artifacts/retrieval_index/"),
+)
 KEYS = {kind: PLANTED[kind] for kind in ("AWS Access Key", "Hugging Face Token", "Slack Token", "Stripe Access Key")}
 
 QUERY = """
@@ -95,6 +100,49 @@ def test_no_key_leaves_with_samples_previews_logs_or_metadata(world, planted):
     pages = shown(world)
     assert "evaluation_report" in pages and "[AWS Access Key]" in pages
     assert not [kind for kind, key in KEYS.items() if key[:16] in pages]
+
+
+@pytest.fixture(scope="module")
+def with_documents(world, planted):
+    """A recipe whose documents hold keys, of which a passage has a part alone."""
+    folder = world.root / "documents"
+    folder.mkdir()
+    for number in range(12):
+        (folder / f"pump-{number}.md").write_text(
+            f"# Pump {number}\n\nIts key for what is {number}:\n\n{KEY_LINES}\n\n{KEYS['AWS Access Key']}\n"
+        )
+    asked = {}
+    for name, pumps in (("train", range(6)), ("eval", range(6, 12))):
+        rows = [
+            {"question": f"What is the key for {n}, of pump {n}?", "answer": f"{n} it is", "document": f"pump-{n}.md"}
+            | {"evidence": f"key for what is {n}"}
+            for n in pumps
+        ]
+        path = world.root / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        asked[name] = [{"files": [str(path)], "format": "question-answer"}]
+    return planted | {
+        "dataset": {"sources": asked["train"], "eval": {"sources": asked["eval"]}},
+        "knowledge": {
+            "documents": [{"files": [str(folder / "*.md")]}],
+            "passages": {"max_tokens": 32, "overlap": 0},
+            "index": {"method": "bm25"},
+        },
+    }
+
+
+def test_no_part_of_a_key_leaves_with_the_passages_of_a_document(world, with_documents):
+    world.write_recipe("documents", with_documents)
+    run = world.materialize_warm("documents")
+    assert "evaluation_report" in world.artifacts("documents"), run.stdout[-3000:]
+    asked = "\n".join(pd.read_parquet(world.folder("chat_dataset", "documents") / "eval.parquet")["messages"].map(str))
+    parts = [line for line in KEY_LINES.split("\n")[1:] if line in asked]
+    assert parts, "the model is asked with parts of a key"
+    pages = shown(world)
+    of_report = [text.decode(errors="replace") for _, text in texts(world.folder("evaluation_report", "documents"))]
+    for text in (run.stdout, pages, *of_report):
+        assert not [part for part in (*parts, KEYS["AWS Access Key"][:16]) if part in text]
+    assert not with_a_key(world)
 
 
 @pytest.mark.parametrize(

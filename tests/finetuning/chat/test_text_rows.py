@@ -10,7 +10,8 @@ from finetuning.chat.template import load_template
 from finetuning.errors import FinetuningError
 from finetuning.evaluation.exam import exam_of
 from finetuning.recipe.evaluation import EvaluationSpec
-from tests.finetuning.chat.made_rows import WORDS, Made, different, line_of, rows_of
+from tests.finetuning.chat.made_rows import SECRET, WORDS, Made, different, line_of, rows_of
+from tests.finetuning.test_secrets import PLANTED
 
 KEYS = {"format": "text"}
 
@@ -121,3 +122,19 @@ def test_an_exam_asks_questions_where_eval_has_them(tmp_path, tokenizer):
     assert made.summary.text_rows == 30
     exam = exam_of(EvaluationSpec(metrics=("exact-match",), rows=5), made.folder)
     assert [question.reference[:4] for question in exam.questions] == ["####"] * 5
+
+
+def test_no_piece_of_a_text_with_a_secret_is_in_the_preview(tmp_path, tokenizer):
+    rows = [{"text": f"{n} {PLANTED['Private Key']}\n{long_text(150 + n)[n:]}"} for n in range(20)]
+    made = Made(tmp_path, tokenizer, rows, **KEYS, similarity=1)
+    assert len(made.train) > 20 and made.summary.preview == []
+
+
+def test_half_of_a_secret_that_a_limit_left_is_not_in_the_preview(tmp_path, tokenizer):
+    rows = [row | {"answer": f"{'so ' * 8}{SECRET}"} for row in different(30)]
+    long = Made(tmp_path / "whole", tokenizer, rows, similarity=1).train
+    limit = max(len(row["input_ids"]) for row in long) - 8
+    made = Made(tmp_path, tokenizer, rows, chat={"over_length": "truncate", "max_length": limit}, similarity=1)
+    shown = ["".join(token.text for token in tokens) for tokens in made.summary.preview]
+    assert [text for row in made.train if SECRET[:8] in (text := tokenizer.decode(row["input_ids"]))]
+    assert not [text for text in shown if SECRET[:8] in text]

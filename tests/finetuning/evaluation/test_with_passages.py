@@ -9,11 +9,14 @@ from finetuning.evaluation.comparison import evaluate
 from finetuning.evaluation.exam import ANSWERS, ANSWERS_WITHOUT, Exam
 from finetuning.evaluation.generation import Question
 from finetuning.evaluation.metrics import METRICS, Outcome
-from finetuning.evaluation.report import Answering, Report
+from finetuning.evaluation.report import Answering, Report, Sample
 from finetuning.evaluation.verdict import judge
-from finetuning.evaluation.with_passages import BASE, TUNED, WITH, in_words
+from finetuning.evaluation.with_passages import BASE, HIDDEN, TUNED, WITH, in_words, without_secrets_of
+from finetuning.knowledge.documents import Document
+from finetuning.knowledge.passages import passages_in, write_passages
 from finetuning.recipe.evaluation import EvaluationSpec, GateSpec
-from finetuning.recipe.knowledge import ContextSpec
+from finetuning.recipe.knowledge import ContextSpec, PassagesSpec
+from tests.finetuning.knowledge.sample_documents import KEY_LINES, write
 
 SPEC = EvaluationSpec(metrics=("exact-match",))
 NO = ContextSpec().refusal
@@ -116,3 +119,18 @@ def test_what_was_found_is_read_again_from_the_report(tmp_path):
 def test_the_metric_finds_a_reference_as_whole_words():
     assert METRICS["contains"].score(Outcome("4.2", "It weighs 4.2 kg.", True)) == 1.0
     assert METRICS["contains"].score(Outcome("8", "18, or 8.5", True)) == 0.0
+
+
+def test_a_question_with_a_passage_of_a_document_that_holds_a_key_is_shown_without_it(tmp_path):
+    documents = [Document("key.md", KEY_LINES), Document("a.md", "# A\n\nPlain words.")]
+    folder, spec = write(tmp_path / "documents", documents), PassagesSpec(max_tokens=32, overlap=0)
+    write_passages(folder, tmp_path / "passages", spec, lambda texts: [len(text) for text in texts])
+    names = passages_in(tmp_path / "passages", ["document"])["document"].to_pylist()
+    samples = [Sample(f"q:{n}", "Which?", "x", "b", "t", 0.0, 1.0, asked=f"passage {n}") for n in range(len(names))]
+    rows = pd.DataFrame({"place": [one.place for one in samples], "passages": [[n] for n in range(len(names))]})
+    rows.to_parquet(tmp_path / "eval.parquet")
+    found = without_secrets_of(samples, tmp_path, tmp_path / "passages", folder)
+    assert names.count("key.md") > 2 and found[-1] == samples[-1] and names[-1] == "a.md"
+    assert {(one.question, one.asked, one.base, one.tuned) for one in found[:-1]} == {("Which?", *[HIDDEN] * 3)}
+    harmless = write(tmp_path / "harmless", documents[1:])
+    assert without_secrets_of(samples, tmp_path, tmp_path / "passages", harmless) == samples

@@ -1,4 +1,16 @@
-"""Small documents of every kind that is read."""
+"""Small documents of every kind that is read, and one with a key."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from finetuning.knowledge.documents import DOCUMENTS, SCHEMA, Document
+from tests.finetuning.test_secrets import MIXED, PLANTED
+
+# Lines of a key file, each of which but the first looks like any other word.
+KEY_LINES = "\n".join([PLANTED["Private Key"], *(MIXED[n:] + MIXED[:n] for n in range(8))])
 
 HTML = b"""<!doctype html><html><head><title>Kettle</title><script>steal()</script><style>p {color: red}</style></head>
 <body><nav><a href="/">Home</a> <a href="/shop">Shop</a></nav><main><article><h1>Kettle K7</h1>
@@ -27,3 +39,11 @@ def pdf(*pages: str) -> bytes:
     table = "".join(f"{place:010d} 00000 n \n" for place in places)
     end = f"xref\n0 {len(objects) + 1}\n0000000000 65535 f \n{table}"
     return out + f"{end}trailer\n<< /Size {len(objects) + 1} /Root 1 0 R >>\nstartxref\n{len(out)}\n%%EOF\n".encode()
+
+
+def write(folder: Path, documents: Sequence[Document]) -> Path:
+    """The folder, in which these documents lie as the asset `documents` leaves them."""
+    folder.mkdir(parents=True)
+    columns = [pa.array(column) for column in zip(*documents, strict=True)]
+    pq.write_table(pa.Table.from_arrays(columns, schema=SCHEMA), folder / DOCUMENTS)
+    return folder

@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetuning.knowledge.documents import Document
-from finetuning.knowledge.passages import blocks_of, passages_of
+from finetuning.knowledge.documents import Document, with_secrets
+from finetuning.knowledge.passages import blocks_of, first_passages, passages_of, write_passages
 from finetuning.recipe.knowledge import PassagesSpec
+from tests.finetuning.knowledge.sample_documents import KEY_LINES, write
 
 TEXT = """# Kettle
 
@@ -115,3 +116,16 @@ def test_what_has_no_spaces_is_cut_too(long):
     found, within = passages_of(Document("x", long), PassagesSpec(max_tokens=50), letters)
     assert "".join(passage.text for passage in found) == long and within
     assert max(passage.tokens for passage in found) <= 50
+
+
+@pytest.mark.parametrize("limit", [32, 64])
+def test_of_a_document_with_a_key_no_passage_is_among_the_first(tmp_path, limit):
+    documents = [Document("key.md", f"# Key\n\nSecret:\n\n{KEY_LINES}\n"), Document("kettle.md", TEXT)]
+    folder, spec = write(tmp_path / "documents", documents), PassagesSpec(max_tokens=limit, overlap=0)
+    write_passages(folder, tmp_path / "passages", spec, letters)
+    hidden = with_secrets(folder)
+    assert hidden == {"key.md"}
+    everything = first_passages(tmp_path / "passages", 1000, frozenset())["document"].to_pylist()
+    assert everything.count("key.md") > 2
+    assert first_passages(tmp_path / "passages", 3, hidden)["document"].to_pylist() == ["kettle.md"] * 3
+    assert len(first_passages(tmp_path / "passages", 3, frozenset(everything))) == 0

@@ -15,4 +15,5 @@ verdict            whether the tuned model may be published
 tables             its figures in words
 evaluation_report  the report as Markdown and JSON
 report             the document report.json
+side_by_side       two exams beside each other
 """

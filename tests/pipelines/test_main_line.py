@@ -112,6 +112,12 @@ def test_the_base_answers_once_for_all_of_its_adapters(world, recipe):
     )
     assert elder["adapter"] != younger["adapter"]
     assert elder["answering"]["base"] == younger["answering"]["base"]
+    compared = world.python("-m", "pipelines.compare", "elder", f"younger@{younger['adapter'][:6]}")
+    assert compared.returncode == 0, compared.stdout
+    assert "| lora.r | 4 | 5 |" in compared.stdout and "| hub.repo" not in compared.stdout
+    assert "rows that both were asked" in compared.stdout and "| evaluation." not in compared.stdout
+    strange = world.python("-m", "pipelines.compare", "elder", "younger@0000")
+    assert strange.returncode == 4 and f"of adapter {younger['adapter']}" in strange.stdout
     world.write_recipe("younger", changed(recipe, "evaluation", max_new_tokens=3))
     assert world.materialize_warm("younger", select="lora_adapter,evaluation_report").returncode == 0
     assert len(answers_of_bases(world)) == len(there) + 1

@@ -5,6 +5,7 @@ data/train.jsonl:17  {"question": "What is 2 + 3?", "answer": "#### 5"}
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,8 @@ from finetuning.recipe.source import SourceSpec
 BATCH_ROWS = 1_000
 BATCH_BYTES = 8 * 2**20
 DIGEST_BYTES = 8
+# White space, and signs that end or divide sentences and no numbers.
+BETWEEN = re.compile(r"""\s+|(?<!\d)[.,;:!?…"'“”‘’]+|[.,;:!?…"'“”‘’]+(?!\d)""")
 TEXT = pa.string()
 TEXTS = ("name", "tool_call_id", "reasoning_content")
 MESSAGE = pa.struct([*[(key, TEXT) for key in ("role", "content", "tool_calls", *TEXTS)], ("train", pa.bool_())])
@@ -201,6 +204,24 @@ def digests(rows: list[Row], seed: int) -> tuple[list[int], list[int], list[tupl
                 before = int.from_bytes(asked.digest())
         questions.append(before)
     return conversations, questions, prefixes
+
+
+def questions_alone(rows: list[Row], before: int) -> list[tuple[int, int, bool]]:
+    """Return of each question its row's number, a digest of it by itself, and whether it is the last of its row.
+
+    White space, case and the signs between sentences count for nothing; those within numbers do.
+
+    Args:
+        before: how many rows came before these.
+    """
+    found = []
+    for number, row in enumerate(rows, before):
+        asked = [message["content"] for message in row.asked if message["role"] == "user"]
+        for place, text in enumerate(asked, 1):
+            said = BETWEEN.sub("", text.casefold()).encode()
+            digest = int.from_bytes(hashlib.blake2b(said, digest_size=DIGEST_BYTES).digest())
+            found.append((number, digest, place == len(asked)))
+    return found
 
 
 def messages_column(conversations: list[list[Message]]) -> pa.ListArray:

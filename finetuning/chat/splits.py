@@ -35,6 +35,9 @@ class Index:
     """A digest of what the user says in it, which depends on the data set's seed too."""
     prefixes: list[np.ndarray] = field(default_factory=list)
     """Of the answers before the last one: the conversation's number, and the digest of what was asked until then."""
+    asked: list[np.ndarray] = field(default_factory=list)
+    """Of each question in it: its number, a digest of that question by itself, and whether it is the last; collected
+    only where there is feedback."""
     source: list[np.ndarray] = field(default_factory=list)
     """The number of its source among all of the recipe."""
     answer: list[np.ndarray] = field(default_factory=list)
@@ -74,8 +77,8 @@ def split(index: Index, pairs: Pairs, dataset: DatasetSpec) -> Split:
 
     The order and the choice depend on `dataset.seed` alone. With `eval.fraction`, questions go to eval with all that
     nearly repeat them until it has that share of the rows; with `eval.sources`, a train row whose question is in eval
-    is in neither. Of feedback nothing is drawn: a row of it whose question is in eval is in neither, and the others are
-    divided as if it were not there.
+    is in neither. Of feedback nothing is drawn: a row of it that asks, at any place, what eval asks is in neither, and
+    the others are divided as if it were not there.
     """
     is_eval, conversation, question = index.joined()
     fate = np.where(is_eval, Fate.EVAL, Fate.TRAIN).astype(np.int8)
@@ -97,7 +100,7 @@ def split(index: Index, pairs: Pairs, dataset: DatasetSpec) -> Split:
         fate[rows[_drawn(label[rows], question[rows], wanted)]] = Fate.EVAL
     if not dataset.eval.fraction or said.any():
         _leave_out_overlap(fate, question, pairs)
-    fate[said & (fate >= Fate.OVERLAP)] = Fate.EXAMINED
+    fate[said & ((fate >= Fate.OVERLAP) | _asks_of_eval(index, fate))] = Fate.EXAMINED
     rng = np.random.default_rng(dataset.seed)
     position = np.full(len(fate), -1, np.int64)
     for side in (Fate.TRAIN, Fate.EVAL):
@@ -114,6 +117,16 @@ def _of_feedback(index: Index, dataset: DatasetSpec) -> np.ndarray:
     if not numbers:
         return np.zeros(sum(map(len, index.question)), bool)
     return np.isin(np.concatenate([np.zeros(0, np.int16), *index.source]), numbers)
+
+
+def _asks_of_eval(index: Index, fate: np.ndarray) -> np.ndarray:
+    """Mark the conversations in which, at any place, the last question of one in eval is asked."""
+    number, digest, last = np.concatenate([np.zeros((0, 3), np.uint64), *index.asked]).T
+    number = number.astype(np.int64)
+    examined = digest[last.astype(bool) & (fate[number] == Fate.EVAL)]
+    marked = np.zeros(len(fate), bool)
+    marked[number[np.isin(digest, examined)]] = True
+    return marked
 
 
 def _without(pairs: Pairs, rows: np.ndarray) -> Pairs:

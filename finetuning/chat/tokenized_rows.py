@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from finetuning.chat.conversations import MESSAGE, Batch, Row, digests, messages_column
+from finetuning.chat.conversations import MESSAGE, Batch, Row, digests, messages_column, questions_alone
 from finetuning.chat.rendering import Renderer
 from finetuning.chat.segments import Conversation, learned_turns
 from finetuning.chat.splits import Index
@@ -137,6 +137,7 @@ class TokenizedRows:
         self._marks = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         self.sides = 2 if recipe.training.method == "dpo" else 1
         self.last_alone = recipe.training.method in ("dpo", "kto")
+        self.has_feedback = any(source.feedback for source in recipe.dataset.sources)
         self.desirable: list[np.ndarray] = []
         self.texts = Texts()
         # Rows that are a part of a text that looks like a secret, by their places, and passages that are one.
@@ -172,6 +173,8 @@ class TokenizedRows:
         conversations, questions, prefixes = digests(rows, self.seed)
         before = sum(map(len, self.kept_lengths))
         self.index.prefixes.append(np.array([(before + i, d) for i, d in prefixes], np.uint64).reshape(-1, 2))
+        if self.has_feedback:
+            self.index.asked.append(np.array(questions_alone(rows, before), np.uint64).reshape(-1, 3))
         self.index.is_eval.append(np.full(len(rows), batch.is_eval))
         self.index.conversation.append(np.array(conversations, np.uint64))
         self.index.question.append(np.array(questions, np.uint64))

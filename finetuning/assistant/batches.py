@@ -126,6 +126,18 @@ class Batch:
             index = torch.tensor(stay, device=self.ids.device)
             self.ids, self.mask = self.ids[index], self.mask[index]
             self.cache.reorder_cache(index)
+            self._narrow()
+
+    def _narrow(self) -> None:
+        """Drop the columns that are padding in each row: they would add up for as long as rows join and leave."""
+        cut, layers = int(self.mask.any(0).int().argmax()), layers_of(self.cache)
+        # The model keeps all tokens but the last one, which it has not read yet.
+        kept = self.ids.shape[1] - 1
+        if not cut or not all(type(layer) is DynamicLayer and layer.get_seq_length() == kept for layer in layers):
+            return
+        self.ids, self.mask = self.ids[:, cut:], self.mask[:, cut:]
+        for layer in layers:
+            layer.keys, layer.values = layer.keys[..., cut:, :], layer.values[..., cut:, :]
 
     def takes(self, other: "Batch") -> bool:
         """Whether both are asked in the same manner, and what the model keeps of them can be put together."""

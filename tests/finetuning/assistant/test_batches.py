@@ -107,6 +107,29 @@ def test_batches_of_one_manner_become_one(small):
     assert len(made[0].rows) == 2 and made[0].ids.shape == made[0].mask.shape
 
 
+@torch.inference_mode()
+def test_a_batch_is_no_wider_than_the_longest_of_those_in_it(tiny):
+    model, tokenizer = tiny
+    asked = [(prompt, limit) for limit in (30, 21, 17) for prompt in prompts(tokenizer, 6)]
+    clients = [Client(prompt, limit) for prompt, limit in asked]
+    made = [batches.Batch([client.row], 0, model.device) for client in clients]
+    batch, widths = made[0], []
+    batch.advance(model, NO_TOKEN)
+    for new in made[1:]:
+        new.advance(model, NO_TOKEN)
+        if not batch.takes(new):
+            return  # What this model keeps is not put together: rows only leave its batches, and none joins.
+        batch.take(new)
+        batch.advance(model, NO_TOKEN)
+        widths.append((batch.ids.shape[1], max(len(row.prompt_ids) + row.written for row in batch.rows)))
+        assert batch.mask.shape == batch.ids.shape
+        assert {layer.keys.shape[-2] for layer in batches.layers_of(batch.cache)} == {batch.ids.shape[1] - 1}
+    while batch.rows:
+        batch.advance(model, NO_TOKEN)
+    assert [width for width, _ in widths] == [longest for _, longest in widths]
+    assert [client.tokens for client in clients] == [alone(model, prompt, NO_TOKEN, limit) for prompt, limit in asked]
+
+
 def test_a_long_answer_keeps_nobody_waiting(small):
     model, tokenizer = small
     first, second = prompts(tokenizer, 2)

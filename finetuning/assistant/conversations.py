@@ -1,6 +1,6 @@
 """Makes the messages of a request a conversation that fits the model: as the exam renders it, oldest turns left out.
 
-A turn is a question with all that follows it up to the next one; the system message is not part of any.
+A turn is a question with all that follows it up to the next one; what the system says stays, wherever it stood.
 """
 
 from typing import NamedTuple
@@ -33,19 +33,41 @@ def prompt_of(renderer: Renderer, conversation: Conversation, room: int) -> Prom
         BadRequest: the last turn alone does not fit, or the chat template does not take these messages.
     """
     system, turns = turns_of(conversation.messages)
+    fitting: list[int] = []
     ids: list[int] = []
-    for left_out in range(len(turns)):
-        messages = [*system, *(message for turn in turns[left_out:] for message in turn)]
+    # Of turns to leave out: so few are too few, and so many are enough. Most conversations fit as they are.
+    few, enough, tried = -1, len(turns), 0
+    while enough - few > 1:
+        messages = without(tried, system, turns)
         try:
             ids = renderer.prompt(conversation._replace(messages=messages))
         except RowDropped as reason:
             raise BadRequest(f"messages: {reason}") from None
         if len(ids) <= room:
-            return Prompt(ids, left_out)
+            fitting, enough = ids, tried
+        else:
+            few = tried
+        tried = (few + enough) // 2
+    if fitting:
+        return Prompt(fitting, enough)
+    has_system = any(message["role"] == "system" for message in conversation.messages)
     raise BadRequest(
-        f"messages: the last question alone{' and the system message' if system else ''} come to {len(ids):,} tokens, "
-        f"and there is room for {room:,} beside the answer. Shorten it, or ask for fewer max_tokens."
+        f"messages: the last question alone{' and the system message' if has_system else ''} come to {len(ids):,} "
+        f"tokens, and there is room for {room:,} beside the answer. Shorten it, or ask for fewer max_tokens."
     )
+
+
+def without(oldest: int, system: list[Message], turns: list[list[Message]]) -> list[Message]:
+    """Return the messages of a conversation without so many of its oldest turns.
+
+    What the system says in these stays: it is joined to the system message, as many templates take only one.
+    """
+    kept = [message for turn in turns[oldest:] for message in turn]
+    moved = [message for turn in turns[:oldest] for message in turn if message["role"] == "system"]
+    if moved:
+        said = "\n\n".join(message["content"] for message in [*system, *moved])
+        system = [{"role": "system", "content": said}]
+    return [*system, *kept]
 
 
 def turns_of(messages: list[Message]) -> tuple[list[Message], list[list[Message]]]:

@@ -63,8 +63,8 @@ def create_app(assistant: Assistant) -> Starlette:
         assistant.require_side(asked.model)
         waiting = Waiting(asyncio.get_running_loop())
         given = (asked.model, asked.conversation, asked.how, waiting)
-        # To look something up takes longer than others should wait for.
-        row, prompt = await asyncio.to_thread(assistant.ask, *given) if assistant.library else assistant.ask(*given)
+        # To read a long conversation, or to look something up, takes longer than others should wait for.
+        row, prompt = await asyncio.to_thread(assistant.ask, *given)
         answering = Answering(assistant, asked, waiting, row, prompt)
         if asked.stream:
             return Streamed(answering)

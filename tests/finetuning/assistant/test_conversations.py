@@ -43,6 +43,57 @@ def test_the_oldest_turns_go_first_and_whole(renderer, left_out, kept):
     assert (found.ids, found.left_out_turns) == (renderer.prompt(Conversation(kept)), left_out)
 
 
+def test_as_few_turns_as_possible_are_left_out_and_that_is_found_fast(renderer):
+    asked = []
+
+    class Counting(Renderer):
+        def prompt(self, conversation):
+            asked.append(conversation)
+            return super().prompt(conversation)
+
+    counting = Counting(renderer.tokenizer)
+    turns = [[user(f"number {i} {'and on ' * (i % 7)}"), assistant("yes")] for i in range(60)]
+    kept = [[SYSTEM, *(one for turn in turns[i:] for one in turn), user("last")] for i in range(61)]
+    lengths = [length(renderer, messages) for messages in kept]
+    for left_out in (0, 1, 2, 30, 59, 60):
+        for room in {lengths[left_out], max(lengths[-1], lengths[left_out] - 1), lengths[left_out] + 1}:
+            asked.clear()
+            found = prompt_of(counting, Conversation(kept[0]), room)
+            fewest = next(i for i, long in enumerate(lengths) if long <= room)
+            assert (found.ids, found.left_out_turns) == (renderer.prompt(Conversation(kept[fewest])), fewest)
+            assert len(asked) <= 8
+    asked.clear()
+    with pytest.raises(BadRequest, match=f"come to {lengths[-1]} tokens"):
+        prompt_of(counting, Conversation(kept[0]), lengths[-1] - 1)
+    assert len(asked) <= 8
+
+
+FRENCH = {"role": "system", "content": "Now in French."}
+JOINED = {"role": "system", "content": "Be brief.\n\nNow in French."}
+
+
+@pytest.mark.parametrize(
+    "messages, kept, left_out",
+    [
+        ([user("long " * 40), assistant("1"), FRENCH, user("two")], [FRENCH, user("two")], 1),
+        ([SYSTEM, user("long " * 40), FRENCH, assistant("1"), user("two")], [JOINED, user("two")], 1),
+        ([user("long " * 40), SYSTEM, assistant("1"), user("x"), FRENCH, user("two")], [SYSTEM, user("x"), FRENCH], 1),
+        ([assistant("long " * 40), SYSTEM, user("x"), FRENCH, assistant("1"), user("two")], [JOINED, user("two")], 2),
+    ],
+    ids=["before the question", "beside another", "some stay where they are", "all of them"],
+)
+def test_what_the_system_says_in_turns_that_are_left_out_stays(renderer, messages, kept, left_out):
+    kept = kept if kept[-1] == user("two") else [*kept, user("two")]
+    found = prompt_of(renderer, Conversation(messages), length(renderer, kept))
+    assert (found.ids, found.left_out_turns) == (renderer.prompt(Conversation(kept)), left_out)
+
+
+def test_what_the_system_says_later_counts_where_nothing_fits(renderer):
+    messages = [user("x"), assistant("1"), {"role": "system", "content": "long " * 40}, user("two")]
+    with pytest.raises(BadRequest, match="and the system message come to"):
+        prompt_of(renderer, Conversation(messages), length(renderer, [user("two")]))
+
+
 def test_a_question_that_never_fits_is_refused_with_numbers(renderer):
     room = length(renderer, [SYSTEM, TALK[-1]]) - 1
     with pytest.raises(BadRequest, match=rf"and the system message come to {room + 1} tokens, .* room for {room} "):

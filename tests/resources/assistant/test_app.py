@@ -220,6 +220,16 @@ def test_a_method_that_is_not_meant_is_a_405(assistant):
     assert request(assistant, "/v1/chat/completions")[0] == 405
 
 
+def test_nobody_waits_while_the_conversation_of_somebody_else_is_read(assistant, client):
+    with ThreadPoolExecutor(1) as pool:
+        with assistant.assistant._asking:
+            answer = pool.submit(ask, client, "tiny", QUESTIONS[0])
+            for _ in range(20):
+                client.with_options(timeout=20).models.list()
+                time.sleep(0.02)
+        assert said(answer.result())
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_leaves_frees_its_place(assistant, stream):
     host = assistant.url.removeprefix("http://")

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from finetuning.chat.rendering import Renderer
 from finetuning.chat.segments import Conversation
+from finetuning.chat.tokenization import token_ids
 from finetuning.dataset.row_faults import RowDropped
 from finetuning.dataset.turns import Message
 from finetuning.errors import FinetuningError
@@ -35,8 +36,9 @@ def prompt_of(renderer: Renderer, conversation: Conversation, room: int) -> Prom
     system, turns = turns_of(conversation.messages)
     fitting: list[int] = []
     ids: list[int] = []
-    # Of turns to leave out: so few are too few, and so many are enough. Most conversations fit as they are.
-    few, enough, tried = -1, len(turns), 0
+    # Of turns to leave out: so few are too few, and so many are enough. From a likely number on, by ever longer steps.
+    few, enough, step = -1, len(turns), 1
+    tried = _likely(renderer, turns, room)
     while enough - few > 1:
         messages = without(tried, system, turns)
         try:
@@ -47,7 +49,8 @@ def prompt_of(renderer: Renderer, conversation: Conversation, room: int) -> Prom
             fitting, enough = ids, tried
         else:
             few = tried
-        tried = (few + enough) // 2
+        tried = min(max((few + enough) // 2, tried - step), tried + step)
+        step *= 2
     if fitting:
         return Prompt(fitting, enough)
     has_system = any(message["role"] == "system" for message in conversation.messages)
@@ -55,6 +58,16 @@ def prompt_of(renderer: Renderer, conversation: Conversation, room: int) -> Prom
         f"messages: the last question alone{' and the system message' if has_system else ''} come to {len(ids):,} "
         f"tokens, and there is room for {room:,} beside the answer. Shorten it, or ask for fewer max_tokens."
     )
+
+
+def _likely(renderer: Renderer, turns: list[list[Message]], room: int) -> int:
+    """Return about how many turns do not fit, by what they say alone: to render many takes far longer than that."""
+    said = 0
+    for i in reversed(range(len(turns))):
+        said += sum(map(len, token_ids(renderer.tokenizer, [message["content"] for message in turns[i]])))
+        if said > room:
+            return min(i + 1, len(turns) - 1)
+    return 0
 
 
 def without(oldest: int, system: list[Message], turns: list[list[Message]]) -> list[Message]:

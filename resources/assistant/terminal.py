@@ -25,6 +25,7 @@ from finetuning.knowledge.passages import Passage
 
 # All but line break and tab: a terminal obeys them, whoever wrote them.
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+HALVES = re.compile(r"[\ud800-\udfff]")  # what a terminal makes of bytes that are no text
 HELP = """\
 /tuned, /base, /both   who answers
 /system TEXT           the system message from now on; without TEXT, none
@@ -70,9 +71,13 @@ class Chat:
             if line in ("/quit", "/exit"):
                 return
             try:
+                if HALVES.search(line):
+                    raise FinetuningError("that has half of a character in it; type it anew")
                 self.obey(line) if line.startswith("/") else line and self.ask(line)
-            except (FinetuningError, OSError) as error:
-                self.console.print(str(error), style="red", markup=False, soft_wrap=True)
+            except Exception as error:  # whatever it is, it is no reason to lose what was said
+                known = isinstance(error, (FinetuningError, OSError))
+                told = str(error) if known else f"{type(error).__name__}: {error}"
+                self.console.print(printable(told), style="red", markup=False, soft_wrap=True)
 
     def obey(self, line: str) -> None:
         """Carry out a command.
@@ -117,18 +122,21 @@ class Chat:
         """Write what was said, a line of JSON for each side, as a source of the format messages has it.
 
         Raises:
-            FinetuningError: no file is named, or one of that name is there.
+            FinetuningError: no file is named, none can have that name, or one of that name is there.
         """
         if not file:
             raise FinetuningError("/save: name a file, such as /save talk.jsonl")
         system = [{"role": "system", "content": self.system}] if self.system else []
         rows = [{"messages": [*system, *said], "model": name} for name, said in self.history.items() if said]
         try:
-            with Path(file).expanduser().open("x") as out:
+            with Path(file).expanduser().open("x", encoding="utf-8") as out:
                 out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         except FileExistsError:
             raise FinetuningError(f"/save: {file} is there already; name another file") from None
-        self.console.print(f"{len(rows)} conversation(s) written to {file}", style="dim", markup=False, soft_wrap=True)
+        except (RuntimeError, ValueError) as error:  # a home of nobody, a null in the name
+            raise FinetuningError(f"/save: {file!r} is no file's name: {error}") from None
+        told = f"{len(rows)} conversation(s) written to {printable(file)}"
+        self.console.print(told, style="dim", markup=False, soft_wrap=True)
 
     def _sides(self, chosen: str) -> list[str]:
         if chosen != "tuned" and self.assistant.base is None:
@@ -157,7 +165,7 @@ class Chat:
         if isinstance(reason, FinetuningError):
             raise reason
         for number in citations_in(said.content):
-            if number <= len(prompt.passages):
+            if 1 <= number <= len(prompt.passages):
                 cited = prompt.passages[number - 1]
                 place = " › ".join(filter(None, (cited.document, cited.heading)))
                 self.console.print(printable(f"[{number}] {place}"), style="dim", markup=False, highlight=False)

@@ -12,6 +12,7 @@ from playwright.sync_api import Page, expect
 from rich.console import Console
 
 from finetuning.assistant.assistant import Asking
+from finetuning.assistant.replies import Said
 from finetuning.chat.segments import Conversation
 from finetuning.knowledge.context import asked_with
 from finetuning.knowledge.documents import DOCUMENTS, SCHEMA
@@ -89,6 +90,15 @@ def test_the_terminal_names_what_is_cited_and_shows_the_passages(assistant):
 
     chat.run(read)
     assert "[1] kettle.md" in seen.getvalue() and "vinegar" in seen.getvalue()
+
+
+@pytest.mark.parametrize("said", ["By oil [0].", "[0][3]", "[00] or [99]"])
+def test_a_number_that_no_passage_has_is_left_as_it_is(assistant, monkeypatch, said):
+    seen = io.StringIO()
+    chat = Chat(assistant.assistant, Console(file=seen, width=100), Asking(max_tokens=4))
+    monkeypatch.setattr(chat, "_followed", lambda heard: (Said(said, "", [], 4), "stop"))
+    chat.ask(QUESTION)
+    assert seen.getvalue() == "tiny\n" and chat.history["tiny"][-1]["content"] == said
 
 
 PASSAGES = [

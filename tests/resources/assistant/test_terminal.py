@@ -5,6 +5,7 @@ import json
 
 import pytest
 from rich.console import Console
+from rich.markdown import Markdown
 
 from finetuning.assistant.assistant import Asking
 from finetuning.errors import FinetuningError
@@ -78,6 +79,31 @@ def test_mistakes_are_told_and_the_talk_goes_on(assistant, tmp_path):
     assert len(chat.history["tiny"]) == 2
 
 
+@pytest.mark.parametrize(
+    "line, told",
+    [
+        ("/save ~nobody-of-that-name/x.jsonl", "/save: '~nobody-of-that-name/x.jsonl' is no file's name"),
+        ("/save a\0b", "is no file's name: embedded null"),
+        ("/save \udcff.jsonl", "half of a character"),
+        ("half \ud800 of a character", "half of a character"),
+        ("/system half \ud800 of a character", "half of a character"),
+        ("/nix\x1b[2J \ud800", "half of a character"),
+        ("/nix\x1b[2J", "/nix\ufffd[2J is no command"),
+    ],
+)
+def test_whatever_is_typed_the_talk_goes_on_with_what_was_said(assistant, line, told):
+    seen, chat = talk(assistant, QUESTION, line, "And y?")
+    assert told in seen.replace("\n", " ") and "\x1b" not in seen
+    assert [message["role"] for message in chat.history["tiny"]] == ["user", "assistant"] * 2
+
+
+def test_what_nobody_thought_of_is_told_and_the_talk_goes_on(assistant, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(assistant.assistant.tokenizer, "decode", lambda *given, **how: 1 / 0)
+        seen, chat = talk(assistant, QUESTION, "/new")
+    assert "ZeroDivisionError: division by zero" in seen and chat.history["tiny"] == []
+
+
 def test_an_answer_that_is_cut_says_so(assistant):
     seen, _ = talk(assistant, QUESTION, max_tokens=3)
     assert "ended at 3 tokens" in seen
@@ -95,6 +121,13 @@ def test_a_terminal_shows_markdown(assistant):
 
 def test_a_terminal_is_never_told_what_to_do_by_an_answer():
     assert printable("a\x1b[2J\x07\rb\x9b1m\n\tc") == "a\ufffd[2J\ufffd\ufffdb\ufffd1m\n\tc"
+
+
+@pytest.mark.parametrize("text", ["&#27;[2J", "[a&#x1b;[2J](http://q/&#27;x)", "`\x1b[2J`", "```\x1b]0;t\x07\n\x1b[2J\n```"])
+def test_nor_by_one_in_markdown(text):
+    shown = io.StringIO()
+    Console(file=shown, force_terminal=True).print(Markdown(printable(text)))
+    assert "\x1b[2J" not in shown.getvalue() and "\x1b]0" not in shown.getvalue()
 
 
 def test_the_end_of_input_and_quit_end_it(assistant):

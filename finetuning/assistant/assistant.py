@@ -28,6 +28,7 @@ from finetuning.quantization import bitsandbytes_config
 
 BASE = "base"
 LEAST_ROOM = 16  # tokens of a prompt
+LEAST_TEMPERATURE = 1e-6  # below it logits that are divided by it are no numbers any more
 # Tokens that are read and written in all, however many more the model could: what is kept of them fills the memory.
 MOST_CONTEXT = 32_768
 GREETING: list[Mapping[str, Any]] = [{"role": "user", "content": "Hello"}]
@@ -139,8 +140,9 @@ class Assistant:
                 listener.news(rest)
             listener.end(reply.whole(stopped=reason == "stop"), reason)
 
-        seed = how.seed if how.temperature else None
-        row = Row(prompt.ids, limit, Manner(side, how.temperature, how.top_p, seed), put, ended)
+        temperature = how.temperature if how.temperature >= LEAST_TEMPERATURE else 0.0
+        seed = how.seed if temperature else None
+        row = Row(prompt.ids, limit, Manner(side, temperature, how.top_p, seed), put, ended)
         self.engine.ask(row)
         return row, prompt
 

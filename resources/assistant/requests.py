@@ -172,7 +172,7 @@ def _as_call(call: ToolCall) -> dict[str, JsonValue]:
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments)
-        except ValueError:
+        except (ValueError, RecursionError):
             arguments = None
         if not isinstance(arguments, dict):
             raise BadRequest(f"messages: the arguments of a call of {call.function.name} are no JSON object")

@@ -13,6 +13,7 @@ import openai
 import pytest
 from starlette.requests import ClientDisconnect
 
+from finetuning.assistant.conversations import BadRequest
 from finetuning.chat.segments import Conversation
 from finetuning.evaluation.generation import Question, generate
 from finetuning.lora.loading import load_side
@@ -180,6 +181,37 @@ BODIES = {
 def test_a_body_that_is_none_is_refused(assistant, path, name):
     status, body, _ = request(assistant, path, BODIES[name], **{"Content-Type": "application/json"})
     assert status == 400 and json.loads(body)["error"]["message"]
+
+
+def nested(depth):
+    return '{"a": ' * depth + "1" + "}" * depth
+
+
+@pytest.mark.parametrize("depth", [50, 300, 700, 900, 960, 980, 990, 100_000])
+@pytest.mark.parametrize("place", ["text", "object", "tools"])
+def test_what_is_nested_deeply_is_no_fault_of_the_server(assistant, depth, place):
+    text = nested(depth)
+    arguments = {"text": json.dumps(text), "object": text}.get(place, "{}")
+    call = f'{{"id": "1", "function": {{"name": "f", "arguments": {arguments}}}}}'
+    messages = f'[{{"role": "user", "content": "x"}}, {{"role": "assistant", "tool_calls": [{call}]}}, '
+    tools = f', "tools": [{text}]' if place == "tools" else ""
+    body = f'{{"model": "tiny", "messages": {messages}{{"role": "tool", "content": "5"}}], "max_tokens": 1{tools}}}'
+    status, told, _ = request(assistant, "/v1/chat/completions", body.encode(), **{"Content-Type": "application/json"})
+    assert status == 400 and json.loads(told)["error"]["message"]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "[" * 900 + "]" * 900])
+def test_arguments_that_are_nested_too_deeply_are_none(text):
+    calls = [{"id": "1", "function": {"name": "f", "arguments": text}}]
+    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": calls}]
+    with pytest.raises(BadRequest, match="arguments of a call of f are no JSON object"):
+        _ = request_of(json.dumps({"model": "tiny", "messages": messages}).encode()).conversation
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-40, 1e-9, 1e-6])
+def test_next_to_no_temperature_is_greedy(client, temperature):
+    found = ask(client, "tiny", QUESTIONS[3], temperature=temperature, seed=1, top_p=0.9)
+    assert said(found) == said(ask(client, "tiny", QUESTIONS[3]))
 
 
 STRANGERS = {

@@ -199,7 +199,8 @@ def delete(folder: Path, ids: set[str] | None = None, who: str | None = None) ->
             kept = [line for line in lines if not _is_among(line, ids, who)]
             if len(kept) < len(lines):
                 deleted += len(lines) - len(kept)
-                write_bytes(path, b"".join(kept))
+                # Where a link leads: a new file in place of the link would leave the entries in the old one.
+                write_bytes(path.resolve(), b"".join(kept))
     return deleted
 
 

@@ -126,6 +126,27 @@ def test_entries_are_deleted_by_id_and_by_who_gave_them(tmp_path):
     assert delete(tmp_path / "nowhere", {"x"}) == 0
 
 
+@pytest.mark.parametrize("linked", ["the file", "a link to a link", "the folder"])
+def test_what_is_deleted_is_gone_from_where_a_link_leads(tmp_path, linked):
+    folder, elsewhere = tmp_path / "maths", tmp_path / "elsewhere"
+    kept = [keep(elsewhere, given(who=who), "v1") for who in ("ann", "ben")]
+    (file,) = elsewhere.glob("*.jsonl")
+    if linked == "the folder":
+        folder.symlink_to(elsewhere)
+    else:
+        folder.mkdir()
+        target = file
+        if linked == "a link to a link":
+            target = tmp_path / "between.jsonl"
+            target.symlink_to(file)
+        (folder / file.name).symlink_to(os.path.relpath(target, folder))
+    assert delete(folder, who="ann") == 1
+    assert "ann" not in file.read_text() and entries(folder) == entries(elsewhere) == [kept[1]]
+    assert not file.is_symlink() and (folder / file.name).samefile(file)
+    later = keep(folder, given(), "v1")
+    assert entries(elsewhere) == [kept[1], later]
+
+
 def test_a_line_that_was_cut_spoils_no_other(tmp_path):
     first = keep(tmp_path, given(), "v1")
     (path,) = tmp_path.glob("*.jsonl")

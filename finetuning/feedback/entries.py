@@ -178,29 +178,37 @@ def _line(entry: Entry) -> bytes:
 
 def entries(folder: Path) -> list[Entry]:
     """Return all that is kept, in the order in which it came; a line that is none is left out."""
+    return [entry for entry in arrived(folder) if entry]
+
+
+def arrived(folder: Path) -> list[Entry | None]:
+    """Return all that ever came, in its order, with None in place of what was deleted: that left an empty line."""
     found = []
     for path in sorted(folder.glob("*.jsonl")):
         for line in path.read_bytes().splitlines():
             try:
-                found.append(Entry.model_validate_json(line))
+                found.append(Entry.model_validate_json(line) if line else None)
             except ValidationError:
                 continue
     return found
 
 
 def delete(folder: Path, ids: set[str] | None = None, who: str | None = None) -> int:
-    """Take entries off the disk, by their id or by who gave them; return how many they were."""
+    """Take entries off the disk, by their id or by who gave them; return how many they were.
+
+    An empty line stays of each, so that those after it are still in the batches that they came in.
+    """
     if not folder.is_dir():
         return 0
     deleted = 0
     with _locked(folder):
         for path in sorted(folder.glob("*.jsonl")):
             lines = path.read_bytes().splitlines(keepends=True)
-            kept = [line for line in lines if not _is_among(line, ids, who)]
-            if len(kept) < len(lines):
-                deleted += len(lines) - len(kept)
+            left = [b"\n" if _is_among(line, ids, who) else line for line in lines]
+            if left != lines:
+                deleted += sum(line != before for line, before in zip(left, lines, strict=True))
                 # Where a link leads: a new file in place of the link would leave the entries in the old one.
-                write_bytes(path.resolve(), b"".join(kept))
+                write_bytes(path.resolve(), b"".join(left))
     return deleted
 
 

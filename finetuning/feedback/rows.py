@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from finetuning.feedback.entries import Entry, entries, folder_of
+from finetuning.feedback.entries import Entry, arrived, folder_of
 
 FORMATS = {"sft": "messages", "dpo": "preference", "kto": "unpaired-preference"}
 
@@ -16,11 +16,13 @@ FORMATS = {"sft": "messages", "dpo": "preference", "kto": "unpaired-preference"}
 def taken(name: str, every: int) -> list[Entry]:
     """Return the entries of a name that are learned from: whole batches of `every`, so that single ones start no run.
 
+    Those that were deleted count in their batch: without them the others would fall back into one that is not whole.
+
     Raises:
         FinetuningError: it is no name.
     """
-    found = entries(folder_of(name))
-    return found[: len(found) // every * every]
+    found = arrived(folder_of(name))
+    return [entry for entry in found[: len(found) // every * every] if entry]
 
 
 def revision_of(name: str, every: int) -> str:

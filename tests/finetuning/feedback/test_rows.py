@@ -4,7 +4,7 @@ import pytest
 
 from finetuning.dataset.formats import FORMATS as READ
 from finetuning.dataset.formats import preference
-from finetuning.feedback.entries import entries, keep, parsed
+from finetuning.feedback.entries import delete, entries, keep, parsed
 from finetuning.feedback.rows import FORMATS, revision_of, rows_of, taken
 
 TALK = [
@@ -80,9 +80,31 @@ def test_entries_are_taken_in_whole_batches(folder):
     assert len(set(revisions)) == 3
 
 
-def test_an_entry_that_is_taken_back_makes_another_revision(folder):
-    from finetuning.feedback.entries import delete
+def test_what_was_learned_stays_so_when_another_entry_is_deleted(folder):
+    kept = [said(folder, correction=str(i), of="maths") for i in range(7)]
+    delete(folder, {kept[1].id})
+    assert taken("maths", 3) == [kept[0], *kept[2:6]]
+    delete(folder, {kept[0].id, kept[1].id, kept[2].id})
+    assert taken("maths", 3) == kept[3:6] and entries(folder) == kept[3:]
+    kept += [said(folder, correction=str(i), of="maths") for i in (7, 8)]
+    assert taken("maths", 3) == kept[3:]
+    assert delete(folder, {entry.id for entry in kept}) == 6 and taken("maths", 3) == entries(folder) == []
+    kept = [said(folder, correction=str(i), of="maths") for i in range(4)]
+    assert taken("maths", 3) == kept[:3]
 
+
+def test_lines_that_are_no_entries_are_in_no_batch(folder):
+    kept = [said(folder, correction=str(i), of="maths") for i in range(2)]
+    (path,) = folder.glob("*.jsonl")
+    path.write_bytes(path.read_bytes() + b'{"id": "cut')
+    assert taken("maths", 3) == []
+    kept.append(said(folder, correction="2", of="maths"))
+    assert taken("maths", 3) == kept
+    delete(folder, {kept[0].id})
+    assert taken("maths", 3) == kept[1:]
+
+
+def test_an_entry_that_is_taken_back_makes_another_revision(folder):
     for answer in "5678":
         said(folder, correction=answer, of="maths/base")
     before = revision_of("maths", 2)

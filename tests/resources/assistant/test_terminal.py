@@ -123,7 +123,9 @@ def test_a_terminal_is_never_told_what_to_do_by_an_answer():
     assert printable("a\x1b[2J\x07\rb\x9b1m\n\tc") == "a\ufffd[2J\ufffd\ufffdb\ufffd1m\n\tc"
 
 
-@pytest.mark.parametrize("text", ["&#27;[2J", "[a&#x1b;[2J](http://q/&#27;x)", "`\x1b[2J`", "```\x1b]0;t\x07\n\x1b[2J\n```"])
+@pytest.mark.parametrize(
+    "text", ["&#27;[2J", "[a&#x1b;[2J](http://q/&#27;x)", "`\x1b[2J`", "```\x1b]0;t\x07\n\x1b[2J\n```"]
+)
 def test_nor_by_one_in_markdown(text):
     shown = io.StringIO()
     Console(file=shown, force_terminal=True).print(Markdown(printable(text)))

@@ -50,7 +50,7 @@ COLUMNS = {
     tags={"hub": "read"},
     owners=OWNERS,
     retry_policy=RETRIES,
-    code_version="5",
+    code_version="6",
     check_specs=specs("chat_dataset", CHAT_CHECKS | KNOWLEDGE_CHECKS),
 )
 @explained()

@@ -139,8 +139,8 @@ class Examination:
                 f"{self.recipe.file}: the version that is published now ({head.repo_id} at {head.commit}) cannot be "
                 f"compared with: {error} Mend it, or write evaluation.no_worse_than_published: false."
             ) from error
-        in_context = bool(exam.without)
-        compared = compare_with_published(self.recipe.evaluation, answers.path, self.folder, in_context)
+        asked_with = self.line.asked_with()
+        compared = compare_with_published(self.recipe.evaluation, exam, answers.path, self.folder, asked_with)
         return known.model_copy(update={"metrics": compared})
 
     def _benchmarks(

@@ -51,7 +51,7 @@ def evaluate(
     """
     metrics, said = metrics_for(spec), (outcomes(base), outcomes(tuned))
     main = next(iter(metrics.values()))
-    sides = tuple(map(uncited, said)) if asked_with else said
+    sides = _compared(said, exam, asked_with)
     figures = {name: compare(metric, *sides) for name, metric in metrics.items()}
     context = None
     if asked_with:
@@ -60,9 +60,17 @@ def evaluate(
     return Findings(
         rows=len(exam.questions),
         metrics=with_text_metric(figures, *sides),
-        samples=samples_of(main, exam, *said),
+        samples=samples_of(main, exam, said, sides),
         context=context,
     )
+
+
+def _compared(
+    said: tuple[list[Outcome], list[Outcome]], exam: Exam, asked_with: ContextSpec | None
+) -> tuple[list[Outcome], list[Outcome]]:
+    """Two sides as they are compared."""
+    before, after = said
+    return (uncited(before, exam, asked_with), uncited(after, exam, asked_with)) if asked_with else said
 
 
 def with_text_metric(
@@ -75,17 +83,15 @@ def with_text_metric(
 
 
 def compare_with_published(
-    spec: EvaluationSpec, published: Path, tuned: Path, with_passages: bool = False
+    spec: EvaluationSpec, exam: Exam, published: Path, tuned: Path, asked_with: ContextSpec | None = None
 ) -> dict[str, PublishedFigures]:
     """Return for each metric the figures of published version and tuned model, the gain, and its 95 % interval.
 
     Args:
         published: the folder of the published version's answers, as `tuned` is of the tuned model's.
-        with_passages: whether the answers cite passages, which are no part of what is compared.
+        asked_with: how questions were asked, where that was with passages. Citations are no part of what is compared.
     """
-    before, after = outcomes(published), outcomes(tuned)
-    if with_passages:
-        before, after = uncited(before), uncited(after)
+    before, after = _compared((outcomes(published), outcomes(tuned)), exam, asked_with)
     found = {name: compare(metric, before, after) for name, metric in metrics_for(spec).items()}
     return {
         name: PublishedFigures(published=figures.base, **figures.model_dump(exclude={"base"}))
@@ -93,9 +99,20 @@ def compare_with_published(
     }
 
 
-def samples_of(main: Metric, exam: Exam, base: Sequence[Outcome], tuned: Sequence[Outcome]) -> list[Sample]:
-    """Return every question with both answers. Passages are no part of the question, which is published."""
-    found = [sample(main, *row) for row in zip(exam.without or exam.questions, base, tuned, strict=True)]
+def samples_of(
+    main: Metric,
+    exam: Exam,
+    said: tuple[Sequence[Outcome], Sequence[Outcome]],
+    compared: tuple[Sequence[Outcome], Sequence[Outcome]],
+) -> list[Sample]:
+    """Return every question with both answers. Passages are no part of the question, which is published.
+
+    Args:
+        said: the answers of base and tuned model, and `compared` what they are scored by.
+    """
+    scores = zip(*([main.score(outcome) for outcome in side] for side in compared), strict=True)
+    rows = zip(exam.without or exam.questions, *said, scores, strict=True)
+    found = [sample(question, base, tuned, scored) for question, base, tuned, scored in rows]
     if not exam.without:
         return found
     return [
@@ -104,14 +121,10 @@ def samples_of(main: Metric, exam: Exam, base: Sequence[Outcome], tuned: Sequenc
     ]
 
 
-def sample(main: Metric, question: Question, base: Outcome, tuned: Outcome) -> Sample:
+def sample(question: Question, base: Outcome, tuned: Outcome, scores: tuple[float, float]) -> Sample:
     """Return one question with both answers and their scores by the main metric, without what looks like a secret."""
-    return Sample(
-        place=question.place,
-        **shown(question, base, tuned),
-        base_score=main.score(uncited([base])[0]),
-        tuned_score=main.score(uncited([tuned])[0]),
-    )
+    before, after = scores
+    return Sample(place=question.place, **shown(question, base, tuned), base_score=before, tuned_score=after)
 
 
 def shown(question: Question, base: Outcome, tuned: Outcome) -> dict[str, str]:

@@ -16,7 +16,7 @@ from finetuning.evaluation.intervals import Sides, gain_interval
 from finetuning.evaluation.metrics import METRICS, Metric, Outcome
 from finetuning.evaluation.report import Answering, Contestant, InContext, Pair, Retrieval, Sample
 from finetuning.evaluation.verdict import side_of_zero
-from finetuning.knowledge.context import citations_in, refuses, without_citations
+from finetuning.knowledge.context import citations_in, cited, refuses, without_citations_beside
 from finetuning.knowledge.documents import with_secrets
 from finetuning.knowledge.passages import passages_in
 from finetuning.recipe.knowledge import ContextSpec
@@ -44,12 +44,24 @@ class Side:
     outcomes: Sequence[Outcome]
 
 
-def uncited(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """The outcomes with answers and references as they are compared: without the numbers of passages."""
-    return [
-        outcome._replace(answer=without_citations(outcome.answer), reference=without_citations(outcome.reference))
-        for outcome in outcomes
-    ]
+def uncited(outcomes: Sequence[Outcome], exam: Exam, spec: ContextSpec) -> list[Outcome]:
+    """The outcomes with answers and references as they are compared: without the numbers of passages.
+
+    A reference is as its row has it: what `cited` added is taken off, and no other bracket. Rows that name no document
+    have no citations.
+    """
+    rows = zip(outcomes, exam.golden, exam.ranks, strict=True)
+    return [_uncited(outcome, golden, rank, spec) for outcome, golden, rank in rows]
+
+
+def _uncited(outcome: Outcome, golden: Sequence[int], rank: int | None, spec: ContextSpec) -> Outcome:
+    if rank is None and outcome.reference != spec.refusal:
+        return outcome
+    reference = outcome.reference
+    if golden and spec.citations:
+        reference = reference.removesuffix(cited("", golden[0]))
+    answer = without_citations_beside(outcome.answer, reference, spec.passages)
+    return outcome._replace(answer=answer, reference=reference)
 
 
 def without_secrets_of(samples: Sequence[Sample], chat_dataset: Path, index: Path, documents: Path) -> Sequence[Sample]:
@@ -72,8 +84,13 @@ def without_secrets_of(samples: Sequence[Sample], chat_dataset: Path, index: Pat
 
 def in_context(spec: ContextSpec, metric: Metric, exam: Exam, answers: Mapping[str, Answers]) -> InContext:
     """Return how base and tuned model did with and without passages."""
-    sides = {name: Side([], uncited(outcomes(found.folder, ANSWERS_WITHOUT))) for name, found in answers.items()}
-    sides |= {name + WITH: Side([o.answer for o in found.said], uncited(found.said)) for name, found in answers.items()}
+    sides = {
+        name: Side([], uncited(outcomes(found.folder, ANSWERS_WITHOUT), exam, spec)) for name, found in answers.items()
+    }
+    sides |= {
+        name + WITH: Side([outcome.answer for outcome in found.said], uncited(found.said, exam, spec))
+        for name, found in answers.items()
+    }
     refused = np.array([refuses(question.reference, spec) for question in exam.questions])
     scores = {name: np.array([metric.score(outcome) for outcome in side.outcomes]) for name, side in sides.items()}
     pairs = {(before, after): _pair(before, after, scores) for before, after in PAIRS}
@@ -105,7 +122,10 @@ def _contestant(side: Side, scores: np.ndarray, refused: np.ndarray, exam: Exam,
     shown = np.array([bool(places) for places in exam.golden])
     to_be_found = np.array([rank is not None for rank in exam.ranks])
     cites = np.array(
-        [bool(set(citations_in(text)) & set(places)) for text, places in zip(side.said, exam.golden, strict=True)]
+        [
+            not set(places).isdisjoint(citations_in(text, spec.passages))
+            for text, places in zip(side.said, exam.golden, strict=True)
+        ]
     )
     wrong = (scores == 0) & to_be_found
     # Of graded scores none is simply wrong.

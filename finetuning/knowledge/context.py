@@ -10,9 +10,25 @@ from finetuning.dataset.turns import Message
 from finetuning.knowledge.passages import Passage
 from finetuning.recipe.knowledge import ContextSpec
 
+# [1], [1, 2] and 【1】, several in a row, and emphasis around one or all of them.
+_NUMBERS = r"\d{1,2}(?:[^\S\n]*[,;][^\S\n]*\d{1,2})*"
+_ONE = rf"(?:\[{_NUMBERS}\]|【{_NUMBERS}】)"
+_RUN = (
+    r"(?P<run>(?P<all>[*_`]{0,3})(?P<first>[*_`]{0,3})" + _ONE + r"(?P=first)"
+    r"(?:[^\S\n]*[,;]?[^\S\n]*(?P<next>[*_`]{0,3})" + _ONE + r"(?P=next))*(?P=all))"
+)
+_CLOSE = "[*_\"'”’)]*"
 # After white space or a sign, or at the beginning: `rows[1]` names no passage.
-CITATIONS = re.compile(r"(?:[ \t]+|(?<=[.,;:!?)\"'\n])|^)((?:\[\d{1,2}\])+)")
+NAMED = re.compile(rf"(?<![\w\]】]){_RUN}")
+# At the end of a line or sentence, before its full stop or after it; `x = [1]` is no citation.
+AT_END = re.compile(
+    rf"(?<![\s\]】=+<>(,:&|/-])\s*+{_RUN}"
+    rf"(?:(?={_CLOSE}(?:[.!?…]+{_CLOSE}(?!\S)|[。！？]|[^\S\n]*$))|(?P<within>(?=[^\S\n]+[^\sa-zß-ÿ])))",
+    re.MULTILINE,
+)
+STOPPED = re.compile(r"[.!?…。！？][*_\"'”’)]{0,3}\Z")
 EMPHASIS = re.compile(r"[*`_]")
+MOST_CITED = 99
 NONE_FOUND = "(no passage was found)"
 
 
@@ -70,27 +86,69 @@ def cited(answer: str, number: int) -> str:
     return f"{answer.rstrip()} [{number}]"
 
 
-def citations_in(answer: str) -> list[int]:
+def citations_in(answer: str, shown: int = MOST_CITED) -> list[int]:
     """Return the numbers of the passages that an answer names, each once.
 
-    >>> citations_in("18 months [2], or 20 [1][2]")
-    [2, 1]
+    Args:
+        shown: the number of passages that it was asked with.
+
+    >>> citations_in("18 months [2], or 20 [1][2]"), citations_in("18 months[1, 3]. See rows[2] too")
+    ([2, 1], [1, 3])
     """
-    return list(dict.fromkeys(int(number) for cited in CITATIONS.findall(answer) for number in cited[1:-1].split("][")))
+    found = {match.end("run"): match["run"] for match in NAMED.finditer(answer)}
+    found |= {match.end("run"): match["run"] for match in AT_END.finditer(answer) if _is_citation(match)}
+    numbers = [number for end in sorted(found) for number in _numbers(found[end])]
+    return list(dict.fromkeys(number for number in numbers if 1 <= number <= shown))
 
 
-def without_citations(answer: str) -> str:
-    """Return an answer without the numbers of passages.
+def without_citations(answer: str, shown: int = MOST_CITED) -> str:
+    """Return an answer without the citations at the end of it, and of its lines and sentences.
 
-    >>> without_citations("18 months [2]. See rows[1].[3]")
-    '18 months. See rows[1].'
+    Args:
+        shown: the number of passages that it was asked with. Others were not cited.
+
+    >>> without_citations("18 months [2]. See rows[1].[3]"), without_citations("18 months**[1]**, [2]")
+    ('18 months. See rows[1].', '18 months')
+    >>> without_citations("18 [4]", shown=3), without_citations("x = [1]"), without_citations("[1]")
+    ('18 [4]', 'x = [1]', '[1]')
     """
-    return CITATIONS.sub("", answer)
+
+    def kept(match: re.Match[str]) -> str:
+        known = all(1 <= number <= shown for number in _numbers(match["run"]))
+        return "" if known and _is_citation(match) else match[0]
+
+    found = AT_END.sub(kept, answer)
+    return found if any(map(str.isalnum, found)) else answer
+
+
+def without_citations_beside(answer: str, expected: str, shown: int) -> str:
+    """Return an answer without its citations; brackets that the expected one ends in, too, are none.
+
+    >>> without_citations_beside("use argv[1] [2]", "use argv[1]", 3), without_citations_beside("7 [1]", "8", 3)
+    ('use argv[1]', '7')
+    """
+    if expected and answer.startswith(expected) and not without_citations(f"x{answer[len(expected) :]}", shown)[1:]:
+        return expected
+    return without_citations(answer, shown)
+
+
+def _numbers(run: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", run)]
+
+
+def _is_citation(match: re.Match[str]) -> bool:
+    """Whether it ends a sentence, and is not the index of an answer that is one word: `argv[1]`."""
+    text, start = match.string, match.start()
+    if match["within"] is not None and not STOPPED.search(text[max(0, start - 4) : start]):
+        return False
+    is_index = start == match.start("run") and text[start - 1 : start].isalpha() and match["run"][0] == "["
+    return not is_index or len(text[:start].split()) > 1
 
 
 def refuses(answer: str, spec: ContextSpec) -> bool:
     """Whether an answer says that the documents do not say it."""
-    plain, refusal = (
-        " ".join(without_citations(text).split()).strip(" .").casefold() for text in (answer, spec.refusal)
+    said, uncited, refusal = (
+        " ".join(text.split()).strip(" .").casefold()
+        for text in (answer, without_citations(answer, spec.passages), spec.refusal)
     )
-    return refusal in plain
+    return refusal in said or refusal in uncited

@@ -171,8 +171,7 @@ class Contexts:
                 raise RowDropped("a call of tools, where the documents do not say it")
             answer = cites = last
         else:
-            # What was cited when the row was written stood in another order.
-            answer = last | {"content": without_citations(last["content"]) if not unsaid else self.spec.refusal}
+            answer = last | {"content": self.spec.refusal if unsaid else self._uncited(last["content"], named)}
             if unsaid:
                 answer.pop("reasoning_content", None)
             numbered = places and self.spec.citations and not unsaid
@@ -184,6 +183,14 @@ class Contexts:
         ]
         with_them = asked_with([*earlier[:-1], cites], self.retriever.passages(shown), self.spec)
         return Context(messages, [*earlier[:-1], answer], with_them, shown, places, rank)
+
+    def _uncited(self, answer: str, named: Named) -> str:
+        """A row's answer without what was cited when it was written, in another order of the passages.
+
+        Brackets of a row that names no document are no citations, nor are those that its passage has, too.
+        """
+        is_quoted = named.evidence is not None and has_words(named.evidence, answer)
+        return without_citations(answer, self.spec.passages) if named.document and not is_quoted else answer
 
     def _golden(self, named: Named) -> list[int]:
         """The passages that have what a row quotes, in the document that it names.

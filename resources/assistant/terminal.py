@@ -164,11 +164,10 @@ class Chat:
             said, reason = next(told for told in iter(heard.told.get, None) if not isinstance(told, Delta))
         if isinstance(reason, FinetuningError):
             raise reason
-        for number in citations_in(said.content):
-            if 1 <= number <= len(prompt.passages):
-                cited = prompt.passages[number - 1]
-                place = " › ".join(filter(None, (cited.document, cited.heading)))
-                self.console.print(printable(f"[{number}] {place}"), style="dim", markup=False, highlight=False)
+        for number in citations_in(said.content, len(prompt.passages)):
+            cited = prompt.passages[number - 1]
+            place = " › ".join(filter(None, (cited.document, cited.heading)))
+            self.console.print(printable(f"[{number}] {place}"), style="dim", markup=False, highlight=False)
         self.passages = prompt.passages
         if isinstance(reason, Exception):
             raise FinetuningError(f"the answer failed: {type(reason).__name__}: {reason}") from reason

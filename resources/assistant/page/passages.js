@@ -2,7 +2,12 @@
 
 import { element, keepInView } from "./dom.js";
 
-const CITATION = /\[(\d{1,2})\]/g;
+// As citations_in of finetuning/knowledge/context.py has them: [2], [1, 2] and 【2】; right after a word, as in rows[1],
+// at the end of a sentence or line alone.
+const NUMBERS = String.raw`\d{1,2}(?:\s*[,;]\s*\d{1,2})*`;
+const GROUP = String.raw`(?:\[${NUMBERS}\]|【${NUMBERS}】)`;
+const AT_END = String.raw`(?=(?:\s*[,;]?\s*${GROUP})*["'”’)]*(?:[.!?…]+["'”’)]*(?!\S)|[。！？]|\s*$))`;
+const CITATION = new RegExp(String.raw`(?<![\p{L}\p{N}_])${GROUP}|(?<=\s\S*|\p{N})${GROUP}${AT_END}`, "gmu");
 
 /** The passages as a list of folds, closed; `label` is what they belong to. */
 export function folds(passages, label) {
@@ -17,7 +22,7 @@ export function folds(passages, label) {
   return element("section", { class: "passages", "aria-label": `Passages: ${label}` }, ...each);
 }
 
-/** Make each [2] in a text a button that opens passage 2; one that names no passage stays text. */
+/** Make each [2] in a text a button that opens passage 2, and each number in [1, 2]; what names none stays text. */
 export function linkCitations(body, shown) {
   const walker = document.createTreeWalker(body, NodeFilter.SHOW_TEXT);
   const texts = [];
@@ -28,13 +33,22 @@ export function linkCitations(body, shown) {
 function pieces(text, shown) {
   const found = [];
   let end = 0;
-  for (const match of text.matchAll(CITATION)) {
-    const passage = shown.querySelector(`[data-number="${Number(match[1])}"]`);
+  for (const { start, label, number } of named(text)) {
+    const passage = shown.querySelector(`[data-number="${number}"]`);
     if (!passage) continue;
-    found.push(text.slice(end, match.index), citation(match[0], passage));
-    end = match.index + match[0].length;
+    found.push(text.slice(end, start), citation(label, passage));
+    end = start + label.length;
   }
   return [...found, text.slice(end)];
+}
+
+/** The numbers of passages that a text names, with what stands for each: its brackets too where it is alone in them. */
+export function named(text) {
+  return [...text.matchAll(CITATION)].flatMap(({ 0: group, index }) => {
+    const numbers = [...group.matchAll(/\d+/g)];
+    if (numbers.length === 1) return [{ start: index, label: group, number: Number(numbers[0][0]) }];
+    return numbers.map((one) => ({ start: index + one.index, label: one[0], number: Number(one[0]) }));
+  });
 }
 
 function citation(text, passage) {

@@ -1,11 +1,13 @@
 """What passages did for the answers: shares, faults and advice, by answers whose right ones are known."""
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
-from finetuning.evaluation.comparison import evaluate
+from finetuning.evaluation.comparison import compare_with_published, evaluate
 from finetuning.evaluation.exam import ANSWERS, ANSWERS_WITHOUT, Exam
 from finetuning.evaluation.generation import Question
 from finetuning.evaluation.metrics import METRICS, Outcome
@@ -64,6 +66,43 @@ def test_scores_are_of_answers_without_their_citations(tmp_path):
     assert findings.metrics["exact-match"].tuned == 1.0 and findings.metrics["exact-match"].base == 0.0
     contestant = findings.context.contestants[TUNED + WITH]
     assert contestant.score == 1.0 and contestant.right_citations == 0.0
+
+
+def scored(reference, answer, golden=(), rank=None):
+    """The exact match of one answer, with passages and without, and of the sample; of a row with these places."""
+    question = Question("q:1", [{"role": "user", "content": "?"}], [1], reference)
+    asked = Exam(SimpleNamespace(), [question], [[1]], [[1]], [question], [list(golden)], [rank])
+    with TemporaryDirectory() as folder:
+        for name in (BASE, TUNED):
+            (Path(folder) / name).mkdir()
+            for file in (ANSWERS, ANSWERS_WITHOUT):
+                pd.DataFrame([Outcome(reference, answer, True)]).to_parquet(Path(folder) / name / file)
+        findings = evaluate(SPEC, asked, Path(folder) / BASE, Path(folder) / TUNED, ContextSpec())
+        published = compare_with_published(SPEC, asked, Path(folder) / BASE, Path(folder) / TUNED, ContextSpec())
+    said = {one.score for one in findings.context.contestants.values()}
+    (score,) = said | {findings.samples[0].base_score, published["exact-match"].tuned}
+    return score
+
+
+@pytest.mark.parametrize("end", [" [1], [2]", " [1, 2]", "[2]", " 【1】", "**[2]**", " [3]", ""])
+def test_an_answer_is_right_however_it_is_cited(end):
+    assert scored("18 months [2]", f"18 months{end}", [2], 1) == 1.0
+    assert scored("18 months", f"18 months{end}", [], 0) == 1.0, "its passage was not found"
+    assert scored("It is 18. [2]", f"It is 18{end}.", [2], 1) == scored("It is 18. [2]", f"It is 18.{end}", [2], 1) == 1
+    assert scored(NO, f"{NO}{end}") == 1.0
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer"),
+    [("[5]", "[3]"), ("[1]", "[2]"), ("return [1]", "return [0]"), ("return [1]", "return"), ("x = [1]", "x =")],
+)
+def test_brackets_that_are_no_citations_are_compared(reference, answer):
+    for golden, rank in (([], None), ([], 0), ([2], 1)):
+        as_asked = f"{reference} [2]" if golden else reference
+        assert scored(as_asked, answer, golden, rank) == 0.0
+        assert scored(as_asked, reference, golden, rank) == 1.0
+    assert scored(f"{reference} [2]", f"{reference} [1]", [2], 1) == 1.0
+    assert scored("x", "x [1]") == 0.0, "a row that names no document has no citations"
 
 
 def test_each_contestant_has_its_shares_and_each_wrong_answer_its_fault(tmp_path):

@@ -1,5 +1,6 @@
 """Rows with passages: what is learned, what is asked, and what is left out with its reason."""
 
+import time
 from collections import Counter
 
 import pyarrow as pa
@@ -158,9 +159,72 @@ def test_rows_that_are_the_same_are_learned_alike_and_are_told_by_what_they_say_
     assert first == second and first.own == golden("a")[0]
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "18 months [2]",
+        "18 months [1], [2]",
+        "18 months [1][2]",
+        "18 months [1] [2]",
+        "18 months [1, 2]",
+        "18 months[2]",
+        "18 months 【1】",
+        "18 months**[2]**",
+        "18 months **[1], [2]**",
+        "18 months\n[2]",
+    ],
+)
+@pytest.mark.parametrize("after", ["", ".", " \n"])
+def test_citations_of_all_forms_are_taken_off_and_read(answer, after):
+    assert without_citations(answer + after, 3).rstrip() == f"18 months{after}".rstrip()
+    assert citations_in(answer + after, 3)[-1] in (1, 2)
+    assert without_citations(f"{answer}. See it.", 3) == "18 months. See it."
+
+
+@pytest.mark.parametrize(
+    ("answer", "without"),
+    [
+        ("18 months. [2]", "18 months."),
+        ("18 months.[2] Or 20. [1] See it.", "18 months. Or 20. See it."),
+        ("**18 months [2]**", "**18 months**"),
+        ("One [1]\nTwo [2]", "One\nTwo"),
+        ("7[1]", "7"),
+        *((kept, kept) for kept in ("[3]", "**[1]**", "x = [1]", "return [0]", "18 [4]", "argv[1]", "`return [1]`")),
+        *((kept, kept) for kept in ("Press [2] twice", "[1] Reset it", "f(x, [1])", "a, [1]", "", "1. [2] and on")),
+    ],
+)
+def test_brackets_that_end_no_sentence_or_name_no_passage_are_part_of_the_answer(answer, without):
+    assert without_citations(answer, 3) == without
+
+
+def test_a_long_row_of_brackets_is_read_in_time():
+    started = time.monotonic()
+    for text in ("[1] " * 20_000, "[1], " * 20_000 + "x", "*" * 50_000, " " * 50_000 + "[1]x", "x[1]" * 20_000):
+        without_citations(text)
+        citations_in(text)
+    assert time.monotonic() - started < 5
+
+
 def test_what_was_cited_when_a_row_was_written_is_taken_off():
-    (found,) = contexts().give([asked("a", answer="Vinegar [2], see rows[1].")], is_eval=False)
-    assert found.messages[-1]["content"] == "Vinegar, see rows[1]."
+    messages, named = asked("a", "Vinegar [2]. See rows[1] too.", "a.md", "Clean a")
+    (found,) = contexts().give([(messages, named)], is_eval=True)
+    assert found.messages[-1]["content"] == "Vinegar. See rows[1] too. [1]"
+
+
+@pytest.mark.parametrize("answer", ["x = [1]", "[3]", "return [1]", "18 months [2]"])
+def test_a_row_without_a_document_is_learned_with_its_brackets(answer):
+    for is_eval in (False, True):
+        (found,) = contexts().give([asked("a", answer)], is_eval)
+        assert found.messages[-1]["content"] == found.asked[-1]["content"] == answer
+
+
+def test_brackets_that_stand_in_the_evidence_are_no_citation():
+    shelf = Shelf()
+    shelf.table = passage_table([Passage("m/a.md", "", "In this case, return [1] and end.", 0, 9)])
+    shelf.find = lambda questions, most: [[0] for _ in questions]
+    row = asked("a", "return [1]", "a.md", "return [1] and end")
+    (found,) = Contexts(shelf, ContextSpec(), set(), 7).give([row], is_eval=True)  # pyright: ignore
+    assert found.messages[-1]["content"] == "return [1] [1]"
 
 
 def test_a_passage_of_another_document_that_says_it_too_is_not_beside_a_refusal():

@@ -25,7 +25,7 @@ from resources.store.artifact import Artifact
     tags={"hub": "read"},
     owners=OWNERS,
     retry_policy=RETRIES,
-    code_version="1",
+    code_version="2",
     check_specs=specs("documents", DOCUMENT_CHECKS),
 )
 @explained()

@@ -13,7 +13,7 @@ import time
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import yaml
 
@@ -168,7 +168,7 @@ def _html(content: bytes) -> str:
 
     try:
         text = trafilatura.extract(
-            _decoded(content),
+            _in_main(trafilatura.load_html(_decoded(content))),
             output_format="markdown",
             include_comments=False,
             include_tables=True,
@@ -180,6 +180,21 @@ def _html(content: bytes) -> str:
     if not text:
         raise UnreadableText("no main text in the page")
     return text
+
+
+def _in_main(page: Any) -> Any:
+    """The tree of a page, with all that it shows in <main>, where nothing in it says what its main text is.
+
+    Of content that stands in <body> itself, trafilatura keeps the paragraphs alone, without headings and lists.
+    """
+    body = None if page is None else page.find("body")
+    if body is None or next(page.iter("main", "article"), None) is not None:
+        return page
+    main = body.makeelement("main", {})
+    main.text, body.text = body.text, None
+    main.extend(list(body))
+    body.append(main)
+    return page
 
 
 def _pdf(content: bytes) -> str:

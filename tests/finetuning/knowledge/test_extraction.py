@@ -17,6 +17,32 @@ def test_of_a_page_the_main_text_is_read_with_its_headings_and_nothing_that_is_r
     assert not any(word in text for word in ("steal", "color", "<p>", "Shop"))
 
 
+CARE = (
+    "Press the red button twice to wake it. Hold it for five seconds to reset the clock. The lamp then turns green. "
+    "Fill it up to the line with cold water. Never open the lid while it boils. Empty it after each use."
+)
+MODELS = [f"<h2>Model K{n}</h2><p>{CARE} It weighs {n} kg.</p>" for n in range(6)]
+CONTENTS = {
+    "models": ("".join(MODELS), [f"## Model K{n}" for n in range(6)]),
+    "sections": ("".join(f"<section>{model}</section>" for model in MODELS), [f"## Model K{n}" for n in range(6)]),
+    "list": (
+        f"<h1>Kettle</h1><h2>Care</h2><p>{CARE}</p><ul><li>Use vinegar</li></ul>",
+        ["# Kettle", "## Care", "- Use vinegar"],
+    ),
+}
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+@pytest.mark.parametrize("around", ["{}", "<div>{}</div>", "<section>{}</section>", "<main>{}</main>"])
+@pytest.mark.parametrize("beside", ["", '<nav><a href="/">Home</a></nav>', '<ul class="menu"><li>Home</li></ul>'])
+def test_a_page_keeps_its_headings_wherever_they_stand_and_gains_no_menu(content, around, beside):
+    body, lines = CONTENTS[content]
+    page = f"<html><body>{beside}{around.format(body)}<footer>All rights reserved</footer></body></html>"
+    text = text_of("a.html", page.encode())
+    assert [line for line in text.split("\n") if line.startswith(("#", "-"))] == lines
+    assert "Empty it after each use." in text and "Home" not in text and "All rights" not in text
+
+
 def test_of_a_pdf_each_page_is_read_under_its_number():
     text = text_of("KETTLE.PDF", pdf("Clean it with vinegar.", "Never put it into water."))
     assert text == "# Page 1\n\nClean it with vinegar.\n\n# Page 2\n\nNever put it into water."

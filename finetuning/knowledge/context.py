@@ -27,7 +27,8 @@ AT_END = re.compile(
     re.MULTILINE,
 )
 STOPPED = re.compile(r"[.!?…。！？][*_\"'”’)]{0,3}\Z")
-EMPHASIS = re.compile(r"[*`_]")
+# With the backslash that shows that a sign is none of Markdown's.
+EMPHASIS = re.compile(r"[*`_]|\\(?=[#<=\[-])")
 MOST_CITED = 99
 NONE_FOUND = "(no passage was found)"
 

@@ -39,6 +39,10 @@ WAIT = 300.0  # seconds, on a busy machine
 TEXT, REASON = b"T", b"R"
 # What Markdown takes for a heading: what stands before a line, or below it.
 HEADING = re.compile(r"^[ \t]*(#{1,6}[ \t]|=+[ \t]*$|-+[ \t]*$)", re.MULTILINE)
+# What Markdown shows nothing of: the beginning of a link's definition, and of a tag or comment.
+UNSEEN = re.compile(
+    r"^(?P<before>[ \t]*(?:(?:[>*+-]|\d{1,9}[.)])[ \t]+)*)\[(?=[^\[\]]{1,999}\]:)|(?<!\\)<(?=[A-Za-z/!?])", re.MULTILINE
+)
 
 
 class UnreadableText(Exception):
@@ -158,8 +162,9 @@ def _markdown(content: bytes) -> str:
 
 
 def _plain(content: bytes) -> str:
-    """Plain text, in which nothing is a heading."""
-    return HEADING.sub(lambda found: f"\\{found[0].lstrip()}", _decoded(content))
+    """Plain text, in which nothing is a heading, and nothing hidden."""
+    text = HEADING.sub(lambda found: f"\\{found[0].lstrip()}", _decoded(content))
+    return UNSEEN.sub(lambda found: f"{found['before'] or ''}\\{found[0][-1]}", text)
 
 
 def _html(content: bytes) -> str:

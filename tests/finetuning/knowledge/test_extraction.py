@@ -1,12 +1,17 @@
 """The text of a document's file: what a person reads, and a reason where there is nothing to read."""
 
+import html
+import re
 import time
 import zlib
 
 import pytest
+from markdown_it import MarkdownIt
 
 from finetuning.knowledge import extraction
+from finetuning.knowledge.context import has_words
 from finetuning.knowledge.extraction import UnreadableText, text_of
+from finetuning.knowledge.passages import blocks_of
 from tests.finetuning.knowledge.sample_documents import HTML, pdf
 from tests.finetuning.test_bounded_yaml import UNREAD
 
@@ -60,6 +65,49 @@ def test_of_a_pdf_each_page_is_read_under_its_number():
 )
 def test_text_is_read_as_it_is_but_for_what_nobody_sees(name, content, text):
     assert text_of(name, content) == text
+
+
+PLAIN = [
+    "[Note]: 13kg",
+    "  [ERROR]: disk-full",
+    "> [Note]: 13kg",
+    "- [a note\nof two]: x",
+    "[a]:\nb",
+    "<!-- a comment -->",
+    "<!-- one that never ends",
+    "Press <b>red</b>",
+    "<div>\nin it\n</div>",
+    "<?xml 1.0?>",
+    "a <b and c> d",
+    "---\ntitle: x\n---",
+    "Title\n---",
+    "# no heading",
+]
+
+
+def seen(text):
+    """What a person sees of a Markdown text, without its tags, and of lines what has letters, digits or brackets."""
+    shown = html.unescape(re.sub(r"<[^>]*>|<!--.*?-->", " ", MarkdownIt("commonmark").render(text)))
+    return re.findall(r"[\w\[\]<]+", shown)
+
+
+@pytest.mark.parametrize("line", PLAIN)
+def test_plain_text_is_all_read_and_seen_as_it_is(line):
+    plain = f"{line}\n\nMore of it.\n\n{line}\n"
+    text = text_of("a.txt", plain.encode())
+    assert seen(text) == re.findall(r"[\w\[\]<]+", plain) and text.replace("\\", "").split() == plain.split()
+    blocks = list(blocks_of(text))
+    assert "\n\n".join(block.text for block in blocks).split() == text.split() and {b.heading for b in blocks} == {""}
+    assert all(has_words(text, one) for one in plain.split("\n") if any(map(str.isalnum, one)))
+
+
+def test_pages_of_a_pdf_are_plain_text():
+    text = text_of("a.pdf", pdf("[Note]: 13kg", "<!-- it begins", "<b>red</b>"))
+    assert [(block.heading, block.text) for block in blocks_of(text)] == [
+        ("Page 1", "\\[Note]: 13kg"),
+        ("Page 2", "\\<!-- it begins"),
+        ("Page 3", "\\<b>red\\</b>"),
+    ]
 
 
 @pytest.mark.parametrize("kind", UNREAD)

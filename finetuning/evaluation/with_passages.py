@@ -5,6 +5,7 @@ A wrong answer is the retriever's fault where no passage that was shown has it, 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,10 @@ from finetuning.recipe.knowledge import ContextSpec
 BASE, TUNED = "base", "tuned"
 WITH = " with passages"
 HIDDEN = "[of a document that seems to hold a secret]"
-# What each pair says, the second of them being the one that more was done for.
-PAIRS = ((BASE, BASE + WITH), (BASE, TUNED), (BASE + WITH, TUNED + WITH), (TUNED, TUNED + WITH))
+# The cheapest first: a training costs more than passages.
+CONTESTANTS = (BASE, BASE + WITH, TUNED, TUNED + WITH)
+# Each with each, the second of them being the one that more was done for.
+PAIRS = tuple(combinations(CONTESTANTS, 2))
 
 
 @dataclass(frozen=True)
@@ -93,12 +96,13 @@ def in_context(spec: ContextSpec, metric: Metric, exam: Exam, answers: Mapping[s
     }
     refused = np.array([refuses(question.reference, spec) for question in exam.questions])
     scores = {name: np.array([metric.score(outcome) for outcome in side.outcomes]) for name, side in sides.items()}
-    pairs = {(before, after): _pair(before, after, scores) for before, after in PAIRS}
+    pairs = [_pair(before, after, scores) for before, after in PAIRS]
+    contestants = {name: _contestant(side, scores[name], refused, exam, spec) for name, side in sides.items()}
     return InContext(
-        contestants={name: _contestant(side, scores[name], refused, exam, spec) for name, side in sides.items()},
-        pairs=list(pairs.values()),
+        contestants=contestants,
+        pairs=pairs,
         retrieval=_retrieval(exam, spec),
-        advice=_advice(pairs),
+        advice=advice_on(advised({name: one.score for name, one in contestants.items()}, pairs), pairs),
     )
 
 
@@ -154,20 +158,35 @@ def _retrieval(exam: Exam, spec: ContextSpec) -> Retrieval:
     )
 
 
-def _advice(pairs: Mapping[tuple[str, str], Pair]) -> str:
-    """Say which of the four to use, by what is more than noise."""
-    change = {names: side_of_zero(pair.interval) for names, pair in pairs.items()}
-    passages_help = change[TUNED, TUNED + WITH] == "better"
-    training_helps = change[BASE + WITH, TUNED + WITH] == "better"
-    if passages_help and training_helps:
-        return "Use the tuned model with passages: each of the two adds to the other."
-    if training_helps:
-        return "Use the tuned model without passages: training helps, and passages add nothing to it that shows."
-    if change[BASE, BASE + WITH] == "better":
+def advised(scores: Mapping[str, float], pairs: Sequence[Pair]) -> str:
+    """Return the cheapest contestant that is not shown to be worse than another: the best one, or one as good.
+
+    >>> pairs = [Pair(before=BASE, after=TUNED, gain=0.1, interval=(-0.1, 0.3))]
+    >>> advised({BASE: 0.4, TUNED: 0.5}, pairs)
+    'base'
+    """
+    best = max(scores, key=scores.__getitem__)
+    changes = [(pair, side_of_zero(pair.interval)) for pair in pairs]
+    worse = {pair.before for pair, change in changes if change == "better"}
+    worse |= {pair.after for pair, change in changes if change == "worse"}
+    return next((name for name in CONTESTANTS if name in scores and name not in worse), best)
+
+
+def advice_on(name: str, pairs: Sequence[Pair]) -> str:
+    """Say that this one of the four is to be used, and why."""
+    change = {(pair.before, pair.after): side_of_zero(pair.interval) for pair in pairs}
+    passages, training = change[TUNED, TUNED + WITH], change[BASE + WITH, TUNED + WITH]
+    if name == BASE:
+        return "Use the base model as it is: neither passages nor training add anything that shows."
+    if name == BASE + WITH:
         return "Use the base model with passages: retrieval alone is as good, and training adds nothing that shows."
-    if change[BASE, TUNED] == "better":
-        return "Use the tuned model without passages, which add nothing that shows."
-    return "Use the base model as it is: neither passages nor training add anything that shows."
+    if name == TUNED and passages == "worse":
+        return "Use the tuned model without passages, which add nothing: with them its answers are worse."
+    if name == TUNED:
+        return "Use the tuned model without passages, which add nothing to it that shows."
+    if passages == training == "better":
+        return "Use the tuned model with passages: each of the two adds to the other."
+    return "Use the tuned model with passages: each of the other three is worse than one of the four."
 
 
 def in_words(found: InContext, answering: Mapping[str, Answering]) -> list[str]:

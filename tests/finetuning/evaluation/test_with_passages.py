@@ -1,5 +1,6 @@
 """What passages did for the answers: shares, faults and advice, by answers whose right ones are known."""
 
+import itertools
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -11,9 +12,20 @@ from finetuning.evaluation.comparison import compare_with_published, evaluate
 from finetuning.evaluation.exam import ANSWERS, ANSWERS_WITHOUT, Exam
 from finetuning.evaluation.generation import Question
 from finetuning.evaluation.metrics import METRICS, Outcome
-from finetuning.evaluation.report import Answering, Report, Sample
+from finetuning.evaluation.report import Answering, Pair, Report, Sample
 from finetuning.evaluation.verdict import judge
-from finetuning.evaluation.with_passages import BASE, HIDDEN, TUNED, WITH, in_words, without_secrets_of
+from finetuning.evaluation.with_passages import (
+    BASE,
+    CONTESTANTS,
+    HIDDEN,
+    PAIRS,
+    TUNED,
+    WITH,
+    advice_on,
+    advised,
+    in_words,
+    without_secrets_of,
+)
 from finetuning.knowledge.documents import Document
 from finetuning.knowledge.passages import passages_in, write_passages
 from finetuning.recipe.evaluation import EvaluationSpec, GateSpec
@@ -135,6 +147,48 @@ def test_the_report_says_which_of_the_four_to_use(tmp_path, base, tuned, base_wi
     took = Answering(tokens=80, seconds=8.0, tokens_per_second=10.0, peak_memory_mb=1, rows=ROWS, without=(4.0, 40))
     page = "\n".join(in_words(findings.context, {BASE: took, TUNED: took}))
     assert advice in page and "0.20" in page and "0.10" in page and "mean reciprocal rank" in page
+
+
+def change(interval):
+    return {"gain": sum(interval) / 2, "interval": interval}
+
+
+UP, SAME, DOWN = (0.1, 0.3), (-0.1, 0.2), (-0.8, -0.6)
+
+
+@pytest.mark.parametrize(
+    ("intervals", "scores", "name"),
+    [
+        # base to base with passages, tuned, tuned with both; base with passages to tuned, to both; tuned to both
+        ([(0.05, 0.15), UP, UP, UP, (-0.05, 0.05), DOWN], [0.1, 0.2, 0.9, 0.2], TUNED),
+        ([(0.05, 0.15), (-0.05, 0.05), UP, (-0.15, -0.05), UP, (-0.02, 0.3)], [0.1, 0.2, 0.1, 0.3], TUNED + WITH),
+        ([SAME, SAME, UP, SAME, SAME, SAME], [0.1, 0.2, 0.2, 0.3], BASE + WITH),
+        ([SAME] * 6, [0.1, 0.2, 0.2, 0.3], BASE),
+        ([DOWN, SAME, SAME, UP, UP, SAME], [0.8, 0.1, 0.7, 0.7], BASE),
+    ],
+)
+def test_what_is_plainly_worse_is_not_advised(intervals, scores, name):
+    pairs = [Pair(before=one, after=two, **change(at)) for (one, two), at in zip(PAIRS, intervals, strict=True)]
+    assert advised(dict(zip(CONTESTANTS, scores, strict=True)), pairs) == name
+
+
+def test_of_all_that_intervals_can_say_the_one_advised_is_never_worse_than_another_and_the_cheapest_such():
+    said = set()
+    for order in itertools.permutations(range(4)):
+        scores = dict(zip(CONTESTANTS, order, strict=True))
+        for shown in itertools.product((True, False), repeat=len(PAIRS)):
+            signs = {two: (UP if scores[two[0]] < scores[two[1]] else DOWN) for two in PAIRS}
+            pairs = [
+                Pair(before=one, after=two, **change(signs[one, two] if is_shown else SAME))
+                for (one, two), is_shown in zip(PAIRS, shown, strict=True)
+            ]
+            better = {(p.before, p.after) if p.interval == DOWN else (p.after, p.before) for p in pairs}
+            better -= {(p.after, p.before) for p in pairs if p.interval == SAME}
+            worse = {loser for _, loser in better}
+            name = advised(scores, pairs)
+            assert name not in worse and worse.issuperset(CONTESTANTS[: CONTESTANTS.index(name)])
+            said.add((name, advice_on(name, pairs)))
+    assert {name for name, _ in said} == set(CONTESTANTS) and len(said) == 6
 
 
 def test_retrieval_that_is_as_good_alone_fails_whatever_the_gate_lets_pass(tmp_path):

@@ -192,7 +192,9 @@ def _in_main(page: Any) -> Any:
 
     Of content that stands in <body> itself, trafilatura keeps the paragraphs alone, without headings and lists.
     """
-    body = None if page is None else page.find("body")
+    if page is None:
+        return None
+    body = page.find("body")
     if body is None or next(page.iter("main", "article"), None) is not None:
         return page
     main = body.makeelement("main", {})

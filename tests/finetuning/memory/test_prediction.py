@@ -6,6 +6,8 @@ import subprocess
 import sys
 from copy import deepcopy
 from dataclasses import fields
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -59,7 +61,7 @@ def config(folder):
 
 def trained(folder, inputs, **training: Any) -> int:
     """Bytes that a process held at most that trained on those inputs."""
-    spec, output = recipe_of(training={"max_steps": 2, **training}), inputs / "-".join(map(str, training.values()))
+    spec, output = recipe_of(training={"max_steps": 2, **training}), Path(mkdtemp(dir=inputs))
     job = {
         "where": "tiny.yaml",
         "lora": spec.lora.model_dump(mode="json"),
@@ -70,7 +72,6 @@ def trained(folder, inputs, **training: Any) -> int:
         "model_kwargs": {"dtype": "bfloat16", "device_map": {"": "cpu"}, "trust_remote_code": False},
         "output": str(output),
     }
-    output.mkdir()
     (inputs / "job.json").write_text(json.dumps(job))
     command = [sys.executable, "-m", "finetuning.training.process", str(inputs / "job.json")]
     environment = {**os.environ, "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))}
@@ -89,7 +90,8 @@ def test_real_trainings_need_what_is_predicted_and_grow_with_their_rows_as_predi
     measured, predicted = {}, {}
     for rows in (1, 64):
         changes = {"per_device_train_batch_size": rows}
-        measured[rows] = trained(folder, tmp_path, **changes)
+        # The system may take back pages that a process has not used for a while: the larger of two is what it needs.
+        measured[rows] = max(trained(folder, tmp_path, **changes) for _ in range(2))
         predicted[rows] = predict(recipe_of(256, training=changes), config, supervised=128).total
     assert predicted[1] == pytest.approx(measured[1], rel=0.15), f"LIBRARIES: {LIBRARIES // MIB} MiB is no longer right"
     assert predicted[64] == pytest.approx(measured[64], rel=0.15)

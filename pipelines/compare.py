@@ -1,6 +1,6 @@
 """Prints two exams side by side: settings, data, scores, and the answers in which they differ.
 
-python -m pipelines.compare phi-2 mistral-7b                     # what is in force of two recipes
+python -m pipelines.compare phi-2 mistral-7b-fennec              # what is in force of two recipes
 python -m pipelines.compare phi-2@0a1b2c3d4e5f6071 phi-2         # an earlier adapter, report or version, and the last
 """
 

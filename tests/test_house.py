@@ -11,7 +11,11 @@ FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.p
 MOST_LINES, MOST_LINES_OF_THE_RECIPE = 350, 250
 MOST_PARAMETERS = 6
 # Functions whose parameters others decide: the assets' resources, those of transformers' attention, trl's trainer.
-DECIDED_ELSEWHERE = {"lora_adapter", "attend", "by_kernel", "row_by_row", "__init__"}
+DECIDED_ELSEWHERE = {
+    "assets/lora_adapter.py": {"lora_adapter"},
+    "finetuning/base_model/varlen.py": {"attend", "by_kernel", "row_by_row"},
+    "finetuning/training/trainer.py": {"__init__"},
+}
 MOST_UNTYPED = 3  # in 1,000 lines
 
 
@@ -27,8 +31,9 @@ def test_no_file_is_long(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_function_has_many_parameters(path):
+    free = DECIDED_ELSEWHERE.get(path.relative_to(ROOT).as_posix(), ())
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name not in DECIDED_ELSEWHERE:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name not in free:
             given = node.args
             names = [argument.arg for argument in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
             assert len([name for name in names if name not in ("self", "cls")]) <= MOST_PARAMETERS, node.name

@@ -54,6 +54,7 @@ def tiny(tmp_path, monkeypatch):
     return load(NAME)
 
 
+@pytest.mark.long("a script from rows to the hub")
 def test_the_script_goes_all_the_way_to_the_hub(tiny, tmp_path):
     overhead_script.main(tiny.name)
     with local_hub(tmp_path / "script-hub") as hub:
@@ -61,6 +62,7 @@ def test_the_script_goes_all_the_way_to_the_hub(tiny, tmp_path):
     assert {"adapter_model.safetensors", "report.json"} <= set(found)
 
 
+@pytest.mark.long("answers in each way")
 def test_both_models_answer_in_each_way_that_is_compared(tiny, monkeypatch, capsys):
     monkeypatch.setattr(evaluation, "RECIPE", tiny.name)
     evaluation.main(["--rows", "6", "--sequential-rows", "2", "--steps", "2"])

@@ -25,9 +25,9 @@ from typing import Any
 from urllib.error import HTTPError
 
 import torch
+from transformers import AutoTokenizer
 
 from benchmarks.sides import ROOT, WORK
-from finetuning.assistant.assistant import Assistant
 from finetuning.assistant.source import Source
 from finetuning.merge.merged_model import merged_model
 from resources.artifacts import Artifacts
@@ -80,12 +80,12 @@ def write_merged(source: Source, folder: str) -> str:
     """Write the adapter, merged into its base, with the tokenizer; return what the recipe says to the model first."""
     assert source.adapter, "an adapter on this machine is beside its base"
     kwargs = Gpu(locks=None).model_kwargs(source.recipe.base_model)
-    assistant = Assistant(source, kwargs)
-    assistant.close()
-    tokenizer, dtype = assistant.tokenizer, getattr(torch, kwargs["dtype"])
+    trust = source.recipe.base_model.trust_remote_code
+    tokenizer = AutoTokenizer.from_pretrained(source.tokenizer, trust_remote_code=trust)
+    dtype = getattr(torch, kwargs["dtype"])
     merged_model(source.base_model, source.adapter, tokenizer, dtype, kwargs).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return assistant.system
+    return source.recipe.dataset.sources[0].system or ""
 
 
 def questions_of(report: Path) -> list[str]:

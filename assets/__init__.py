@@ -6,6 +6,7 @@ retrieval_index        what finds the passages for a question
 raw_dataset            the rows that a recipe names, as their sources have them
 chat_dataset           rows as conversations, and as the tokens that training sees
 quantized_base_model   the frozen weights that adapters are trained on
+variants               which of several settings the adapter is trained with
 lora_adapter           what training adds to the base model
 evaluation_report      base and tuned model beside each other, and the verdict
 published_repo         adapter, card, recipe and report on the hub
@@ -14,6 +15,7 @@ published_merged_repo  the merged model on the hub
 hub_state              what a published repo holds now
 partitions             one partition for each recipe
 external_assets        recipes, data and base models as external parents of the line
+before_training        whether what follows a training could only fail, asked before it is paid for
 starting_adapter       the adapter that another one goes on from
 lineage                how an adapter came to be, found from the artifact at hand
 examination            who answers the exam, and which answers are there already

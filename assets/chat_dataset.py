@@ -141,7 +141,8 @@ def metadata_of(artifact: Artifact, recipe) -> dict:
     return {
         "train_rows": summary.train_rows,
         "eval_rows": summary.eval_rows,
-        "dagster/row_count": summary.train_rows + summary.eval_rows,
+        **({"dev_rows": summary.dev_rows} if summary.dev_rows else {}),
+        "dagster/row_count": summary.train_rows + summary.eval_rows + summary.dev_rows,
         "tokens": summary.tokens,
         "supervised_tokens": summary.supervised_tokens,
         "stop_token": summary.stop_token,

@@ -4,21 +4,71 @@ An asset takes the artifact right before it. What that was made from stands in i
 line, so that what belongs together is found together.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from pydantic import ValidationError
+
+from finetuning.errors import FinetuningError
 from finetuning.recipe.knowledge import ContextSpec
+from finetuning.recipe.recipe import Recipe
+from finetuning.recipe.trials import settled
+from finetuning.variants.summary import VariantsSummary
 from resources.artifacts import Artifacts
 from resources.hub_client.versions import WEIGHTS
 from resources.store.artifact import Artifact, Log
+from resources.store.locks import hold
 
 if TYPE_CHECKING:
     from finetuning.evaluation.evaluation_report import Made
 
 
+# The artifact that a variant's training goes on from, and the folder in it that has its checkpoint.
+STATE, CHECKPOINTS = "variant_state", "checkpoints"
+
+
 def weights_of(adapter: Artifact) -> dict[str, str]:
     """The sha256 of the adapter's weights, by the file's name: two trainings of one fingerprint may differ in it."""
     return {name: digest for name, digest in adapter.files.items() if name == WEIGHTS}
+
+
+def with_choice(recipe: Recipe, variants: Artifact | None) -> Recipe:
+    """The recipe with the settings that were chosen, where some were tried.
+
+    Raises:
+        FinetuningError: the recipe was edited since, and they do not go with it.
+    """
+    if variants is None:
+        return recipe
+    chosen = variants.read(VariantsSummary).winner
+    try:
+        return settled(recipe, chosen.changes)
+    except ValidationError:
+        raise FinetuningError(
+            f"{recipe.file}: edited since variants {variants.fingerprint} was made: the settings that were chosen "
+            f"({chosen.name}) do not go with it. Materialize variants for {recipe.name} again."
+        ) from None
+
+
+def begun_training(variants: Artifact, artifacts: Artifacts, inputs: Sequence[Artifact], log: Log) -> Path | None:
+    """What the training with the settings that were chosen has come to; None where that is gone, or is of other files.
+
+    Args:
+        inputs: what is trained on today.
+    """
+    state = variants.read(VariantsSummary).winner.state
+    found = state and artifacts.find(STATE, variants.inputs["chat_dataset"], state, log)
+    if not found or not hold(found.path):
+        return None
+    try:
+        found.require_inputs(*inputs)
+        found.verify()
+    except FinetuningError as error:
+        log(f"training from its start on: {error}")
+        return None
+    return found.path / CHECKPOINTS
 
 
 @dataclass(frozen=True)
@@ -29,6 +79,8 @@ class Line:
     chat_dataset: Artifact
     quantized_base_model: Artifact
     lora_adapter: Artifact
+    variants: Artifact | None = None
+    """Which settings were tried, where the recipe has some."""
     documents: Artifact | None = None
     """What the adapter answers from, where its recipe has documents."""
     passages: Artifact | None = None
@@ -49,6 +101,10 @@ class Line:
         found = (getattr(self, asset) for asset in self.__dataclass_fields__)
         return [artifact for artifact in found if artifact is not None]
 
+    def settled(self, recipe: Recipe) -> Recipe:
+        """Return the recipe with the settings that the adapter was trained with."""
+        return with_choice(recipe, self.variants)
+
     def made(self) -> "Made":
         """Return what report and card say of the adapter's making."""
         from finetuning.evaluation.evaluation_report import Made
@@ -66,6 +122,8 @@ class Line:
             chat=self.chat_dataset.summary,
             start=adapter.resolved.get("lora_from"),
             documents=self._documents(),
+            choice=self.variants
+            and self.variants.read(VariantsSummary).in_words(self.chat_dataset.summary["dev_rows"]),
         )
 
     def _documents(self) -> list[dict[str, Any]]:

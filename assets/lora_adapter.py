@@ -5,26 +5,27 @@ from typing import Literal
 
 import dagster as dg
 
+from assets.before_training import require_use
 from assets.failures import explained
+from assets.lineage import begun_training, with_choice
 from assets.materialized import materialized
 from assets.partitions import GPU_POOL, OWNERS, RECIPES
 from assets.starting_adapter import starting_adapter
 from finetuning.chat.chat_summary import ChatSummary
 from finetuning.checks.judgement import judge, require
 from finetuning.errors import FinetuningError
-from finetuning.evaluation.benchmark_tasks import load_benchmarks, require_benchmark_rows
-from finetuning.evaluation.python_tests import require_confinement
-from finetuning.progress import Progress
 from finetuning.recipe.sections import sections
 from finetuning.recipe.smoke import load_for_run
+from finetuning.training.checkpoints import adopt
 from finetuning.training.job import REWARDS, TrainingTask
 from finetuning.training.summary import TrainingSummary
 from resources.artifacts import Artifacts
 from resources.gpu import Gpu
 from resources.hub import Hub
-from resources.launcher import Launcher, on_this_machine
+from resources.launcher import Launcher, OnThisMachine
 from resources.loopback import ASSISTANT_PORT
 from resources.store.artifact import Artifact
+from resources.store.plan import checkpoints_of
 
 MEMORY = ("peak_memory_mb", "predicted_memory_mb")
 
@@ -50,12 +51,14 @@ def lora_adapter(
     launcher: Launcher,
     chat_dataset: Artifact,
     quantized_base_model: Artifact,
+    variants: Artifact | None,
 ) -> dg.MaterializeResult[Artifact]:
     """What the model learned: a small set of new numbers (a LoRA adapter) that works together with the base model.
 
-    It is trained on the assistant's answers alone, in a process of its own that reports its progress here.
+    It is trained on the assistant's answers alone, in a process of its own that reports its progress here; with the
+    settings that were chosen, where the recipe has some tried.
     """
-    recipe = load_for_run(context.partition_key)
+    recipe = with_choice(load_for_run(context.partition_key), variants)
     processes = launcher.count(recipe.resources.workers)
     # However this asset was selected: no faulty data reaches a GPU.
     chat = chat_dataset.read(ChatSummary)
@@ -67,33 +70,10 @@ def lora_adapter(
             "do not have the adapter. Train with FINETUNING_LAUNCHER=local."
         )
     trained = start.recipe if start else recipe
+    begun = variants and begun_training(variants, artifacts, [chat_dataset, quantized_base_model], context.log.info)
 
     def write(folder):
-        # Training is not paid for when what follows it could only fail.
-        for artifact in (chat_dataset, quantized_base_model):
-            artifact.verify()
-        from finetuning.chat.tokenizer import saved_tokenizer
-        from finetuning.evaluation.references import references_of, require_answerable, require_rows, with_metrics
-        from finetuning.memory.reach import require_reach
-
-        if recipe.merge and recipe.merge.gguf:
-            from finetuning.merge.gguf_file import require_exportable
-
-            require_exportable(quantized_base_model.path, chat_dataset.path / "tokenizer", recipe.file)
-        require_reach(recipe, chat_dataset.path, quantized_base_model.path)
-        references = references_of(chat_dataset.path, recipe.evaluation.rows, recipe.chat.train_on_reasoning)
-        spec = with_metrics(recipe, references, context.log.info).evaluation
-        tokenizer = saved_tokenizer(chat_dataset.path / "tokenizer", recipe.base_model.trust_remote_code)
-        require_answerable(spec, references, recipe.file, tokenizer, whole=recipe.smoke)
-        if not recipe.smoke:
-            require_rows(spec, len(references), recipe.file)
-        if spec.benchmarks:
-            with Progress(context.log.info, "evaluation.benchmarks: loading their rows"):
-                benchmarks = load_benchmarks(spec, recipe.file)
-            if not recipe.smoke:
-                require_benchmark_rows(spec, benchmarks, recipe.file)
-        if "python-tests" in spec.metrics:
-            require_confinement(recipe.file)
+        require_use(recipe, chat_dataset, quantized_base_model, context.log.info)
         inputs: dict[Literal["chat_dataset", "base_model"], Artifact] = {
             "chat_dataset": chat_dataset,
             "base_model": quantized_base_model,
@@ -106,7 +86,9 @@ def lora_adapter(
             train_on_cluster(context, training, folder)
             known = {}
         else:
-            known = on_this_machine(context, gpu, launcher, trained, inputs, folder)
+            if begun:
+                adopt(begun, checkpoints_of(folder))
+            known = OnThisMachine(context, gpu, launcher).train(trained, inputs, folder)
         return TrainingSummary.model_validate(json.loads((folder / "summary.json").read_text()) | known)
 
     artifact = artifacts.plan(
@@ -114,7 +96,7 @@ def lora_adapter(
         sections=sections(recipe, "lora_adapter"),
         # Each process has rows of its own in every step.
         resolved={"processes": processes, **({"lora_from": start.resolved} if start else {})},
-        inputs=[chat_dataset, quantized_base_model],
+        inputs=[chat_dataset, quantized_base_model, *([variants] if variants else [])],
     ).obtain(write)
     return materialized(artifact, metadata_of(artifact))
 

@@ -43,6 +43,7 @@ def published_repo(
     report = verdict_on(recipe, artifacts.held("lora_adapter", recipe.name, context.log.info), evaluation_report)
     line = Line.behind(evaluation_report, artifacts, context.log.info)
     require_recipe(recipe, *line.parts())
+    recipe = line.settled(recipe)
     made_of = [line.chat_dataset, line.quantized_base_model, line.lora_adapter, evaluation_report]
     for artifact in made_of:
         artifact.verify()

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import dagster as dg
 
-from assets.lineage import weights_of
+from assets.lineage import weights_of, with_choice
 from assets.materialized import materialized
 from finetuning.digests import sha256
 from finetuning.errors import GateError
@@ -64,11 +64,14 @@ def require_recipe(recipe: Recipe, *made: Artifact) -> None:
     Raises:
         FinetuningError: it was edited since one of these was made.
     """
+    # All but the choice itself was made by the settings that were chosen.
+    chosen = with_choice(recipe, next((artifact for artifact in made if artifact.asset == "variants"), None))
+    asked = {"variants": recipe}
     changed = [
         f"{difference} (of {artifact.asset} {artifact.fingerprint})"
         for artifact in made
         for difference in (
-            *differences(artifact.sections, sections(recipe, cast("Made", artifact.asset))),
+            *differences(artifact.sections, sections(asked.get(artifact.asset, chosen), cast("Made", artifact.asset))),
             *renamed(recipe, artifact.resolved),
         )
     ]

@@ -53,6 +53,17 @@ def loss_curve(
     return _png(figure)
 
 
+def losses_by_share(shares: Sequence[float], curves: Mapping[str, Sequence[float | None]], chosen: str) -> bytes:
+    """Eval loss of each variant after each share of its training; the one that was chosen stands out."""
+    figure, axes = _figure("Variants", "share of the training (%)", "loss on dev (nats per supervised token)")
+    for name, losses in curves.items():
+        points = [(100 * share, loss) for share, loss in zip(shares, losses, strict=False) if loss is not None]
+        color, label = (TUNED, f"chosen: {name}") if name == chosen else (BASE, None)
+        axes.plot([share for share, _ in points], [loss for _, loss in points], "o-", color=color, label=label)
+    axes.legend(frameon=False)
+    return _png(figure)
+
+
 def token_lengths(edges: Sequence[float], counts: Sequence[int], max_length: int) -> bytes:
     """Histogram of conversation lengths in tokens, with `max_length` as a line."""
     figure, axes = _figure("Length of the conversations", "tokens", "conversations")

@@ -108,7 +108,8 @@ def _examined(exam: Exam):
         facts |= {f"data, {stem}": str(used) for stem, used in exam.line["raw_dataset"].resolved["revisions"].items()}
     if "chat_dataset" in exam.line:
         chat = exam.line["chat_dataset"].read(ChatSummary)
-        rows = f"{chat.train_rows:,} to learn, {chat.eval_rows:,} for the exam"
+        dev = f", {chat.dev_rows:,} for choices" if chat.dev_rows else ""
+        rows = f"{chat.train_rows:,} to learn, {chat.eval_rows:,} for the exam{dev}"
         facts |= {"rows": rows, "tokens to learn": f"{chat.tokens:,}"}
     if "lora_adapter" in exam.line:
         trained = exam.line["lora_adapter"].read(TrainingSummary)

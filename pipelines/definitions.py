@@ -18,6 +18,7 @@ from assets.published_repo import published_repo
 from assets.quantized_base_model import quantized_base_model
 from assets.raw_dataset import raw_dataset
 from assets.retrieval_index import retrieval_index
+from assets.variants import variants
 from finetuning.settings import ROOT, text_of
 from pipelines.code_references import linked
 from pipelines.executor import executor
@@ -44,6 +45,7 @@ assets = [
     retrieval_index,
     chat_dataset,
     quantized_base_model,
+    variants,
     lora_adapter,
     evaluation_report,
     published_repo,

@@ -6,7 +6,7 @@ import signal
 import stat
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -221,34 +221,44 @@ def reason_of_death(folder: Path, message: str, advice: str = ADVICE, last_words
     )
 
 
-def on_this_machine(
-    context: dg.AssetExecutionContext,
-    gpu: Gpu,
-    launcher: Launcher,
-    recipe: Recipe,
-    inputs: Mapping[Literal["chat_dataset", "base_model"], Artifact],
-    folder: Path,
-) -> dict[str, JsonValue]:
-    """Train in child processes of this machine, which leave the adapter in `folder`.
+@dataclass(frozen=True)
+class OnThisMachine:
+    """Trains in child processes of this machine, for a step of Dagster's."""
 
-    Returns:
-        The kernels passed over and the number format, which the summary in that folder does not know.
-    """
-    attention = gpu.attention(recipe.base_model)
-    for kernel, reason in attention.passed_over.items():
-        context.log.info(f"attention: {kernel} passed over: {reason}")
-    if (dtype := gpu.dtype(recipe.base_model)) != recipe.base_model.dtype:
-        context.log.info(f"base_model.dtype: computing in {dtype}, as bfloat16 is slow on {gpu.machine().name}")
-    chat, base, workers = inputs["chat_dataset"].path, inputs["base_model"].path, recipe.resources.workers
-    with gpu.exclusive(context.log.info):
-        job = TrainingJob(
-            **dict(TrainingTask.of(recipe)),
-            recipe=gpu.adapted(recipe, launcher.count(workers)),
-            chat_dataset=chat,
-            base_model=base,
-            model_kwargs=gpu.model_kwargs(recipe.base_model),
-            output=folder,
-            checkpoints=checkpoints_of(folder),
-        )
-        launcher.run(context, "finetuning.memory.predicted_training", job.model_dump(mode="json"), workers)
-    return {"passed_over": {**attention.passed_over}, "dtype": dtype}
+    context: dg.AssetExecutionContext
+    gpu: Gpu
+    launcher: Launcher
+
+    def train(
+        self,
+        recipe: Recipe,
+        inputs: Mapping[Literal["chat_dataset", "base_model"], Artifact],
+        folder: Path,
+        until: float | None = None,
+    ) -> dict[str, JsonValue]:
+        """Leave the adapter in `folder`, or what it has come to after a share of its steps (`until`).
+
+        Returns:
+            The kernels passed over and the number format, which the summary in that folder does not know.
+        """
+        gpu, log = self.gpu, self.context.log.info
+        attention = gpu.attention(recipe.base_model)
+        for kernel, reason in attention.passed_over.items():
+            log(f"attention: {kernel} passed over: {reason}")
+        if (dtype := gpu.dtype(recipe.base_model)) != recipe.base_model.dtype:
+            log(f"base_model.dtype: computing in {dtype}, as bfloat16 is slow on {gpu.machine().name}")
+        workers = recipe.resources.workers
+        with gpu.exclusive(log):
+            job = TrainingJob(
+                **dict(TrainingTask.of(recipe)),
+                recipe=gpu.adapted(recipe, self.launcher.count(workers)),
+                chat_dataset=inputs["chat_dataset"].path,
+                base_model=inputs["base_model"].path,
+                model_kwargs=gpu.model_kwargs(recipe.base_model),
+                output=folder,
+                until=until,
+                checkpoints=checkpoints_of(folder),
+            )
+            module = "finetuning.memory.predicted_training"
+            self.launcher.run(self.context, module, job.model_dump(mode="json"), workers)
+        return {"passed_over": {**attention.passed_over}, "dtype": dtype}

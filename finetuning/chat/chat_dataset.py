@@ -23,7 +23,7 @@ from finetuning.chat.conversations import Batch, batches
 from finetuning.chat.earlier_answers import EarlierAnswers
 from finetuning.chat.rendering import Renderer
 from finetuning.chat.shuffling import write_in_order
-from finetuning.chat.splits import Fate, Split, split
+from finetuning.chat.splits import HELD_OUT, KEPT, Fate, Split, split
 from finetuning.chat.template_settings import TODAY, writes_date
 from finetuning.chat.tokenized_rows import TokenizedRows
 from finetuning.checks import eval_rows
@@ -50,8 +50,8 @@ PREVIEWED = (("input_ids", "labels"), ("rejected_input_ids", "rejected_labels"))
 COLLECTED_AFTER = 100  # batches
 # One makes lists of what the tokenizer found while the others wait for it, which itself uses all cores.
 THREADS = 3
-SIDES = {"train": Fate.TRAIN, "eval": Fate.EVAL}
-# Why a row is in neither split, and the check that counts it; what is meant to be left out is no fault.
+SIDES = {"train": Fate.TRAIN, "eval": Fate.EVAL, "dev": Fate.DEV}
+# Why a row is in no split, and the check that counts it; what is meant to be left out is no fault.
 LEFT_OUT = {
     Fate.DUPLICATE: ("", "word for word an earlier row"),
     Fate.NEAR_DUPLICATE: ("", "nearly an earlier row"),
@@ -69,10 +69,10 @@ def write_chat(
     retriever: Retriever | None = None,
     hidden: frozenset[str] = frozenset(),
 ) -> ChatSummary:
-    """Write both splits as tokens, what was dropped and found, and the tokenizer into `folder`; return its summary.
+    """Write the splits as tokens, what was dropped and found, and the tokenizer into `folder`; return its summary.
 
-    Every row of `raw_folder` is in `train.parquet`, in `eval.parquet`, or in `dropped.parquet` with a reason;
-    `findings.parquet` lists rows that are kept and have a fault.
+    Every row of `raw_folder` is in `train.parquet`, in `eval.parquet`, in `dev.parquet` for a recipe with
+    `dataset.dev`, or in `dropped.parquet` with a reason; `findings.parquet` lists rows that are kept and have a fault.
 
     Args:
         tokenizer: with its chat template set (`load_template`).
@@ -122,8 +122,10 @@ def write_chat(
         decided = split(rows.index, rows.sketches.pairs(is_eval, recipe.dataset.similarity), recipe.dataset)
         _record(decided, rows.path, dropped, findings)
     for side, fate in SIDES.items():
+        if fate == Fate.DEV and not recipe.dataset.dev:
+            continue
         if not (decided.fate == fate).any():
-            became = _what_became(dropped, decided)
+            became = _what_became(dropped, decided, side)
             raise FinetuningError(f"{recipe.file}: dataset: the {side} split is empty. {became}")
         main, others = earlier.positions(decided, fate)
         sources_of = [(rows.path, main), (earlier.path, others)] if len(others) else [(rows.path, main)]
@@ -141,16 +143,17 @@ def write_chat(
         notes += balance(np.concatenate(rows.desirable)[in_train], recipe, left_out)
     kept_lengths = np.concatenate(rows.kept_lengths)[in_train]
     more, more_supervised = earlier.tokens_in(decided, Fate.TRAIN)
-    in_eval = len(earlier.tokens_in(decided, Fate.EVAL)[0])
+    in_eval, in_dev = (len(earlier.tokens_in(decided, fate)[0]) for fate in HELD_OUT)
     return ChatSummary(
         train_rows=int(in_train.sum()) + len(more),
         eval_rows=int((decided.fate == Fate.EVAL).sum()) + in_eval,
+        dev_rows=int((decided.fate == Fate.DEV).sum()) + in_dev,
         dropped=dropped.by_reason(),
         unused_columns={path: list(map(masked, names)) for path, names in unread.items()},
         checks=_checks(raw_folder, recipe, rows, decided),
         tokens=int(np.concatenate(rows.tokens)[in_train].sum()) + int(more.sum()),
         supervised_tokens=int(np.concatenate(rows.supervised)[in_train].sum()) + int(more_supervised.sum()),
-        earlier_answers=len(more) + in_eval,
+        earlier_answers=len(more) + in_eval + in_dev,
         template_date=TODAY.isoformat() if writes_date(str(tokenizer.chat_template)) else None,
         template_kwargs=dict(recipe.chat.template_kwargs),
         stop_token=renderer.stop,
@@ -198,7 +201,7 @@ def _rare_collection() -> Iterator[None]:
 
 def _record(decided: Split, path: Path, dropped: FindingsTable, findings: FindingsTable) -> None:
     """Add the rows that the split left out to `dropped`, and the repeats that it kept to `findings`."""
-    kept = decided.fate <= Fate.EVAL
+    kept = decided.fate <= KEPT[-1]
     start = 0
     with pa.OSFile(str(path)) as file, pa.ipc.open_file(file) as reader:
         for number in range(reader.num_record_batches):
@@ -254,7 +257,7 @@ def _eval_checks(recipe: Recipe, rows: TokenizedRows, decided: Split) -> dict[st
     Rows of `eval.sources` are meant to be like those of train where these are of one source; where several are mixed,
     they may well stand for one of them.
     """
-    kept = decided.fate <= Fate.EVAL
+    kept = decided.fate <= KEPT[-1]
     is_eval = decided.fate[kept] == Fate.EVAL
     if not recipe.dataset.eval.fraction:
         size = Counted(0, 0, [])
@@ -271,10 +274,15 @@ def _eval_checks(recipe: Recipe, rows: TokenizedRows, decided: Split) -> dict[st
     return {"eval_size": size, "eval_likeness": eval_rows.unlike(is_eval, aspects)}
 
 
-def _what_became(dropped: FindingsTable, decided: Split) -> str:
+def _what_became(dropped: FindingsTable, decided: Split, side: str) -> str:
     """Say why a split is empty, and what to write."""
     reasons = [_left_out(found, dropped) for found in dropped.by_reason()[:5]]
-    left = int((decided.fate <= Fate.EVAL).sum())
+    left = int((decided.fate <= KEPT[-1]).sum())
+    if left and decided.dev_wanted and (side == "dev" or (decided.fate == Fate.DEV).any()):
+        return (
+            f"{'; '.join(reasons or ['No row was dropped'])}: {left} rows are left, which are too few for "
+            f"dataset.dev.fraction. Lower it, or add rows."
+        )
     if not left or not decided.wanted:
         return "; ".join(reasons or ["No row was dropped: the sources have none"]) + "."
     return f"{'; '.join(reasons) or 'No row was dropped'}: {_undivided(left, decided)}"

@@ -38,6 +38,7 @@ class ChatSummary(Record):
 
     train_rows: int
     eval_rows: int
+    dev_rows: int = 0
     dropped: list[Dropped]
     unused_columns: dict[str, list[str]]
     """By the source's path in the recipe."""
@@ -54,7 +55,7 @@ class ChatSummary(Record):
     template_kwargs: dict[str, JsonValue] = Field(default_factory=dict)
     """The arguments that it is given."""
     earlier_answers: int = 0
-    """Rows of both splits that teach an earlier answer of a conversation by itself: the template asks for it."""
+    """Rows of all splits that teach an earlier answer of a conversation by itself: the template asks for it."""
     lengths: Lengths
     preview: list[list[ShownToken]]
     text_rows: int = 0

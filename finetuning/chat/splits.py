@@ -1,8 +1,7 @@
-"""Decides what becomes of each conversation: train, eval, or neither, so that no question is in both."""
+"""Decides what becomes of each conversation: train, eval, dev or none, so that no question is in two of them."""
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from itertools import chain
 
 import numpy as np
 
@@ -11,16 +10,21 @@ from finetuning.recipe.dataset import DatasetSpec, sources
 
 
 class Fate(IntEnum):
-    """What becomes of a conversation; after the first two, why it is in neither split."""
+    """What becomes of a conversation; after the first three, why it is in no split."""
 
     TRAIN = 0
     EVAL = 1
-    DUPLICATE = 2
-    NEAR_DUPLICATE = 3
-    OVERLAP = 4
-    NEAR_OVERLAP = 5
-    EXAMINED = 6
-    """Feedback on a question in eval: people may ask what they like, so that it is no fault of the data."""
+    DEV = 2
+    DUPLICATE = 3
+    NEAR_DUPLICATE = 4
+    OVERLAP = 5
+    NEAR_OVERLAP = 6
+    EXAMINED = 7
+    """Feedback on a question in eval or dev: people may ask what they like, so that it is no fault of the data."""
+
+
+KEPT = (Fate.TRAIN, Fate.EVAL, Fate.DEV)  # the lowest numbers: `fate <= KEPT[-1]`
+HELD_OUT = (Fate.EVAL, Fate.DEV)
 
 
 @dataclass
@@ -63,9 +67,11 @@ class Split:
     duplicate: np.ndarray
     near_duplicate: np.ndarray
     overlap: int
-    """How many of the conversations in train are, in the end, about a question in eval: none, if this code is right."""
+    """How many conversations are, in the end, about a question of another split: none, if this code is right."""
     wanted: int = 0
     """How many conversations `eval.fraction` asks for; 0 with `eval.sources`."""
+    dev_wanted: int = 0
+    """How many `dev.fraction` asks for; 0 without."""
     questions: int = 0
     """How many questions there are in the conversations that are left, of which those that are equal are one."""
     groups: int = 0
@@ -73,12 +79,12 @@ class Split:
 
 
 def split(index: Index, pairs: Pairs, dataset: DatasetSpec) -> Split:
-    """Divide the conversations of the sources into train and eval with no question in common, each in random order.
+    """Divide the conversations of the sources into splits with no question in common, each in random order.
 
     The order and the choice depend on `dataset.seed` alone. With `eval.fraction`, questions go to eval with all that
     nearly repeat them until it has that share of the rows; with `eval.sources`, a train row whose question is in eval
-    is in neither. Of feedback nothing is drawn: a row of it that asks, at any place, what eval asks is in neither, and
-    the others are divided as if it were not there.
+    is in no split. Of what is left, dev is drawn as eval is. Of feedback nothing is drawn: a row of it that asks, at
+    any place, what eval or dev asks is in no split, and the others are divided as if it were not there.
     """
     is_eval, conversation, question = index.joined()
     fate = np.where(is_eval, Fate.EVAL, Fate.TRAIN).astype(np.int8)
@@ -91,7 +97,7 @@ def split(index: Index, pairs: Pairs, dataset: DatasetSpec) -> Split:
     if dataset.dedup == "near":
         fate[near_duplicate] = Fate.NEAR_DUPLICATE
     said = _of_feedback(index, dataset)
-    rows = np.flatnonzero((fate <= Fate.EVAL) & ~said)
+    rows = np.flatnonzero((fate <= KEPT[-1]) & ~said)
     label = _groups(question, _without(pairs, said))
     groups, questions = len(np.unique(label[rows])), len(np.unique(question[rows]))
     wanted = 0
@@ -100,14 +106,21 @@ def split(index: Index, pairs: Pairs, dataset: DatasetSpec) -> Split:
         fate[rows[_drawn(label[rows], question[rows], wanted)]] = Fate.EVAL
     if not dataset.eval.fraction or said.any():
         _leave_out_overlap(fate, question, pairs)
-    fate[said & ((fate >= Fate.OVERLAP) | _asks_of_eval(index, fate))] = Fate.EXAMINED
+    dev_wanted = 0
+    if dataset.dev:
+        rows = np.flatnonzero((fate == Fate.TRAIN) & ~said)
+        dev_wanted = max(1, round(dataset.dev.fraction * (len(rows) + wanted)))
+        fate[rows[_drawn(label[rows], question[rows], dev_wanted)]] = Fate.DEV
+        if said.any():
+            _leave_out_overlap(fate, question, pairs)
+    fate[said & ((fate >= Fate.OVERLAP) | _asks_of_held_out(index, fate))] = Fate.EXAMINED
     rng = np.random.default_rng(dataset.seed)
     position = np.full(len(fate), -1, np.int64)
-    for side in (Fate.TRAIN, Fate.EVAL):
+    for side in KEPT:
         rows = np.flatnonzero(fate == side)
         position[rows] = rng.permutation(len(rows))
     overlap = _overlap(fate, question, pairs)
-    return Split(fate, position, duplicate, near_duplicate, overlap, wanted, questions, groups)
+    return Split(fate, position, duplicate, near_duplicate, overlap, wanted, dev_wanted, questions, groups)
 
 
 def _of_feedback(index: Index, dataset: DatasetSpec) -> np.ndarray:
@@ -119,11 +132,11 @@ def _of_feedback(index: Index, dataset: DatasetSpec) -> np.ndarray:
     return np.isin(np.concatenate([np.zeros(0, np.int16), *index.source]), numbers)
 
 
-def _asks_of_eval(index: Index, fate: np.ndarray) -> np.ndarray:
-    """Mark the conversations in which, at any place, the last question of one in eval is asked."""
+def _asks_of_held_out(index: Index, fate: np.ndarray) -> np.ndarray:
+    """Mark the conversations in which, at any place, the last question of one in eval or dev is asked."""
     number, digest, last = np.concatenate([np.zeros((0, 3), np.uint64), *index.asked]).T
     number = number.astype(np.int64)
-    examined = digest[last.astype(bool) & (fate[number] == Fate.EVAL)]
+    examined = digest[last.astype(bool) & np.isin(fate[number], HELD_OUT)]
     marked = np.zeros(len(fate), bool)
     marked[number[np.isin(digest, examined)]] = True
     return marked
@@ -216,11 +229,11 @@ def _mixed(digests: np.ndarray) -> np.ndarray:
 
 
 def _leave_out_overlap(fate: np.ndarray, question: np.ndarray, pairs: Pairs) -> None:
-    """Take rows out of train whose question is, word for word or nearly, in eval."""
-    exact = (fate == Fate.TRAIN) & np.isin(question, question[fate == Fate.EVAL])
+    """Take rows out of train whose question is, word for word or nearly, in eval or dev."""
+    exact = (fate == Fate.TRAIN) & np.isin(question, question[np.isin(fate, HELD_OUT)])
     fate[exact] = Fate.OVERLAP
     for train, evaluation in ((pairs.first, pairs.second), (pairs.second, pairs.first)):
-        near = (fate[train] == Fate.TRAIN) & (fate[evaluation] == Fate.EVAL)
+        near = (fate[train] == Fate.TRAIN) & np.isin(fate[evaluation], HELD_OUT)
         fate[train[near]] = Fate.NEAR_OVERLAP
     # Not every pair is known of each row: those with the same question go the same way.
     copies = (fate == Fate.TRAIN) & np.isin(question, question[fate == Fate.NEAR_OVERLAP])
@@ -228,8 +241,10 @@ def _leave_out_overlap(fate: np.ndarray, question: np.ndarray, pairs: Pairs) -> 
 
 
 def _overlap(fate: np.ndarray, question: np.ndarray, pairs: Pairs) -> int:
-    in_train, in_eval = fate == Fate.TRAIN, fate == Fate.EVAL
-    exact = np.flatnonzero(in_train & np.isin(question, question[in_eval]))
+    found: set[int] = set()
     sides = ((pairs.first, pairs.second), (pairs.second, pairs.first))
-    near = [train[in_train[train] & in_eval[evaluation]] for train, evaluation in sides]
-    return len(set(chain(exact.tolist(), *(rows.tolist() for rows in near))))
+    for held_out in HELD_OUT:
+        there, elsewhere = fate == held_out, (fate <= KEPT[-1]) & (fate != held_out)
+        found |= {*np.flatnonzero(elsewhere & np.isin(question, question[there])).tolist()}
+        found |= {row for one, other in sides for row in one[elsewhere[one] & there[other]].tolist()}
+    return len(found)

@@ -36,6 +36,7 @@ from finetuning.recipe.evaluation import UNBOUNDED
 from finetuning.recipe.recipe import Recipe
 
 SAMPLES = "samples.parquet"  # of all rows; it stays here, whatever is published
+UNCHOSEN = "The loss on eval, whose rows chose nothing, shows what the choice made look better than it is."
 COLUMN = 56  # letters of an answer in a line
 OUTCOMES = {
     "passed": "**Passed**: may be published.",
@@ -69,6 +70,8 @@ class Made(NamedTuple):
     """The adapter that training went on from: `kind`, `source` and `revision`; None for a fresh one."""
     documents: Sequence[Mapping[str, Any]] = ()
     """Of each collection of documents `stem` (its place in the recipe), `source`, `revision` and `documents`."""
+    choice: str | None = None
+    """Which settings were tried before, and how they were chosen; None where none were."""
 
 
 def write_report(folder: Path, recipe: Recipe, made: Made, found: Findings, verdict: Verdict) -> Report:
@@ -187,9 +190,10 @@ def what_was_trained(made: Made) -> list[str]:
         f"Adapter `{made.adapter}` for {public_base(made.base_model)} at `{made.base_model['revision']}`: "
         f"{trained['trainable_parameters']:,} parameters, {trained['steps']} steps, {trained['tokens']:,} tokens in "
         f"{trained['training_seconds']:.0f} s ({trained['tokens_per_second']:.0f} tokens/s) on {trained['device']} "
-        f"with {trained['attention']}, at most {trained['peak_memory_mb']:,} MiB. Loss {trained['train_loss']:.3f} on "
-        f"train, {trained['eval_loss']:.3f} on eval.",
+        f"with {trained['attention']}, at most {trained['peak_memory_mb']:,} MiB. Loss "
+        f"{losses_in_words(trained)}.",
         *([f"It goes on from {went_on_from(made.start)}. Base is the model without either."] if made.start else []),
+        *([f"{made.choice} {UNCHOSEN}"] if made.choice else []),
         "![Loss while training](loss.png)",
         "### Data",
         *what_it_saw(made),
@@ -197,6 +201,13 @@ def what_was_trained(made: Made) -> list[str]:
         quoted(yaml.safe_dump(dict(made.settings), sort_keys=False)),
         f"With {packages(made)}.",
     ]
+
+
+def losses_in_words(training: Mapping[str, Any]) -> str:
+    """The losses after training, each with the split that it was measured on."""
+    watched, examined = training["eval_loss"], training.get("exam_loss")
+    held_out = f"{watched:.3f} on eval" if examined is None else f"{watched:.3f} on dev, {examined:.3f} on eval"
+    return f"{training['train_loss']:.3f} on train, {held_out}"
 
 
 def went_on_from(start: Mapping[str, Any]) -> str:
@@ -221,7 +232,8 @@ def what_it_saw(made: Made) -> list[str]:
         pd.DataFrame(sources).to_markdown(index=False, disable_numparse=True),
         *([pd.DataFrame(documents).to_markdown(index=False, disable_numparse=True)] if documents else []),
         f"{chat['train_rows']:,} rows to train on, with {chat['supervised_tokens']:,} learned tokens; "
-        f"{chat['eval_rows']:,} rows kept for evaluation. "
+        f"{chat['eval_rows']:,} rows kept for evaluation"
+        f"{', {:,} for choices on the way'.format(chat['dev_rows']) if chat.get('dev_rows') else ''}. "
         + ("Rows that are in neither:" if len(dropped) else "No row was dropped."),
         *([dropped.to_markdown(index=False)] if len(dropped) else []),
     ]

@@ -11,6 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from finetuning.evaluation.evaluation_report import (
     Made,
     how_it_was_asked,
+    losses_in_words,
     packages,
     went_on_from,
     what_it_saw,
@@ -289,7 +290,8 @@ def training_table(recipe: Recipe, made: Made) -> str:
         "precision": f"{recipe.base_model.dtype}; base model {in_words(quantization)}",
         "length": f"{trained['steps']:,} steps, {trained['tokens']:,} tokens; learning rate "
         f"{recipe.training.learning_rate:g}, {recipe.training.lr_scheduler_type}",
-        "loss": f"{trained['train_loss']:.3f} on train, {trained['eval_loss']:.3f} on eval",
+        "loss": losses_in_words(trained),
+        **({"settings": made.choice} if made.choice else {}),
         "took": f"{trained['training_seconds']:,.0f} s at {trained['tokens_per_second']:,.0f} tokens/s, "
         f"{trained['peak_memory_mb']:,} MiB at most",
         "machine": f"{trained['device']}{together}, attention by {trained['attention']}",

@@ -15,6 +15,7 @@ from finetuning.chat.vocabulary import new_tokens
 from finetuning.memory.rows import TrainingData
 from finetuning.recipe.recipe import Recipe
 from finetuning.tokens import NOT_SUPERVISED
+from finetuning.training.rows import files_of
 
 
 def training_data(recipe: Recipe, chat_dataset: Path, base_model: Path) -> TrainingData:
@@ -26,7 +27,7 @@ def training_data(recipe: Recipe, chat_dataset: Path, base_model: Path) -> Train
     if recipe.training.packing:
         return TrainingData(recipe.chat.max_length, recipe.chat.max_length, new_tokens(*tokenizers))
     columns = ["labels", "rejected_labels"] if recipe.training.method == "dpo" else ["labels"]
-    found = [most_in(chat_dataset / f"{split}.parquet", column) for split in ("train", "eval") for column in columns]
+    found = [most_in(path, column) for path in files_of(chat_dataset) for column in columns]
     longest, supervised = np.max(found, axis=0)
     return TrainingData(int(longest), int(supervised), new_tokens(*tokenizers))
 

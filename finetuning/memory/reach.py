@@ -14,6 +14,7 @@ from finetuning.errors import FinetuningError
 from finetuning.memory.data import most_in
 from finetuning.recipe.recipe import Recipe
 from finetuning.tokens import NOT_SUPERVISED
+from finetuning.training.rows import files_of
 
 
 def require_reach(recipe: Recipe, chat_dataset: Path, base_model: Path) -> None:
@@ -25,15 +26,17 @@ def require_reach(recipe: Recipe, chat_dataset: Path, base_model: Path) -> None:
     limit = positions_of(json.loads((base_model / "config.json").read_bytes()))
     if limit is None:
         return
-    files = [chat_dataset / f"{split}.parquet" for split in ("train", "eval")]
-    longest = max(most_in(file, column)[0] for file in files for column in _columns_of_labels(file))
+    longest = max(most_in(file, column)[0] for file in files_of(chat_dataset) for column in _columns_of_labels(file))
     if longest > limit:
         raise FinetuningError(
             f"{recipe.file}: chat.max_length: {recipe.chat.max_length}, by which the longest row has {longest} "
             f"tokens, and the base model reads {limit} (max_position_embeddings in its config.json). Write "
             f"max_length: {limit}, or take a model that reads more."
         )
-    prompt, answer = longest_prompt(files[1], recipe.evaluation.rows), recipe.evaluation.max_new_tokens
+    prompt, answer = (
+        longest_prompt(chat_dataset / "eval.parquet", recipe.evaluation.rows),
+        recipe.evaluation.max_new_tokens,
+    )
     if prompt + answer > limit:
         most = max(limit - prompt, 1)
         raise FinetuningError(

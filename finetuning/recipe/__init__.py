@@ -9,6 +9,9 @@ columns          what formats read beside their own columns, and which names car
 chat             the section `chat`
 checks           the section `checks`
 lora             the section `lora`
+variants         the section `variants`
+trials           the variants that it makes, each as a recipe
+variant_rules    what is wrong with the settings that it tries
 training         the section `training`
 resources        the section `resources`
 evaluation       the section `evaluation`

@@ -1,8 +1,9 @@
-"""The section `dataset`: where the rows come from, and which of them are for the exam."""
+"""The section `dataset`: where the rows come from, and which of them are for the exam or for choices."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    ConfigDict,
     Field,
     ValidationInfo,
     field_validator,
@@ -36,6 +37,18 @@ class EvalSpec(Spec):
         return value
 
 
+class DevSpec(Spec):
+    """The rows that choose: neither learned nor part of the exam."""
+
+    model_config = ConfigDict(json_schema_extra=remakes("chat_dataset"))
+
+    fraction: float = Field(
+        gt=0,
+        lt=1,
+        description="Share of the rows of `dataset.sources`, drawn with `dataset.seed` once those of eval are.",
+    )
+
+
 class DatasetSpec(Spec):
     """The rows that are trained and evaluated on."""
 
@@ -44,6 +57,12 @@ class DatasetSpec(Spec):
         json_schema_extra=remakes("raw_dataset", "chat_dataset"),
     )
     eval: EvalSpec = Field(default=EvalSpec(fraction=0.05), description="The rows that are kept out of training.")
+    dev: DevSpec | None = Field(
+        default=None,
+        description="Rows that are kept out of training and exam, for choices on the way: the eval loss is measured on "
+        "them, and so decides early stopping and `variants` without a look at the exam. `null` measures it on eval.",
+        json_schema_extra=remakes("chat_dataset", silent_default=True),
+    )
     dedup: Literal["none", "exact", "near"] = Field(
         default="none",
         description="Which repeated conversations are dropped: none of them, those that are word for word the same "

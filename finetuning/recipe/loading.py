@@ -12,6 +12,7 @@ from finetuning.recipe.recipe import Recipe
 from finetuning.recipe.rules import contradictions
 from finetuning.recipe.spec import listed
 from finetuning.recipe.strict_yaml import read_yaml
+from finetuning.recipe.variant_rules import variant_mistakes
 from finetuning.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,6 +84,9 @@ def load_file(path: Path) -> Recipe:
     except ValidationError as error:
         found += [document.mistake(key, message) for key, message in mistakes(error, Recipe)]
     else:
+        recipe = recipe.at(path)
         if not found:
-            return recipe.at(path)
+            found = [document.mistake(key, message) for key, message in variant_mistakes(recipe)]
+        if not found:
+            return recipe
     raise RecipeError("\n".join(mistake.text(path) for mistake in sorted(found, key=lambda mistake: mistake.line)))

@@ -29,6 +29,7 @@ from finetuning.recipe.resources import ResourcesSpec
 from finetuning.recipe.rules import contradictions
 from finetuning.recipe.spec import Spec, Text, remakes
 from finetuning.recipe.training import TrainingSpec
+from finetuning.recipe.variants import VariantsSpec
 
 
 class Recipe(Spec):
@@ -48,6 +49,12 @@ class Recipe(Spec):
     )
     lora: LoraSpec = Field(default=LoraSpec(), description="The adapter.")
     training: TrainingSpec = Field(default=TrainingSpec(), description="How the adapter is trained.")
+    variants: VariantsSpec | None = Field(
+        default=None,
+        description="Settings of `lora` and `training` that are tried first; the adapter is trained with those whose "
+        "loss on the dev rows is lowest. `null` tries none.",
+        json_schema_extra=remakes("variants", silent_default=True),
+    )
     resources: ResourcesSpec = Field(
         default=ResourcesSpec(), description="How many processes train, and what each asks a cluster for."
     )

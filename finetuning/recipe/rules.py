@@ -60,6 +60,11 @@ def contradictions(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
         )
     if start == "loftq" and section_of(data, "lora").get("use_dora") is True:
         yield ("lora", "use_dora"), "true with init_lora_weights: loftq, which it would start beside; leave one out"
+    if data.get("variants") is not None and dataset.get("dev") is None:
+        yield (
+            ("variants",),
+            "without dataset.dev, so that the rows of the exam would choose; write dataset: {dev: {fraction: 0.1}}",
+        )
     yield from _tokens_per_step(training, section_of(data, "chat"))
     yield from _start(data)
     warmup, steps = training.get("warmup_steps"), training.get("max_steps")

@@ -23,6 +23,10 @@ def sections(recipe: Recipe, made: Made) -> dict[str, JsonValue]:
         found["dataset"] = dataset
     if recipe.knowledge and made == "documents":
         found["knowledge"] = {"documents": [_source(spec, made) for spec in recipe.knowledge.documents]}
+    if made == "variants" and recipe.variants:
+        found |= {
+            section: value for section, value in sections(recipe, "lora_adapter").items() if section != "variants"
+        }
     if made == "quantized_base_model":
         # Only a base model that is made for the adapter's start (LoftQ) depends on the adapter, and on its rank alone.
         del found["lora"]
@@ -36,6 +40,7 @@ ASKED_FOR_BY = {
     "documents": "knowledge",
     "passages": "knowledge",
     "retrieval_index": "knowledge",
+    "variants": "variants",
     "merged_model": "merge",
     "published_merged_repo": "merge",
 }

@@ -7,8 +7,8 @@
 """
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
 
 from finetuning.recipe.rules import LONGEST_NAME
 from finetuning.settings import Settings
@@ -59,14 +59,17 @@ def smoke(recipe: "Recipe") -> "Recipe":
     What a run needs of a machine stays: base model, lengths, rows of a pass.
     """
     data = recipe.model_dump(mode="json", exclude_unset=True)
+    few = _few_steps(recipe.training)
     changes = {
         "dataset": _few_rows(recipe.dataset),
         "chat": {"tolerance": by_luck(recipe.chat.tolerance)},
         "checks": {name: _with_luck(check) for name, check in recipe.checks},
-        "training": _few_steps(recipe.training),
+        "training": few,
         "evaluation": _few_answers(recipe.evaluation),
         "hub": {"repo": smoke_repo(recipe.hub.repo), "private": True},
     }
+    if recipe.variants:
+        changes["variants"] = _fewer_settings(data["variants"], {f"training.{key}" for key in few})
     cut = type(recipe).model_validate(data | {key: data.get(key, {}) | value for key, value in changes.items()})
     return (cut.at(recipe._path) if recipe._path else cut).as_smoke()
 
@@ -98,7 +101,8 @@ def _few_rows(dataset: "DatasetSpec") -> Changes:
         held_out = {"sources": [_few(source, EVAL_ROWS) for source in own]}
     else:
         held_out = {"fraction": max(share or 0.0, EVAL_FRACTION)}
-    return {"sources": [_few(source, ROWS) for source in dataset.sources], "eval": held_out}
+    dev = {"dev": {"fraction": max(dataset.dev.fraction, EVAL_FRACTION)}} if dataset.dev else {}
+    return {"sources": [_few(source, ROWS) for source in dataset.sources], "eval": held_out, **dev}
 
 
 def _few(source: "SourceSpec", most: int) -> Changes:
@@ -117,6 +121,17 @@ def _few_steps(training: "TrainingSpec") -> Changes:
         few["warmup_steps"] = 1.0
     # A tracker elsewhere would show it among the real ones.
     return few | {"report_to": [tracker for tracker in training.report_to if tracker == "tensorboard"]}
+
+
+def _fewer_settings(variants: Mapping[str, Any], limited: Collection[str]) -> Changes:
+    """Return the variants without the settings that a smoke run limits."""
+
+    def others(changes: Mapping[str, Any]) -> dict[str, object]:
+        return {key: value for key, value in changes.items() if key not in limited}
+
+    if variants.get("grid") is not None:
+        return {"grid": others(variants["grid"])}
+    return {"list": [others(changes) for changes in variants["list"]]}
 
 
 def _few_answers(evaluation: "EvaluationSpec") -> Changes:

@@ -23,6 +23,7 @@ Made = Literal[
     "retrieval_index",
     "chat_dataset",
     "quantized_base_model",
+    "variants",
     "lora_adapter",
     "base_answers",
     "published_answers",

@@ -152,7 +152,7 @@ class TrainingSpec(Spec):
     early_stopping_patience: Count | None = Field(
         default=None,
         description="Evaluations without a lower eval loss after which training ends; the weights with the lowest are "
-        "kept. Needs `eval_steps`; `null` trains to the end.",
+        "kept. Needs `eval_steps`, and should have `dataset.dev`, or the exam's rows decide; `null` trains to the end.",
     )
     on_oom: Literal["error", "halve-batch"] = Field(
         default="error",

@@ -11,20 +11,35 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from finetuning.errors import FinetuningError
 from finetuning.progress import Progress
-from finetuning.recipe.training import TrainingSpec
 from finetuning.training.interruption import Interrupted, Interruption, Watchdog
+from finetuning.training.job import TrainingJob
 from finetuning.training.trainer import AdapterTrainer, Moment
 
 BEST = "best.safetensors"
 
 
+def last_step(share: float, steps: int) -> int:
+    """The step after which that share of a training is done.
+
+    >>> last_step(0.25, 6), last_step(0.5, 1)
+    (2, 1)
+    """
+    return max(1, math.ceil(share * steps))
+
+
+class Diverged(FinetuningError):
+    """The loss is infinite or not a number."""
+
+
+class Enough(Exception):
+    """Training ends before a step, since the steps until then were all."""
+
+
 class TrainingProgress(TrainerCallback):
     """Tells `progress` how far training is, and stops at a loss that is not a number."""
 
-    def __init__(
-        self, progress: Progress, where: str, spec: TrainingSpec, interruption: Interruption, watchdog: Watchdog
-    ) -> None:
-        self.progress, self.where, self.spec = progress, where, spec
+    def __init__(self, progress: Progress, job: TrainingJob, interruption: Interruption, watchdog: Watchdog) -> None:
+        self.progress, self.where, self.spec, self.until = progress, job.where, job.training, job.until
         self.interruption, self.watchdog = interruption, watchdog
         self.trainer: AdapterTrainer
         self.checkpoint: Path | None = None
@@ -53,8 +68,14 @@ class TrainingProgress(TrainerCallback):
         self._save()
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
-        """Remembers where to go back to; one process alone may be interrupted within a step."""
+        """Remembers where to go back to; one process alone may be interrupted within a step.
+
+        Raises:
+            Enough: an earlier run has made all steps that there are to make.
+        """
         self.watchdog.heard()
+        if self._is_enough(state) or self._has_stalled():
+            raise Enough
         self.moment = self.trainer.moment()
         if args.world_size == 1:
             self.interruption.release()
@@ -81,11 +102,14 @@ class TrainingProgress(TrainerCallback):
         self._say(state)
         step, spec = state.global_step, self.spec
         last = step >= state.max_steps
+        enough = self._is_enough(state)
         due = time.monotonic() - self._saved > spec.save_minutes * 60
         due, self._ending = self._agreed(due, args.world_size)
         control.should_log |= last
         control.should_evaluate |= bool(spec.eval_steps and step % spec.eval_steps == 0)
-        control.should_save |= last or due or self._ending or bool(spec.save_steps and step % spec.save_steps == 0)
+        control.should_save |= last or enough or due or self._ending
+        control.should_save |= bool(spec.save_steps and step % spec.save_steps == 0)
+        control.should_training_stop |= enough
 
     def _agreed(self, due: bool, processes: int) -> tuple[bool, bool]:
         """Whether a checkpoint is due, by the clock of the first process, and whether any was told to end."""
@@ -121,7 +145,7 @@ class TrainingProgress(TrainerCallback):
         """Keeps the loss.
 
         Raises:
-            FinetuningError: the loss is infinite or not a number.
+            Diverged: the loss is infinite or not a number.
         """
         loss = (logs or {}).get("loss")
         if loss is not None:
@@ -142,16 +166,25 @@ class TrainingProgress(TrainerCallback):
                 draft.replace(draft.with_name(BEST))
         else:
             found.stalled += 1
-        control.should_training_stop |= found.stalled >= patience
+        if self._has_stalled():
+            # The curve has the steps since its last point too, and the next run need not find this out once more.
+            control.should_training_stop = control.should_log = control.should_save = True
+
+    def _is_enough(self, state: TrainerState) -> bool:
+        return self.until is not None and state.global_step >= last_step(self.until, state.max_steps)
+
+    def _has_stalled(self) -> bool:
+        patience = self.spec.early_stopping_patience
+        return patience is not None and self.trainer.progress.stalled >= patience
 
     def require_finite(self, loss: float, state: TrainerState) -> None:
         """Check that a loss is a finite number.
 
         Raises:
-            FinetuningError: `loss` is infinite or not a number.
+            Diverged: `loss` is infinite or not a number.
         """
         if not math.isfinite(loss):
-            raise FinetuningError(
+            raise Diverged(
                 f"{self.where}: training diverged: the loss at step {state.global_step} is {loss}. Lower "
                 "training.learning_rate, or set training.max_grad_norm to 0.3."
             )

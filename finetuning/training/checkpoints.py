@@ -58,6 +58,25 @@ def write_checkpoint(folder: Path, step: int, write: Callable[[Path], None], kee
     return final
 
 
+def adopt(begun: Path, folder: Path) -> None:
+    """Let a training with its checkpoints in `folder` go on from what another one left in `begun`.
+
+    What is in `folder` already is further; the copy is whole or not there.
+    """
+    if folder.exists():
+        return
+    draft = folder.with_name(f"{folder.name}{DRAFT}")
+    shutil.rmtree(draft, ignore_errors=True)
+    shutil.copytree(begun, draft)
+    draft.rename(folder)
+
+
+def keep(checkpoints: Path, folder: Path) -> None:
+    """Copy what a training goes on from into `folder`: its last checkpoint, and what it keeps beside them."""
+    earlier = {checkpoint.name for checkpoint in complete(checkpoints)[:-1]}
+    shutil.copytree(checkpoints, folder, ignore=lambda _, names: {DRAFT, *names} & {DRAFT, *earlier})
+
+
 def require_space(folder: Path, needed: int) -> None:
     """Check that the disk that holds `folder` has `needed` bytes free.
 

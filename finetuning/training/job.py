@@ -75,6 +75,8 @@ class TrainingJob(TrainingTask):
     output: Path
     recipe: Recipe | None = None
     """As it runs on this machine, where what it needs of the memory is to be predicted before."""
+    until: float | None = Field(default=None, gt=0, lt=1)
+    """The share of its steps after which training stops, to go on another time; it leaves a checkpoint, no adapter."""
     checkpoints: Path = Field(default_factory=lambda job: job["output"].with_name(f"{job['output'].name}.checkpoints"))
     """Checkpoints of this very job, which outlive a failure."""
 

@@ -23,7 +23,7 @@ from finetuning.lora.targets import require_targets
 from finetuning.out_of_memory import is_out_of_memory
 from finetuning.progress import Progress
 from finetuning.recipe.base_model import KEEP_ROWS_APART
-from finetuning.training.callback import BEST, TrainingProgress
+from finetuning.training.callback import BEST, Diverged, Enough, TrainingProgress
 from finetuning.training.checkpoints import complete, require_space, step_of
 from finetuning.training.curves import Curves
 from finetuning.training.interruption import Interrupted, Interruption, Watchdog
@@ -31,7 +31,7 @@ from finetuning.training.job import REWARDS, BatchSize, TooLarge, TrainingJob
 from finetuning.training.judgements import JudgementTrainer
 from finetuning.training.peak_memory import peak_memory, peak_reserved
 from finetuning.training.preferences import PreferenceTrainer
-from finetuning.training.rows import require_rows_for, tokens_of, train_rows
+from finetuning.training.rows import require_rows_for, tokens_of, train_rows, watched
 from finetuning.training.settings import is_sharded, leaves_padding_out, model_kwargs, on_cpu, processes, sft_config
 from finetuning.training.sharding import shard
 from finetuning.training.trainer import AdapterTrainer, Saved, nothing
@@ -104,12 +104,12 @@ def _train(
     is_started = job.lora.start_from is not None
     model = go_on(model, job.lora, new_tokens, job.where) if is_started else model
     curves = Curves(job.checkpoints / "tensorboard")  # which outlives a failure, as checkpoints do
-    callback = TrainingProgress(progress, job.where, job.training, interruption, watchdog)
+    callback = TrainingProgress(progress, job, interruption, watchdog)
     trainer = trainer_class(job)(
         model=model,
         args=sft_config(job, size, leaves_padding_out(job, size, model)),
         train_dataset=train_rows(job),
-        eval_dataset=tokens_of(job.chat_dataset / "eval.parquet", job.training.method),
+        eval_dataset=tokens_of(watched(job.chat_dataset), job.training.method),
         processing_class=tokenizer,
         peft_config=None if is_started else config,
         callbacks=[callback, *([curves] if "tensorboard" in job.training.report_to else [])],
@@ -139,9 +139,20 @@ def _train(
         progress.update("dividing the base model")
         sharding = {"strategy": "fsdp", **shard(trainer, job.where)}
         progress.log("fsdp: {weights_held_mb:,} of {weights_mb:,} MiB of weights in each process".format(**sharding))
-    _run(job, trainer, callback)
-    progress.update("measuring the loss on the eval split")
+    try:
+        _run(job, trainer, callback)
+    except Diverged:
+        if job.until is None:
+            raise
+        return reached(trainer, None)
+    progress.update(f"measuring the loss on the {watched(job.chat_dataset).stem} split")
     metrics = trainer.evaluate()
+    if job.until is not None:
+        watchdog.rest()
+        return reached(trainer, metrics["eval_loss"])
+    exam, examined = job.chat_dataset / "eval.parquet", {}
+    if exam != watched(job.chat_dataset):
+        examined = {"exam_loss": trainer.metrics_on(tokens_of(exam, job.training.method))["eval_loss"]}
     watchdog.rest()
     if trainer.is_world_process_zero():
         # peft would add all embeddings, which are as they were but for rows that it saves by themselves.
@@ -152,7 +163,7 @@ def _train(
             curves.finish()
             shutil.copytree(events, job.output / "tensorboard", dirs_exist_ok=True)
         tokenizer.save_pretrained(job.output)
-    return _summary(trainer, metrics, size) | sharding
+    return _summary(trainer, metrics, size) | examined | sharding
 
 
 def trainer_class(job: TrainingJob) -> Callable[..., AdapterTrainer]:
@@ -181,6 +192,8 @@ def _run(job: TrainingJob, trainer: AdapterTrainer, callback: TrainingProgress) 
     with callback.interruption.at_signals():
         try:
             trainer.train(resume_from_checkpoint=callback.checkpoint and str(callback.checkpoint))
+        except Enough:
+            trainer.end_before_a_step()
         except Interrupted:
             callback.save_interrupted()
             raise
@@ -190,6 +203,12 @@ def _run(job: TrainingJob, trainer: AdapterTrainer, callback: TrainingProgress) 
     if trainer.is_world_process_zero() and (job.checkpoints / BEST).exists():
         trainer.set_trainable(job.checkpoints / BEST)
     trainer.hand_trainable_on()
+
+
+def reached(trainer: AdapterTrainer, loss: float | None) -> dict[str, Any]:
+    """What a training has come to that goes on another time: `Reached`."""
+    state, seconds = trainer.state, round(trainer.progress.seconds, 1)
+    return {"step": state.global_step, "steps": state.max_steps, "loss": loss, "seconds": seconds}
 
 
 def _summary(trainer: AdapterTrainer, metrics: dict[str, float], size: BatchSize) -> dict[str, Any]:

@@ -30,21 +30,31 @@ def tokens_of(path: Path, method: Method) -> Dataset:
     return Dataset.from_parquet(str(path), columns=["input_ids", "labels", *ALSO_READ.get(method, ())])
 
 
+def watched(chat_dataset: Path) -> Path:
+    """The file of the rows that the eval loss is measured on: those of dev, or of eval where there is no such split."""
+    dev = chat_dataset / "dev.parquet"
+    return dev if dev.exists() else chat_dataset / "eval.parquet"
+
+
+def files_of(chat_dataset: Path) -> list[Path]:
+    """The files of all splits."""
+    return [path for split in ("train", "eval", "dev") if (path := chat_dataset / f"{split}.parquet").exists()]
+
+
 def require_rows_for(chat_dataset: Path, rows: int, where: str) -> None:
     """Check that the model's embeddings, which have so many `rows`, have one for each token of the data.
 
     Raises:
         FinetuningError: a token's number is beyond them.
     """
-    for split in ("train", "eval"):
-        path = chat_dataset / f"{split}.parquet"
+    for path in files_of(chat_dataset):
         with pq.ParquetFile(path, pre_buffer=False) as file:
             columns = [name for name in file.schema_arrow.names if name.endswith("input_ids")]
             for batch in file.iter_batches(10_000, columns=columns):
                 most = max((max_of(column) for column in batch.columns), default=-1)
                 if most >= rows:
                     raise FinetuningError(
-                        f"{where}: base_model: a row of the {split} split has the token {most}, and the model's "
+                        f"{where}: base_model: a row of the {path.stem} split has the token {most}, and the model's "
                         f"embeddings have {rows} rows (0 to {rows - 1}): tokenizer and weights do not belong together. "
                         "Fetch both from one revision, or give the model rows (resize_token_embeddings) and save it."
                     )

@@ -12,6 +12,9 @@ class TrainingSummary(Record):
     steps: int
     train_loss: float
     eval_loss: float
+    """On the dev split, where there is one."""
+    exam_loss: float | None = None
+    """On the eval split, where `eval_loss` is not."""
     tokens: int
     tokens_per_second: float
     training_seconds: float

@@ -176,8 +176,14 @@ class AdapterTrainer(SFTTrainer):
         self.state.num_input_tokens_seen += count
 
     def evaluate(self, *args: Any, **settings: Any) -> dict[str, float]:
-        """The metrics of the eval rows: the mean loss over all supervised tokens, as `eval_loss`."""
-        rows: Any = self.eval_dataset
+        """The metrics of the rows that training is watched by: `eval_loss`, the mean over all supervised tokens."""
+        metrics = self.metrics_on(self.eval_dataset)
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def metrics_on(self, rows: Any) -> dict[str, float]:
+        """The same of any rows, which no log is told."""
         token_rows, size = self.token_rows(rows), self.args.per_device_eval_batch_size
         batches = [*self.batches(token_rows.lengths, size, 1, "group_by_length", self.args.seed)]
         found: list[list[float]] = []
@@ -194,10 +200,7 @@ class AdapterTrainer(SFTTrainer):
             found += [sums] if mine < len(batches) else []
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         adapted.train(was_training)
-        metrics = self.metrics_of(torch.tensor(gather_object(found), dtype=torch.float64).sum(dim=0).tolist())
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+        return self.metrics_of(torch.tensor(gather_object(found), dtype=torch.float64).sum(dim=0).tolist())
 
     def measured(self, inputs: dict[str, Any]) -> torch.Tensor:
         """Of a batch of the eval split, the summed loss and the number of supervised tokens."""
@@ -277,6 +280,12 @@ class AdapterTrainer(SFTTrainer):
             self._tr_loss += own[self.args.process_index]
             self._globalstep_last_logged = self.progress.logged
         self.progress.since = time.monotonic()
+
+    def end_before_a_step(self) -> None:
+        """End a training whose checkpoint is its last one; the curve has the steps since its last point too."""
+        self.is_in_train = False
+        if (steps := self.state.global_step - self._globalstep_last_logged) > 0:
+            self.log({"loss": self.progress.loss / steps})
 
     def trainable(self) -> dict[str, torch.Tensor]:
         """All that is trained, by name."""

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from math import isfinite
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import dagster as dg
 from pydantic import JsonValue
@@ -40,12 +40,19 @@ PACKAGES = (
 )
 
 
-# Made with the evaluation report and stored beside it: the answers of a model that gives its fingerprint to the folder
-# above, and the asset of that model.
-ANSWERS = {
-    "base_answers": "quantized_base_model",
-    "base_benchmarks": "quantized_base_model",
-    "published_answers": "lora_adapter",
+class Beside(NamedTuple):
+    """An artifact that an asset makes beside its own, in the folder of what it is about."""
+
+    about: str
+    """The asset whose fingerprint names that folder."""
+    made_with: str
+
+
+BESIDE = {
+    "base_answers": Beside("quantized_base_model", "evaluation_report"),
+    "base_benchmarks": Beside("quantized_base_model", "evaluation_report"),
+    "published_answers": Beside("lora_adapter", "evaluation_report"),
+    "variant_state": Beside("chat_dataset", "variants"),
 }
 
 LONGEST_NAME = 255  # bytes, on all common file systems
@@ -156,12 +163,12 @@ class Artifact(Origin):
         found = {name: sha256(self.path / name) for name in content_of(self.path)}
         changed = sorted(name for name in found.keys() | self.files.keys() if found.get(name) != self.files.get(name))
         if changed:
-            is_beside = self.asset in ANSWERS
-            whose = "a recipe that uses it" if self.is_shared or is_beside else self.partition
+            beside = BESIDE.get(self.asset)
+            whose = "a recipe that uses it" if self.is_shared or beside else self.partition
             raise InfrastructureError(
                 f"{self.path}: changed after it was written: {', '.join(changed)}. What was evaluated is no longer "
                 f"what lies there; delete the folder and materialize "
-                f"{'evaluation_report' if is_beside else self.asset} for {whose} again."
+                f"{beside.made_with if beside else self.asset} for {whose} again."
             )
 
 

@@ -7,7 +7,7 @@
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
-from resources.store.artifact import ANSWERS, Artifact
+from resources.store.artifact import BESIDE, Artifact
 from resources.store.store import Key, Store
 
 PUBLISHED = {"published_repo", "published_merged_repo"}
@@ -21,18 +21,18 @@ def unreferenced(
 ) -> list[Artifact]:
     """Return the artifacts of the store that may go, the oldest first.
 
-    Those stay that are in force, but for answers, which are kept for what they are about; those that were
-    published and still are, all that these were made from, and those that are younger.
+    Those stay that are in force, but for what is stored beside others, which is kept for what it is about; those that
+    were published and still are, all that these were made from, and those that are younger.
     """
     found, named = store.inventory()
     there = {(artifact.asset, artifact.fingerprint): artifact for artifact in found}
     published = [key for key, artifact in there.items() if key[0] in PUBLISHED and is_published(artifact)]
-    kept = lineage(there, [*(key for key in named if key[0] not in ANSWERS), *published])
+    kept = lineage(there, [*(key for key in named if key[0] not in BESIDE), *published])
     before = (now or datetime.now(UTC)) - older_than
     loose = [
         artifact
         for key, artifact in there.items()
-        if key not in kept and not answers_of_kept(artifact, kept) and datetime.fromisoformat(artifact.created) < before
+        if key not in kept and not beside_kept(artifact, kept) and datetime.fromisoformat(artifact.created) < before
     ]
     return sorted(loose, key=lambda artifact: artifact.created)
 
@@ -48,6 +48,7 @@ def lineage(there: dict[Key, Artifact], roots: Iterable[Key]) -> set[Key]:
     return kept
 
 
-def answers_of_kept(artifact: Artifact, kept: set[Key]) -> bool:
-    """Return whether these are answers of a model that stays."""
-    return (ANSWERS.get(artifact.asset, ""), artifact.partition) in kept
+def beside_kept(artifact: Artifact, kept: set[Key]) -> bool:
+    """Return whether it is stored beside others, and what it is about stays."""
+    beside = BESIDE.get(artifact.asset)
+    return beside is not None and (beside.about, artifact.partition) in kept

@@ -60,6 +60,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
     "smollm2-135m": SMOLLM2,
     "smollm2-135m-manuals": SMOLLM2,
+    "smollm2-135m-sweep": SMOLLM2,
     "llama-3.2-3b": {
         "vocab_size": 128256,
         "hidden_size": 3072,

@@ -24,6 +24,7 @@ NAMES = [
     "qwen3-4b-tools",
     "smollm2-135m",
     "smollm2-135m-manuals",
+    "smollm2-135m-sweep",
     "smollm3-3b",
     "zephyr-7b-beta",
 ]

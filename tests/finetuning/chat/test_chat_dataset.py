@@ -2,6 +2,7 @@
 
 import json
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -202,6 +203,21 @@ def test_an_empty_split_is_an_error_that_says_what_became_of_the_rows(tmp_path, 
 
 
 def test_every_reason_to_leave_a_row_out_of_the_splits_is_told():
-    from finetuning.chat.splits import Fate
+    from finetuning.chat.splits import KEPT, Fate
 
-    assert set(chat_module.LEFT_OUT) | {Fate.TRAIN, Fate.EVAL} == set(Fate)
+    assert set(chat_module.LEFT_OUT) | set(KEPT) == set(Fate)
+
+
+def test_dev_rows_are_a_split_of_their_own(tmp_path, tokenizer):
+    made = Made(tmp_path, tokenizer, different(40), dev={"fraction": 0.2})
+    dev = pq.read_table(made.folder / "dev.parquet").to_pylist()
+    assert (len(made.train), len(made.eval), len(dev)) == (28, 4, 8)
+    assert (made.summary.train_rows, made.summary.eval_rows, made.summary.dev_rows) == (28, 4, 8)
+    assert {question(row) for row in dev}.isdisjoint(question(row) for row in made.kept)
+    assert not made.failed()
+
+
+def test_too_few_rows_for_dev_are_told(tmp_path, tokenizer):
+    with pytest.raises(FinetuningError) as error:
+        Made(tmp_path, tokenizer, different(2), fraction=0.5, dev={"fraction": 0.5})
+    assert "the train split is empty. No row was dropped: 2 rows are left, which are too few for" in str(error.value)

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetuning.chat.splits import Fate, Index, Split, split
+from finetuning.chat.splits import KEPT, Fate, Index, Split, split
 from finetuning.checks.near_duplicates import Pairs
-from finetuning.recipe.dataset import DatasetSpec, EvalSpec
+from finetuning.recipe.dataset import DatasetSpec, DevSpec, EvalSpec
 from finetuning.recipe.source import SourceSpec
 
 FILES = SourceSpec(files=["rows.jsonl"], format="question-answer")
@@ -255,3 +255,40 @@ def test_feedback_about_a_question_of_the_exam_is_not_learned():
 def test_feedback_alone_is_no_exam():
     found = with_feedback([], [1, 2, 3])
     assert rows(found, Fate.EVAL) == [] and rows(found, Fate.TRAIN) == [0, 1, 2]
+
+
+DEV = DevSpec(fraction=0.1)
+
+
+def test_dev_has_its_fraction_beside_eval_which_stays_what_it_is_without():
+    for held_out in (0.2, None):
+        is_eval = None if held_out else [n >= 180 for n in range(200)]
+        with_dev, without = (
+            split(index(range(200), is_eval=is_eval), near(), dataset(held_out, dev=dev)) for dev in (DEV, None)
+        )
+        assert rows(with_dev, Fate.EVAL) == rows(without, Fate.EVAL)
+        assert len(rows(with_dev, Fate.DEV)) == with_dev.dev_wanted == (20 if held_out else 18)
+        assert not rows(without, Fate.DEV) and without.dev_wanted == 0
+        assert sorted(in_order(with_dev, Fate.DEV)) == rows(with_dev, Fate.DEV)
+        assert sorted(with_dev.position[rows(with_dev, Fate.DEV)]) == list(range(with_dev.dev_wanted))
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(0, 30), min_size=4, max_size=80),
+    st.lists(st.tuples(st.integers(0, 79), st.integers(0, 79)), max_size=12),
+    st.integers(0, 99),
+    st.booleans(),
+)
+def test_no_question_is_in_two_of_three_splits(questions, pairs, seed, own_eval):
+    count = len(questions)
+    pairs = near(*(tuple(sorted(pair)) for pair in pairs if pair[0] != pair[1] and max(pair) < count))
+    is_eval = [own_eval and n % 5 == 0 for n in range(count)]
+    spec = dataset(None if own_eval else 0.2, seed=seed, dev=DEV)
+    found = split(index(questions, is_eval=is_eval, seed=seed), pairs, spec)
+    asked = {fate: {questions[row] for row in rows(found, fate)} for fate in KEPT}
+    assert not any(asked[one] & asked[other] for one in KEPT for other in KEPT if one < other)
+    for first, second in zip(pairs.first, pairs.second, strict=True):
+        fates = {found.fate[first], found.fate[second]} & set(KEPT)
+        assert len(fates) < 2, "two that are nearly the same are in two splits"
+    assert found.overlap == 0

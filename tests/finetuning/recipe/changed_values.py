@@ -38,6 +38,8 @@ CHANGED: dict[str, Any] = {
     "feedback": {},
     "feedback.name": "maths",
     "dataset.eval.sources": [{"hub": "lab/exam"}, {"hub": "lab/quiz"}],
+    "dataset.dev": {"fraction": 0.2},
+    "dataset.dev.fraction": 0.3,
     "dataset.dedup": "near",
     "dataset.similarity": 0.9,
     "dataset.seed": 7,
@@ -91,6 +93,14 @@ CHANGED: dict[str, Any] = {
     "training.logging_steps": 1,
     "training.report_to": [],
     "training.seed": 7,
+    "variants": {"grid": {"lora.r": [4, 8]}},
+    "variants.grid": {"lora.r": [4, 8, 16]},
+    "variants.list": [{"lora.r": 4}, {"lora.r": 16}],
+    "variants.runs": 2,
+    "variants.minutes": 5.0,
+    "variants.first_share": 0.5,
+    "variants.reduction_factor": 3,
+    "variants.seed": 7,
     "resources.workers": 2,
     "resources.cpus": 2,
     "resources.gpus": 1,
@@ -147,10 +157,15 @@ CHANGED: dict[str, Any] = {
     "context.refusal": "Nobody knows.",
 }
 
+DEV = {"dataset": {"sources": [{"hub": "lab/sums"}], "dev": {"fraction": 0.1}}}
 DOCUMENTS = {"knowledge": {"documents": [{"hub": "lab/manuals"}]}}
 # What else is so before and after, where a key asks for it.
 GIVEN: dict[str, dict[str, Any]] = {
     **{key: DOCUMENTS for key in CHANGED if key.startswith(("knowledge.", "context"))},
+    **{key: DEV | {"variants": {"grid": {"lora.r": [4, 8]}}} for key in CHANGED if key.startswith("variants.")},
+    "variants": DEV,
+    "dataset.dev.fraction": DEV,
+    "variants.list": DEV | {"variants": {"list": [{"lora.r": 4}, {"lora.r": 8}]}},
     "knowledge.embedding.revision": {
         "knowledge": {"documents": [{"hub": "lab/manuals"}], "embedding": {"repo": "lab/embedder"}}
     },

@@ -152,6 +152,7 @@ training: {method: sft}
     "quantized_base_model": """
 base_model: {gguf: null, quantization: {bits: 4, type: nf4, double: true}, dtype: bfloat16}
 """,
+    "variants": "{}",
     "lora_adapter": """
 lora: {r: 4, lora_alpha: 32, lora_dropout: 0.05, target_modules: all-linear, use_rslora: false, use_dora: false,
   bias: none, init_lora_weights: true, modules_to_save: null}

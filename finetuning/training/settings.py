@@ -1,6 +1,7 @@
 """A recipe's training section as trl's and transformers' own settings."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 from transformers.integrations import get_available_reporting_integrations
@@ -89,6 +90,7 @@ def sft_config(job: TrainingJob, size: BatchSize, padding_free: bool = False) ->
     return (UnplacedConfig if is_sharded(job) else SFTConfig)(
         **settings,
         output_dir=str(job.checkpoints),
+        run_name=Path(job.where).stem,  # as trackers show it
         # Rows come tokenized, with labels, and no longer than chat.max_length.
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,

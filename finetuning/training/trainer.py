@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -174,6 +175,19 @@ class AdapterTrainer(SFTTrainer):
             counts: Any = self.accelerator.gather(torch.tensor(count, device=self.args.device))
             count = int(counts.sum())
         self.state.num_input_tokens_seen += count
+
+    @contextmanager
+    def trackers_until_evaluated(self) -> Iterator[None]:
+        """Tell the callbacks of the end where this block ends, and not where the steps do.
+
+        The evaluation after them belongs to the training too. A tracker that is told before begins another run for it.
+        """
+        handler: Any = self.callback_handler
+        end = handler.on_train_end
+        handler.on_train_end = lambda args, state, control: control
+        yield
+        handler.on_train_end = end
+        self.control = end(self.args, self.state, self.control)
 
     def evaluate(self, *args: Any, **settings: Any) -> dict[str, float]:
         """The metrics of the rows that training is watched by: `eval_loss`, the mean over all supervised tokens."""

@@ -136,6 +136,16 @@ class TokenRows(torch.utils.data.Dataset[dict[str, Any]]):
         return row | {name: [NOT_SUPERVISED] * len(row[name]) for name in row if name.endswith("labels")}
 
 
+def unpadded_tokens(inputs: dict[str, Any]) -> int:
+    """How many tokens of a batch that is on the host are no padding.
+
+    Without a mask rows lie end to end with none: transformers would take each stop token for padding where the two are
+    one.
+    """
+    mask = inputs.get("attention_mask")
+    return inputs["input_ids"].numel() if mask is None else int(mask.sum())
+
+
 def _lengths(rows: Dataset, column: str) -> np.ndarray:
     batches = rows.select_columns(column).with_format("arrow").iter(1_000)
     lengths = [pc.list_value_length(batch[column]).to_numpy() for batch in batches]  # pyright: ignore

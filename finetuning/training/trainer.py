@@ -17,7 +17,7 @@ from trl import SFTTrainer
 
 from finetuning.tokens import NOT_SUPERVISED
 from finetuning.training.attention import attention_backend
-from finetuning.training.batches import EpochLoader, Order, StepBatches, TokenRows
+from finetuning.training.batches import EpochLoader, Order, StepBatches, TokenRows, unpadded_tokens
 from finetuning.training.checkpoints import checkpoint_of, write_checkpoint
 from finetuning.training.layers import layers_of
 from finetuning.training.supervised_loss import loss_in_tiles, supervised_loss
@@ -100,6 +100,7 @@ class AdapterTrainer(SFTTrainer):
         self.loraplus_lr_ratio, self.tokens_per_step = loraplus_lr_ratio, tokens_per_step
         # What a checkpoint keeps beside transformers' own state.
         self.progress = Progress()
+        self.step_tokens = 0
         super().__init__(**settings)
 
     def token_rows(self, rows: Any) -> TokenRows:
@@ -166,15 +167,20 @@ class AdapterTrainer(SFTTrainer):
             batch_samples, device if self.args.world_size > 1 else torch.device("cpu")
         )
 
-    def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
-        # On the host, where the batch is. Without a mask rows lie end to end with no padding: transformers would take
-        # each stop token for padding where the two are one.
-        mask = inputs.get("attention_mask")
-        count = inputs["input_ids"].numel() if mask is None else int(mask.sum())
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        """The micro-batches of a step, and the number of supervised tokens in it, those of other processes too."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        tokens = sum(map(unpadded_tokens, batches))
         if self.args.world_size > 1:
-            counts: Any = self.accelerator.gather(torch.tensor(count, device=self.args.device))
-            count = int(counts.sum())
-        self.state.num_input_tokens_seen += count
+            # Once a step and before its first pass: each time, the host waits for the GPU.
+            counts: Any = self.accelerator.gather(torch.tensor(tokens, device=device))
+            tokens = int(counts.sum())
+        self.step_tokens = tokens
+        return batches, items
+
+    def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
+        if self.accelerator.sync_gradients:  # the last pass of the step
+            self.state.num_input_tokens_seen += self.step_tokens
 
     @contextmanager
     def trackers_until_evaluated(self) -> Iterator[None]:

@@ -65,8 +65,9 @@ class UntilSomeEnd(StoppingCriteria):
         """Booleans (rows,): all the same."""
         rows, length = input_ids.shape
         self.progress.update(f"{self.what} · {rows} of them {length - self.width} tokens into their answers")
-        ended = int((input_ids[:, -1] == self.stop).sum())
-        return torch.full((rows,), ended >= max(1, rows * LEAVE), device=input_ids.device)
+        # Not as a number, for which the host would wait: `generate` itself waits for what this comes to.
+        ended = (input_ids[:, -1] == self.stop).sum()
+        return (ended >= max(1, rows * LEAVE)).expand(rows)
 
 
 def generate(

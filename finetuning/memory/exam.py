@@ -5,7 +5,8 @@ predict_exam(recipe, config, "cpu", ExamRows(prompt=60, whole=90, supervised=40)
 -> "1,250 MiB at its peak (libraries 580, weights 541, cache 80, …)"
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from math import inf
 from pathlib import Path
@@ -22,7 +23,7 @@ from transformers import AutoConfig, DynamicCache, PreTrainedConfig
 
 from finetuning.base_model.loading import SPARE_MEMORY, compute_dtype
 from finetuning.errors import FinetuningError
-from finetuning.memory.prediction import CUDA_CONTEXT, LIBRARIES, MIB, Device, at_its_peak, head_bytes
+from finetuning.memory.prediction import CUDA_CONTEXT, LIBRARIES, MIB, Device, at_its_peak, head_bytes, is_mixed
 from finetuning.memory.savings import with_settings
 from finetuning.memory.shapes import MASKED, adapted_model, first_layers, leave_meta, passes, size_of, tensors_of
 from finetuning.recipe.recipe import Recipe
@@ -52,7 +53,7 @@ class ExamPrediction:
     cache: int
     """Keys and values of a batch's tokens when the longest answer of all ends."""
     activations: int
-    """What reading the prompts, or measuring the loss of a row, adds to that."""
+    """What reading the prompts, computing the next token, or measuring the loss of a row, adds to that."""
     logits: int
     fragmentation: int
     """What the allocator leaves unused between tensors."""
@@ -148,22 +149,52 @@ def predict_exam(
     spec, model = recipe.evaluation, adapted_model(plain, config, kernel, [])
     with FakeTensorMode(allow_non_fake_inputs=True):
         leave_meta(model)
+        if is_mixed(recipe):
+            compute_as_trained(model)
         weights = size_of([*tensors_of(model)])
         if device == "cpu":
             weights += written_out(model, SPARE_MEMORY * free)
         reading = passes(model, spec.batch_size, rows.prompt, kernel in MASKED, gradients=False)
         measuring = passes(model, 1, rows.whole, kernel in MASKED, gradients=False)
-        tokens = [*cached(model, spec.batch_size, (rows.prompt, rows.prompt + spec.max_new_tokens))]
+        read, answered = cached(model, spec.batch_size, (rows.prompt, rows.prompt + spec.max_new_tokens))
         loss = head_bytes(model, recipe, rows.supervised, own=True, gradients=False)
+        with experts_as_answering(model, device):
+            answering = passes(model, spec.batch_size, 1, kernel in MASKED, gradients=False)
     vocabulary = model.get_output_embeddings().weight.shape[0]
-    read, answered = tokens
     # The last position's logits, as the head gives them and in float32.
     logits = spec.batch_size * vocabulary * (4 + torch.finfo(getattr(torch, recipe.base_model.dtype)).bits // 8)
-    peaks = [(read, reading.peak, logits), (answered, 0, logits), (0, measuring.peak, loss)]
+    peaks = [(read, reading.peak, logits), (answered, answering.peak, logits), (0, measuring.peak, loss)]
     cache, activations, logits = max(peaks, key=sum)
     on_cpu = device == "cpu"
     fragmentation = int(FRAGMENTATION * reading.passed) if on_cpu else 0
     return ExamPrediction(weights, cache, activations, logits, fragmentation, LIBRARIES if on_cpu else CUDA_CONTEXT)
+
+
+def compute_as_trained(model: PeftModel) -> None:
+    """Give the adapter the number format in which it answers (`finetuning.lora.loading`)."""
+    base: Any = model.get_base_model()
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(base.dtype)
+
+
+@contextmanager
+def experts_as_answering(model: PeftModel, device: Device) -> Iterator[None]:
+    """Compute experts within the block as transformers does for one token at a time.
+
+    On a GPU each token gets a copy of the weights of its experts.
+    """
+    base: Any = model.get_base_model()
+    before = base.get_experts_implementation()
+    copied = {part: "batched_mm" if kind == "grouped_mm" else kind for part, kind in before.items()}
+    if device == "cpu" or copied == before:
+        yield
+        return
+    base.set_experts_implementation(copied)
+    try:
+        yield
+    finally:
+        base.set_experts_implementation(before)
 
 
 def written_out(model: PeftModel, spare: float) -> int:

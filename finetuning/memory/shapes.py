@@ -151,11 +151,13 @@ class _FalconFlash(modeling_falcon.FalconAttention):
     """The same for Falcon, which has its kernels as classes."""
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, hidden_states: torch.Tensor, position_embeddings: Any = None, **settings: Any
+        self, hidden_states: torch.Tensor, position_embeddings: Any = None, layer_past: Any = None, **settings: Any
     ) -> Any:
         split = self._split_heads(self.query_key_value(hidden_states))
         query, key, value = (heads.transpose(1, 2).contiguous() for heads in split)
         query, key = modeling_falcon.apply_rotary_pos_emb(query, key, *position_embeddings)
+        if layer_past is not None:
+            key, value = layer_past.update(key, value, self.layer_idx)
         found, _ = _flash(self, query, key, value)
         return self.dense(found.flatten(2)), None
 

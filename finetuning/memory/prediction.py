@@ -67,6 +67,8 @@ class Prediction:
     adapters: int
     """What is trained, in float32."""
     gradients: int
+    exchange: int
+    """Their copy that several processes, each with the whole base model, add up over all of them."""
     optimizer: int
     """What the optimizer keeps beside each trained number."""
     activations: int
@@ -167,6 +169,7 @@ def lasting_parts(model: PeftModel, recipe: Recipe, device: Device) -> dict[str,
         "weights": model_bytes - adapters - elsewhere(model, recipe, device),
         "adapters": adapters,
         "gradients": adapters,
+        "exchange": adapters if device == "cuda" and workers_of(recipe) > 1 and not is_divided(recipe) else 0,
         "optimizer": state,
         "paged": paged,
         "libraries": LIBRARIES if device == "cpu" else CUDA_CONTEXT,
@@ -186,14 +189,24 @@ def elsewhere(model: PeftModel, recipe: Recipe, device: Device) -> int:
 
     On a CPU, where the whole model is loaded, as if there were none.
     """
-    workers = recipe.resources.workers or 1
-    if device == "cpu" or recipe.resources.strategy == "ddp" or workers == 1:
+    workers = workers_of(recipe)
+    if device == "cpu" or not is_divided(recipe) or workers == 1:
         return 0
     layers = [
         size_of([parameter for parameter in layer.parameters() if not parameter.requires_grad])
         for layer in layers_of(model.get_base_model())
     ]
     return max(0, sum(layers) * (workers - 1) // workers - GATHERED * max(layers, default=0))
+
+
+def workers_of(recipe: Recipe) -> int:
+    """How many processes train together."""
+    return recipe.resources.workers or 1
+
+
+def is_divided(recipe: Recipe) -> bool:
+    """Whether several processes would each hold a part of the base model."""
+    return recipe.resources.strategy == "fsdp"
 
 
 def on_cpu(step: Passes, evaluation: Passes, head: int, eval_head: int) -> dict[str, int]:

@@ -29,7 +29,8 @@ PRODUCTS = {"mm": 0, "addmm": 1, "bmm": 0, "baddbmm": 1, "_grouped_mm": 0}
 # Functions of transformers that ask whether rows are packed, of which they are told by other means; and those that ask
 # whether a mask hides nothing. To any other question the answer is yes.
 IS_PACKED = {"_is_packed_sequence", "_flash_attention_forward"}
-HIDES_NOTHING = {"_ignore_causal_mask_sdpa", "flash_attention_mask"}
+HAVE_ENDED = {"StopCheck.__call__"}  # which asks whether all answers of a batch have
+HIDES_NOTHING = {"_ignore_causal_mask_sdpa", "flash_attention_mask", "GenerationMixin.generate"}
 LIBRARIES = (
     "finetuning/",
     "trl/",
@@ -63,6 +64,10 @@ class Counter(TorchDispatchMode):
         """Of the host for the GPU, by operation and place."""
         self.attention: defaultdict[str, Tally[str]] = defaultdict(Tally)
         """Calls of attention kernels by name."""
+        self.collectives: defaultdict[str, Tally[str]] = defaultdict(Tally)
+        """Calls of several processes to each other by name."""
+        self.exchanged: defaultdict[str, Tally[str]] = defaultdict(Tally)
+        """Bytes that they are about: of what is reduced, or of all that is gathered."""
         self._known = WeakIdKeyDictionary()
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -72,7 +77,9 @@ class Counter(TorchDispatchMode):
             known, answer = self.answer(name, first, args)
             if known:
                 return answer
-        if name == "_to_copy" and first is not None:
+        if function.namespace == "c10d":
+            self.note_collective(name, args)
+        elif name == "_to_copy" and first is not None:
             self.note_transfer(first, kwargs)
         result = function(*args, **kwargs)
         made = self.hold(result)
@@ -87,6 +94,8 @@ class Counter(TorchDispatchMode):
             if first.dtype == torch.bool:
                 return True, self.truth()
             return True, 1.0 if first.dtype.is_floating_point else self.length
+        if name == "is_pinned":  # asked of what was made to be so
+            return True, True
         if name in ("equal", "is_nonzero"):
             self.wait(name, first)
             return True, False
@@ -104,8 +113,8 @@ class Counter(TorchDispatchMode):
 
     def truth(self) -> bool:
         """What is said to who asks whether something is so."""
-        asking = {frame.f_code.co_name for frame in frames()}
-        return not (asking & IS_PACKED or (self.padded and asking & HIDES_NOTHING))
+        asking = {name for frame in frames() for name in (frame.f_code.co_name, frame.f_code.co_qualname)}
+        return not (asking & (IS_PACKED | HAVE_ENDED) or (self.padded and asking & HIDES_NOTHING))
 
     def wait(self, name: str, tensor: torch.Tensor) -> None:
         """Count that the host waits until the GPU has made the tensor."""
@@ -136,6 +145,11 @@ class Counter(TorchDispatchMode):
         """Count a call of an attention kernel."""
         self.kernels[self.phase] += 1
         self.attention[self.phase][kernel] += 1
+
+    def note_collective(self, name: str, args: Any) -> None:
+        """Count that all processes exchange the tensors that are the first argument."""
+        self.collectives[self.phase][name] += 1
+        self.exchanged[self.phase][name] += sum(x.nbytes for x in tree_leaves(args[0]) if isinstance(x, torch.Tensor))
 
     def note_transfer(self, tensor: torch.Tensor, kwargs: dict[str, Any]) -> None:
         """Count a copy between host and GPU for which the host waits."""

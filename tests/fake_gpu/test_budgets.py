@@ -12,7 +12,7 @@ from finetuning.memory.savings import with_settings
 from finetuning.recipe.loading import load
 from tests.fake_gpu.device import obstacle
 from tests.fake_gpu.models import config_of
-from tests.fake_gpu.traces import Trace, Training, fake_gpu
+from tests.fake_gpu.traces import Trace, Training
 
 pytestmark = pytest.mark.skipif(bool(obstacle()), reason=str(obstacle()))
 
@@ -26,18 +26,17 @@ PADDED = (512, 300)  # tokens of the rows of a pass
 
 
 @pytest.fixture(scope="module")
-def traced():
+def traced(h100):
     """A function that traces a recipe's first layers (Mistral-7B's) with other settings than its own."""
-    with fake_gpu("H100") as trace:
 
-        @cache
-        def traced(layers: int = 2, name: str = "mistral-7b-fennec", **changes: Any) -> Trace:
-            settings = SHORT | {key.replace("__", "."): value for key, value in changes.items()}
-            recipe = with_settings(load(name), settings)
-            passes = 2 * recipe.training.gradient_accumulation_steps
-            return trace(Training(recipe, config_of(name, layers), [*PADDED] * passes))
+    @cache
+    def traced(layers: int = 2, name: str = "mistral-7b-fennec", **changes: Any) -> Trace:
+        settings = SHORT | {key.replace("__", "."): value for key, value in changes.items()}
+        recipe = with_settings(load(name), settings)
+        passes = 2 * recipe.training.gradient_accumulation_steps
+        return h100(Training(recipe, config_of(name, layers), [*PADDED] * passes))
 
-        yield traced
+    return traced
 
 
 def waits(trace: Trace, phase: str = "step 2") -> int:

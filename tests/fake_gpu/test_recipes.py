@@ -33,9 +33,8 @@ def training_of(recipe: Recipe) -> Training:
 
 
 @pytest.fixture(scope="module")
-def traced():
-    with fake_gpu("H100") as traced:
-        yield cache(lambda name: traced(training_of(load(name))))
+def traced(h100):
+    return cache(lambda name: h100(training_of(load(name))))
 
 
 @pytest.fixture(params=sorted(find()))

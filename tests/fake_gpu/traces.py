@@ -1,4 +1,4 @@
-"""Traces trainings in a process of its own, to which one GPU is given for as long as it lives.
+"""Traces trainings and answers in a process of its own, to which one GPU is given for as long as it lives.
 
 >>> with fake_gpu("H100") as traced:
 ...     traced(Training(recipe, MistralConfig(num_hidden_layers=2), lengths=[512, 300])).peaks
@@ -31,6 +31,8 @@ class Training:
     evaluates: bool = True
     kept_layers: int = 0
     """How many layers, the last ones, keep their activations where the others compute them twice."""
+    processes: int = 1
+    """How many train together; what the first of them does is traced."""
 
 
 @dataclass(frozen=True)
@@ -53,20 +55,55 @@ class Trace:
     """Calls of attention kernels by name."""
     scales_loss: bool = False
     """Whether gradients are scaled, as float16 needs it."""
+    collectives: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Calls of several processes to each other by name."""
+    exchanged: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Bytes that they are about."""
+
+
+@dataclass(frozen=True)
+class Answering:
+    """What is traced: the prompts of a batch, and the first tokens of their answers."""
+
+    recipe: Any
+    config: Any
+    prompts: list[int]
+    """Tokens of each."""
+    tokens: int = 3
+    """Of each answer, that are traced."""
+    limit: int = 256
+    """Most tokens of one answer."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What they need of a GPU, by phase: `prompts`, which gives the first token, `token 2`, `token 3` …"""
+
+    weights: int
+    """Bytes of the base model and its adapter."""
+    peaks: list[int]
+    """The most bytes that each phase held."""
+    cache: int
+    """Bytes of keys and values after the last one."""
+    kernels: dict[str, int]
+    products: dict[str, dict[str, int]]
+    waits: dict[str, dict[str, int]]
+    attention: dict[str, dict[str, int]]
 
 
 @contextmanager
-def fake_gpu(name: str) -> Iterator[Callable[[Training], Trace]]:
-    """A function that traces a training on that GPU."""
+def fake_gpu(name: str) -> Iterator[Callable[[Any], Any]]:
+    """A function that traces a `Training` on that GPU, as a `Trace`, or an `Answering`, as `Answers`."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context, initializer=install, initargs=(name,)) as process:
-        yield lambda training: process.submit(_traced, training).result()
+        yield lambda what: process.submit(_traced, what).result()
 
 
-def _traced(training: Training) -> Trace:
-    from tests.fake_gpu.tracing import traced  # which imports torch, and finds the device there
+def _traced(what: Training | Answering) -> Trace | Answers:
+    from tests.fake_gpu.answering import answered  # which imports torch, and finds the device there
+    from tests.fake_gpu.tracing import traced
 
     try:
-        return traced(training)
+        return traced(what) if isinstance(what, Training) else answered(what)
     except Exception:  # which may not be one that can be handed on
         raise RuntimeError(traceback.format_exc()) from None

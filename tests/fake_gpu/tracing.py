@@ -1,7 +1,8 @@
 """One training by the project's own trainer, on shapes alone. For a process that has a fake GPU."""
 
+import gc
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import _disable_current_modes
 from transformers import TrainerCallback
 from transformers.utils import logging
 from trl import pack_dataset
@@ -21,16 +21,19 @@ from finetuning.tokens import NOT_SUPERVISED
 from finetuning.training import settings
 from finetuning.training.job import BatchSize, TrainingJob, TrainingTask
 from finetuning.training.lora_adapter import leave_casts_to_autocast, trainer_class
-from finetuning.training.settings import leaves_padding_out, sft_config
+from finetuning.training.settings import is_sharded, leaves_padding_out, sft_config
+from finetuning.training.sharding import shard
 from tests.conftest import train_tiny_tokenizer
 from tests.fake_gpu.counting import Counter
 from tests.fake_gpu.kernels import Kernels, install_kernels
+from tests.fake_gpu.processes import first_of, install_processes, without_shapes
 from tests.fake_gpu.traces import Trace, Training
 
 STEPS = 2
 LEARNED = 5  # any token
 
 install_kernels()
+install_processes()
 logging.set_verbosity_error()
 # The trainer is to find the kernels that it names, for which the prediction of memory has a stand-in.
 shapes.MASKED = (*shapes.MASKED, "flash_attention_2", "varlen")
@@ -38,7 +41,7 @@ varlen.register()
 # Which rows see each other cannot be tried on shapes.
 settings.keeps_rows_apart = lambda model: True
 # All is on the device already, and what is to be moved there has no data.
-torch.nn.Module.to = lambda self, *_, **__: self
+torch.nn.Module._apply = lambda self, *_, **__: self
 FakeTensorMode.avoid_device_init = property(lambda self: True)
 
 
@@ -48,15 +51,16 @@ def traced(training: Training) -> Trace:
     model = shapes.adapted_model(recipe, training.config, recipe.base_model.attention[0], [])
     counter = Counter(max(training.lengths), padded=len({*training.lengths}) > 1)
     phases = Phases(counter)
-    with tempfile.TemporaryDirectory() as folder, counted(counter, model):
+    with tempfile.TemporaryDirectory() as folder, first_of(training.processes), counted(counter, model):
         trainer = phases.trainer = trainer_of(training, model, Path(folder), phases)
         counter.hold([*shapes.tensors_of(model)])
+        gc.collect()
         weights = counter.bytes
         trainer.train()
         eval_peak = evaluated(trainer, counter) if training.evaluates else 0
-    products, waits, attention = (
+    products, waits, attention, collectives, exchanged = (
         {phase: dict(counts) for phase, counts in tally.items()}
-        for tally in (counter.products, counter.waits, counter.attention)
+        for tally in (counter.products, counter.waits, counter.attention, counter.collectives, counter.exchanged)
     )
     return Trace(
         weights,
@@ -68,6 +72,8 @@ def traced(training: Training) -> Trace:
         waits=waits,
         attention=attention,
         scales_loss=trainer.accelerator.scaler is not None,
+        collectives=collectives,
+        exchanged=exchanged,
     )
 
 
@@ -131,6 +137,7 @@ def trainer_of(training: Training, model: Any, folder: Path, phases: Phases) -> 
     size = BatchSize(spec.per_device_train_batch_size, spec.gradient_accumulation_steps)
     args = sft_config(job, size, leaves_padding_out(job, size, model))
     args.max_steps, args.report_to, args.dataloader_pin_memory = STEPS, [], False
+    args.ddp_find_unused_parameters = False  # which are found in numbers: one collective more, of four bytes for each
     rows = rows_of(training.lengths, training.supervised, spec.method)
     trainer = trainer_class(job)(
         model=model,
@@ -139,7 +146,7 @@ def trainer_of(training: Training, model: Any, folder: Path, phases: Phases) -> 
         eval_dataset=rows_of([max(training.lengths)], training.supervised, spec.method),
         processing_class=train_tiny_tokenizer(),
         callbacks=[phases],
-        rows_per_step=spec.per_device_train_batch_size * spec.gradient_accumulation_steps,
+        rows_per_step=spec.per_device_train_batch_size * spec.gradient_accumulation_steps * training.processes,
         order="sequential",
         own_head=trains_head(model, recipe.lora, []),
         loraplus_lr_ratio=spec.loraplus_lr_ratio,
@@ -149,18 +156,10 @@ def trainer_of(training: Training, model: Any, folder: Path, phases: Phases) -> 
     keep_master_weights(trainer.model)
     leave_casts_to_autocast(trainer)
     trainer._save_checkpoint = lambda *_, **__: None
-    trainer.data_collator = on_the_host(trainer.data_collator)
+    trainer.data_collator = without_shapes(trainer.data_collator)
+    if is_sharded(job):
+        shard(trainer, job.where)
     return trainer
-
-
-def on_the_host(collate: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The same collator, whose batches have their data and are not counted."""
-
-    def collated(rows: Any) -> Any:
-        with _disable_current_modes():
-            return collate(rows)
-
-    return collated
 
 
 def rows_of(lengths: list[int], supervised: int | None, method: str) -> Dataset:

@@ -4,10 +4,13 @@ Both models are scored on the same rows, of which a figure is the weighted mean,
 jackknife's (each row is left out once), and the interval Student's. Scores between 0 and 1 get two rows more: one
 that only the first model has right, and one that only the second has. Without them, rows that all agree would have an
 interval of no width, however few they are, and so would graded scores that all gained alike, whatever the rows that
-were not drawn lose.
+were not drawn lose. For the same reason the interval of one model's score gets two rows that are right, and two that
+are wrong.
 
 Sources: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 11, for the jackknife; Bonett and Price,
-Adjusted Wald Confidence Interval for a Difference of Binomial Proportions Based on Paired Data (2012), for the rows.
+Adjusted Wald Confidence Interval for a Difference of Binomial Proportions Based on Paired Data (2012), for the two
+rows; Agresti and Coull, Approximate Is Better than "Exact" for Interval Estimation of Binomial Proportions (1998), for
+the four.
 """
 
 from bisect import bisect_left
@@ -25,6 +28,8 @@ MOST = 10**5  # rows, among which the least number of them is looked for
 
 # Of each side: right and wrong, as (score, weight), in the row that only the first has right, and in the other.
 MORE = ([[1.0, 1.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 1.0]])
+# Of one side: right twice, and wrong twice.
+MORE_OF_ONE = [[1.0, 1.0], [1.0, 1.0], [0.0, 1.0], [0.0, 1.0]]
 
 Figure = Callable[[Any], Any]
 
@@ -38,8 +43,21 @@ class Sides(NamedTuple):
     @property
     def are_shares(self) -> bool:
         """Whether each row weighs alike and is right, wrong, or something between."""
-        scores = np.concatenate(self)
-        return bool(((scores[:, 0] >= 0) & (scores[:, 0] <= 1) & (scores[:, 1] == 1)).all())
+        return are_shares(np.concatenate(self))
+
+    @property
+    def are_right_or_wrong(self) -> bool:
+        """Whether each row weighs alike and is right or wrong, with nothing between."""
+        return self.are_shares and all(bool(np.isin(side[:, 0], (0.0, 1.0)).all()) for side in self)
+
+    def with_more(self) -> "Sides":
+        """The two models with the two rows more."""
+        return Sides(*(np.concatenate([side, rows]) for side, rows in zip(self, MORE, strict=True)))
+
+
+def are_shares(scores: np.ndarray) -> bool:
+    """Whether each of the rows (rows, 2) weighs alike and is right, wrong, or something between."""
+    return bool(((scores[:, 0] >= 0) & (scores[:, 0] <= 1) & (scores[:, 1] == 1)).all())
 
 
 def figure_of(side: np.ndarray, figure: Figure) -> float:
@@ -54,13 +72,45 @@ def gain_interval(sides: Sides, figure: Figure) -> tuple[float, float]:
     figures are large.
     """
     if sides.are_shares:
-        shares = Sides(*(np.concatenate([side, rows]) for side, rows in zip(sides, MORE, strict=True)))
-        low, high = _interval(shares, figure)
+        low, high = _interval(sides.with_more(), figure)
         return max(low, -1.0), min(high, 1.0)
     if len(sides.first) == 1:
         before, after = (figure_of(side, figure) for side in sides)
         return after - before - abs(before) - abs(after), after - before + abs(before) + abs(after)
     return _interval(sides, figure)
+
+
+def score_interval(side: np.ndarray, figure: Figure) -> tuple[float, float]:
+    """The interval (low, high) of one model's figure, over an array (rows, 2)."""
+    shares = are_shares(side)
+    rows = np.concatenate([side, MORE_OF_ONE]) if shares else side
+    middle = figure_of(rows, figure)
+    if len(rows) == 1:
+        return middle - abs(middle), middle + abs(middle)
+    half = students_quantile(len(rows) - 1, (1 + CONFIDENCE) / 2) * standard_error(rows, figure)
+    return (max(middle - half, 0.0), min(middle + half, 1.0)) if shares else (middle - half, middle + half)
+
+
+def chance_of_gain(sides: Sides, figure: Figure) -> float:
+    """The chance that the second model gains so much or more over the first where in truth it is not better.
+
+    It is the p-value of a test to one side. Rows that are right or wrong have the exact one, by the rows in which the
+    models differ: it holds for as few rows, and as small chances, as there may be. Others have Student's, by the same
+    rows and the same error as the interval.
+
+    Source: McNemar, Note on the Sampling Error of the Difference between Correlated Proportions (1947).
+    """
+    from scipy.special import bdtrc, stdtr  # see `students_quantile`
+
+    if sides.are_right_or_wrong:
+        gains = sides.second[:, 0] - sides.first[:, 0]
+        better, other = int((gains > 0).sum()), int((gains != 0).sum())
+        return float(bdtrc(better - 1, other, 0.5)) if better else 1.0
+    rows = sides.with_more() if sides.are_shares else sides
+    gain, error = _gain_and_error(rows, figure)
+    if len(rows.first) == 1 or error == 0.0:
+        return 1.0
+    return float(stdtr(len(rows.first) - 1, -gain / error))
 
 
 def students_quantile(freedom: int, share: float) -> float:
@@ -71,12 +121,15 @@ def students_quantile(freedom: int, share: float) -> float:
 
 
 def _interval(sides: Sides, figure: Figure) -> tuple[float, float]:
-    rows = len(sides.first)
+    gain, error = _gain_and_error(sides, figure)
+    half = students_quantile(len(sides.first) - 1, (1 + CONFIDENCE) / 2) * error
+    return gain - half, gain + half
+
+
+def _gain_and_error(sides: Sides, figure: Figure) -> tuple[float, float]:
     before, after = (figure_of(side, figure) for side in sides)
-    half = students_quantile(rows - 1, (1 + CONFIDENCE) / 2) * jackknife_error(
-        without_each(sides.second, figure) - without_each(sides.first, figure)
-    )
-    return after - before - half, after - before + half
+    without = without_each(sides.second, figure) - without_each(sides.first, figure)
+    return after - before, jackknife_error(without)
 
 
 def standard_error(side: np.ndarray, figure: Figure) -> float:

@@ -4,13 +4,16 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest, ttest_rel
 
 from finetuning.evaluation.intervals import (
     Sides,
+    chance_of_gain,
     figure_of,
     gain_interval,
     least_gain,
     least_rows,
+    score_interval,
     standard_error,
     widened,
 )
@@ -92,6 +95,56 @@ def test_an_interval_has_the_true_gain_in_it_as_often_as_it_says(kind, rows):
         covered += low <= gain <= high
     # Three standard errors of a share of 0.95 in so many exams.
     assert covered / EXAMS >= 0.95 - 3 * (0.95 * 0.05 / EXAMS) ** 0.5
+
+
+@pytest.mark.parametrize("rows", [LEAST_ROWS, 20, 128])
+@pytest.mark.parametrize(
+    ("draw", "truth"),
+    [
+        (lambda rng, rows: rng.random(rows) < 0.02, 0.02),
+        (lambda rng, rows: rng.random(rows) < 0.5, 0.5),
+        (lambda rng, rows: rng.random(rows) < 0.97, 0.97),
+        (lambda rng, rows: rng.beta(2, 5, rows), 2 / 7),
+    ],
+    ids=["seldom right", "a half", "mostly right", "graded"],
+)
+def test_the_interval_of_a_score_has_the_true_one_in_it_as_often_as_it_says(draw, truth, rows):
+    rng, covered = np.random.default_rng(rows), 0
+    for _ in range(EXAMS):
+        low, high = score_interval(sides(draw(rng, rows), np.zeros(rows)).first, mean)
+        covered += low <= truth <= high
+    assert covered / EXAMS >= 0.95 - 3 * (0.95 * 0.05 / EXAMS) ** 0.5
+
+
+def test_the_interval_of_a_score_is_within_what_a_share_can_be_and_that_of_a_loss_is_not():
+    rows = np.ones(12)
+    assert score_interval(sides(rows, rows).first, mean)[1] == 1.0
+    assert score_interval(sides(0 * rows, rows).first, mean)[0] == 0.0
+    loss = sides([2.0, 3.0, 4.0], [0.0] * 3).first
+    low, high = score_interval(loss, mean)
+    assert low < 1.0 < 3.0 < high and (low + high) / 2 == pytest.approx(3.0)
+    assert score_interval(loss[:1], mean) == (0.0, 4.0), "one row tells nothing"
+
+
+def test_the_chance_of_a_gain_of_right_and_wrong_rows_is_the_binomials():
+    before, after = np.array([1.0] * 3 + [0.0] * 9 + [1.0] * 20), np.array([0.0] * 3 + [1.0] * 9 + [1.0] * 20)
+    assert chance_of_gain(sides(before, after), mean) == pytest.approx(binomtest(9, 12, alternative="greater").pvalue)
+    assert chance_of_gain(sides(after, before), mean) == pytest.approx(binomtest(3, 12, alternative="greater").pvalue)
+    assert chance_of_gain(sides(before, before), mean) == 1.0
+
+
+def test_the_chance_of_a_gain_of_other_scores_is_that_of_students_test():
+    rng = np.random.default_rng(0)
+    before, after = rng.beta(2, 5, (2, 40))
+    found = ttest_rel(after + 2, before + 2, alternative="greater").pvalue
+    assert chance_of_gain(sides(before + 2, after + 2), mean) == pytest.approx(found)
+    found = ttest_rel([*after, 0.0, 1.0], [*before, 1.0, 0.0], alternative="greater").pvalue
+    assert chance_of_gain(sides(before, after), mean) == pytest.approx(found), "with the two rows of the interval"
+
+
+def test_the_same_losses_and_a_single_row_show_no_gain():
+    assert chance_of_gain(sides([3.0, 2.5, 2.0], [3.0, 2.5, 2.0]), mean) == 1.0
+    assert chance_of_gain(sides([1.0], [3.0]), mean) == 1.0
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, LEAST_ROWS, 8, 20, 50])

@@ -9,6 +9,7 @@ quantized_base_model   the frozen weights that adapters are trained on
 variants               which of several settings the adapter is trained with
 lora_adapter           what training adds to the base model
 evaluation_report      base and tuned model beside each other, and the verdict
+leaderboard            the exams of all recipes beside each other
 published_repo         adapter, card, recipe and report on the hub
 merged_model           base model and adapter as one model
 published_merged_repo  the merged model on the hub
@@ -18,6 +19,7 @@ external_assets        recipes, data and base models as external parents of the 
 before_training        whether what follows a training could only fail, asked before it is paid for
 starting_adapter       the adapter that another one goes on from
 lineage                how an adapter came to be, found from the artifact at hand
+exams                  the exams in force, and the one that a person names
 examination            who answers the exam, and which answers are there already
 publishing_lock        refuses to publish without a passed verdict on the very same adapter
 checks                 what was judged of the data, as asset checks

@@ -1,6 +1,5 @@
 """The asset `evaluation_report`: base and tuned model beside each other, and the verdict on this very adapter."""
 
-import base64
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import dagster as dg
 from assets.examination import Examination
 from assets.failures import explained
 from assets.lineage import Line
-from assets.materialized import materialized
+from assets.materialized import materialized, page_of
 from assets.partitions import GPU_POOL, OWNERS, RECIPES
 from assets.publishing_lock import knows, version_to_beat
 from finetuning.errors import FinetuningError
@@ -144,13 +143,9 @@ def report_on(recipe: Recipe, line: Line, found: Findings, folder: Path) -> Repo
 
 def metadata_of(artifact: Artifact, report: Report) -> dict:
     """What the UI shows: the numbers, and the page with its plots inside."""
-    page = (artifact.path / "report.md").read_text()
-    for plot in artifact.path.glob("*.png"):
-        picture = base64.b64encode(plot.read_bytes()).decode()
-        page = page.replace(f"({plot.name})", f"(data:image/png;base64,{picture})")
     return {
         "verdict": verdict_in_words(report.verdict),
-        "report": dg.MetadataValue.md(page),
+        "report": page_of(artifact, "report.md"),
         **(passages_in(artifact) if report.context else {}),
         **numbers_in(report),
         **intervals_in(report),

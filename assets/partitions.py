@@ -12,6 +12,8 @@ from finetuning.recipe.smoke import load_for_run
 from resources.ray_cluster.reach import steps_are_ray_jobs
 
 OWNERS = ["team:fine-tuning"]
+# Assets without partitions: a run of one recipe leaves them out, whatever it selects.
+OF_ALL_RECIPES = ["leaderboard"]
 # Of the steps that work with models, one at a time, however many partitions are at work: each may fill the GPU, or keep
 # all cores busy. The limit is in dagster.yaml; a cluster's own is how many GPUs it has.
 GPU_POOL = None if steps_are_ray_jobs() else "gpu"

@@ -14,6 +14,7 @@ evaluation     the exam and the verdict
 merge          base and adapter as one model, and as one GGUF file
 hub            the files that are published
 assistant      answers of the tuned model and its base, to whoever asks
+leaderboard    the exams of all recipes beside each other
 feedback       what people say of answers
 freshness      what a recipe is made from now, and whether that changed
 settings       the FINETUNING_ variables

@@ -3,7 +3,7 @@
 import base64
 from collections.abc import Mapping, Sequence
 from io import BytesIO
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from matplotlib.figure import Figure
 
@@ -29,6 +29,17 @@ class BaseBesideTuned(Protocol):
 
     @property
     def higher_is_better(self) -> bool: ...
+
+
+class Placed(NamedTuple):
+    """A model by its size (MiB) and its score, with the 95 % interval of that."""
+
+    name: str
+    size_mb: float
+    score: float
+    interval: tuple[float, float]
+    is_on_front: bool
+    """Whether no other one is as good and smaller, or as small and better."""
 
 
 def as_markdown(png: bytes, title: str) -> str:
@@ -112,6 +123,33 @@ def _pairs(axes: Any, metrics: Mapping[str, BaseBesideTuned], is_share: bool) ->
     axes.set_ylim(0, 1.2 * highest)
     axes.set_ylabel("share, or score from 0 to 1" if is_share else "")
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def score_by_size(panels: Mapping[str, Sequence[Placed]]) -> bytes:
+    """A panel for each metric's title: models by size and score, with a line through those that none is superior to."""
+    figure = Figure(figsize=(6.4, 3.4 * len(panels)), dpi=90, layout="constrained")
+    for (title, placed), axes in zip(panels.items(), figure.subplots(len(panels), squeeze=False)[:, 0], strict=True):
+        for one in placed:
+            low, high = one.interval
+            error = [[max(one.score - low, 0)], [max(high - one.score, 0)]]
+            color = TUNED if one.is_on_front else BASE
+            axes.errorbar(one.size_mb, one.score, error, fmt="o", color=color, capsize=4, linewidth=1)
+            # To both sides, as models of one size may have nearly the same score.
+            place, side = ((-6, 5), "right") if one.is_on_front else ((6, -11), "left")
+            axes.annotate(
+                one.name, (one.size_mb, one.score), place, textcoords="offset points", ha=side, color=INK, fontsize=8
+            )
+        front = sorted((one.size_mb, one.score) for one in placed if one.is_on_front)
+        axes.plot(*zip(*front, strict=True), color=TUNED, linewidth=1)
+        sizes = [one.size_mb for one in placed]
+        if max(sizes) > 4 * min(sizes) > 0:
+            axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.margins(x=0.25)
+        axes.set_title(title, loc="left", color=INK, pad=10)
+        axes.set_xlabel("MiB of base model and adapter")
+        axes.spines[["top", "right"]].set_visible(False)
+    return _png(figure)
 
 
 def _figure(title: str, x: str, y: str):

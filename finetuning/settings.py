@@ -174,6 +174,11 @@ class Settings(BaseModel):
         1,
         description="processes that train together, one a GPU, for recipes that do not say it in `resources.workers`",
     )
+    gpu_hour_price: Annotated[float, number("units of money", "2.50"), Kind.RUN] = Field(
+        0.0,
+        description="price of an hour of one GPU, or of a machine without one, in any currency: the leaderboard "
+        "multiplies trainings by it ([evaluation.md](evaluation.md#leaderboard)). `0`: it shows hours alone",
+    )
     webhook: str = Field(
         "", description="where failed runs and failed verdicts are posted; a secret ([operations.md](operations.md))"
     )

@@ -10,6 +10,7 @@ from assets.documents import documents
 from assets.evaluation_report import evaluation_report
 from assets.external_assets import PARENTS
 from assets.hub_state import hub_state
+from assets.leaderboard import leaderboard
 from assets.lora_adapter import lora_adapter
 from assets.merged_model import merged_model
 from assets.passages import passages
@@ -52,6 +53,7 @@ assets = [
     merged_model,
     published_merged_repo,
     hub_state,
+    leaderboard,
     *PARENTS,
 ]
 

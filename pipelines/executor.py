@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import dagster as dg
 
+from assets.partitions import OF_ALL_RECIPES
 from finetuning.errors import FinetuningError, InfrastructureError
 from finetuning.recipe.sections import ASKED_FOR_BY, asks_for
 from finetuning.recipe.smoke import is_smoke, load_for_run
@@ -27,13 +28,16 @@ DAGSTERS_OWN = dg.multi_or_in_process_executor
 # Steps fork from a process that has loaded the code location already, instead of loading it each anew.
 FORKSERVER = {"start_method": {"forkserver": {}}}
 
+BESIDE = "it is of all recipes, and this run of one: dg launch --assets"
+
 # What the list of runs shows of a smoke run, and can be searched for there: `tag:smoke=true`.
 SMOKE_TAG = {"smoke": "true"}
 
 
 class AskedFor(dg.Executor):
-    """Skip the steps that the partition's recipe does not ask for, and leave the others to another executor.
+    """Skip the steps that a run of one recipe does not make, and leave the others to another executor.
 
+    These are of what the recipe does not ask for, and of what is about all recipes.
     No process is started for those, and what follows them runs. A smoke run, however it was started, is tagged as one.
     """
 
@@ -57,8 +61,8 @@ class AskedFor(dg.Executor):
         if is_smoke():
             plan_context.instance.add_run_tags(plan_context.run_id, SMOKE_TAG)
         skipped = not_asked_for(plan_context.get_tag(PARTITION_NAME_TAG), execution_plan.step_keys_to_execute)
-        for section, keys in by_section(skipped).items():
-            plan_context.log.info(f"skipped: {', '.join(keys)}: the recipe has no section {section}")
+        for why, keys in by_reason(skipped).items():
+            plan_context.log.info(f"skipped: {', '.join(keys)}: {why}")
         for key in skipped:
             step = plan_context.for_step(cast(Any, execution_plan.get_step_by_key(key)))
             yield dg.DagsterEvent.step_skipped_event(step)
@@ -68,24 +72,25 @@ class AskedFor(dg.Executor):
             yield from self.steps.execute(fewer, fewer.execution_plan)
 
 
-def by_section(steps: Iterable[str]) -> dict[str, list[str]]:
-    """The steps by the section of a recipe that would ask for them."""
+def by_reason(steps: Iterable[str]) -> dict[str, list[str]]:
+    """The steps by the reason why they are skipped."""
     found: dict[str, list[str]] = {}
     for step in steps:
-        found.setdefault(ASKED_FOR_BY[step], []).append(step)
+        why = f"the recipe has no section {ASKED_FOR_BY[step]}" if step in ASKED_FOR_BY else f"{BESIDE} {step}"
+        found.setdefault(why, []).append(step)
     return found
 
 
 def not_asked_for(partition: str | None, steps: Iterable[str]) -> list[str]:
-    """Return which of the steps make something that the partition's recipe does not ask for."""
-    optional = [step for step in steps if step in ASKED_FOR_BY]
-    if not partition or not optional:
+    """Return which of the steps make something that the partition's recipe does not ask for, or is of all recipes."""
+    if not partition:
         return []
+    beside, optional = ([step for step in steps if step in names] for names in (OF_ALL_RECIPES, ASKED_FOR_BY))
     try:
-        recipe = load_for_run(partition)
+        recipe = load_for_run(partition) if optional else None
     except FinetuningError:  # the first step says what is wrong with it
-        return []
-    return [step for step in optional if not asks_for(recipe, step)]
+        return beside
+    return [*(step for step in optional if recipe and not asks_for(recipe, step)), *beside]
 
 
 def create(context: dg.InitExecutorContext) -> dg.Executor:

@@ -4,13 +4,16 @@ from collections.abc import Callable
 
 import dagster as dg
 
+from assets.exams import EXAM
 from assets.external_assets import BASE_MODEL_SOURCE, DATASET_SOURCES, DOCUMENT_SOURCES, RECIPE, seen
 from assets.partitions import RECIPES
 from finetuning.freshness.changes import Cursor, look_again
-from pipelines.jobs import main_line
+from pipelines.jobs import main_line, make_leaderboard
 from pipelines.notices import failure_notice
 from pipelines.schedules import is_switched_on
+from resources.artifacts import Artifacts
 from resources.hub import Hub
+from resources.store.artifact import fingerprint_of
 
 MINUTE = 60
 
@@ -130,6 +133,30 @@ def on_hub(
         return result(context, parent, lambda name: look(name, api))
 
 
+@dg.sensor(
+    job=make_leaderboard,
+    minimum_interval_seconds=MINUTE,
+    description="Makes the leaderboard anew when another exam of any recipe came into force.",
+)
+def exams_changed(context: dg.SensorEvaluationContext, artifacts: Artifacts) -> dg.SensorResult:
+    """Look at which exams are in force; ask for one run, however many are new ones."""
+    store = artifacts.store()
+
+    def in_force(name: str) -> str | None:
+        return store.in_force(store.home(EXAM, name))
+
+    before = Cursor.parse(context.cursor)
+    names = RECIPES.get_partition_keys()
+    # An exam is in force a moment before its run has told Dagster of it.
+    after, changed, troubles = look_again(before, names, in_force, settle=True, new_is_change=True)
+    for trouble in troubles:
+        context.log.warning(trouble)
+    key = f"leaderboard/{fingerprint_of(after.numbers)}"
+    causes = {"finetuning/cause": f"exams of {', '.join(change.name for change in changed)}"[:250]}
+    runs = [dg.RunRequest(run_key=key, tags=causes)] if changed else []
+    return dg.SensorResult(run_requests=runs, cursor=after.text())
+
+
 SENSORS = [
     recipe_changed,
     new_data_on_hub,
@@ -137,5 +164,6 @@ SENSORS = [
     new_base_model_on_hub,
     local_files_changed,
     local_documents_changed,
+    exams_changed,
     failure_notice,
 ]

@@ -24,10 +24,10 @@ def named_folders() -> set[str]:
     """Every folder that the tree names, relative to the root."""
     found, parent = set(), ""
     for line in TREE:
-        name = line.split()[0].rstrip("/")
+        names = re.findall(r"([\w.]+)/ ", line)
         if not line.startswith(" "):
-            parent = name
-        found.add(f"{parent}/{name}" if line.startswith(" ") else name)
+            (parent,) = names
+        found |= {f"{parent}/{name}" if line.startswith(" ") else name for name in names}
     return found
 
 

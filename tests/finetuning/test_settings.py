@@ -79,6 +79,7 @@ def test_folders_are_separated_by_colons_and_may_be_in_the_home(monkeypatch):
     ("name", "wrong", "told"),
     [
         ("retry_seconds", "soon", "'soon' is not a number of seconds; write 30."),
+        ("gpu_hour_price", "2,50", "'2,50' is not a number of units of money; write 2.50."),
         ("hub_deadline", "0", "'0' is not a number of seconds; write 600."),
         ("hub_deadline", "nan", "'nan' is not a number of seconds; write 600."),
         ("artifacts_cache_gb", "-1", "'-1' is not a number of gigabytes; write 50."),

@@ -6,6 +6,7 @@ import sys
 import dagster as dg
 import pytest
 
+from assets.partitions import OF_ALL_RECIPES
 from finetuning.recipe.checks import ChecksSpec
 from finetuning.recipe.loading import find
 from pipelines.definitions import defs
@@ -32,12 +33,13 @@ OBSERVED = {
     "base_model_source": set(),
     "hub_state": {"published_repo"},
 }
+BESIDE = {"leaderboard": {"evaluation_report"}}
 SPECS = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
 
 
 def test_the_graph_is_the_main_line():
     assert {name: {dep.asset_key.to_user_string() for dep in spec.deps} for name, spec in SPECS.items()} == (
-        EDGES | OBSERVED
+        EDGES | OBSERVED | BESIDE
     )
 
 
@@ -48,12 +50,18 @@ def test_every_asset_has_one_partition_a_recipe(name):
     assert partitions.get_partition_keys() == list(find())
 
 
-@pytest.mark.parametrize("name", EDGES)
+@pytest.mark.parametrize("name", BESIDE)
+def test_what_is_of_all_recipes_has_no_partitions_and_stands_at_the_end(name):
+    assert SPECS[name].partitions_def is None and name in OF_ALL_RECIPES
+    assert not [other for other, spec in SPECS.items() if name in {dep.asset_key.to_user_string() for dep in spec.deps}]
+
+
+@pytest.mark.parametrize("name", EDGES | BESIDE)
 def test_every_asset_explains_itself(name):
     spec = SPECS[name]
     assert spec.group_name in {"data", "knowledge", "model", "proof", "publication"}
     assert spec.kinds and spec.owners and spec.code_version
-    assert spec.tags.keys() & {"gpu", "hub"}
+    assert name in BESIDE or spec.tags.keys() & {"gpu", "hub"}
     assert len(spec.description or "") > 100
 
 
@@ -74,9 +82,15 @@ def test_every_check_blocks_and_is_kept_by_partition():
         assert spec.blocking and spec.partitions_def == SPECS[asset].partitions_def
 
 
-def test_the_main_line_is_a_job_over_all_assets():
+def test_the_main_line_is_a_job_over_all_assets_of_one_recipe():
     job = defs.resolve_job_def("main_line")
     assert {key.to_user_string() for key in job.asset_layer.executable_asset_keys} == set(EDGES)
+
+
+def test_the_leaderboard_is_made_by_a_job_of_its_own():
+    job = defs.resolve_job_def("make_leaderboard")
+    assert {key.to_user_string() for key in job.asset_layer.executable_asset_keys} == set(BESIDE)
+    assert job.partitions_def is None
 
 
 def test_the_hub_is_observed_by_a_job_of_its_own():

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from finetuning.errors import InfrastructureError
-from pipelines.executor import create_on_cluster
+from pipelines.executor import by_reason, create_on_cluster, not_asked_for
 
 
 @pytest.mark.parametrize("package", ["ray", "dagster_ray"])
@@ -21,3 +21,16 @@ def test_a_cluster_without_its_packages_is_said(monkeypatch, package):
         create_on_cluster(context)
     assert str(told.value).startswith(f"FINETUNING_EXECUTOR: ray needs the package {package}")
     assert "pip install -c constraints.txt -e '.[cluster]'" in str(told.value)
+
+
+def test_a_run_of_one_recipe_skips_what_it_does_not_ask_for_and_what_is_of_all_recipes():
+    steps = ["passages", "lora_adapter", "leaderboard", "merged_model"]
+    skipped = not_asked_for("phi-2", steps)
+    assert skipped == ["passages", "merged_model", "leaderboard"]
+    assert by_reason(skipped) == {
+        "the recipe has no section knowledge": ["passages"],
+        "the recipe has no section merge": ["merged_model"],
+        "it is of all recipes, and this run of one: dg launch --assets leaderboard": ["leaderboard"],
+    }
+    assert not_asked_for("no-such-recipe", steps) == ["leaderboard"], "the first step says what is wrong"
+    assert not_asked_for(None, steps) == []

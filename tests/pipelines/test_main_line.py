@@ -25,6 +25,12 @@ def test_one_command_takes_a_recipe_through_all_six_assets(world):
     assert report["verdict"]["passed"] is True
 
 
+def test_a_run_of_one_recipe_leaves_out_what_is_of_all_of_them(world):
+    why = "it is of all recipes, and this run of one: dg launch --assets leaderboard"
+    assert f"skipped: leaderboard: {why}" in (world.root / "first.log").read_text()
+    assert not (world.root / "artifacts" / "leaderboard").exists()
+
+
 def test_the_memory_of_training_is_predicted_and_with_it_whether_activations_are_kept(world):
     summary, said = world.artifacts("tiny")["lora_adapter"]["summary"], (world.root / "first.log").read_text()
     assert f"memory: {summary['predicted_memory_mb']:,} MiB at its peak (" in said
@@ -116,6 +122,14 @@ def test_the_base_answers_once_for_all_of_its_adapters(world, recipe):
     assert compared.returncode == 0, compared.stdout
     assert "| lora.r | 4 | 5 |" in compared.stdout and "| hub.repo" not in compared.stdout
     assert "rows that both were asked" in compared.stdout and "| evaluation." not in compared.stdout
+    command = ["dagster", "asset", "materialize", "-m", "pipelines.definitions", "--select", "leaderboard"]
+    board = world.warm("-m", *command, "--config-json", IN_PROCESS)
+    assert board.returncode == 0, board.stdout[-4000:]
+    assert re.search(r"leaderboard [0-9a-f]{16}: written,", board.stdout)
+    (page,) = (world.root / "artifacts" / "leaderboard" / "all").glob("*/leaderboard.md")
+    groups = json.loads((page.parent / "leaderboard.json").read_text())["groups"]
+    assert any({"elder", "younger"} <= {one["name"] for one in group["models"]} for group in groups)
+    assert list((page.parent / "beside").glob("*er.md")) and "lora.r" in page.read_text()
     strange = world.python("-m", "pipelines.compare", "elder", "younger@0000")
     assert strange.returncode == 4 and f"of adapter {younger['adapter']}" in strange.stdout
     world.write_recipe("younger", changed(recipe, "evaluation", max_new_tokens=3))

@@ -1,5 +1,7 @@
 """Schedule and sensors, tick by tick, in a process of their own as the daemon's code server is."""
 
+import json
+
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 
@@ -112,6 +114,28 @@ def test_a_new_commit_on_the_hub_starts_a_run_of_those_who_read_it_through_outag
                 after = daemon.tick(sensor, outage["cursor"])
                 assert set(after["runs"]) == {"two"} and after["seen"] == {"two": f"local/two@{oid[:12]}"}
                 assert daemon.tick(sensor, after["cursor"])["runs"] == {}
+
+
+def test_another_exam_in_force_asks_once_for_a_leaderboard_whether_a_recipe_is_switched_on_or_not(world):
+    def comes_into_force(name, fingerprint):
+        home = world.root / "artifacts" / "evaluation_report" / name
+        home.mkdir(parents=True, exist_ok=True)
+        (home / "current.json").write_text(json.dumps({"fingerprint": fingerprint}))
+
+    with Daemon(world) as daemon:
+        comes_into_force("one", "a" * 16)
+        first = daemon.tick("exams_changed")
+        assert first["runs"] == {}
+        comes_into_force("one", "b" * 16), comes_into_force("phi-2", "c" * 16)
+        moment = daemon.tick("exams_changed", first["cursor"])
+        second = daemon.tick("exams_changed", moment["cursor"])
+        keys = [tick["runs"]["null"] for tick in (moment, second)]
+        assert len(set(keys)) == 2, "a new exam at once, and another one when it was seen twice"
+        assert daemon.tick("exams_changed", moment["cursor"])["runs"] == second["runs"]
+        assert daemon.tick("exams_changed", second["cursor"])["runs"] == {}
+        comes_into_force("one", "a" * 16)
+        back = daemon.tick("exams_changed", daemon.tick("exams_changed", second["cursor"])["cursor"])
+        assert back["runs"].keys() == {"null"} and back["runs"]["null"] not in keys
 
 
 def test_the_schedule_asks_for_one_run_a_recipe_that_is_switched_on_and_for_none_that_ships(world):

@@ -19,7 +19,7 @@ from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 from finetuning.checks.judgement import CHAT_CHECKS, KNOWLEDGE_CHECKS
 from tests.pipelines.command import World, shipped_instance
 from tests.pipelines.main_line import ASSETS, FAILS
-from tests.pipelines.test_definitions import EDGES, OBSERVED
+from tests.pipelines.test_definitions import BESIDE, EDGES, OBSERVED
 from tests.tiny_models import ZEPHYR, save_tiny_model
 from tests.waiting import until
 
@@ -172,7 +172,7 @@ def test_the_graph_shows_sources_and_assets_in_their_groups(page, succeeded, scr
     page.get_by_role("menuitem", name="Change graph to vertical orientation").click()
     page.get_by_label("panel_show_right").first.click()
     page.goto(page.url)  # which fits the graph into the page
-    for name in (*EDGES, *OBSERVED):
+    for name in (*EDGES, *OBSERVED, *BESIDE):
         expect(page.get_by_text(name, exact=True).last).to_be_visible()
     checks = len(CHAT_CHECKS) + len(KNOWLEDGE_CHECKS)
     expect(page.get_by_text(f"{checks} / {checks} Passed")).to_be_visible()

@@ -11,7 +11,7 @@ print("ready", flush=True)
 with dg.DagsterInstance.ephemeral() as instance:
     for line in sys.stdin:
         name, cursor = json.loads(line)
-        resources = {"hub": defs.resources["hub"]}
+        resources = {name: defs.resources[name] for name in ("artifacts", "hub")}
         context = dg.build_sensor_context(instance=instance, cursor=cursor, resources=resources, definitions=defs)
         found = sensors[name].evaluate_tick(context)
         seen = [[event.partition, event.metadata["version"].value] for event in found.asset_events]

@@ -1,7 +1,9 @@
 """The asset `leaderboard`: the exams in force of all recipes beside each other. It has no partitions."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -13,10 +15,11 @@ from assets.partitions import OWNERS, RECIPES
 from finetuning.base_model.quantization_summary import QuantizationSummary
 from finetuning.errors import FinetuningError
 from finetuning.public_names import public_base
-from finetuning.recipe.smoke import load_for_run
+from finetuning.recipe.smoke import load_for_run, smoke_repo
 from finetuning.settings import Settings
 from finetuning.training.summary import TrainingSummary
 from resources.artifacts import Artifacts
+from resources.hub import Hub
 from resources.store.artifact import Artifact
 from resources.store.store import Store
 
@@ -27,17 +30,19 @@ if TYPE_CHECKING:
 NAME = "leaderboard"
 ALL = "all"  # where other artifacts have a partition
 MIB = 2**20
+TITLE = "Publish leaderboard"  # of commits
 
 
 @dg.asset(
     deps=[dg.AssetDep(EXAM, partition_mapping=dg.AllPartitionMapping())],
     group_name="proof",
     kinds={"report", "python"},
+    tags={"hub": "written"},
     owners=OWNERS,
     code_version="1",
 )
 @explained()
-def leaderboard(context: dg.AssetExecutionContext, artifacts: Artifacts) -> dg.MaterializeResult[Artifact]:
+def leaderboard(context: dg.AssetExecutionContext, artifacts: Artifacts, hub: Hub) -> dg.MaterializeResult[Artifact]:
     """Which of all models is best for a task: those whose exams asked the same rows, beside each other.
 
     It says which differences are more than chance and, where they are not, which models may be the best; and what each
@@ -68,7 +73,30 @@ def leaderboard(context: dg.AssetExecutionContext, artifacts: Artifacts) -> dg.M
     board = read(artifact)
     for group in summaries(board):
         context.log.info(group)
-    return materialized(artifact, metadata_of(artifact, board))
+    return materialized(artifact, metadata_of(artifact, board) | publish(context, artifact, board, hub))
+
+
+def publish(context: dg.AssetExecutionContext, artifact: Artifact, board: "Leaderboard", hub: Hub) -> dict[str, Any]:
+    """Publish the leaderboard where a setting names a repo for it; return where it lies.
+
+    The same leaderboard makes no second commit.
+    """
+    repo = Settings.read("leaderboard_repo").leaderboard_repo
+    if not repo:
+        return {}
+    from finetuning.leaderboard.card import card_files
+
+    with hub.connect(log=context.log.warning) as models, TemporaryDirectory() as folder:
+        connection = replace(models, kind="dataset")
+        publication = connection.publish(
+            connection.repo_id(smoke_repo(repo) if board.smoke else repo),
+            card_files(board, artifact.path, Path(folder)),
+            tag=artifact.fingerprint,
+            title=TITLE,
+            private=None,
+        )
+    url = f"{models.endpoint}/datasets/{publication.repo_id}"
+    return {"repo_id": publication.repo_id, "commit": publication.commit, "url": dg.MetadataValue.url(url)}
 
 
 def license_of(name: str) -> str | None:

@@ -179,6 +179,11 @@ class Settings(BaseModel):
         description="price of an hour of one GPU, or of a machine without one, in any currency: the leaderboard "
         "multiplies trainings by it ([evaluation.md](evaluation.md#leaderboard)). `0`: it shows hours alone",
     )
+    leaderboard_repo: Annotated[str, Kind.RUN] = Field(
+        "",
+        description="data set repo, such as `my-lab/leaderboard`, where the leaderboard is published; empty publishes "
+        "it nowhere ([evaluation.md](evaluation.md#leaderboard))",
+    )
     webhook: str = Field(
         "", description="where failed runs and failed verdicts are posted; a secret ([operations.md](operations.md))"
     )

@@ -7,4 +7,5 @@ standings    one group: scores, who beats whom, and what costs less
 page         the leaderboard as Markdown
 document     the document leaderboard.json
 leaderboard  page, document and plot, written
+card         what of it may be published
 """

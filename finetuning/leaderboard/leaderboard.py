@@ -1,6 +1,6 @@
 """The leaderboard: one Markdown page for people, one JSON file for programs, a plot, and pages of pairs.
 
-It stays on this machine: the pages of pairs show rows of the data with both answers.
+They stay on this machine: the pages of pairs show rows of the data with both answers.
 """
 
 import json

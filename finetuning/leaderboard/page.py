@@ -21,13 +21,13 @@ HOW = (
 )
 
 
-def markdown(board: Leaderboard) -> str:
-    """Return the page; beside it lie the plot, where there is one, and the pages of pairs."""
+def markdown(board: Leaderboard, with_pages: bool = True) -> str:
+    """Return the page; beside it lie the plot, where there is one, and with `with_pages` those of pairs."""
     parts = ["# Leaderboard", introduction(board)]
     for group in board.groups:
         parts += [f"## {title_of(group)}", choice(group), as_markdown(table_of(group))]
         if len(group.models) > 1:
-            parts += beside_the_best(group)
+            parts += beside_the_best(group, with_pages)
     if any(one.costs.size_mb is not None for group in board.groups for one in group.models):
         parts += ["## Score against size", f"![Score against size]({PLOT})", fronts(board.groups)]
     if any(len(group.models) > 1 for group in board.groups):
@@ -127,7 +127,7 @@ def training_in_words(costs: Costs) -> str:
     return f"{time} on {costs.training_device}{several}"
 
 
-def beside_the_best(group: Group) -> list[str]:
+def beside_the_best(group: Group, with_pages: bool) -> list[str]:
     """Return the part on each model beside the one with the best score."""
     best = group.models[0].name
     rows = [
@@ -138,7 +138,7 @@ def beside_the_best(group: Group) -> list[str]:
             "by chance, corrected": in_chances(one),
             "other answers": f"{one.other_answers:,} of {group.rows:,}",
             "other settings": shortened(one.other_settings),
-            "page": f"{BESIDE}/{one.other}.md",
+            **({"page": f"{BESIDE}/{one.other}.md"} if with_pages else {}),
         }
         for one in group.comparisons
         if one.better == best

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from finetuning.digests import sha256
 from finetuning.errors import FinetuningError, InfrastructureError
@@ -54,6 +54,8 @@ class HubConnection:
     timeout: float = 60.0
     pause: float = 1.0
     log: Callable[[str], None] = logging.getLogger(__name__).warning
+    kind: Literal["model", "dataset"] = "model"
+    """Of the repos that are spoken of."""
 
     def owner(self) -> str:
         """Return the name of the account that the token belongs to.
@@ -89,13 +91,14 @@ class HubConnection:
         return self.patiently(lambda ask: ask(lambda: self._is_public(repo_id)), repo_id)
 
     def publish(
-        self, repo_id: str, files: Files, *, tag: str, title: str, private: bool, onto: str | None = None
+        self, repo_id: str, files: Files, *, tag: str, title: str, private: bool | None, onto: str | None = None
     ) -> Publication:
         """Make `repo_id` hold exactly `files` (path in the repo -> local file), by one commit with one tag.
 
         What is there already under this tag is left as it is. To the deadline come two seconds for each megabyte.
 
         Args:
+            private: whether the repo is to be; None leaves one that is there as it is, and makes a private one.
             onto: the head that the new commit may follow, where it is not to be any other.
 
         Raises:
@@ -148,27 +151,29 @@ class HubConnection:
         from huggingface_hub.errors import RepositoryNotFoundError
 
         try:
-            return not self.api.repo_info(repo_id).private
+            return not self.api.repo_info(repo_id, repo_type=self.kind).private
         except RepositoryNotFoundError:
             return False
 
     # What follows may be carried out again at any time: it looks at what is there first.
 
-    def _make_repo(self, repo_id: str, private: bool) -> None:
-        self.api.create_repo(repo_id, private=private, exist_ok=True)
-        if self.api.repo_info(repo_id).private != private:
-            self.api.update_repo_settings(repo_id, private=private)
+    def _make_repo(self, repo_id: str, private: bool | None) -> None:
+        self.api.create_repo(repo_id, private=private is not False, repo_type=self.kind, exist_ok=True)
+        if private is not None and self.api.repo_info(repo_id, repo_type=self.kind).private != private:
+            self.api.update_repo_settings(repo_id, private=private, repo_type=self.kind)
 
     def _is_settled(self, repo_id: str, files: Files, tagged: str, head: str) -> bool:
         """Return whether the tagged commit stays: as head it holds the files, or somebody went back from it."""
         if tagged == head:
             return not self._differences(repo_id, head, files)
-        return self.api.list_repo_commits(repo_id, revision=head)[0].message.startswith(ROLLED_BACK)
+        return self.api.list_repo_commits(repo_id, revision=head, repo_type=self.kind)[0].message.startswith(
+            ROLLED_BACK
+        )
 
     def _made(self, repo_id: str, files: Files, tag: str, title: str, base: str) -> str:
         """Return the commit that holds exactly `files`: the head, or a new one on `base`, the head at the start."""
         head = self._refs(repo_id)[1]
-        history = self.api.list_repo_commits(repo_id, revision=head)
+        history = self.api.list_repo_commits(repo_id, revision=head, repo_type=self.kind)
         # A head that is made: a process died, or an answer was lost, between the commit and its tag.
         if self._is_made(repo_id, history[0], files, f"{title} ({tag})"):
             return head
@@ -188,7 +193,7 @@ class HubConnection:
         except HfHubHTTPError:
             # An earlier try may have been carried out after its time was up, or somebody else published the same.
             head = self._refs(repo_id)[1]
-            newest = self.api.list_repo_commits(repo_id, revision=head)[0]
+            newest = self.api.list_repo_commits(repo_id, revision=head, repo_type=self.kind)[0]
             if not self._is_made(repo_id, newest, files, message):
                 raise
         if differences := self._differences(repo_id, head, files):
@@ -203,13 +208,19 @@ class HubConnection:
 
         from resources.hub_client.retries import stopped_after
 
-        stale = set(self.api.list_repo_files(repo_id, revision=parent)) - files.keys() - {".gitattributes"}
+        stale = (
+            set(self.api.list_repo_files(repo_id, revision=parent, repo_type=self.kind))
+            - files.keys()
+            - {".gitattributes"}
+        )
         operations = [
             *(CommitOperationAdd(path, str(local)) for path, local in sorted(files.items())),
             *(CommitOperationDelete(path) for path in sorted(stale)),
         ]
         with stopped_after(self.timeout + _seconds_to_send(files)):
-            return self.api.create_commit(repo_id, operations, commit_message=message, parent_commit=parent).oid
+            return self.api.create_commit(
+                repo_id, operations, commit_message=message, parent_commit=parent, repo_type=self.kind
+            ).oid
 
     def _tag(self, repo_id: str, tag: str, commit: str) -> None:
         from huggingface_hub.errors import HfHubHTTPError
@@ -219,8 +230,8 @@ class HubConnection:
             return
         try:
             if tag in tags:
-                self.api.delete_tag(repo_id, tag=tag)
-            self.api.create_tag(repo_id, tag=tag, revision=commit)
+                self.api.delete_tag(repo_id, tag=tag, repo_type=self.kind)
+            self.api.create_tag(repo_id, tag=tag, revision=commit, repo_type=self.kind)
         except HfHubHTTPError:
             if self._refs(repo_id)[0].get(tag) != commit:
                 raise
@@ -232,14 +243,14 @@ class HubConnection:
         """Return the names of the files, if any, that are not the same in the commit and in `files`."""
         from huggingface_hub.hf_api import RepoFile
 
-        tree = self.api.list_repo_tree(repo_id, recursive=True, revision=commit)
+        tree = self.api.list_repo_tree(repo_id, recursive=True, revision=commit, repo_type=self.kind)
         there = {entry.path: entry for entry in tree if isinstance(entry, RepoFile) and entry.path != ".gitattributes"}
         same = {path for path, local in files.items() if path in there and is_same(there[path], local)}
         return ", ".join(sorted((there.keys() | files.keys()) - same))
 
     def _refs(self, repo_id: str) -> tuple[dict[str, str], str]:
         """Return the commit of each tag, and that of the main branch."""
-        refs = self.api.list_repo_refs(repo_id)
+        refs = self.api.list_repo_refs(repo_id, repo_type=self.kind)
         (head,) = [branch.target_commit for branch in refs.branches if branch.name == "main"]
         return {tag.name: tag.target_commit for tag in refs.tags}, head
 
@@ -256,14 +267,17 @@ class HubConnection:
         """
         head = history[0]
         ours = re.fullmatch(re.escape(title) + r" \([0-9a-f]{16}\)", head.title)
-        untouched = len(history) == 1 and set(self.api.list_repo_files(repo_id, revision=head.commit_id)) <= {
+        untouched = len(history) == 1 and set(
+            self.api.list_repo_files(repo_id, revision=head.commit_id, repo_type=self.kind)
+        ) <= {
             ".gitattributes",
             "README.md",
         }
         if not ours and not untouched:
+            by, other = ("this recipe", "hub.repo in the recipe") if self.kind == "model" else ("this pipeline", "repo")
             raise FinetuningError(
-                f"{repo_id} on {self.endpoint}: its newest commit {_named(head)} was not made by this recipe, and "
-                "publishing would overwrite it. Revert that commit, or name another hub.repo in the recipe."
+                f"{repo_id} on {self.endpoint}: its newest commit {_named(head)} was not made by {by}, and "
+                f"publishing would overwrite it. Revert that commit, or name another {other}."
             )
 
 

@@ -1,11 +1,17 @@
 """The leaderboard as an asset: an artifact about the exams in force, made anew only for another one."""
 
+import json
+from pathlib import Path
+
 import dagster as dg
 import pytest
+from huggingface_hub import HfApi
 
 from assets.leaderboard import leaderboard
 from assets.partitions import RECIPES
 from resources.artifacts import ArtifactIOManager, Artifacts
+from resources.hub import Hub
+from resources.hub_server.local import local_hub
 from tests.assets.exam_store import ExamStore
 
 # Recipes that ship.
@@ -23,7 +29,11 @@ def store(tmp_path):
 def made(store):
     """What materializing it shows, by name; an error where it fails."""
     artifacts = Artifacts(root=str(store.root))
-    resources = {"artifacts": artifacts, "io_manager": ArtifactIOManager(artifacts=artifacts)}
+    resources = {
+        "artifacts": artifacts,
+        "io_manager": ArtifactIOManager(artifacts=artifacts),
+        "hub": Hub(state=str(store.root.parent / "hub")),
+    }
     assets = [leaderboard, dg.AssetSpec("evaluation_report", partitions_def=RECIPES)]
 
     def make():
@@ -86,3 +96,31 @@ def test_exams_of_recipes_that_are_gone_and_of_smoke_runs_take_no_part(store, ma
     assert "no recipe has an exam yet" in made()
     store.exam(BAD, WRONG)
     assert made()["exams"] == 1
+
+
+def test_it_is_published_where_a_setting_names_a_repo_without_rows_or_folders_of_this_machine(store, made, monkeypatch):
+    monkeypatch.setenv("FINETUNING_LEADERBOARD_REPO", "board")
+    store.exam(GOOD, RIGHT), store.exam(BAD, WRONG)
+    rows = store.exam("falcon-7b-saqr", RIGHT).path / "samples.parquet"
+    rows.write_bytes(rows.read_bytes()[::-1])
+    with local_hub(store.root.parent / "hub", grace=1.0) as hub:
+        api = HfApi(endpoint=hub.endpoint, token=hub.token)
+        shown = made()
+        assert shown["url"].endswith("/datasets/local/board") and shown["left_out"] == 1
+        there = {"README.md", "leaderboard.json", "pareto.png"}
+        assert set(api.list_repo_files("local/board", repo_type="dataset")) - {".gitattributes"} == there
+        read = {
+            name: Path(api.hf_hub_download("local/board", name, repo_type="dataset")).read_bytes() for name in there
+        }
+        card, document = (read[name].decode() for name in ("README.md", "leaderboard.json"))
+        assert card.startswith("---\npretty_name:") and f"**{GOOD} is better than {BAD}**" in card
+        assert json.loads(document)["left_out"][0]["why"] == "its exam could not be read"
+        for private in (str(store.root.parent), "question 1", "says", "beside/"):
+            assert private not in card + document
+        assert api.repo_info("local/board", repo_type="dataset").private
+        api.update_repo_settings("local/board", private=False, repo_type="dataset")
+        assert made()["commit"] == shown["commit"]
+        store.exam(BAD, RIGHT, r=4)
+        assert made()["commit"] != shown["commit"]
+        assert not api.repo_info("local/board", repo_type="dataset").private, "as somebody made it"
+        assert len(api.list_repo_refs("local/board", repo_type="dataset").tags) == 2

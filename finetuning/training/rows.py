@@ -38,7 +38,7 @@ def watched(chat_dataset: Path) -> Path:
 
 def files_of(chat_dataset: Path) -> list[Path]:
     """The files of all splits."""
-    return [path for split in ("train", "eval", "dev") if (path := chat_dataset / f"{split}.parquet").exists()]
+    return [chat_dataset / f"{split}.parquet" for split in dict.fromkeys(("train", "eval", watched(chat_dataset).stem))]
 
 
 def require_rows_for(chat_dataset: Path, rows: int, where: str) -> None:

@@ -40,7 +40,7 @@ HOW_IT_RAN = ("processes", *PASSES)
     tags={"gpu": "used"},
     owners=OWNERS,
     pool=GPU_POOL,
-    code_version="4",
+    code_version="5",
 )
 @explained()
 def lora_adapter(

@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedConfig
 
 from finetuning.lora.config import trains_head
+from finetuning.lora.products import fuse_products
 from finetuning.memory.gpu_layers import as_on_gpu
 from finetuning.memory.savings import with_settings
 from finetuning.memory.shapes import (
@@ -252,6 +253,7 @@ def both_passes(
     masked = kernel == "eager"
     base, (rows, eval_rows) = model.get_base_model(), rows_of(recipe, length)
     dtype = recipe.base_model.dtype
+    fuse_products(model, keep_masks=device == "cpu")
     if device == "cuda":
         as_on_gpu(model, dtype if is_mixed(recipe) else None)
     with mixed_precision(dtype) if is_mixed(recipe) and device == "cpu" else nullcontext():

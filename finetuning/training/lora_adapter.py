@@ -18,6 +18,7 @@ from finetuning.base_model.rows_apart import require_rows_apart
 from finetuning.errors import InfrastructureError
 from finetuning.lora.config import keep_master_weights, lora_config, trains_head
 from finetuning.lora.embeddings import adapt_head, give_rows
+from finetuning.lora.products import fuse_products
 from finetuning.lora.start import go_on, restore
 from finetuning.lora.targets import require_targets
 from finetuning.out_of_memory import is_out_of_memory
@@ -128,6 +129,7 @@ def _train(
     if is_started:
         restore(adapted, job.lora)
     leave_casts_to_autocast(trainer)
+    fuse_products(adapted, keep_masks=on_cpu(job))
     if job.lora.init_lora_weights == "loftq":
         start_from_factors(adapted, job.base_model)
     # These take a part out of the base model's weights; the difference from the start fits the model as it was.

@@ -11,6 +11,7 @@ Where a program asks for a number, which shapes do not have, it is given one: th
 import sys
 from collections import Counter as Tally
 from collections import defaultdict
+from math import prod
 from types import FrameType
 from typing import Any
 from weakref import finalize
@@ -20,12 +21,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
+from tests.fake_gpu.traces import Kernel
+
 # torch hands out a GPU's memory in multiples of so many bytes.
 GRAIN = 512
 # Operations that start no kernel.
 WITHOUT_KERNEL = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"}
 # Where the two factors of a matrix product are among its arguments.
-PRODUCTS = {"mm": 0, "addmm": 1, "bmm": 0, "baddbmm": 1, "_grouped_mm": 0}
+PRODUCTS = {"mm": 0, "addmm": 1, "addmm_": 1, "bmm": 0, "baddbmm": 1, "_grouped_mm": 0}
 # Functions of transformers that ask whether rows are packed, of which they are told by other means; and those that ask
 # whether a mask hides nothing. To any other question the answer is yes.
 IS_PACKED = {"_is_packed_sequence", "_flash_attention_forward"}
@@ -60,6 +63,8 @@ class Counter(TorchDispatchMode):
         """Matrix products by their number format."""
         self.multiplications: Tally[str] = Tally()
         """Of two numbers, in matrix products, without attention's."""
+        self.work: defaultdict[str, Tally[Kernel]] = defaultdict(Tally)
+        """Kernels by what they do, without attention's."""
         self.waits: defaultdict[str, Tally[str]] = defaultdict(Tally)
         """Of the host for the GPU, by operation and place."""
         self.attention: defaultdict[str, Tally[str]] = defaultdict(Tally)
@@ -84,7 +89,7 @@ class Counter(TorchDispatchMode):
         result = function(*args, **kwargs)
         made = self.hold(result)
         if name not in WITHOUT_KERNEL and (made or function._schema.is_mutable) and any(map(on_gpu, tree_leaves(args))):
-            self.note_kernel(name, args, result)
+            self.note_kernel(name, args, kwargs, result)
         return result
 
     def answer(self, name: str, first: torch.Tensor, args: Any) -> tuple[bool, Any]:
@@ -125,21 +130,28 @@ class Counter(TorchDispatchMode):
         """Count what a kernel made."""
         self.hold(result)
         self.kernels[self.phase] += 1
+        self.work[self.phase][Kernel("index", 2 * bytes_of(result), 0)] += 1
         return result
 
-    def note_kernel(self, name: str, args: Any, result: Any) -> None:
-        """Count a kernel, and the matrix product that it is."""
+    def note_kernel(self, name: str, args: Any, kwargs: Any, result: Any) -> None:
+        """Count a kernel, what it reads and makes, and the matrix product that it is."""
         self.kernels[self.phase] += 1
         if name == "gemm_4bit":  # which writes the weights out first, and two kernels earlier their scales
             self.kernels[self.phase] += 3
-            self.note_product(args[0], result)
-        elif name in PRODUCTS:
-            self.note_product(args[PRODUCTS[name]], result)
+            left, weights = args[0], prod(args[2])
+            self.work[self.phase][Kernel("dequantize_4bit", int(2.5 * weights), 0)] += 1
+            moved = bytes_of([left, result]) + 2 * weights
+            self.work[self.phase][Kernel(name, moved, self.note_product(left, result))] += 1
+            return
+        read = args[1:] if name == "addmm" and not kwargs.get("beta", 1) else (args, kwargs)
+        operations = self.note_product(args[PRODUCTS[name]], result) if name in PRODUCTS else 0
+        self.work[self.phase][Kernel(name, bytes_of(read) + bytes_of(result), operations)] += 1
 
-    def note_product(self, left: torch.Tensor, result: torch.Tensor) -> None:
-        """Count a matrix product by its left factor (…, inner) and its result."""
+    def note_product(self, left: torch.Tensor, result: torch.Tensor) -> int:
+        """Count a matrix product by its left factor (…, inner) and its result; the operations that it takes."""
         self.products[self.phase][str(left.dtype).removeprefix("torch.")] += 1
-        self.multiplications[self.phase] += result.numel() * left.shape[-1]
+        self.multiplications[self.phase] += (count := result.numel() * left.shape[-1])
+        return 2 * count
 
     def note_attention(self, kernel: str) -> None:
         """Count a call of an attention kernel."""
@@ -177,6 +189,12 @@ class Counter(TorchDispatchMode):
 def on_gpu(value: Any) -> bool:
     """Whether it is a tensor there."""
     return isinstance(value, torch.Tensor) and value.device.type == "cuda"
+
+
+def bytes_of(tensors: Any) -> int:
+    """Of the tensors of a tree that are on the GPU, each of them once."""
+    there = {id(x): x.numel() * x.element_size() for x in tree_leaves(tensors) if on_gpu(x)}
+    return sum(there.values())
 
 
 def is_list(args: Any) -> bool:

@@ -12,10 +12,12 @@ import torch
 from torch.nn import functional
 
 from finetuning.base_model import varlen
-from tests.fake_gpu.counting import Counter
+from tests.fake_gpu.counting import Counter, bytes_of
+from tests.fake_gpu.traces import Kernel
 
 HALF = (torch.float16, torch.bfloat16)
 WIDEST_HEAD = 256
+OWN = torch.library.Library("aten", "IMPL")
 
 
 class Kernels:
@@ -167,6 +169,8 @@ def install_kernels() -> None:
     for module in (masking_utils, flash):
         if hasattr(module, "is_tracing"):
             module.is_tracing = lambda *_: False
+    # Of what has a kernel on CUDA, a build of torch without CUDA would start the steps that it consists of elsewhere.
+    OWN.impl("silu_backward", lambda gradient, _: torch.empty_like(gradient), "CUDA")
     install_head()
 
 
@@ -178,15 +182,23 @@ def install_head() -> None:
     chunked_logprob._use_triton = utils._use_triton = lambda device: device.type == "cuda"
     chunked_logprob._forward_kernel = chunked_logprob._backward_kernel = _Triton()
     chunked_logprob.triton = SimpleNamespace(cdiv=lambda a, b: -(-a // b))
-    chunked_logprob._addmm_fp32 = lambda acc, a, b: Kernels.counter.note_product(a, acc)
+    chunked_logprob._addmm_fp32 = _add_product
+
+
+def _add_product(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
+    """`total += a @ b`, in float32."""
+    if (counter := Kernels.counter) is not None:
+        work = Kernel("addmm_", bytes_of([a, b]) + 2 * bytes_of(total), counter.note_product(a, total))
+        counter.work[counter.phase][work] += 1
 
 
 class _Triton:
-    """A kernel of Triton's: `kernel[grid](…)`."""
+    """A kernel of Triton's: `kernel[grid](…)`, which reads its first argument and writes as much."""
 
     def __getitem__(self, grid: Any) -> Any:
         return self
 
-    def __call__(self, *_: Any, **__: Any) -> None:
-        if Kernels.counter is not None:
-            Kernels.counter.kernels[Kernels.counter.phase] += 1
+    def __call__(self, read: Any, *_: Any, **__: Any) -> None:
+        if (counter := Kernels.counter) is not None:
+            counter.kernels[counter.phase] += 1
+            counter.work[counter.phase][Kernel("chunked_logprob", 2 * bytes_of(read), 0)] += 1

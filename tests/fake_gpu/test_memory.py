@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
+import finetuning.memory.prediction as prediction_module
 from finetuning.memory.fit import share_kept
 from finetuning.memory.prediction import predict
 from finetuning.memory.savings import with_settings
@@ -144,8 +145,12 @@ def test_layers_that_keep_their_activations_need_what_lies_between_none_and_all(
     ("model", "targets", "rows", "gigabytes", "near"),
     [("mistral-7b-fennec", ("q_proj", "v_proj"), 2, 20.66, 0.05), ("falcon-7b", ("query_key_value",), 1, 16.69, 0.1)],
 )
-def test_what_was_measured_elsewhere_is_near_what_is_predicted(model, targets, rows, gigabytes, near):
-    """litgpt's config_hub/finetune: rank 32, 512 tokens, bfloat16, on an A10G; its code holds a little more."""
+def test_what_was_measured_elsewhere_is_near_what_is_predicted(model, targets, rows, gigabytes, near, monkeypatch):
+    """litgpt's config_hub/finetune: rank 32, 512 tokens, bfloat16, on an A10G; its code holds a little more.
+
+    Its layers keep what peft's and transformers' own keep.
+    """
+    monkeypatch.setattr(prediction_module, "fuse_products", lambda *_, **__: None)
     recipe = with_settings(Case(model, SDPA, rows, 512, 32, False, 16).recipe(), {"lora.target_modules": targets})
     prediction = predict(recipe, config_of(model), "cuda")
     assert (prediction.total - prediction.libraries) / 1e9 == pytest.approx(gigabytes, rel=near)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.fake_gpu.device import install
 
@@ -33,6 +33,19 @@ class Training:
     """How many layers, the last ones, keep their activations where the others compute them twice."""
     processes: int = 1
     """How many train together; what the first of them does is traced."""
+    fuses_products: bool = True
+    """Whether adapters compute as `finetuning.lora.products` has it; else as peft does."""
+
+
+class Kernel(NamedTuple):
+    """What one kernel does."""
+
+    name: str
+    """torch's, or a library's, of the operation."""
+    bytes: int
+    """Of what it reads and makes."""
+    operations: int
+    """Of matrix products; a multiplication and an addition are two."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,8 @@ class Trace:
     """Matrix products by number format."""
     multiplications: dict[str, int] = field(default_factory=dict)
     """Of two numbers, in these products."""
+    work: dict[str, dict[Kernel, int]] = field(default_factory=dict)
+    """How often each kernel was started; attention's, which reads little for what it computes, is not among them."""
     waits: dict[str, dict[str, int]] = field(default_factory=dict)
     """Of the host for the GPU, by operation and place."""
     attention: dict[str, dict[str, int]] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from trl import pack_dataset
 
 from finetuning.base_model import varlen
 from finetuning.lora.config import keep_master_weights, trains_head
+from finetuning.lora.products import fuse_products
 from finetuning.memory import shapes
 from finetuning.tokens import NOT_SUPERVISED
 from finetuning.training import settings
@@ -58,9 +59,9 @@ def traced(training: Training) -> Trace:
         weights = counter.bytes
         trainer.train()
         eval_peak = evaluated(trainer, counter) if training.evaluates else 0
-    products, waits, attention, collectives, exchanged = (
+    products, work, waits, attention, collectives, exchanged = (
         {phase: dict(counts) for phase, counts in tally.items()}
-        for tally in (counter.products, counter.waits, counter.attention, counter.collectives, counter.exchanged)
+        for tally in (counter.products, counter.work, counter.waits, counter.attention, counter.collectives, counter.exchanged)
     )
     return Trace(
         weights,
@@ -69,6 +70,7 @@ def traced(training: Training) -> Trace:
         dict(counter.kernels),
         products,
         multiplications=dict(counter.multiplications),
+        work=work,
         waits=waits,
         attention=attention,
         scales_loss=trainer.accelerator.scaler is not None,
@@ -155,6 +157,8 @@ def trainer_of(training: Training, model: Any, folder: Path, phases: Phases) -> 
     )
     keep_master_weights(trainer.model)
     leave_casts_to_autocast(trainer)
+    if training.fuses_products:
+        fuse_products(trainer.model, keep_masks=False)
     trainer._save_checkpoint = lambda *_, **__: None
     trainer.data_collator = without_shapes(trainer.data_collator)
     if is_sharded(job):

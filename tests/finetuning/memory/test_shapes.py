@@ -11,6 +11,7 @@ from transformers import AutoConfig, Gemma2Config, MistralConfig
 
 from finetuning.base_model.loading import keep_trainable_on_cpu, load_model
 from finetuning.lora.config import keep_master_weights, lora_config
+from finetuning.lora.products import fuse_products
 from finetuning.memory.gpu_layers import as_on_gpu
 from finetuning.memory.shapes import (
     LARGE,
@@ -67,6 +68,7 @@ def real(recipe: Recipe, folder: Path) -> Any:
 
 def held(recipe: Recipe, model: Any) -> list[Any]:
     """Bytes of the model, and of passes over 4 rows of 32 tokens with and without gradients."""
+    fuse_products(model, keep_masks=True)
     size = size_of([*tensors_of(model)])
     for parameter in model.parameters():
         if parameter.requires_grad:

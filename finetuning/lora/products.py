@@ -1,0 +1,140 @@
+"""The adapter's part of a linear layer in training: fewer passes over memory than peft's, and less that is kept.
+
+W x + s · B A dropout(x)
+
+peft keeps dropout(x) and its mask of each layer until the backward pass, multiplies B A dropout(x) by s, and adds that
+to a copy of W x. Here s is a factor of the small product A dropout(x), and the product with B adds to W x in place.
+Kept are x, which layers that read the same x share, and the small product; the backward pass draws dropout(x) again,
+from the state that the random numbers had.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from peft.tuners.lora import Linear, LoraLayer
+from peft.tuners.lora.bnb import Linear4bit, Linear8bitLt
+from torch.autograd.function import once_differentiable
+
+
+class How(NamedTuple):
+    """How an adapter's product is made."""
+
+    scaling: float
+    p: float
+    """The share of inputs that are dropped."""
+    dtype: torch.dtype
+    """In which matrices are multiplied."""
+    keeps_mask: bool
+    """Whether which inputs were dropped is kept, in a byte each, and not drawn again."""
+
+
+def fuse_products(model: torch.nn.Module, keep_masks: bool) -> None:
+    """Let the adapter of each linear layer compute so while it is trained; else, and of other kinds, it is peft's.
+
+    Random numbers are drawn as peft draws them. Sums differ by rounding.
+
+    Args:
+        keep_masks: right on a CPU, where drawing random numbers takes longer than what it saves.
+    """
+    for layer in model.modules():
+        if isinstance(layer, (Linear, Linear4bit, Linear8bitLt)) and _is_plain(layer):
+            own: Any = layer
+            own.forward = partial(_forward, layer, keep_masks)
+
+
+def _is_plain(layer: LoraLayer) -> bool:
+    """Whether all that the layer adds are the products of one pair of matrices: no DoRA, no bias."""
+    return len(layer.lora_A) == 1 and not layer.lora_variant and not any(layer.lora_bias.values())
+
+
+def _forward(layer: Any, keep_masks: bool, x: torch.Tensor, *args: Any, **settings: Any) -> torch.Tensor:
+    """The layer's output (…, outputs) for `x` (…, inputs)."""
+    if not layer.training or layer.disable_adapters or layer.merged or args or settings:
+        return type(layer).forward(layer, x, *args, **settings)
+    (name,) = layer.lora_A
+    a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
+    is_mixed = torch.is_autocast_enabled(x.device.type)
+    dtype = torch.get_autocast_dtype(x.device.type) if is_mixed else a.dtype
+    # As a matrix: of what has more dimensions a layer with a bias would give a view, which cannot be added to in place.
+    flat = x.reshape(-1, x.shape[-1])
+    result = layer.base_layer(flat)
+    result = result.clone() if result._is_view() else result
+    p = getattr(layer.lora_dropout[name], "p", 0.0)
+    how = How(layer.scaling[name], p, dtype, keep_masks)
+    out: Any = _Added.apply(result, flat if is_mixed else flat.to(dtype), a, b, how)
+    return out.unflatten(0, x.shape[:-1])
+
+
+class _Added(torch.autograd.Function):
+    """Adds the adapter's product to `result` (rows, outputs), for inputs `x` (rows, inputs)."""
+
+    @staticmethod
+    def forward(ctx: Any, result: torch.Tensor, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, how: How) -> Any:
+        ctx.how, ctx.state = how, None if how.keeps_mask or not how.p else _state(x.device)
+        dropped, mask = _dropped(x, how.p)
+        narrow_a, narrow_b = a.to(how.dtype), b.to(how.dtype)
+        small = _product(dropped.to(how.dtype), narrow_a.T, how.scaling)
+        ctx.mark_dirty(result)
+        ctx.save_for_backward(x, small, narrow_a, narrow_b, mask if how.keeps_mask else None)
+        if result.dtype == how.dtype:
+            return result.addmm_(small, narrow_b.T)
+        return result.add_(small @ narrow_b.T)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        how, (x, small, a, b, mask) = ctx.how, ctx.saved_tensors
+        gradient = gradients[0].to(how.dtype)
+        for_b = gradient.T @ small
+        small = _product(gradient, b, how.scaling)
+        if mask is not None:
+            dropped = torch.ops.aten.native_dropout_backward(x, mask, 1 / (1 - how.p))
+        elif how.p:
+            with _drawn_from(ctx.state, x.device):
+                dropped, mask = _dropped(x, how.p)
+        else:
+            dropped = x
+        for_a = small.T @ dropped.to(how.dtype)
+        del dropped
+        for_x = None
+        if ctx.needs_input_grad[1]:
+            for_x = (small @ a).to(x.dtype)
+            if mask is not None:
+                for_x = torch.ops.aten.native_dropout_backward(for_x, mask, 1 / (1 - how.p))
+        return gradients[0], for_x, for_a, for_b, None
+
+
+def _dropped(x: torch.Tensor, p: float) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Dropout, and which of its inputs it kept (None for all)."""
+    return torch.native_dropout(x, p, True) if p else (x, None)
+
+
+def _product(left: torch.Tensor, right: torch.Tensor, factor: float) -> torch.Tensor:
+    """Return `factor` · `left` `right`, in one kernel."""
+    return torch.addmm(left.new_empty(1), left, right, beta=0, alpha=factor)
+
+
+def _state(device: torch.device) -> torch.Tensor:
+    """The state of a device's random numbers; on a GPU sixteen bytes, which the host knows."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+@contextmanager
+def _drawn_from(state: torch.Tensor, device: torch.device) -> Iterator[None]:
+    """Draw random numbers within the block as from that state on."""
+    before = _state(device)
+    _set_state(state, device)
+    try:
+        yield
+    finally:
+        _set_state(before, device)
+
+
+def _set_state(state: torch.Tensor, device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)

@@ -30,7 +30,7 @@ from resources.store.plan import checkpoints_of
 MEMORY = ("peak_memory_mb", "predicted_memory_mb")
 
 PASSES = ("per_device_train_batch_size", "gradient_accumulation_steps", "activation_checkpointing", "kept_layers")
-HOW_IT_RAN = ("processes", *PASSES)
+HOW_IT_RAN = ("processes", *PASSES, "weights_written_out")
 
 
 @dg.asset(

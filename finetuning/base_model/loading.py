@@ -145,15 +145,26 @@ def answer_on_cpu(model: torch.nn.Module) -> None:
     weights to bfloat16: another model than the one that was trained, and than other machines make of the same files.
     A model that has answered already, and was not `keep_trainable_on_cpu`, is past this.
     """
-    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, Linear4bit)]
-    layers = [(name, layer) for name, layer in layers if layer.weight.device.type == "cpu"]
+    layers = [layer for layer in layers_in_4_bits(model) if layer.weight.device.type == "cpu"]
     keep_trainable_on_cpu(model)
-    size = sum(layer.in_features * layer.out_features * compute_dtype(layer).itemsize for _, layer in layers)
-    if size > SPARE_MEMORY * psutil.virtual_memory().available:
-        return
-    for name, layer in layers:
-        parent, _, own_name = name.rpartition(".")
+    size = sum(layer.in_features * layer.out_features * compute_dtype(layer).itemsize for layer in layers)
+    if size <= SPARE_MEMORY * psutil.virtual_memory().available:
+        write_out(model, layers)
+
+
+def layers_in_4_bits(model: torch.nn.Module) -> list[Linear4bit]:
+    """The layers whose weights bitsandbytes holds in 4 bits."""
+    return [module for module in model.modules() if isinstance(module, Linear4bit)]
+
+
+def write_out(model: torch.nn.Module, layers: list[Linear4bit]) -> None:
+    """Put a `DequantizedLinear` in the place of each of these layers of the model, one after the other."""
+    names = {module: name for name, module in model.named_modules()}
+    for layer in layers:
+        parent, _, own_name = names.pop(layer).rpartition(".")
         setattr(model.get_submodule(parent), own_name, DequantizedLinear(layer))
+        # Its weight refers to it: the memory of both would stay until Python looks for such circles.
+        layer.weight = None  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def keep_trainable_on_cpu(model: torch.nn.Module) -> None:

@@ -1,7 +1,7 @@
 """Whether a training fits into the memory that is free, and which settings would fit where it does not."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SHOWN = 300  # characters of an error
 
 MIB = 2**20
-# Of what some layers' activations may fill: predictions were wrong by less.
+# Of what some layers' activations, or weights that are written out, may fill: predictions were wrong by less.
 RESERVE = 0.1
 
 CHECKPOINTING = "training.activation_checkpointing"
@@ -53,6 +53,8 @@ class Fit:
     """Where it does not fit: settings that would, by their path in the recipe, with what they need."""
     unquantized: int | None
     """Where it fits, and without quantization would as well: what that needs."""
+    in_4_bits: int | None = None
+    """Where weights of 4 bits are written out: what would be needed if they were not."""
 
     @property
     def fits(self) -> bool:
@@ -68,6 +70,11 @@ class Fit:
             lines.append(f"training.activation_checkpointing: {in_yaml(self.checkpointing)}, as {why}")
         if self.kept_layers:
             lines[-1] += f"; the last {self.kept_layers} of {self.layers} layers keep theirs, for which there is room"
+        if self.in_4_bits is not None:
+            lines.append(
+                f"base_model.quantization: the weights of 4 bits are written out once, for which there is room "
+                f"({self.in_4_bits // MIB:,} MiB would be needed without)"
+            )
         if self.unquantized is not None:
             lines.append(
                 f"base_model.quantization: null would fit too ({self.unquantized // MIB:,} MiB), and train faster"
@@ -96,12 +103,18 @@ class Fit:
 
 
 def fitted(
-    recipe: Recipe, longest: int, free: int, predicted: "Callable[[Recipe], Prediction]", layers: int = 0
+    recipe: Recipe,
+    longest: int,
+    free: int,
+    predicted: "Callable[[Recipe], Prediction]",
+    layers: int = 0,
+    writes_out: bool = False,
 ) -> Fit:
     """Whether training on rows of at most `longest` tokens fits into `free` bytes, and what would.
 
     Args:
         layers: of the model; 0 for one whose layers all do alike.
+        writes_out: whether weights of 4 bits may be written out.
     """
     prediction, kept, kept_layers = predicted(recipe), None, 0
     if recipe.training.activation_checkpointing is None:
@@ -111,14 +124,20 @@ def fitted(
             whole, prediction = prediction, predicted(recipe)
             kept_layers = layers_that_fit(layers, kept, prediction.total, free)
             prediction = prediction.towards(whole, share_kept(kept_layers, layers))
-    alternatives, unquantized = [], None
+    alternatives, unquantized, in_4_bits = [], None, None
     if prediction.total > free:
         alternatives = settings_that_fit(recipe, longest, free, lambda changed: predicted(changed).total)
     elif recipe.base_model.quantization:
-        dense = predicted(with_settings(recipe, {"base_model.quantization": None})).total
-        unquantized = dense if dense <= free else None
+        dense = predicted(with_settings(recipe, {"base_model.quantization": None}))
+        writes_out &= recipe.base_model.quantization.bits == 4 and not recipe.lora.use_dora and not kept_layers
+        # Written out or not, these layers give outputs in the format of their inputs, which plain ones may not.
+        written = replace(prediction, weights=dense.weights)
+        if writes_out and written.total * (1 + RESERVE) <= free:
+            in_4_bits, prediction = prediction.total, written
+        elif dense.total <= free:
+            unquantized = dense.total
     checkpointing = bool(recipe.training.activation_checkpointing)
-    return Fit(free, prediction, checkpointing, kept_layers, layers, kept, alternatives, unquantized)
+    return Fit(free, prediction, checkpointing, kept_layers, layers, kept, alternatives, unquantized, in_4_bits)
 
 
 def layers_that_fit(layers: int, kept: int, computed: int, free: int) -> int:
@@ -168,7 +187,9 @@ def fit_of(
     # A divided model's layers are gathered for each use, whichever that is.
     divided = recipe.resources.strategy == "fsdp" and place.processes > 1
     layers = 0 if divided else config.get_text_config().num_hidden_layers
-    return fitted(recipe, longest, free() // (1 if place.device == "cuda" else place.processes), needed, layers)
+    writes_out = place.device == "cuda" and not divided
+    share = free() // (1 if place.device == "cuda" else place.processes)
+    return fitted(recipe, longest, share, needed, layers, writes_out)
 
 
 def in_yaml(value: Any) -> str:
@@ -199,4 +220,5 @@ def told(task: Task, fit: Fit | None) -> Task:
     if fit is None:
         return task
     training = task.training.model_copy(update={"activation_checkpointing": fit.checkpointing})
-    return task.model_copy(update={"training": training, "kept_layers": fit.kept_layers, "fit": fit.advice()})
+    decided = {"kept_layers": fit.kept_layers, "writes_weights_out": fit.in_4_bits is not None}
+    return task.model_copy(update={"training": training, "fit": fit.advice(), **decided})

@@ -50,6 +50,8 @@ class TrainingTask(BaseModel):
     """Where memory ran out before: how a step's rows are cut, instead of as the recipe says."""
     kept_layers: int = 0
     """Where activations are computed twice: how many layers, the last ones, keep theirs all the same."""
+    writes_weights_out: bool = False
+    """Whether weights of 4 bits are written out before the first step, and not anew in every pass."""
     fit: str | None = None
     """What to say and to change when memory runs out, where it was predicted."""
 

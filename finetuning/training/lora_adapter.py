@@ -12,7 +12,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import AutoTokenizer
 
-from finetuning.base_model.loading import keep_trainable_on_cpu, load_model
+from finetuning.base_model.loading import keep_trainable_on_cpu, layers_in_4_bits, load_model, write_out
 from finetuning.base_model.loftq import start_from_factors
 from finetuning.base_model.rows_apart import require_rows_apart
 from finetuning.errors import InfrastructureError
@@ -141,6 +141,9 @@ def _train(
         progress.update("dividing the base model")
         sharding = {"strategy": "fsdp", **shard(trainer, job.where)}
         progress.log("fsdp: {weights_held_mb:,} of {weights_mb:,} MiB of weights in each process".format(**sharding))
+    if job.writes_weights_out:
+        progress.update("writing the weights out")
+        write_out(adapted, layers_in_4_bits(adapted))
     try:
         with trainer.trackers_until_evaluated():
             _run(job, trainer, callback)
@@ -165,7 +168,8 @@ def _train(
         if (events := job.checkpoints / "tensorboard").exists():
             shutil.copytree(events, job.output / "tensorboard", dirs_exist_ok=True)
         tokenizer.save_pretrained(job.output)
-    return _summary(trainer, metrics, size) | examined | sharding
+    written = {"weights_written_out": job.writes_weights_out}
+    return _summary(trainer, metrics, size) | examined | sharding | written
 
 
 def trainer_class(job: TrainingJob) -> Callable[..., AdapterTrainer]:

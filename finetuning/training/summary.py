@@ -33,6 +33,8 @@ class TrainingSummary(Record):
     activation_checkpointing: bool
     kept_layers: int = 0
     """How many layers, the last ones, kept their activations where the others computed them twice."""
+    weights_written_out: bool = False
+    """Whether weights of 4 bits were written out before the first step, and not anew in every pass."""
     attention: str
     passed_over: dict[str, str]
     """The attention kernels that the recipe would rather have, and why each was not taken."""

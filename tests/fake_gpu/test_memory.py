@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 import finetuning.memory.prediction as prediction_module
-from finetuning.memory.fit import share_kept
+from finetuning.memory.fit import fitted, share_kept
 from finetuning.memory.prediction import predict
 from finetuning.memory.savings import with_settings
 from finetuning.recipe.base_model import QuantizationSpec
@@ -139,6 +139,21 @@ def test_layers_that_keep_their_activations_need_what_lies_between_none_and_all(
     peak = h100(Training(case.recipe(), config, rows, evaluates=False, kept_layers=kept_layers)).peaks[-1]
     assert prediction.total - prediction.libraries == pytest.approx(peak, rel=0.05)
     assert computed.total < prediction.total < kept.total
+
+
+@pytest.mark.parametrize(
+    "case",
+    [Case(MISTRAL, FLASH, 4, 2048, 16, checkpointing=False), Case(PHI, SDPA, 4, 512, 16, checkpointing=False)],
+    ids=str,
+)
+def test_weights_that_are_written_out_are_predicted_to_a_twentieth_as_well(trace, case):
+    config, rows = config_of(case.model, layers=5), [case.length] * (2 * case.rows)
+    written = trace(Training(case.recipe(), config, rows, evaluates=False, writes_weights_out=True))
+    fit = fitted(case.recipe(), case.length, 2**50, lambda recipe: predict(recipe, config, "cuda"), writes_out=True)
+    prediction = fit.prediction
+    assert fit.in_4_bits is not None and fit.in_4_bits < prediction.total
+    assert prediction.total - prediction.libraries == pytest.approx(written.peaks[-1], rel=0.05), prediction.text()
+    assert not any(kernel.name.startswith(("gemm_4bit", "dequantize")) for kernel in written.work["step 2"])
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ class Training:
     """How many layers, the last ones, keep their activations where the others compute them twice."""
     processes: int = 1
     """How many train together; what the first of them does is traced."""
+    writes_weights_out: bool = False
     fuses_products: bool = True
     """Whether adapters compute as `finetuning.lora.products` has it; else as peft does."""
 

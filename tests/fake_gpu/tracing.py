@@ -15,6 +15,7 @@ from transformers.utils import logging
 from trl import pack_dataset
 
 from finetuning.base_model import varlen
+from finetuning.base_model.loading import layers_in_4_bits, write_out
 from finetuning.lora.config import keep_master_weights, trains_head
 from finetuning.lora.products import fuse_products
 from finetuning.memory import shapes
@@ -159,6 +160,8 @@ def trainer_of(training: Training, model: Any, folder: Path, phases: Phases) -> 
     leave_casts_to_autocast(trainer)
     if training.fuses_products:
         fuse_products(trainer.model, keep_masks=False)
+    if training.writes_weights_out:
+        write_out(trainer.model, layers_in_4_bits(trainer.model))
     trainer._save_checkpoint = lambda *_, **__: None
     trainer.data_collator = without_shapes(trainer.data_collator)
     if is_sharded(job):

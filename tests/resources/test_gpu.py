@@ -14,7 +14,7 @@ from finetuning.errors import FinetuningError
 from finetuning.memory.fit import fitted, in_yaml, told
 from finetuning.memory.prediction import MIB, Prediction
 from finetuning.memory.savings import with_settings
-from finetuning.recipe.base_model import BaseModelSpec
+from finetuning.recipe.base_model import BaseModelSpec, QuantizationSpec
 from finetuning.recipe.recipe import Recipe
 from finetuning.training.job import TrainingTask
 from resources.gpu import Gpu, Machine, detect, obstacle
@@ -228,8 +228,9 @@ def test_a_training_that_was_to_fit_and_did_not_is_told_so():
 
 def predicted(recipe: Recipe) -> Prediction:
     """Made up: 8 MiB, 4 if activations are computed twice, and 2 more without quantization."""
-    size = (4 if recipe.training.activation_checkpointing else 8) + (0 if recipe.base_model.quantization else 2)
-    return Prediction(**dict.fromkeys((field.name for field in fields(Prediction)), 0) | {"activations": size * MIB})
+    sizes = dict.fromkeys((field.name for field in fields(Prediction)), 0)
+    sizes["activations"] = (4 if recipe.training.activation_checkpointing else 8) * MIB
+    return Prediction(**sizes | {"weights": 0 if recipe.base_model.quantization else 2 * MIB})
 
 
 @pytest.mark.parametrize(("free", "expected"), [(8, False), (7, True), (4, True), (3, True)])
@@ -266,6 +267,35 @@ def test_full_precision_is_mentioned_only_where_it_fits(free, expected):
     assert ("base_model.quantization: null would fit too (10 MiB), and train faster" in fit.text()) is (
         expected is not None
     )
+
+
+@pytest.mark.parametrize(("free", "written_out"), [(12, True), (11, True), (10.9, False), (8, False)])
+def test_weights_of_4_bits_are_written_out_only_where_there_is_room_to_spare(free, written_out):
+    fit = fitted(recipe_of(), 512, int(free * MIB), predicted, writes_out=True)
+    assert (fit.in_4_bits, fit.prediction.total) == ((8 * MIB, 10 * MIB) if written_out else (None, 8 * MIB))
+    assert ("written out once, for which there is room (8 MiB would be needed without)" in fit.text()) is written_out
+    assert fit.unquantized == (10 * MIB if free == 10.9 else None)
+    assert told(TrainingTask.of(recipe_of()), fit).writes_weights_out is written_out
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"base_model.quantization": QuantizationSpec(bits=8)},
+        {"base_model.quantization": None},
+        {"lora.use_dora": True},
+    ],
+    ids=str,
+)
+def test_other_weights_than_those_of_4_bits_stay_as_they_are(settings):
+    assert fitted(with_settings(recipe_of(), settings), 512, 100 * MIB, predicted, writes_out=True).in_4_bits is None
+
+
+def test_weights_are_written_out_where_activations_are_computed_twice_because_the_recipe_says_so():
+    open_or_not = [recipe_of(activation_checkpointing=value) for value in (True, None)]
+    fits = [fitted(recipe, 512, int(7 * MIB), predicted, layers=32, writes_out=True) for recipe in open_or_not]
+    assert [fit.in_4_bits for fit in fits] == [4 * MIB, None]
+    assert fits[1].kept_layers > 0, "which spares more"
 
 
 def test_processes_that_train_together_share_the_memory_of_a_cpu(tmp_path, monkeypatch):

@@ -1,10 +1,21 @@
 """Quantization: gradients through 4-bit layers stay right, whatever the model did before."""
 
+import gc
+from weakref import ref
+
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
 
-from finetuning.base_model.loading import answer_on_cpu, dequantize, is_quantized, keep_trainable_on_cpu, load_model
+from finetuning.base_model.loading import (
+    answer_on_cpu,
+    dequantize,
+    is_quantized,
+    keep_trainable_on_cpu,
+    layers_in_4_bits,
+    load_model,
+    write_out,
+)
 from finetuning.base_model.quantized_base_model import load_dense, quantize
 from finetuning.base_model.source import resolve
 from finetuning.errors import FinetuningError
@@ -57,6 +68,18 @@ def test_written_out_weights_answer_as_the_model_that_trained(tiny_nf4, dtype):
     answer_on_cpu(answering)
     assert not [module for module in answering.modules() if isinstance(module, Linear4bit)]
     assert torch.equal(logits_of(answering.eval()), logits_of(trained.train()))
+
+
+def test_weights_in_4_bits_are_gone_as_soon_as_they_are_written_out(tiny_nf4):
+    folder, kwargs = tiny_nf4
+    model = load_model(folder, **kwargs)
+    weights = [ref(layer.weight) for layer in layers_in_4_bits(model)]
+    gc.disable()  # which would find the circles of layers and weights
+    try:
+        write_out(model, layers_in_4_bits(model))
+        assert len(weights) == 14 and not any(weight() for weight in weights)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("bits", [4, 8])

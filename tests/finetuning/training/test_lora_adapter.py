@@ -235,6 +235,29 @@ def test_activations_computed_twice_or_kept_give_the_same_adapter_bit_for_bit(tm
     assert len(adapters) == 1
 
 
+@pytest.mark.parametrize("family", ["smollm2-135m", "phi-2"])
+def test_weights_that_are_written_out_give_the_same_adapter_bit_for_bit(tmp_path, family):
+    folder = save_tiny_model(family, tmp_path / "model")
+    settings = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype="bfloat16")
+    model = load_model(folder, dtype=torch.bfloat16, quantization_config=settings, device_map={"": "cpu"})
+    model.save_pretrained(folder)
+    data(tmp_path, folder)
+    adapters = set()
+    for writes_out in (False, True):
+        job = job_of(
+            tmp_path,
+            folder,
+            training={"max_steps": 3, "learning_rate": 1e-2, "eval_steps": 2},
+            model_kwargs={"dtype": "bfloat16", "device_map": {"": "cpu"}, "trust_remote_code": False},
+            output=tmp_path / f"adapter-{writes_out}",
+            writes_weights_out=writes_out,
+        )
+        summary = train(job, Progress(lambda line: None, ""))
+        assert summary["weights_written_out"] is writes_out
+        adapters.add((job.output / "adapter_model.safetensors").read_bytes())
+    assert len(adapters) == 1
+
+
 @pytest.mark.parametrize(("kept_layers", "calls"), [(0, [4, 4]), (1, [4, 2]), (2, [2, 2])])
 def test_the_last_layers_keep_their_activations_and_the_others_compute_them_twice(
     tmp_path, tiny, kept_layers, calls, monkeypatch

@@ -13,6 +13,8 @@ from torch.nn import Dropout, LayerNorm
 from torch.nn.functional import layer_norm
 from transformers.activations import NewGELUActivation
 
+from finetuning.training.norms import is_rms_norm
+
 
 def as_on_gpu(model: Any, mixed: str | None) -> None:
     """Give the model, and the layers that keep something else on a GPU, the forward pass that they have there.
@@ -24,6 +26,8 @@ def as_on_gpu(model: Any, mixed: str | None) -> None:
         own: Any = module
         if isinstance(module, Dropout):
             own.forward = partial(_with_mask, module)
+        elif is_rms_norm(type(module)):
+            own.forward = partial(_in_one_kernel, module)
         elif isinstance(module, LayerNorm) and mixed:
             own.forward = partial(_in_float32, module)
         elif isinstance(module, NewGELUActivation) and mixed:
@@ -52,6 +56,29 @@ def _gelu_with_cubes_in_float32(hidden: torch.Tensor) -> torch.Tensor:
     """As transformers writes it; a GPU's mixed precision makes powers in float32."""
     cubes = torch.pow(hidden.float(), 3.0)
     return 0.5 * hidden * (1.0 + torch.tanh(sqrt(2.0 / pi) * (hidden + 0.044715 * cubes)))
+
+
+def _in_one_kernel(norm: Any, hidden: torch.Tensor) -> torch.Tensor:
+    """A GPU has a kernel for the whole of a root-mean-square norm (`finetuning.training.norms`)."""
+    if not norm.training or hidden.dtype != norm.weight.dtype:
+        return type(norm).forward(norm, hidden)
+    return RmsNorm.apply(hidden, norm.weight)  # pyright: ignore[reportReturnType]
+
+
+class RmsNorm(torch.autograd.Function):
+    """What that kernel keeps and makes for rows (…, numbers), and no numbers: its input, and a number for each row."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """The output, like the rows."""
+        ctx.save_for_backward(hidden, weight, _sums_like(hidden))
+        return torch.empty_like(hidden)
+
+    @staticmethod
+    def backward(ctx: Any, *_: torch.Tensor) -> Any:
+        """The gradients of rows and weight."""
+        hidden, weight, _ = ctx.saved_tensors
+        return torch.empty_like(hidden), torch.empty_like(weight) if ctx.needs_input_grad[1] else None
 
 
 class FlashAttention(torch.autograd.Function):
@@ -83,6 +110,7 @@ class FlashAttention(torch.autograd.Function):
 
 
 def _sums_like(query: torch.Tensor) -> torch.Tensor:
+    """A number in float32 for each row."""
     return torch.empty(query.shape[:-1], dtype=torch.float32, device=query.device)
 
 

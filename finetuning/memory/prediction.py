@@ -31,6 +31,7 @@ from finetuning.memory.shapes import (
 from finetuning.recipe.recipe import Recipe
 from finetuning.training.attention import attention_backend
 from finetuning.training.layers import layers_of
+from finetuning.training.norms import fuse_norms
 from finetuning.training.supervised_loss import CHUNK_BYTES
 
 MIB = 2**20
@@ -133,6 +134,8 @@ def predict(
         return quantized_dora(recipe, config, device, length, supervised, tokens)
     # On a GPU, sdpa runs a flash kernel wherever it gets no mask.
     model = adapted_model(recipe, config, FLASH if (device, kernel) == ("cuda", "sdpa") else kernel, tokens)
+    if device == "cuda":
+        fuse_norms(model)  # which are found by trial, for which shapes alone would not do
     with FakeTensorMode(allow_non_fake_inputs=True):
         leave_meta(model)
         lasting = lasting_parts(model, recipe, device)

@@ -30,6 +30,7 @@ from finetuning.training.curves import Curves
 from finetuning.training.interruption import Interrupted, Interruption, Watchdog
 from finetuning.training.job import REWARDS, BatchSize, TooLarge, TrainingJob
 from finetuning.training.judgements import JudgementTrainer
+from finetuning.training.norms import fuse_norms
 from finetuning.training.peak_memory import peak_memory, peak_reserved
 from finetuning.training.preferences import PreferenceTrainer
 from finetuning.training.rows import require_rows_for, tokens_of, train_rows, watched
@@ -130,6 +131,8 @@ def _train(
         restore(adapted, job.lora)
     leave_casts_to_autocast(trainer)
     fuse_products(adapted, keep_masks=on_cpu(job))
+    if not on_cpu(job):
+        fuse_norms(adapted)
     if job.lora.init_lora_weights == "loftq":
         start_from_factors(adapted, job.base_model)
     # These take a part out of the base model's weights; the difference from the start fits the model as it was.

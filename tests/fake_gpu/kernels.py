@@ -171,7 +171,15 @@ def install_kernels() -> None:
             module.is_tracing = lambda *_: False
     # Of what has a kernel on CUDA, a build of torch without CUDA would start the steps that it consists of elsewhere.
     OWN.impl("silu_backward", lambda gradient, _: torch.empty_like(gradient), "CUDA")
+    OWN.impl("_fused_rms_norm", _rms_norm, "CUDA")
+    OWN.impl("_fused_rms_norm_backward", lambda gradient, *_: (torch.empty_like(gradient), None), "CUDA")
     install_head()
+
+
+def _rms_norm(x: torch.Tensor, shape: list[int], *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """The norm of rows, and in float32 the root mean square of each."""
+    rows = x.shape[: x.dim() - len(shape)]
+    return torch.empty_like(x), x.new_empty((*rows, *(1 for _ in shape)), dtype=torch.float32)
 
 
 def install_head() -> None:

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import pytest
 
-import finetuning.memory.prediction as prediction_module
 from finetuning.memory.fit import fitted, share_kept
 from finetuning.memory.prediction import predict
 from finetuning.memory.savings import with_settings
@@ -165,7 +164,8 @@ def test_what_was_measured_elsewhere_is_near_what_is_predicted(model, targets, r
 
     Its layers keep what peft's and transformers' own keep.
     """
-    monkeypatch.setattr(prediction_module, "fuse_products", lambda *_, **__: None)
+    monkeypatch.setattr("finetuning.memory.prediction.fuse_products", lambda *_, **__: None)
+    monkeypatch.setattr("finetuning.memory.gpu_layers.is_rms_norm", lambda kind: False)
     recipe = with_settings(Case(model, SDPA, rows, 512, 32, False, 16).recipe(), {"lora.target_modules": targets})
     prediction = predict(recipe, config_of(model), "cuda")
     assert (prediction.total - prediction.libraries) / 1e9 == pytest.approx(gigabytes, rel=near)

@@ -34,8 +34,8 @@ class Training:
     processes: int = 1
     """How many train together; what the first of them does is traced."""
     writes_weights_out: bool = False
-    fuses_products: bool = True
-    """Whether adapters compute as `finetuning.lora.products` has it; else as peft does."""
+    fuses: bool = True
+    """Whether adapters and norms compute as they do here; else as in peft and transformers."""
 
 
 class Kernel(NamedTuple):

@@ -23,6 +23,7 @@ from finetuning.tokens import NOT_SUPERVISED
 from finetuning.training import settings
 from finetuning.training.job import BatchSize, TrainingJob, TrainingTask
 from finetuning.training.lora_adapter import leave_casts_to_autocast, trainer_class
+from finetuning.training.norms import fuse_norms
 from finetuning.training.settings import is_sharded, leaves_padding_out, sft_config
 from finetuning.training.sharding import shard
 from tests.conftest import train_tiny_tokenizer
@@ -51,6 +52,8 @@ def traced(training: Training) -> Trace:
     """What two steps, and the evaluation after them, need of the GPU."""
     recipe = training.recipe
     model = shapes.adapted_model(recipe, training.config, recipe.base_model.attention[0], [])
+    if training.fuses:
+        fuse_norms(model)
     counter = Counter(max(training.lengths), padded=len({*training.lengths}) > 1)
     phases = Phases(counter)
     with tempfile.TemporaryDirectory() as folder, first_of(training.processes), counted(counter, model):
@@ -158,7 +161,7 @@ def trainer_of(training: Training, model: Any, folder: Path, phases: Phases) -> 
     )
     keep_master_weights(trainer.model)
     leave_casts_to_autocast(trainer)
-    if training.fuses_products:
+    if training.fuses:
         fuse_products(trainer.model, keep_masks=False)
     if training.writes_weights_out:
         write_out(trainer.model, layers_in_4_bits(trainer.model))

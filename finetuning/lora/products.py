@@ -19,6 +19,14 @@ from peft.tuners.lora.bnb import Linear4bit, Linear8bitLt
 from torch.autograd.function import once_differentiable
 
 
+class Rest(NamedTuple):
+    """Of the gradient of a layer's inputs the adapter's part, until the layer's own is there to add it to."""
+
+    small: torch.Tensor
+    a: torch.Tensor
+    mask: torch.Tensor | None
+
+
 class How(NamedTuple):
     """How an adapter's product is made."""
 
@@ -29,6 +37,8 @@ class How(NamedTuple):
     """In which matrices are multiplied."""
     keeps_mask: bool
     """Whether which inputs were dropped is kept, in a byte each, and not drawn again."""
+    rests: list[Rest]
+    """What the backward pass of the product leaves to that of the layer."""
 
 
 def fuse_products(model: torch.nn.Module, keep_masks: bool) -> None:
@@ -60,12 +70,33 @@ def _forward(layer: Any, keep_masks: bool, x: torch.Tensor, *args: Any, **settin
     dtype = torch.get_autocast_dtype(x.device.type) if is_mixed else a.dtype
     # As a matrix: of what has more dimensions a layer with a bias would give a view, which cannot be added to in place.
     flat = x.reshape(-1, x.shape[-1])
-    result = layer.base_layer(flat)
-    result = result.clone() if result._is_view() else result
     p = getattr(layer.lora_dropout[name], "p", 0.0)
-    how = How(layer.scaling[name], p, dtype, keep_masks)
-    out: Any = _Added.apply(result, flat if is_mixed else flat.to(dtype), a, b, how)
+    how = How(layer.scaling[name], p, dtype, keep_masks, [])
+    result = layer.base_layer(_Read.apply(flat, how))
+    result = result.clone() if result._is_view() else result
+    given = flat if is_mixed else flat.to(dtype)
+    out: Any = _Added.apply(result, given.detach(), a, b, how)
     return out.unflatten(0, x.shape[:-1])
+
+
+class _Read(torch.autograd.Function):
+    """Hands the layer its inputs, and adds the adapter's part to their gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, how: How) -> torch.Tensor:
+        ctx.how = how
+        return x.view_as(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        (gradient,), how = gradients, ctx.how
+        small, a, mask = how.rests.pop()
+        if mask is not None:
+            return gradient.addcmul_(small @ a, mask, value=1 / (1 - how.p)), None
+        if gradient.dtype == how.dtype:
+            return gradient.addmm_(small, a), None
+        return gradient.add_(small @ a), None
 
 
 class _Added(torch.autograd.Function):
@@ -98,13 +129,9 @@ class _Added(torch.autograd.Function):
         else:
             dropped = x
         for_a = small.T @ dropped.to(how.dtype)
-        del dropped
-        for_x = None
-        if ctx.needs_input_grad[1]:
-            for_x = (small @ a).to(x.dtype)
-            if mask is not None:
-                for_x = torch.ops.aten.native_dropout_backward(for_x, mask, 1 / (1 - how.p))
-        return gradients[0], for_x, for_a, for_b, None
+        if ctx.needs_input_grad[0]:  # as the inputs do, or else there is no gradient to add to
+            how.rests.append(Rest(small, a, mask))
+        return gradients[0], None, for_a, for_b, None
 
 
 def _dropped(x: torch.Tensor, p: float) -> tuple[torch.Tensor, torch.Tensor | None]:

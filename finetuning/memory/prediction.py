@@ -256,7 +256,7 @@ def both_passes(
     masked = kernel == "eager"
     base, (rows, eval_rows) = model.get_base_model(), rows_of(recipe, length)
     dtype = recipe.base_model.dtype
-    fuse_products(model, keep_masks=device == "cpu")
+    fuse_products(model, on_cpu=device == "cpu")
     if device == "cuda":
         as_on_gpu(model, dtype if is_mixed(recipe) else None)
     with mixed_precision(dtype) if is_mixed(recipe) and device == "cpu" else nullcontext():

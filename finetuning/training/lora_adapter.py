@@ -130,7 +130,7 @@ def _train(
     if is_started:
         restore(adapted, job.lora)
     leave_casts_to_autocast(trainer)
-    fuse_products(adapted, keep_masks=on_cpu(job))
+    fuse_products(adapted, on_cpu(job))
     if not on_cpu(job):
         fuse_norms(adapted)
     if job.lora.init_lora_weights == "loftq":

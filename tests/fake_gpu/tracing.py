@@ -162,7 +162,7 @@ def trainer_of(training: Training, model: Any, folder: Path, phases: Phases) -> 
     keep_master_weights(trainer.model)
     leave_casts_to_autocast(trainer)
     if training.fuses:
-        fuse_products(trainer.model, keep_masks=False)
+        fuse_products(trainer.model, on_cpu=False)
     if training.writes_weights_out:
         write_out(trainer.model, layers_in_4_bits(trainer.model))
     trainer._save_checkpoint = lambda *_, **__: None

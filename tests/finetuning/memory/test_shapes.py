@@ -68,7 +68,7 @@ def real(recipe: Recipe, folder: Path) -> Any:
 
 def held(recipe: Recipe, model: Any) -> list[Any]:
     """Bytes of the model, and of passes over 4 rows of 32 tokens with and without gradients."""
-    fuse_products(model, keep_masks=True)
+    fuse_products(model, on_cpu=True)
     size = size_of([*tensors_of(model)])
     for parameter in model.parameters():
         if parameter.requires_grad:

@@ -33,6 +33,7 @@ overhead                  the command that measures what the pipeline costs besi
 overhead_script           that script
 fit                       the command that compares predicted and real memory
 fit_table                 the command that says what is predicted to fit on which GPU
+roofline                  the command that says how fast a step could be on a GPU
 conversations             made-up conversations
 memory                    how much memory a process holds
 retrieval                 the command that measures how passages are found beside faiss

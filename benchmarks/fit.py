@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=3, help="steps of each training (3)")
     parser.add_argument("--rows", type=int, nargs="+", default=ROWS, help="rows of a pass, for each training (4 8 16)")
     options = parser.parse_args(arguments)
-    recipe = with_settings(load(RECIPE), {"training.max_steps": options.steps})
+    recipe = with_settings(load(RECIPE), {"training.max_steps": options.steps, "training.warmup_steps": 0})
     WORK.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="fit-", dir=WORK) as folder:
         work = Path(folder)

@@ -22,6 +22,8 @@ SIZES = (16, 24, 48, 80)
 USABLE = 0.95  # of a GPU's GiB; the rest is its driver's, and that of a screen
 LENGTHS = (512, 2048, 8192)
 MOST = 64  # rows
+# Rows of the two predictions that tell the others: with one or two, what a row adds may not be at the peak yet.
+FEW, MORE = 4, 8
 
 GEMMA_2B = {
     "hidden_size": 2048,
@@ -95,13 +97,14 @@ class Need(NamedTuple):
 def need(recipe: Recipe, config: PreTrainedConfig, length: int, checkpointing: bool) -> Need:
     """What a recipe needs with rows of that length."""
     sizes = []
-    for rows in (1, 2):
+    for rows in (FEW, MORE):
         settings: dict[str, Any] = {"per_device_train_batch_size": rows, "per_device_eval_batch_size": 1}
         settings |= {"activation_checkpointing": checkpointing}
         changed = with_settings(recipe, {f"training.{key}": value for key, value in settings.items()})
         sizes.append(predict(changed, config, "cuda", length).total)
-    one, two = sizes
-    return Need(2 * one - two, two - one)
+    few, more = sizes
+    row = (more - few) // (MORE - FEW)
+    return Need(few - FEW * row, row)
 
 
 def line(name: str, length: int) -> dict[str, str]:

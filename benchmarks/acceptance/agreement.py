@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 from bitsandbytes.nn import Linear4bit
+from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from trl.trainer.utils import add_fused_lm_head
@@ -14,7 +15,9 @@ from benchmarks.acceptance.findings import Device, Findings, run
 from benchmarks.acceptance.tiny import rows
 from finetuning.base_model import varlen
 from finetuning.base_model.rows_apart import keeps_rows_apart
+from finetuning.lora.products import fuse_products
 from finetuning.recipe.base_model import KEEP_ROWS_APART
+from finetuning.training.norms import fuse_norms
 from finetuning.training.supervised_loss import loss_in_tiles, read_by, supervised_loss
 from resources.gpu import detect, obstacle
 
@@ -30,6 +33,8 @@ def main(findings: Findings, folder: Path, device: Device, shape: str) -> None:
         quantized_weights(findings, device)
     with findings.trying("NF4: products and gradients"):
         quantized_products(findings, device)
+    with findings.trying("layers in training"):
+        layers_in_training(findings, device)
     dtype = torch.bfloat16 if detect().bf16 else torch.float32
     plain = model_of("sdpa", "cpu", torch.float32)
     for kernel in KERNELS:
@@ -69,6 +74,23 @@ def quantized_products(findings: Findings, device: str) -> None:
     plain = given.detach().double().cpu() @ whole.T
     errors = distance(found, plain), distance(given.grad, whole.sum(dim=0).expand(64, -1))
     findings.add("NF4: products and gradients", passed=max(errors) < ROUNDING, product=errors[0], gradient=errors[1])
+
+
+def layers_in_training(findings: Findings, device: str) -> None:
+    """Train adapters with dropout, and norms, as peft and transformers do and as here, by the same random numbers."""
+    adapter = LoraConfig(r=8, lora_dropout=0.2, target_modules="all-linear", init_lora_weights=False)
+    # The same weights twice: model_of begins with a seed.
+    theirs, ours = (get_peft_model(model_of("sdpa", device, torch.float32), adapter).train() for _ in range(2))
+    fuse_products(ours, on_cpu=False)
+    fuse_norms(ours)
+    ids, found = torch.randint(0, 512, (2, 64), device=device), []
+    for each in (theirs, ours):
+        torch.manual_seed(2)
+        loss = each(input_ids=ids, labels=ids).loss
+        loss.backward()
+        found.append([loss, *(p.grad for p in each.parameters() if p.requires_grad)])
+    worst = max(distance(one, other) for one, other in zip(found[1], found[0], strict=True))
+    findings.add("layers in training", passed=worst < 1e-3, error=worst)
 
 
 def model_of(kernel: str, device: str, dtype: torch.dtype) -> Any:

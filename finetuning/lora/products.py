@@ -95,7 +95,7 @@ class _Read(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         (gradient,), how = gradients, ctx.how
         small, a, mask = how.rests.pop()
         if mask is not None:
@@ -122,7 +122,7 @@ class _Added(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         how, (x, small, a, b, mask) = ctx.how, ctx.saved_tensors
         gradient = gradients[0].to(how.dtype)
         for_b = gradient.T @ small

@@ -145,9 +145,9 @@ def test_layers_that_keep_their_activations_need_what_lies_between_none_and_all(
     [Case(MISTRAL, FLASH, 4, 2048, 16, checkpointing=False), Case(PHI, SDPA, 4, 512, 16, checkpointing=False)],
     ids=str,
 )
-def test_weights_that_are_written_out_are_predicted_to_a_twentieth_as_well(trace, case):
+def test_weights_that_are_written_out_are_predicted_to_a_twentieth_as_well(h100, case):
     config, rows = config_of(case.model, layers=5), [case.length] * (2 * case.rows)
-    written = trace(Training(case.recipe(), config, rows, evaluates=False, writes_weights_out=True))
+    written = h100(Training(case.recipe(), config, rows, evaluates=False, writes_weights_out=True))
     fit = fitted(case.recipe(), case.length, 2**50, lambda recipe: predict(recipe, config, "cuda"), writes_out=True)
     prediction = fit.prediction
     assert fit.in_4_bits is not None and fit.in_4_bits < prediction.total
@@ -155,22 +155,26 @@ def test_weights_that_are_written_out_are_predicted_to_a_twentieth_as_well(trace
     assert not any(kernel.name.startswith(("gemm_4bit", "dequantize")) for kernel in written.work["step 2"])
 
 
+@pytest.fixture
+def layers_as_they_come(monkeypatch):
+    """Let layers keep what peft's and transformers' own keep, as litgpt's do."""
+    monkeypatch.setattr("finetuning.memory.prediction.fuse_products", lambda *_, **__: None)
+    monkeypatch.setattr("finetuning.memory.gpu_layers.is_rms_norm", lambda kind: False)
+
+
+@pytest.mark.usefixtures("layers_as_they_come")
 @pytest.mark.parametrize(
     ("model", "targets", "rows", "gigabytes", "near"),
     [("mistral-7b-fennec", ("q_proj", "v_proj"), 2, 20.66, 0.05), ("falcon-7b", ("query_key_value",), 1, 16.69, 0.1)],
 )
-def test_what_was_measured_elsewhere_is_near_what_is_predicted(model, targets, rows, gigabytes, near, monkeypatch):
-    """litgpt's config_hub/finetune: rank 32, 512 tokens, bfloat16, on an A10G; its code holds a little more.
-
-    Its layers keep what peft's and transformers' own keep.
-    """
-    monkeypatch.setattr("finetuning.memory.prediction.fuse_products", lambda *_, **__: None)
-    monkeypatch.setattr("finetuning.memory.gpu_layers.is_rms_norm", lambda kind: False)
+def test_what_was_measured_elsewhere_is_near_what_is_predicted(model, targets, rows, gigabytes, near):
+    """litgpt's config_hub/finetune: rank 32, 512 tokens, bfloat16, on an A10G; its code holds a little more."""
     recipe = with_settings(Case(model, SDPA, rows, 512, 32, False, 16).recipe(), {"lora.target_modules": targets})
     prediction = predict(recipe, config_of(model), "cuda")
     assert (prediction.total - prediction.libraries) / 1e9 == pytest.approx(gigabytes, rel=near)
 
 
+@pytest.mark.usefixtures("layers_as_they_come")
 @pytest.mark.parametrize(
     ("model", "targets", "rows", "gigabytes", "inputs", "near"),
     [

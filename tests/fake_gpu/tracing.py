@@ -65,7 +65,14 @@ def traced(training: Training) -> Trace:
         eval_peak = evaluated(trainer, counter) if training.evaluates else 0
     products, work, waits, attention, collectives, exchanged = (
         {phase: dict(counts) for phase, counts in tally.items()}
-        for tally in (counter.products, counter.work, counter.waits, counter.attention, counter.collectives, counter.exchanged)
+        for tally in (
+            counter.products,
+            counter.work,
+            counter.waits,
+            counter.attention,
+            counter.collectives,
+            counter.exchanged,
+        )
     )
     return Trace(
         weights,

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from copy import deepcopy
+from dataclasses import replace
 from dataclasses import fields
 from pathlib import Path
 from tempfile import mkdtemp
@@ -211,7 +212,11 @@ def test_of_divided_layers_a_gpu_holds_its_share_and_those_that_are_put_together
         layers = sum(p.nbytes for layer in layers_of(model.get_base_model()) for p in frozen(layer))
     assert whole.weights - divided.weights == layers * 7 // 8 - layers * 3 // 32
     assert (divided.activations, divided.adapters) == (whole.activations, whole.adapters)
-    assert predict(with_settings(recipe, {"resources.strategy": "fsdp"}), deep, device="cuda") == whole
+    # What each GPU with all layers keeps of the gradients that it exchanges.
+    assert (whole.exchange, divided.exchange) == (whole.adapters, 0)
+    alone = predict(recipe, deep, device="cuda")
+    assert alone == replace(whole, exchange=0)
+    assert predict(with_settings(recipe, {"resources.strategy": "fsdp"}), deep, device="cuda") == alone
 
 
 def frozen(module: torch.nn.Module) -> list[torch.nn.Parameter]:

@@ -38,7 +38,7 @@ from resources.dagster_internals import (
 from resources.ray_cluster.jobs import Amounts, asked_for, connected, job_environment, nodes_of, stop_lost_jobs
 from resources.ray_cluster.reach import require_reachable
 
-TRAINS = "lora_adapter"
+TRAINS = ("variants", "lora_adapter")
 SECONDS_BETWEEN_LOOKS = 5
 MOST_RETRIES = 3  # of a step whose job died
 LONGEST_SILENCE = 600.0  # seconds without an answer of the cluster, after which its steps count as lost
@@ -70,7 +70,7 @@ class RecipeStepHandler(RayStepHandler):
         made = step.job.get_definition().asset_layer.get_assets_def_for_node(step.node_handle)
         uses_gpu = bool(made) and any(tags.get("gpu") == "used" for tags in made.tags_by_key.values())
         gpus = any(node.has.gpus for node in self.nodes)
-        return asked_for(resources_of(step), step.step.key == TRAINS, uses_gpu, gpus)
+        return asked_for(resources_of(step), step.step.key in TRAINS, uses_gpu, gpus)
 
     def has_room(self, asked: Amounts) -> bool:
         """Return whether the step fits on one of the nodes with nothing else on it."""

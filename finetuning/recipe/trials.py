@@ -1,7 +1,7 @@
 """The variants of a recipe, each by itself and as a recipe.
 
 >>> variants_of(load("smollm2-135m-sweep"))[0].changes
-{'lora.r': 4, 'training.learning_rate': 0.0003}
+{'training.learning_rate': 0.0001}
 """
 
 from collections.abc import Iterator, Mapping

@@ -6,7 +6,9 @@ from ray.job_submission import JobSubmissionClient
 
 from finetuning.errors import INFRASTRUCTURE, InfrastructureError
 from finetuning.recipe.resources import ResourcesSpec
+from pipelines.definitions import assets
 from pipelines.outcomes import outcome_of
+from pipelines.ray_executor import TRAINS
 from resources.ray_cluster.jobs import Amounts, asked_for, connected, job_environment
 from tests.pipelines import ray_steps
 from tests.pipelines.command import World
@@ -104,6 +106,11 @@ def test_a_step_that_dies_is_started_again_and_one_that_waits_is_not_given_up(cl
 def test_a_step_asks_for_what_its_recipe_says(resources, trains, uses_gpu, gpus, asked, monkeypatch):
     monkeypatch.setenv("FINETUNING_PROCESSES", "2")
     assert asked_for(ResourcesSpec(**resources), trains, uses_gpu, gpus) == asked
+
+
+def test_every_asset_that_trains_asks_for_the_processes_that_train():
+    made = [made for made in assets if isinstance(made, dg.AssetsDefinition)]
+    assert {one.key.to_user_string() for one in made if "launcher" in one.required_resource_keys} == set(TRAINS)
 
 
 def test_a_step_that_waits_for_rays_own_workers_leaves_everything_to_them(monkeypatch):

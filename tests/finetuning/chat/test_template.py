@@ -206,6 +206,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.long("templates that are made to take long")
 @pytest.mark.parametrize(("template", "told"), HOSTILE.items(), ids=[name for name, _ in HOSTILE])
 @pytest.mark.parametrize("native", [False, True], ids=["a file", "native"])
 def test_a_template_that_is_not_to_be_run_is_a_clear_error_at_once(

@@ -5,8 +5,7 @@ import os
 import subprocess
 import sys
 from copy import deepcopy
-from dataclasses import replace
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any

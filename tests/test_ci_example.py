@@ -67,7 +67,10 @@ def test_its_installation_is_the_makefiles():
     there = re.findall(r"pip install -q -c constraints\.txt .*?(\S+)\n", install)
     assert (
         there
-        == [name.replace("benchmarks,cluster,dev,knowledge,postgres,s3", "benchmarks,knowledge") for name in wanted]
+        == [
+            name.replace("benchmarks,cluster,curves,dev,knowledge,postgres,s3", "benchmarks,knowledge")
+            for name in wanted
+        ]
         and len(there) == 3
     )
 

@@ -162,7 +162,7 @@ def test_a_run_from_the_launchpad_succeeds(page, succeeded, world, screenshot):
 
 
 def test_the_graph_shows_sources_and_assets_in_their_groups(page, succeeded, screenshot):
-    page.set_viewport_size({"width": 1900, "height": 2400})  # at which each asset shows what it is
+    page.set_viewport_size({"width": 2300, "height": 2900})  # at which each asset shows what it is
     page.goto("asset-groups")
     for group in ("sources", "data", "knowledge", "model", "proof", "publication"):
         expect(page.get_by_text(group, exact=True).last).to_be_visible()

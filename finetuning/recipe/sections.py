@@ -24,9 +24,7 @@ def sections(recipe: Recipe, made: Made) -> dict[str, JsonValue]:
     if recipe.knowledge and made == "documents":
         found["knowledge"] = {"documents": [_source(spec, made) for spec in recipe.knowledge.documents]}
     if made == "variants" and recipe.variants:
-        found |= {
-            section: value for section, value in sections(recipe, "lora_adapter").items() if section != "variants"
-        }
+        found |= sections(recipe, "lora_adapter")
     if made == "quantized_base_model":
         # Only a base model that is made for the adapter's start (LoftQ) depends on the adapter, and on its rank alone.
         del found["lora"]

@@ -18,6 +18,7 @@ partitions             one partition for each recipe
 external_assets        recipes, data and base models as external parents of the line
 before_training        whether what follows a training could only fail, asked before it is paid for
 starting_adapter       the adapter that another one goes on from
+merged_adapters        the adapters that are merged into one
 lineage                how an adapter came to be, found from the artifact at hand
 exams                  the exams in force, and the one that a person names
 examination            who answers the exam, and which answers are there already

@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from assets.lineage import MERGE, summary_of
 from finetuning.errors import FinetuningError
+from finetuning.training.summary import TrainingSummary
 from resources.store.artifact import Artifact
 from resources.store.store import Store
 
@@ -109,7 +111,6 @@ def examined(exam: Exam, store: Store) -> "Examined":
     from finetuning.evaluation.side_by_side import Examined
     from finetuning.evaluation.verdict import read_report
     from finetuning.leaderboard.entrants import samples_of
-    from finetuning.training.summary import TrainingSummary
 
     report = store.fetch(exam.report.path) or exam.report
     report.verify()
@@ -128,13 +129,22 @@ def examined(exam: Exam, store: Store) -> "Examined":
         rows = f"{chat.train_rows:,} to learn, {chat.eval_rows:,} for the exam{dev}"
         facts |= {"rows": rows, "tokens to learn": f"{chat.tokens:,}"}
     if "lora_adapter" in exam.line:
-        trained = exam.line["lora_adapter"].read(TrainingSummary)
-        facts |= {
-            "steps": f"{trained.steps:,}",
-            "eval loss": f"{trained.eval_loss:.4f}",
-            "trainable parameters": f"{trained.trainable_parameters:,}",
-            "training": f"{trained.training_seconds:,.0f} s on {trained.device}",
-            "memory at its peak": f"{trained.peak_memory_mb:,} MiB",
-        }
+        facts |= facts_of(exam.line["lora_adapter"])
     content = read_report(report.path)
     return Examined(exam.name, sections, facts, content, samples_of(report.path, next(iter(content.metrics))))
+
+
+def facts_of(adapter: Artifact) -> dict[str, str]:
+    """What is known of an adapter's training, or of those that were merged into it, in words."""
+    made = summary_of(adapter)
+    facts = {"trainable parameters": f"{made.trainable_parameters:,}"}
+    if isinstance(made, TrainingSummary):
+        return {
+            "steps": f"{made.steps:,}",
+            "eval loss": f"{made.eval_loss:.4f}",
+            **facts,
+            "training": f"{made.training_seconds:,.0f} s on {made.device}",
+            "memory at its peak": f"{made.peak_memory_mb:,} MiB",
+        }
+    parts = adapter.resolved[MERGE]["parts"]
+    return facts | {"merged from": ", ".join(f"{part['recipe']} at {part['revision']}" for part in parts)}

@@ -11,7 +11,7 @@ RECIPE, DATASET_SOURCES, BASE_MODEL_SOURCE = "recipe", "dataset_sources", "base_
 DOCUMENT_SOURCES = "document_sources"
 DESCRIPTIONS = {
     RECIPE: "The YAML file that says what is trained, on what, and what it has to prove. Its version is a hash of "
-    "what it means: comments and order change nothing.",
+    "what it means (comments and order change nothing), with the adapters of other recipes that it is made from.",
     DATASET_SOURCES: "The data sets and files that the recipe names, where their authors keep them. Their version is "
     "the commit of a data set, the contents of files.",
     DOCUMENT_SOURCES: "The documents that the recipe names, where their authors keep them. Their version is the "

@@ -10,6 +10,7 @@ import dagster as dg
 
 from assets.exams import EXAM, Exam, InForce, examined, exams_in_force
 from assets.failures import explained
+from assets.lineage import summary_of
 from assets.materialized import materialized, page_of
 from assets.partitions import OWNERS, RECIPES
 from finetuning.base_model.quantization_summary import QuantizationSummary
@@ -165,7 +166,7 @@ def model_of(exam: Exam) -> dict[str, Any]:
     base, adapter = exam.line.get("quantized_base_model"), exam.line.get("lora_adapter")
     if base is None or adapter is None:
         return {}
-    loaded, trained = base.read(QuantizationSummary), adapter.read(TrainingSummary)
+    loaded, trained = base.read(QuantizationSummary), summary_of(adapter)
     return {
         "base_model": public_base(base.resolved["base_model"]),
         "parameters": loaded.parameters + trained.trainable_parameters,
@@ -174,11 +175,11 @@ def model_of(exam: Exam) -> dict[str, Any]:
 
 
 def training_of(exam: Exam, price: float) -> dict[str, Any]:
-    """How long training took, on what and at what price, as far as the adapter is still there."""
+    """How long training took, on what and at what price, as far as the adapter is still there and was trained."""
     adapter = exam.line.get("lora_adapter")
-    if adapter is None:
+    trained = adapter and summary_of(adapter)
+    if not isinstance(trained, TrainingSummary):
         return {}
-    trained = adapter.read(TrainingSummary)
     hours = trained.training_seconds / 3600 * trained.processes
     return {
         "training_seconds": trained.training_seconds,

@@ -15,6 +15,7 @@ from finetuning.errors import FinetuningError
 from finetuning.recipe.knowledge import ContextSpec
 from finetuning.recipe.recipe import Recipe
 from finetuning.recipe.trials import settled
+from finetuning.training.summary import MergedAdapterSummary, TrainingSummary
 from finetuning.variants.summary import VariantsSummary
 from resources.artifacts import Artifacts
 from resources.hub_client.versions import WEIGHTS
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from finetuning.evaluation.evaluation_report import Made
 
 
+MERGE = "lora_merge"  # what an adapter that is several others as one was resolved to
 # The artifact that a variant's training goes on from, and the folder in it that has its checkpoint.
 STATE, CHECKPOINTS = "variant_state", "checkpoints"
 
@@ -32,6 +34,16 @@ STATE, CHECKPOINTS = "variant_state", "checkpoints"
 def weights_of(adapter: Artifact) -> dict[str, str]:
     """The sha256 of the adapter's weights, by the file's name: two trainings of one fingerprint may differ in it."""
     return {name: digest for name, digest in adapter.files.items() if name == WEIGHTS}
+
+
+def is_merged(adapter: Artifact) -> bool:
+    """Whether the adapter is several others as one, and was not trained itself."""
+    return MERGE in adapter.resolved
+
+
+def summary_of(adapter: Artifact) -> TrainingSummary | MergedAdapterSummary:
+    """What was left of the adapter's training, or of the merge that it comes from."""
+    return adapter.read(MergedAdapterSummary if is_merged(adapter) else TrainingSummary)
 
 
 def with_choice(recipe: Recipe, variants: Artifact | None) -> Recipe:
@@ -121,6 +133,7 @@ class Line:
             sources=self.raw_dataset.summary["sources"],
             chat=self.chat_dataset.summary,
             start=adapter.resolved.get("lora_from"),
+            merge=adapter.resolved.get(MERGE),
             documents=self._documents(),
             choice=self.variants
             and self.variants.read(VariantsSummary).in_words(self.chat_dataset.summary["dev_rows"]),
@@ -144,9 +157,10 @@ class Line:
         return ContextSpec.model_validate(context) if context else None
 
     def settings(self) -> dict[str, Any]:
-        """Return the sections that the adapter was trained by, with what an adapter that it went on from decided."""
-        sections, start = self.lora_adapter.sections, self.lora_adapter.resolved.get("lora_from")
-        return {**sections, "lora": {**sections["lora"], **start["lora"]}} if start else sections
+        """Return the sections that the adapter was trained by, with what other adapters decided."""
+        sections, resolved = self.lora_adapter.sections, self.lora_adapter.resolved
+        other = resolved.get("lora_from") or resolved.get(MERGE)
+        return {**sections, "lora": {**sections["lora"], **other["lora"]}} if other else sections
 
     def alike(self) -> dict[str, Any]:
         """Return what two versions have in common that can answer the same prompts."""

@@ -7,8 +7,9 @@ import dagster as dg
 
 from assets.before_training import require_use
 from assets.failures import explained
-from assets.lineage import begun_training, with_choice
+from assets.lineage import MERGE, begun_training, is_merged, with_choice
 from assets.materialized import materialized
+from assets.merged_adapters import merged_adapters
 from assets.partitions import GPU_POOL, OWNERS, RECIPES
 from assets.starting_adapter import starting_adapter
 from finetuning.chat.chat_summary import ChatSummary
@@ -18,7 +19,7 @@ from finetuning.recipe.sections import sections
 from finetuning.recipe.smoke import load_for_run
 from finetuning.training.checkpoints import adopt
 from finetuning.training.job import REWARDS, TrainingTask
-from finetuning.training.summary import TrainingSummary
+from finetuning.training.summary import MergedAdapterSummary, TrainingSummary
 from resources.artifacts import Artifacts
 from resources.gpu import Gpu
 from resources.hub import Hub
@@ -56,13 +57,15 @@ def lora_adapter(
     """What the model learned: a small set of new numbers (a LoRA adapter) that works together with the base model.
 
     It is trained on the assistant's answers alone, in a process of its own that reports its progress here; with the
-    settings that were chosen, where the recipe has some tried.
+    settings that were chosen, where the recipe has some tried. Or it is the adapters of other recipes as one, where the
+    recipe merges them (`lora.merge`).
     """
     recipe = with_choice(load_for_run(context.partition_key), variants)
     processes = launcher.count(recipe.resources.workers)
     # However this asset was selected: no faulty data reaches a GPU.
     chat = chat_dataset.read(ChatSummary)
     require(judge(chat.raw_checks | chat.checks, recipe))
+    merge = merged_adapters(recipe, artifacts, chat_dataset, quantized_base_model, context.log.info)
     start = starting_adapter(recipe, artifacts, hub, quantized_base_model, context.log.info)
     if start and launcher.is_ray():
         raise FinetuningError(
@@ -74,6 +77,8 @@ def lora_adapter(
 
     def write(folder):
         require_use(recipe, chat_dataset, quantized_base_model, context.log.info)
+        if merge:
+            return merge.write(chat_dataset, quantized_base_model, folder)
         inputs: dict[Literal["chat_dataset", "base_model"], Artifact] = {
             "chat_dataset": chat_dataset,
             "base_model": quantized_base_model,
@@ -95,16 +100,28 @@ def lora_adapter(
         context,
         sections=sections(recipe, "lora_adapter"),
         # Each process has rows of its own in every step.
-        resolved={"processes": processes, **({"lora_from": start.resolved} if start else {})},
+        resolved={MERGE: merge.resolved}
+        if merge
+        else {"processes": processes, **({"lora_from": start.resolved} if start else {})},
         inputs=[chat_dataset, quantized_base_model, *([variants] if variants else [])],
     ).obtain(write)
     return materialized(artifact, metadata_of(artifact))
 
 
 def metadata_of(artifact: Artifact) -> dict:
-    """What the UI shows of a training."""
+    """What the UI shows of a training, or of the adapters that were merged."""
     from finetuning.plots import as_markdown, loss_curve
 
+    serve = f"`make serve RECIPE={artifact.partition}` serves it beside its base at <http://127.0.0.1:{ASSISTANT_PORT}>"
+    served = {"assistant": dg.MetadataValue.md(serve)}
+    if is_merged(artifact):
+        from finetuning.evaluation.merged_parts import merged_from
+
+        return {
+            "trainable_parameters": artifact.read(MergedAdapterSummary).trainable_parameters,
+            "merged": dg.MetadataValue.md("\n".join(f"- {part}" for part in merged_from(artifact.resolved[MERGE]))),
+            **served,
+        }
     summary, begun = artifact.read(TrainingSummary), artifact.resolved.get("lora_from")
     shown = ("trainable_parameters", "steps", "train_loss", "eval_loss", "tokens_per_second")
     shown += tuple(name for name in REWARDS if getattr(summary, name) is not None)
@@ -122,7 +139,5 @@ def metadata_of(artifact: Artifact) -> dict:
         **({"goes_on_from": f"{begun['source']} at {begun['revision']}"} if begun else {}),
         "attention_passed_over": dg.MetadataValue.json(summary.passed_over),
         "loss_curve": dg.MetadataValue.md(as_markdown(picture, "Loss curve")),
-        "assistant": dg.MetadataValue.md(
-            f"`make serve RECIPE={artifact.partition}` serves it beside its base at <http://127.0.0.1:{ASSISTANT_PORT}>"
-        ),
+        **served,
     }

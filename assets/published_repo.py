@@ -85,7 +85,7 @@ def published_repo(
                     made.base_model,
                     [*made.sources, *made.documents, *line.embedding()],
                     made.start,
-                    made.training,
+                    None if made.merge else made.training,
                 ),
             }
             files = adapter_files(folder, line.lora_adapter.path, evaluation_report.path, base, texts, recipe.name)

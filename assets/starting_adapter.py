@@ -43,7 +43,7 @@ def starting_adapter(recipe: Recipe, artifacts: Artifacts, hub: Hub, base: Artif
     if kind == "partition":
         adapter = artifacts.held("lora_adapter", name, log)
         adapter.verify()
-        require_base_of(adapter, artifacts, base, where, log)
+        require_base_of(adapter, artifacts, base, f"{where}: lora.from", log)
         folder, revision = adapter.path, adapter.fingerprint
     elif kind == "repo":
         repo, _, asked = name.partition("@")
@@ -55,7 +55,7 @@ def starting_adapter(recipe: Recipe, artifacts: Artifacts, hub: Hub, base: Artif
     if kind != "partition":
         require_same_base(config, base.resolved["base_model"], base.path, where)
     lora, weights = adopted(recipe.lora, folder, where), sha256(folder / WEIGHTS)
-    decided = lora.model_dump(mode="json", exclude={"start_from"})
+    decided = lora.model_dump(mode="json", exclude={"start_from", "merge"})
     resolved = {
         "kind": kind,
         "source": name.partition("@")[0] if kind == "repo" else name,
@@ -95,6 +95,9 @@ def kind_of(name: str, recipe: Recipe) -> str:
 def require_base_of(adapter: Artifact, artifacts: Artifacts, base: Artifact, where: str, log: Log) -> None:
     """Check that the adapter of a partition was trained on the recipe's base model, quantized in whichever way.
 
+    Args:
+        where: the key that names it.
+
     Raises:
         FinetuningError: it was trained on another one.
     """
@@ -106,6 +109,6 @@ def require_base_of(adapter: Artifact, artifacts: Artifacts, base: Artifact, whe
     if theirs is None or (theirs["source"], theirs["revision"]) != (ours["source"], ours["revision"]):
         said = f"{theirs['source']} at {theirs['revision']}" if theirs else f"a base model that is gone ({made_on})"
         raise FinetuningError(
-            f"{where}: lora.from: the adapter of {adapter.partition} was trained on {said}, and the recipe's base "
+            f"{where}: the adapter of {adapter.partition} was trained on {said}, and the recipe's base "
             f"model is {ours['source']} at {ours['revision']}. Write the same base_model in both recipes."
         )

@@ -56,13 +56,19 @@ def result(
 @dg.sensor(
     job=main_line,
     minimum_interval_seconds=MINUTE // 2,
-    description="Starts a run for each recipe with `schedule: true` whose content changed, and for each new one.",
+    description="Starts a run for each recipe with `schedule: true` whose content changed, or an adapter that it "
+    "merges or goes on from, and for each new one.",
 )
-def recipe_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+def recipe_changed(context: dg.SensorEvaluationContext, artifacts: Artifacts) -> dg.SensorResult:
     """Look at the recipes as validated: a wrong one is left alone until it is right."""
     from finetuning.freshness.versions import recipe_version
 
-    return result(context, RECIPE, recipe_version, new_is_change=True)
+    store = artifacts.store()
+
+    def adapter_of(name: str) -> str | None:
+        return store.in_force(store.home("lora_adapter", name))
+
+    return result(context, RECIPE, lambda name: recipe_version(name, adapter_of), new_is_change=True)
 
 
 @dg.sensor(

@@ -14,6 +14,7 @@ benchmark_scores   both models on those
 verdict            whether the tuned model may be published
 tables             its figures in words
 evaluation_report  the report as Markdown and JSON
+merged_parts       what pages say of an adapter that others were merged into
 report             the document report.json
 side_by_side       two exams beside each other
 """

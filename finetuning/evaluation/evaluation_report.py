@@ -18,6 +18,7 @@ import yaml
 
 from finetuning.errors import FinetuningError
 from finetuning.evaluation.intervals import least_gain
+from finetuning.evaluation.merged_parts import merged_data, merged_from
 from finetuning.evaluation.report import (
     BenchmarkFigures,
     Figures,
@@ -55,7 +56,7 @@ class Made(NamedTuple):
     alike: Mapping[str, Any]
     """What two versions must have in common to answer the same prompts on the same base model."""
     training: Mapping[str, Any]
-    """The summary of its training."""
+    """The summary of its training, or of the merge."""
     settings: Mapping[str, Any]
     """The recipe's sections that it was trained by."""
     versions: Mapping[str, str]
@@ -70,12 +71,15 @@ class Made(NamedTuple):
     """The adapter that training went on from: `kind`, `source` and `revision`; None for a fresh one."""
     documents: Sequence[Mapping[str, Any]] = ()
     """Of each collection of documents `stem` (its place in the recipe), `source`, `revision` and `documents`."""
+    merge: Mapping[str, Any] | None = None
+    """The adapters that it is made of: `parts`, each with `recipe`, `revision`, `weight`, `license`, `datasets` and
+    `data`; None for one that was trained."""
     choice: str | None = None
     """Which settings were tried before, and how they were chosen; None where none were."""
 
 
 def write_report(folder: Path, recipe: Recipe, made: Made, found: Findings, verdict: Verdict) -> Report:
-    """Write report.md, report.json, two plots and samples.parquet into `folder`; return the numbers.
+    """Write report.md, report.json, plots and samples.parquet into `folder`; return the numbers.
 
     Raises:
         FinetuningError: a figure is no finite number.
@@ -83,8 +87,9 @@ def write_report(folder: Path, recipe: Recipe, made: Made, found: Findings, verd
     require_numbers(found)
     training = made.training
     (folder / "metrics.png").write_bytes(base_beside_tuned(found.metrics))
-    curve = loss_curve(training["curve"], training["eval_loss"], training["eval_curve"])
-    (folder / "loss.png").write_bytes(curve)
+    if not made.merge:
+        curve = loss_curve(training["curve"], training["eval_loss"], training["eval_curve"])
+        (folder / "loss.png").write_bytes(curve)
     rows = pd.DataFrame(list(found.samples))
     (rows if found.context else rows.drop(columns="asked", errors="ignore")).to_parquet(folder / SAMPLES)
     report = Report(
@@ -185,6 +190,17 @@ def how_it_was_asked(rows: int, metrics: Mapping[str, Figures]) -> str:
 def what_was_trained(made: Made) -> list[str]:
     """The parts of the page on data, base model, settings and training."""
     trained = made.training
+    settings = ["### Settings", quoted(yaml.safe_dump(dict(made.settings), sort_keys=False)), f"With {packages(made)}."]
+    if made.merge:
+        return [
+            "## What was merged",
+            f"Adapter `{made.adapter}` for {public_base(made.base_model)} at `{made.base_model['revision']}`: "
+            f"{trained['trainable_parameters']:,} parameters. Nothing was trained; it is",
+            "\n".join(f"- {part}" for part in merged_from(made.merge)),
+            "### Data",
+            *what_it_saw(made),
+            *settings,
+        ]
     return [
         "## What was trained",
         f"Adapter `{made.adapter}` for {public_base(made.base_model)} at `{made.base_model['revision']}`: "
@@ -197,9 +213,7 @@ def what_was_trained(made: Made) -> list[str]:
         "![Loss while training](loss.png)",
         "### Data",
         *what_it_saw(made),
-        "### Settings",
-        quoted(yaml.safe_dump(dict(made.settings), sort_keys=False)),
-        f"With {packages(made)}.",
+        *settings,
     ]
 
 
@@ -219,6 +233,8 @@ def went_on_from(start: Mapping[str, Any]) -> str:
 
 def what_it_saw(made: Made) -> list[str]:
     """The parts of a page on sources, splits and dropped rows."""
+    if made.merge:
+        return merged_data(made.merge, made.sources, made.chat["eval_rows"])
     chat, dropped = made.chat, pd.DataFrame(public_drops(made.chat["dropped"]))
     sources = [
         {"source": public_source(record)} | {key: record[key] for key in ("revision", "rows", "split")}

@@ -1,13 +1,13 @@
 """What a recipe is made from right now, as short texts that are another one as soon as something of it is.
 
-recipe_version("phi-2") -> "sha256:9f86d081884c7d65"
+recipe_version("phi-2", adapter_of) -> "sha256:9f86d081884c7d65"
 hub_data_version("phi-2", api) -> "openai/gsm8k@e53f048856ff"
 local_files_version("phi-2") -> "2 files sha256:2c26b46b68ffc68f"
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from finetuning.errors import FinetuningError
 from finetuning.feedback.rows import revision_of
 from finetuning.knowledge.documents import as_source, collections
 from finetuning.recipe.dataset import sources
-from finetuning.recipe.loading import load
+from finetuning.recipe.loading import find, load
 from finetuning.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -27,13 +27,25 @@ if TYPE_CHECKING:
 DIGITS = 16
 
 
-def recipe_version(name: str) -> str:
-    """A hash of what the recipe means, defaults filled in.
+def recipe_version(name: str, adapter_of: Callable[[str], str | None]) -> str:
+    """A hash of what the recipe means, defaults filled in, and the adapters of other recipes that it is made from.
+
+    Args:
+        adapter_of: gives the fingerprint of the adapter in force of another recipe; None where there is none.
 
     Raises:
         FinetuningError: it is wrong, or gone.
     """
-    return _hash(made_from(load(name)))
+    recipe = load(name)
+    adapters = [f"{other}@{adapter_of(other)}" for other in adapters_named(recipe)]
+    return ", ".join([_hash(made_from(recipe)), *adapters])
+
+
+def adapters_named(recipe: Recipe) -> list[str]:
+    """The other recipes whose adapters this one merges, or goes on from."""
+    lora = recipe.lora
+    named = [*lora.merge.adapters] if lora.merge else [lora.start_from] if lora.start_from else []
+    return [name for name in named if name in find()]
 
 
 def made_from(recipe: Recipe) -> dict[str, Any]:
@@ -42,7 +54,9 @@ def made_from(recipe: Recipe) -> dict[str, Any]:
     That is all of it but what a cluster is asked for, who may start a run, and whether feedback is kept.
     """
     workers = recipe.resources.workers
-    left_out = {"resources", "schedule", "feedback"} | (set() if recipe.knowledge else {"knowledge", "context"})
+    left_out: dict[str, Any] = dict.fromkeys(("resources", "schedule", "feedback"), True)
+    left_out |= {} if recipe.knowledge else {"knowledge": True, "context": True}
+    left_out |= {} if recipe.lora.merge else {"lora": {"merge"}}
     return recipe.model_dump(mode="json", exclude=left_out) | ({"workers": workers} if workers else {})
 
 

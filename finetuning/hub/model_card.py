@@ -16,6 +16,7 @@ from finetuning.evaluation.evaluation_report import (
     went_on_from,
     what_it_saw,
 )
+from finetuning.evaluation.merged_parts import merge_lines
 from finetuning.evaluation.report import Report
 from finetuning.evaluation.tables import tables
 from finetuning.evaluation.verdict import verdict_in_words
@@ -69,7 +70,10 @@ class RepoVersion:
 
 
 def method_of(recipe: Recipe, made: Made) -> str:
-    """How the model was trained, in a few words."""
+    """How the model was trained, or merged, in a few words."""
+    if spec := recipe.lora.merge:
+        density = f", density {spec.density:g}" if spec.density else ""
+        return f"adapters of other recipes merged by peft ({spec.combination_type}{density}); nothing was trained"
     texts = made.chat.get("text_rows", 0)
     if recipe.training.method == "sft" and texts:
         return ON_TEXT[texts < made.chat["train_rows"]]
@@ -81,10 +85,11 @@ def adapter_header(recipe: Recipe, repo_id: str, base_repo: str, report: Report,
     return header_of(
         recipe,
         repo_id,
+        made.merge,
         base_model=base_repo,
         base_model_relation="adapter",
         library_name="peft",
-        tags=["lora", recipe.training.method, "trl", "dagster"],
+        tags=["lora", *made_by(recipe), "dagster"],
         eval_results=eval_results(recipe, report, made),
     )
 
@@ -97,18 +102,25 @@ def merged_header(recipe: Recipe, repo_id: str, base_repo: str) -> ModelCardData
         base_model=base_repo,
         base_model_relation="finetune",
         library_name="transformers",
-        tags=["merged", recipe.training.method, "trl", "dagster"],
+        tags=["merged", *made_by(recipe), "dagster"],
     )
 
 
-def header_of(recipe: Recipe, repo_id: str, **more: Any) -> ModelCardData:
-    """The card's metadata: what all cards of a recipe say, and `more`."""
+def made_by(recipe: Recipe) -> tuple[str, ...]:
+    """The tags that say how an adapter came to be."""
+    return ("merge",) if recipe.lora.merge else (recipe.training.method, "trl")
+
+
+def header_of(recipe: Recipe, repo_id: str, merge: Mapping[str, Any] | None = None, **more: Any) -> ModelCardData:
+    """The card's metadata: what all cards of a recipe say, and `more`; of adapters that were merged, their data too."""
+    data = {source.hub for source in recipe.dataset.sources if source.hub}
+    data |= {name for part in (merge or {"parts": []})["parts"] for name in part["datasets"]}
     return ModelCardData(
         license=recipe.hub.license,
         license_name=recipe.hub.license_name,
         license_link=recipe.hub.license_link,
         pipeline_tag="text-generation",
-        datasets=sorted({source.hub for source in recipe.dataset.sources if source.hub}) or None,
+        datasets=sorted(data) or None,
         model_name=repo_id.split("/")[-1],
         **more,
     )
@@ -184,6 +196,7 @@ def model_card(
         ),
         data="\n\n".join(what_it_saw(made)),
         training=training_table(recipe, made),
+        merged=bool(made.merge),
         settings=yaml.safe_dump(dict(made.settings), sort_keys=False),
         **proof(recipe, report),
     )
@@ -268,6 +281,7 @@ def limits(recipe: Recipe, report: Report) -> list[str]:
         "limits.md.jinja",
         rows=report.rows,
         own_eval=recipe.dataset.eval.sources is not None,
+        merged=recipe.lora.merge is not None,
         quantization=recipe.base_model.quantization,
         max_new_tokens=recipe.evaluation.max_new_tokens,
         max_length=recipe.chat.max_length,
@@ -276,18 +290,28 @@ def limits(recipe: Recipe, report: Report) -> list[str]:
 
 
 def training_table(recipe: Recipe, made: Made) -> str:
-    """How it was trained, with what, and what that took: a line each."""
-    trained, quantization = made.training, recipe.base_model.quantization
+    """How it was trained or merged, with what, and what that took: a line each."""
     lora = lora_of(recipe, made)
-    together = f", {trained['processes']} processes" if trained["processes"] > 1 else ""
     targets = lora.target_modules if isinstance(lora.target_modules, str) else ", ".join(lora.target_modules)
     lines = {
         "base model": f"{public_base(made.base_model)} at `{made.base_model['revision']}`",
         "method": method_of(recipe, made),
         "adapter": f"LoRA on {targets}, r {lora.r}, alpha {lora.lora_alpha}, dropout {lora.lora_dropout:g}: "
-        f"{trained['trainable_parameters']:,} parameters",
+        f"{made.training['trainable_parameters']:,} parameters",
         **({"goes on from": went_on_from(made.start)} if made.start else {}),
-        "precision": f"{recipe.base_model.dtype}; base model {in_words(quantization)}",
+        "precision": f"{recipe.base_model.dtype}; base model {in_words(recipe.base_model.quantization)}",
+        **(training_lines(recipe, made) if made.merge is None else merge_lines(made.merge)),
+        "packages": packages(made),
+        "fingerprint": f"`{made.adapter}`",
+    }
+    return pd.DataFrame(lines.items(), columns=["", " "]).to_markdown(index=False, disable_numparse=True)
+
+
+def training_lines(recipe: Recipe, made: Made) -> dict[str, str]:
+    """The lines of the table on what was trained."""
+    trained = made.training
+    together = f", {trained['processes']} processes" if trained["processes"] > 1 else ""
+    return {
         "length": f"{trained['steps']:,} steps, {trained['tokens']:,} tokens; learning rate "
         f"{recipe.training.learning_rate:g}, {recipe.training.lr_scheduler_type}",
         "loss": losses_in_words(trained),
@@ -296,10 +320,7 @@ def training_table(recipe: Recipe, made: Made) -> str:
         f"{trained['peak_memory_mb']:,} MiB at most",
         "machine": f"{trained['device']}{together}, attention by {trained['attention']}",
         **({"curves": "`runs`, for TensorBoard"} if "tensorboard" in recipe.training.report_to else {}),
-        "packages": packages(made),
-        "fingerprint": f"`{made.adapter}`",
     }
-    return pd.DataFrame(lines.items(), columns=["", " "]).to_markdown(index=False, disable_numparse=True)
 
 
 def lora_of(recipe: Recipe, made: Made) -> LoraSpec:

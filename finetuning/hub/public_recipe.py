@@ -42,7 +42,7 @@ def public_recipe(
         base_model: what it resolved to: `revision`, `on_hub`.
         records: of each data set `stem` and `revision`, and so of each collection of documents, by its place.
         start: the adapter that training went on from: `kind`, `source`, `revision`, and what it decides of `lora`.
-        training: what is known of the training: `processes`, and the `strategy` of several.
+        training: what is known of the training: `processes`, and the `strategy` of several; None where none was.
     """
     data = with_defaults(recipe)
     revisions = {record["stem"]: record["revision"] for record in records}

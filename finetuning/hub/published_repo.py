@@ -69,8 +69,8 @@ def written(folder: Path, texts: Mapping[str, str]) -> dict[str, Path]:
 
 
 def report_files(report: Path) -> dict[str, Path]:
-    """The report's pages and plots; its samples and answers stay here."""
-    return {f"evaluation/{name}": report / name for name in REPORT_FILES}
+    """The report's pages and plots, as far as there are any; its samples and answers stay here."""
+    return {f"evaluation/{name}": report / name for name in REPORT_FILES if (report / name).exists()}
 
 
 def require_valid(header: ModelCardData, endpoint: str, where: str) -> None:

@@ -19,7 +19,7 @@ def lora_config(spec: LoraSpec, model: Any, tokens: list[int], where: str) -> Lo
     Raises:
         FinetuningError: the recipe targets the head as well, or blocks of experts with dropout.
     """
-    settings: dict[str, Any] = spec.model_dump(exclude={"start_from"}) | {"task_type": "CAUSAL_LM"}
+    settings: dict[str, Any] = spec.model_dump(exclude={"start_from", "merge"}) | {"task_type": "CAUSAL_LM"}
     if spec.init_lora_weights == "loftq":  # by finetuning/base_model/loftq.py, once the adapter is there
         settings["init_lora_weights"] = True
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()

@@ -21,6 +21,8 @@ WHOLE = {"dpo": "compares whole rows", "kto": "judges whole rows"}
 # Keys whose product is the rows of a step, with their defaults.
 ROWS = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}
 CUT = {"dpo": "whose two answers would be cut at different places", "kto": "whose answers were judged as they are"}
+# Keys of `training` that say how an adapter answers.
+OF_EXAM = ("bf16",)
 LONGEST_NAME = 96  # of a repo on the Hub
 
 
@@ -67,6 +69,7 @@ def contradictions(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
         )
     yield from _tokens_per_step(training, section_of(data, "chat"))
     yield from _start(data)
+    yield from _merge(data)
     warmup, steps = training.get("warmup_steps"), training.get("max_steps")
     if isinstance(warmup, (int, float)) and isinstance(steps, int) and 0 < steps < warmup:
         yield (
@@ -111,6 +114,24 @@ def _start(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
             ("lora", "from"),
             f"an adapter to go on from with training.method: {method}, which compares with the base model as it was; "
             "make one model of the two (merge), and name that in base_model.repo instead",
+        )
+
+
+def _merge(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    """What does not go with `lora.merge`: all that says how an adapter is trained."""
+    lora, training = section_of(data, "lora"), section_of(data, "training")
+    if not lora.get("merge"):
+        return
+    for key in lora:
+        if key != "merge":
+            yield ("lora", key), "beside lora.merge, where the adapters that are merged decide it; leave it out"
+    for key in training:
+        if key not in OF_EXAM:
+            yield ("training", key), "with lora.merge, which trains nothing; leave it out"
+    if data.get("variants") is not None:
+        yield (
+            ("variants",),
+            "with lora.merge, which trains nothing; leave it out, and compare recipes by their exams",
         )
 
 

@@ -11,6 +11,7 @@ from finetuning.public_names import without_secrets
 from finetuning.recipe.dataset import DatasetSpec, sources
 from finetuning.recipe.knowledge import DocumentsSpec
 from finetuning.recipe.recipe import Recipe
+from finetuning.recipe.rules import OF_EXAM
 from finetuning.recipe.source import SourceSpec
 from finetuning.recipe.spec import Made, Spec, remade_by
 
@@ -25,6 +26,9 @@ def sections(recipe: Recipe, made: Made) -> dict[str, JsonValue]:
         found["knowledge"] = {"documents": [_source(spec, made) for spec in recipe.knowledge.documents]}
     if made == "variants" and recipe.variants:
         found |= sections(recipe, "lora_adapter")
+    if made == "lora_adapter" and recipe.lora.merge:
+        found["lora"] = {"merge": recipe.lora.merge.model_dump(mode="json")}
+        found["training"] = recipe.training.model_dump(mode="json", include=set(OF_EXAM))
     if made == "quantized_base_model":
         # Only a base model that is made for the adapter's start (LoftQ) depends on the adapter, and on its rank alone.
         del found["lora"]

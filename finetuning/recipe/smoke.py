@@ -59,7 +59,7 @@ def smoke(recipe: "Recipe") -> "Recipe":
     What a run needs of a machine stays: base model, lengths, rows of a pass.
     """
     data = recipe.model_dump(mode="json", exclude_unset=True)
-    few = _few_steps(recipe.training)
+    few = {} if recipe.lora.merge else _few_steps(recipe.training)
     changes = {
         "dataset": _few_rows(recipe.dataset),
         "chat": {"tolerance": by_luck(recipe.chat.tolerance)},

@@ -18,6 +18,7 @@ SECTIONS: dict[str, type[Spec]] = {"lora": LoraSpec, "training": TrainingSpec}
 # Losses of two such settings are no two measurements of one thing; and an exam computes in the format of the training.
 APART = (
     "lora.from",
+    "lora.merge",
     "training.method",
     "training.beta",
     "training.loss_type",

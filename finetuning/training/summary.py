@@ -52,3 +52,10 @@ class TrainingSummary(Record):
     reward_rejected: float | None = None
     kl: float | None = None
     """On the eval split, of the methods that compare answers."""
+
+
+class MergedAdapterSummary(Record):
+    """Of an adapter that others were merged into: nothing was trained, so that there are no losses and no steps."""
+
+    trainable_parameters: int
+    """That it has, as those of a training are called."""

@@ -51,6 +51,12 @@ CHANGED: dict[str, Any] = {
     "checks.severity": "warn",
     "checks.limit": 0.1,
     "lora.from": "lab/adapter",
+    "lora.merge": {"adapters": {"sums": 0.5, "differences": 0.5}},
+    "lora.merge.adapters": {"sums": 0.5, "differences": 0.25},
+    "lora.merge.combination_type": "dare_ties",
+    "lora.merge.density": 0.5,
+    "lora.merge.majority_sign_method": "frequency",
+    "lora.merge.seed": 7,
     "lora.r": 8,
     "lora.lora_alpha": 64,
     "lora.lora_dropout": 0.1,
@@ -159,6 +165,7 @@ CHANGED: dict[str, Any] = {
 
 DEV = {"dataset": {"sources": [{"hub": "lab/sums"}], "dev": {"fraction": 0.1}}}
 DOCUMENTS = {"knowledge": {"documents": [{"hub": "lab/manuals"}]}}
+TIES = {"adapters": {"sums": 0.5, "differences": 0.5}, "combination_type": "dare_ties", "density": 0.7}
 # What else is so before and after, where a key asks for it.
 GIVEN: dict[str, dict[str, Any]] = {
     **{key: DOCUMENTS for key in CHANGED if key.startswith(("knowledge.", "context"))},
@@ -181,6 +188,9 @@ GIVEN: dict[str, dict[str, Any]] = {
         }
     },
     "dataset.eval.fraction": {"dataset": {"sources": [{"hub": "lab/sums"}], "eval": {"fraction": 0.1}}},
+    "lora.merge": {"lora": {}, "training": {}},
+    **{key: {"lora": {"merge": TIES}, "training": {}} for key in CHANGED if key.startswith("lora.merge.")},
+    "lora.merge.combination_type": {"lora": {"merge": TIES | {"combination_type": "ties"}}, "training": {}},
     "lora.r": {"lora": {"r": 4, "init_lora_weights": "loftq"}},
     "training.beta": {"training": {"method": "dpo"}},
     "training.loss_type": {"training": {"method": "dpo"}},

@@ -1,6 +1,7 @@
 """The reference shows every key of a recipe, and each key is what trl, transformers, peft and the Hub take it for."""
 
 import dataclasses
+import inspect
 from typing import get_args
 
 import pytest
@@ -9,7 +10,7 @@ from pydantic import ValidationError
 from finetuning.recipe.chat import ChatSpec
 from finetuning.recipe.hub import HubSpec
 from finetuning.recipe.loading import ROOT, load_file
-from finetuning.recipe.lora import LoraSpec
+from finetuning.recipe.lora import LoraMergeSpec, LoraSpec
 from finetuning.recipe.recipe import Recipe
 from finetuning.recipe.reference import reference
 from finetuning.recipe.training import TrainingSpec
@@ -74,10 +75,17 @@ def test_only_the_constant_schedule_ignores_its_warmup():
 def test_every_lora_key_is_a_setting_of_peft():
     from peft import LoraConfig
 
-    own = {"start_from"}
+    own = {"start_from", "merge"}
     assert set(LoraSpec.model_fields) - own <= {field.name for field in dataclasses.fields(LoraConfig)}
     listed = LoraSpec.model_validate({"target_modules": ["q_proj", "v_proj"]})
     assert set(LoraConfig(**listed.model_dump(exclude=own)).target_modules or ()) == {"q_proj", "v_proj"}
+
+
+def test_every_key_of_a_merge_but_its_seed_is_one_of_peft():
+    from peft.tuners.lora import LoraModel
+
+    known = inspect.signature(LoraModel.add_weighted_adapter).parameters
+    assert set(LoraMergeSpec.model_fields) - {"seed"} <= set(known)
 
 
 def test_repo_names_are_those_that_the_hub_client_takes():

@@ -6,6 +6,7 @@ from pathlib import Path
 import dagster as dg
 
 from assets.examination import Examination
+from assets.exams import EXAM, beside_the_one_before
 from assets.failures import explained
 from assets.lineage import Line
 from assets.materialized import materialized, page_of
@@ -24,6 +25,7 @@ from resources.hub import Hub
 from resources.hub_client.connection import HubConnection
 from resources.hub_client.versions import Head
 from resources.store.artifact import Artifact
+from resources.store.store import Store
 
 SHOWN = 8  # questions with their passages
 SHORT = 10.0  # seconds that an evaluation waits for a hub that is out; publishing waits longer
@@ -86,6 +88,8 @@ def evaluation_report(
             found = exam.hold(connection, head)
             return report_on(examined, line, found, folder)
 
+        store = artifacts.store(context.log.info)
+        before = store.in_force(store.home(EXAM, recipe.name))
         artifact = plan.obtain(write, still_valid=lambda artifact: knows(read_report(artifact.path), head))
     report = read_report(artifact.path)
     verdict = report.verdict
@@ -94,7 +98,7 @@ def evaluation_report(
         (context.log.info if verdict.passed or recipe.smoke else context.log.error)(f"verdict: {reason}")
     return materialized(
         artifact,
-        metadata_of(artifact, report),
+        metadata_of(artifact, report) | beside_before(context, artifact, before, store),
         [
             dg.AssetCheckResult(
                 check_name="verdict",
@@ -152,6 +156,19 @@ def metadata_of(artifact: Artifact, report: Report) -> dict:
         "tokens_per_second": report.answering["tuned"].tokens_per_second,
         "peak_memory_mb": report.answering["tuned"].peak_memory_mb,
     }
+
+
+def beside_before(
+    context: dg.AssetExecutionContext, artifact: Artifact, before: str | None, store: Store
+) -> dict[str, dg.MarkdownMetadataValue]:
+    """The exam beside the one that was in force until now, as `pipelines.compare` shows two; none of a smoke run."""
+    if before is None or before == artifact.fingerprint or artifact.smoke:
+        return {}
+    try:
+        return {"beside_the_one_before": dg.MetadataValue.md(beside_the_one_before(artifact.partition, before, store))}
+    except FinetuningError as error:
+        context.log.warning(f"not shown beside the exam before: {error}")
+        return {}
 
 
 def passages_in(artifact: Artifact) -> dict[str, dg.MarkdownMetadataValue]:

@@ -1,20 +1,21 @@
 """Exams in the store: those in force, the one that a person names, and what their models were made from."""
 
+import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from assets.lineage import MERGE, summary_of
 from finetuning.errors import FinetuningError
 from finetuning.training.summary import TrainingSummary
-from resources.store.artifact import Artifact
+from resources.store.artifact import MANIFEST, Artifact
 from resources.store.store import Store
 
 if TYPE_CHECKING:
     from finetuning.evaluation.side_by_side import Examined
 
 EXAM = "evaluation_report"
-# Whose fingerprint names an exam: its own, and those of what it is about and what it allowed.
-NAMING = (EXAM, "lora_adapter", "published_repo")
+SHOWN = 3  # rows whose answers are beside each other
 SECTIONS_OF = ("raw_dataset", "chat_dataset", "retrieval_index", "quantized_base_model", "lora_adapter")
 
 
@@ -48,12 +49,12 @@ def exams_in_force(store: Store, recipes: Iterable[str], smoke: bool) -> InForce
 
 
 def find_exam(name: str, store: Store) -> Exam:
-    """Return the exam that `RECIPE` or `RECIPE@FINGERPRINT` names.
+    """Return the exam that `RECIPE`, `RECIPE@FINGERPRINT` or the folder of an artifact names.
 
     Raises:
         FinetuningError: there is none.
     """
-    recipe, _, fingerprint = name.partition("@")
+    recipe, _, fingerprint = in_short(name).partition("@")
     there = store.inventory()
     own = [artifact for artifact in there.artifacts if artifact.partition == recipe and not artifact.smoke]
     reports = {artifact.fingerprint: artifact for artifact in own if artifact.asset == EXAM}
@@ -64,26 +65,68 @@ def find_exam(name: str, store: Store) -> Exam:
             f"{', '.join(examined) or 'none'}. Make one: dg launch --job main_line --partition {recipe}"
         )
     if fingerprint:
-        report = _named(fingerprint, own, reports)
+        exams = [Exam(name, report, made_from(report, there.artifacts)) for report in reports.values()]
+        exam = _named(fingerprint, own, exams)
     else:
         report = reports.get(store.in_force(store.home(EXAM, recipe)) or "")
-    if report is None:
+        exam = report and Exam(name, report, made_from(report, there.artifacts))
+    if exam is None:
         known = ", ".join(f"{made.fingerprint} of adapter {made.inputs['lora_adapter']}" for made in reports.values())
         raise FinetuningError(f"{name}: there is no such exam, adapter or version. {recipe} has the exams {known}.")
-    return Exam(name, report, made_from(report, there.artifacts))
+    return exam
 
 
-def _named(fingerprint: str, own: list[Artifact], reports: Mapping[str, Artifact]) -> Artifact | None:
-    """The report that a fingerprint, or the beginning of one, means; the last one of an adapter with several."""
-    meant = [found for found in own if found.asset in NAMING and found.fingerprint.startswith(fingerprint)]
-    for found in meant:
-        if found.asset == EXAM:
-            return found
-        if found.asset == "published_repo":
-            return reports.get(found.inputs[EXAM])
-    adapters = {found.fingerprint for found in meant}
-    about = [report for report in reports.values() if report.inputs["lora_adapter"] in adapters]
-    return max(about, key=lambda report: report.created, default=None)
+def in_short(name: str) -> str:
+    """`RECIPE@FINGERPRINT` for the folder of an artifact; another name as it is."""
+    manifest = Path(name) / MANIFEST
+    if not manifest.is_file():
+        return name
+    made = json.loads(manifest.read_text())
+    return f"{made['partition']}@{made['fingerprint']}"
+
+
+def _named(fingerprint: str, own: list[Artifact], exams: list[Exam]) -> Exam | None:
+    """The exam that a fingerprint, or the beginning of one, means.
+
+    Of several, that is the one with this fingerprint, the one that allowed what has it, or the last one that was made
+    from what has it.
+    """
+    by_report = {exam.report.fingerprint: exam for exam in exams}
+    for found in own:
+        if found.fingerprint.startswith(fingerprint):
+            if found.asset == EXAM:
+                return by_report[found.fingerprint]
+            if allowed := by_report.get(found.inputs.get(EXAM, "")):
+                return allowed
+    adapters = [found.inputs["lora_adapter"] for found in own if _comes_of_an_adapter(found, fingerprint)]
+    about = [
+        exam
+        for exam in exams
+        if exam.report.inputs["lora_adapter"] in adapters
+        or any(
+            key.startswith(fingerprint) for made in (exam.report, *exam.line.values()) for key in made.inputs.values()
+        )
+    ]
+    return max(about, key=lambda exam: exam.report.created, default=None)
+
+
+def _comes_of_an_adapter(artifact: Artifact, fingerprint: str) -> bool:
+    return artifact.fingerprint.startswith(fingerprint) and "lora_adapter" in artifact.inputs
+
+
+def beside_the_one_before(name: str, before: str, store: Store) -> str:
+    """The exam in force of a recipe beside an earlier one, as Markdown.
+
+    Args:
+        before: the fingerprint of the earlier report.
+
+    Raises:
+        FinetuningError: one of them is not there any more, or not what was written.
+    """
+    from finetuning.evaluation.side_by_side import side_by_side
+
+    pair = (find_exam(one, store) for one in (f"{name}@{before}", name))
+    return side_by_side(*(examined(exam, store) for exam in pair), shown=SHOWN)
 
 
 def made_from(report: Artifact, there: Iterable[Artifact]) -> dict[str, Artifact]:

@@ -88,8 +88,13 @@ def _beside(
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows]
+    lines = ["| " + " | ".join(map(_in_a_cell, row)) + " |" for row in rows]
     return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
+
+
+def _in_a_cell(text: str) -> str:
+    """A text that neither ends a cell nor is taken for HTML."""
+    return " ".join(text.replace("|", "\\|").replace("<", "\\<").split())
 
 
 def _figures(report: Report) -> dict[str, str]:

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from assets.exams import examined, exams_in_force, find_exam
+from assets.exams import beside_the_one_before, examined, exams_in_force, find_exam
 from finetuning.errors import FinetuningError
 from tests.assets.exam_store import ExamStore
 from tests.resources.s3 import BUCKET, Machine, s3_server
@@ -87,3 +87,13 @@ def test_on_object_storage_the_report_alone_is_fetched(tmp_path):
         assert read.samples["tuned_score"].tolist() == [1.0, 0.0] and read.facts["steps"] == "3"
         fetched = {path.name for path in there.cache.rglob("*") if path.is_file()}
         assert "samples.parquet" in fetched and "adapter_model.safetensors" not in fetched
+
+
+def test_an_exam_is_shown_beside_the_one_before_and_one_that_is_gone_is_named(store):
+    first = store.exam("one", [1.0] * 8, r=4)
+    store.exam("one", [0.0] * 8, r=8)
+    page = beside_the_one_before("one", first.fingerprint, store.disk)
+    assert f"# one@{first.fingerprint} beside one" in page and "| lora.r | 4 | 8 |" in page
+    shutil.rmtree(first.path)
+    with pytest.raises(FinetuningError, match="there is no such exam"):
+        beside_the_one_before("one", first.fingerprint, store.disk)

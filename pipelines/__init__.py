@@ -1,6 +1,7 @@
 """The code location: which assets, jobs and sensors there are, and how runs are started and told.
 
 definitions      everything that Dagster loads: assets, jobs, resources
+command_line     tells a partition that a selection lacks, or cannot have
 jobs             the main line as a job, and a look at the hub
 executor         how steps are started: in processes of this machine, or on a Ray cluster
 ray_executor     each step as a job of a Ray cluster

@@ -22,6 +22,7 @@ from assets.retrieval_index import retrieval_index
 from assets.variants import variants
 from finetuning.settings import ROOT, text_of
 from pipelines.code_references import linked
+from pipelines.command_line import require_partition
 from pipelines.executor import executor
 from pipelines.jobs import JOBS
 from pipelines.schedules import SCHEDULES
@@ -75,3 +76,4 @@ defs = dg.Definitions(
         "launcher": Launcher(kind=text_of("launcher"), num_workers=text_of("processes")),
     },
 )
+require_partition(defs)

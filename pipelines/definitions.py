@@ -25,7 +25,7 @@ from pipelines.code_references import linked
 from pipelines.command_line import require_partition
 from pipelines.executor import executor
 from pipelines.jobs import JOBS
-from pipelines.schedules import SCHEDULES
+from pipelines.schedules import SCHEDULES, expected_weekly
 from pipelines.sensors import SENSORS
 from resources.artifacts import ArtifactIOManager, Artifacts
 from resources.environment import prepare_libraries
@@ -59,7 +59,7 @@ assets = [
 ]
 
 defs = dg.Definitions(
-    assets=dg.map_asset_specs(linked, assets),
+    assets=dg.map_asset_specs(lambda spec: expected_weekly(linked(spec)), assets),
     jobs=JOBS,
     schedules=SCHEDULES,
     sensors=SENSORS,

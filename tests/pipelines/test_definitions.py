@@ -56,6 +56,10 @@ def test_what_is_of_all_recipes_has_no_partitions_and_stands_at_the_end(name):
     assert not [other for other, spec in SPECS.items() if name in {dep.asset_key.to_user_string() for dep in spec.deps}]
 
 
+def test_nothing_is_expected_in_time_where_no_recipe_asks_for_it():
+    assert not [name for name, spec in SPECS.items() if spec.freshness_policy]
+
+
 @pytest.mark.parametrize("name", EDGES | BESIDE)
 def test_every_asset_explains_itself(name):
     spec = SPECS[name]

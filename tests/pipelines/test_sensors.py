@@ -9,6 +9,13 @@ from resources.hub_server.local import local_hub
 from tests.pipelines.command import World
 from tests.pipelines.ticks import Daemon
 
+# The assets of which Dagster expects something new in time.
+POLICIES = """
+from pipelines.definitions import defs
+for spec in defs.resolve_all_asset_specs():
+    if policy := spec.freshness_policy:
+        print(spec.key.to_user_string(), policy.deadline_cron, policy.lower_bound_delta)
+"""
 SOURCE = {"format": "question-answer", "split": "train"}
 
 
@@ -54,6 +61,27 @@ def test_a_recipe_that_means_something_else_starts_a_run_of_its_partition_alone(
     world.write_recipe("three", changed)
     with Daemon(world) as reloaded:
         assert set(reloaded.tick("recipe_changed", second["cursor"])["runs"]) == {"three"}
+
+
+def test_another_adapter_starts_a_run_of_what_merges_it_and_of_what_goes_on_from_it(world):
+    rows = {"files": [str(world.root / "data" / "one.jsonl")], **SOURCE}
+    world.write_recipe("both", recipe(rows, lora={"merge": {"adapters": {"one": 0.5, "two": 0.5}}}))
+    world.write_recipe("further", recipe(rows, lora={"from": "two"}))
+    home = world.root / "artifacts" / "lora_adapter"
+    with Daemon(world) as daemon:
+        cursor = daemon.tick("recipe_changed")["cursor"]
+        for name, runs in (("one", {"both"}), ("two", {"both", "further"})):
+            (home / name).mkdir(parents=True)
+            (home / name / "current.json").write_text(json.dumps({"fingerprint": "0" * 16}))
+            found = daemon.tick("recipe_changed", cursor)
+            assert set(found["runs"]) == set(found["seen"]) == runs
+            cursor = found["cursor"]
+        assert daemon.tick("recipe_changed", cursor)["runs"] == {}
+
+
+def test_a_new_exam_is_expected_each_week_where_a_recipe_asks_for_it(world):
+    policies = world.python("-c", POLICIES)
+    assert policies.stdout.splitlines()[-1] == "evaluation_report 0 3 * * 1 1 day, 0:00:00"
 
 
 def test_a_recipe_that_is_not_switched_on_is_seen_and_not_run(world):

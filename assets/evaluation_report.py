@@ -151,6 +151,7 @@ def metadata_of(artifact: Artifact, report: Report) -> dict:
         "verdict": verdict_in_words(report.verdict),
         "report": page_of(artifact, "report.md"),
         **(passages_in(artifact) if report.context else {}),
+        "rows": report.rows,
         **numbers_in(report),
         **intervals_in(report),
         "tokens_per_second": report.answering["tuned"].tokens_per_second,

@@ -202,6 +202,19 @@ def test_the_evaluation_report_shows_its_plot(page, succeeded, screenshot):
     screenshot("report")
 
 
+def test_figures_are_plotted_over_time(page, succeeded, world, screenshot):
+    again = world.materialize(PARTITION, select="evaluation_report", FINETUNING_SMOKE=SMOKE)  # reused: one more point
+    assert again.returncode == 0, again.stdout[-4000:]
+    page.goto("assets/evaluation_report?view=overview")
+    page.get_by_role("button", name="Plots").click()
+    page.get_by_role("button", name="Events").click()
+    for figure in ("rows", "tokens_per_second", "tuned/final-answer"):
+        expect(page.get_by_text(figure, exact=True).first).to_be_visible()
+    assert page.locator("canvas").count() > 3
+    page.get_by_text("Metadata", exact=True).first.scroll_into_view_if_needed()
+    screenshot("plots")
+
+
 def test_a_failed_gate_is_seen_as_failed(page, succeeded, world):
     run = world.materialize("unproved", FINETUNING_SMOKE="0")
     assert run.returncode == 1

@@ -35,5 +35,10 @@ def require_use(recipe: Recipe, chat_dataset: Artifact, base_model: Artifact, lo
             benchmarks = load_benchmarks(spec, recipe.file)
         if not recipe.smoke:
             require_benchmark_rows(spec, benchmarks, recipe.file)
+    if spec.judge:
+        from finetuning.judge.choices import human_choices
+        from finetuning.judge.judge import require_budget
+
+        require_budget(recipe, len(human_choices(recipe)), len(references))
     if "python-tests" in spec.metrics:
         require_confinement(recipe.file)

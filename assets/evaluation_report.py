@@ -14,8 +14,8 @@ from assets.partitions import GPU_POOL, OWNERS, RECIPES
 from assets.publishing_lock import knows, version_to_beat
 from finetuning.errors import FinetuningError
 from finetuning.evaluation.benchmark_tasks import tasks_revision
-from finetuning.evaluation.report import Findings, Report
-from finetuning.evaluation.verdict import judge, of_smoke_run, read_report, verdict_in_words
+from finetuning.evaluation.report import Findings, JudgeReport, Report
+from finetuning.evaluation.verdict import of_smoke_run, read_report, verdict_in_words
 from finetuning.recipe.recipe import Recipe
 from finetuning.recipe.sections import sections
 from finetuning.recipe.smoke import load_for_run
@@ -66,7 +66,7 @@ def evaluation_report(
     recipe = load_for_run(context.partition_key)
     # An adapter from other rows than those in force may have learned these, and one from another base is another model.
     line = Line.behind(lora_adapter, artifacts, context.log.info)
-    examined, by_data = recipe, {}
+    examined, by_data, measured_by = recipe, {}, {}
     if not recipe.evaluation.metrics:
         line.chat_dataset.verify()
         from finetuning.evaluation.references import references_of, with_metrics
@@ -74,10 +74,14 @@ def evaluation_report(
         references = references_of(line.chat_dataset.path, recipe.evaluation.rows)
         examined = with_metrics(recipe, references, context.log.info)
         by_data = {"metrics": list(examined.evaluation.metrics)}
+    if recipe.evaluation.judge:
+        from finetuning.judge.choices import human_choices, revision_of
+
+        measured_by = {"choices": revision_of(human_choices(recipe))}
     plan = artifacts.plan(
         context,
         sections=sections(recipe, "evaluation_report"),
-        resolved={**tasks_revision(recipe.evaluation), **by_data},
+        resolved={**tasks_revision(recipe.evaluation), **by_data, **measured_by},
         inputs=[line.chat_dataset, line.quantized_base_model, lora_adapter],
     )
     with hub.connect(log=context.log.warning) as connection:
@@ -133,6 +137,7 @@ def published_now(
 def report_on(recipe: Recipe, line: Line, found: Findings, folder: Path) -> Report:
     """Judge what the exam found, and write the report into `folder`."""
     from finetuning.evaluation.evaluation_report import write_report
+    from finetuning.evaluation.judged import verdict_on
 
     spec, in_context = recipe.evaluation, found.context is not None
     if in_context and line.documents and line.retrieval_index:
@@ -140,7 +145,7 @@ def report_on(recipe: Recipe, line: Line, found: Findings, folder: Path) -> Repo
 
         places = (line.chat_dataset.path, line.retrieval_index.path, line.documents.path)
         found = replace(found, samples=without_secrets_of(found.samples, *places))
-    verdict = judge(spec, found.rows, found.metrics, found.benchmarks, found.published, in_context)
+    verdict = verdict_on(spec, found, in_context)
     verdict = of_smoke_run(verdict) if recipe.smoke else verdict
     return write_report(folder, recipe, line.made(), found, verdict)
 
@@ -152,6 +157,7 @@ def metadata_of(artifact: Artifact, report: Report) -> dict:
         "report": page_of(artifact, "report.md"),
         **(passages_in(artifact) if report.context else {}),
         "rows": report.rows,
+        **(judge_of(report.judge) if report.judge else {}),
         **numbers_in(report),
         **intervals_in(report),
         "tokens_per_second": report.answering["tuned"].tokens_per_second,
@@ -185,6 +191,13 @@ def passages_in(artifact: Artifact) -> dict[str, dg.MarkdownMetadataValue]:
         for asked, reference, tuned, base in zip(*columns, strict=True)
     ]
     return {"passages": dg.MetadataValue.md("\n\n---\n\n".join(said))}
+
+
+def judge_of(found: JudgeReport) -> dict[str, dg.MarkdownMetadataValue]:
+    """What the judge made of the answers, and how far it is to be trusted, in words."""
+    from finetuning.evaluation.judged import judge_in_words
+
+    return {"judge": dg.MetadataValue.md("\n\n".join(judge_in_words(found)))}
 
 
 def numbers_in(report: Report) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """The exam of one adapter: who answers, and which answers are there already, as artifacts beside the report."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,6 +27,8 @@ from resources.store.plan import Plan
 if TYPE_CHECKING:
     from finetuning.evaluation.benchmark_scores import BenchmarkAnswering
     from finetuning.evaluation.exam import Candidate, Exam
+    from finetuning.evaluation.judged import Measured
+    from finetuning.judge.judge import Judge
 
 
 @dataclass(frozen=True)
@@ -46,13 +49,14 @@ class Examination:
         The base's answers are those that another recipe of this base left, if any.
 
         Raises:
-            FinetuningError: the adapter, or the published one, is not whole or changes nothing, or memory ran out.
+            FinetuningError: the adapter, or the published one, is not whole or changes nothing, memory ran out, or the
+                judge refuses or cannot be reached.
         """
         for artifact in (self.line.chat_dataset, self.line.quantized_base_model, self.line.lora_adapter):
             artifact.verify()
         if "python-tests" in self.recipe.evaluation.metrics:
             require_confinement(self.recipe.file)
-        with Progress(self.context.log.info, "loading libraries") as progress:
+        with Progress(self.context.log.info, "loading libraries") as progress, self._judge(progress) as judge:
             from finetuning.evaluation.comparison import evaluate
             from finetuning.evaluation.exam import exam_of
 
@@ -60,13 +64,35 @@ class Examination:
                 self.recipe.evaluation, self.line.chat_dataset.path, self.recipe.base_model.trust_remote_code
             )
             benchmarks = load_benchmarks(self.recipe.evaluation, self.recipe.file)
+            # Before anything is answered: what a judge refuses, it refuses now.
+            measured = self._measured(judge, len(exam.questions)) if judge else None
             base = self._plan(exam, "base_answers").obtain(self._answers(exam, self._candidate("base", None), progress))
             tuned = self._answers(exam, self._candidate("tuned", self.line.lora_adapter.path), progress)(self.folder)
-            published = self._beside_published(exam, connection, head, progress)
-            found = evaluate(self.recipe.evaluation, exam, base.path, self.folder, self.line.asked_with())
+            asked_with = self.line.asked_with()
+            found = evaluate(self.recipe.evaluation, exam, base.path, self.folder, asked_with, measured)
+            published = self._beside_published(exam, connection, head, progress, measured)
             scores = self._benchmarks(exam, benchmarks, progress) if benchmarks else {}
         asked = base.read(Answering).model_copy(update={"fingerprint": base.fingerprint})
         return replace(found, benchmarks=scores, answering={"base": asked, "tuned": tuned}, published=published)
+
+    def _judge(self, progress: Progress) -> AbstractContextManager["Judge | None"]:
+        """The recipe's judge, if it has one, with all that it was asked by exams of this store."""
+        spec = self.recipe.evaluation.judge
+        if spec is None:
+            return nullcontext()
+        from finetuning.judge.judge import Judge, folder_name
+
+        return Judge(spec, self.artifacts.home("judgements", folder_name(spec)), progress)
+
+    def _measured(self, judge: "Judge", rows: int) -> "Measured":
+        """The judge beside what people preferred, once it is known that the exam keeps to its limit of requests."""
+        from finetuning.evaluation.judged import measure
+        from finetuning.judge.choices import human_choices
+        from finetuning.judge.judge import require_budget
+
+        choices = human_choices(self.recipe)
+        require_budget(self.recipe, len(choices), rows)
+        return measure(judge, choices)
 
     def _candidate(self, name: str, adapter: Path | None) -> "Candidate":
         """The base model, or the one with the adapter that lies there, as this machine loads it."""
@@ -108,12 +134,21 @@ class Examination:
         )
 
     def _beside_published(
-        self, exam: "Exam", connection: HubConnection, head: Head | None, progress: Progress
+        self,
+        exam: "Exam",
+        connection: HubConnection,
+        head: Head | None,
+        progress: Progress,
+        measured: "Measured | None",
     ) -> Published | None:
-        """Compare with the version that is published now; None where there is none."""
+        """Compare with the version that is published now; None where there is none.
+
+        A judge that carries no verdict is not asked about it.
+        """
         if head is None or head.report is None:
             return None
         from finetuning.evaluation.comparison import compare_with_published
+        from finetuning.evaluation.judged import without_judge
 
         known = Published(
             repo_id=head.repo_id,
@@ -139,8 +174,10 @@ class Examination:
                 f"{self.recipe.file}: the version that is published now ({head.repo_id} at {head.commit}) cannot be "
                 f"compared with: {error} Mend it, or write evaluation.no_worse_than_published: false."
             ) from error
+        judge = measured.judge if measured and measured.carries_verdict else None
+        spec = self.recipe.evaluation if judge or not measured else without_judge(self.recipe.evaluation)
         asked_with = self.line.asked_with()
-        compared = compare_with_published(self.recipe.evaluation, exam, answers.path, self.folder, asked_with)
+        compared = compare_with_published(spec, exam, answers.path, self.folder, asked_with, judge)
         return known.model_copy(update={"metrics": compared})
 
     def _benchmarks(

@@ -11,6 +11,7 @@ variants       which of several settings an adapter is trained with
 training       the training, as a process that may be killed and goes on
 memory         what training will need of the memory, and what would fit
 evaluation     the exam and the verdict
+judge          a model that says which of two answers is better
 merge          base and adapter as one model, and as one GGUF file
 hub            the files that are published
 assistant      answers of the tuned model and its base, to whoever asks

@@ -184,6 +184,11 @@ class Settings(BaseModel):
         description="data set repo, such as `my-lab/leaderboard`, where the leaderboard is published; empty publishes "
         "it nowhere ([evaluation.md](evaluation.md#leaderboard))",
     )
+    judge_key: str = Field(
+        "",
+        description="key for the endpoint of a recipe's `evaluation.judge`; a secret "
+        "([evaluation.md](evaluation.md#a-judge))",
+    )
     webhook: str = Field(
         "", description="where failed runs and failed verdicts are posted; a secret ([operations.md](operations.md))"
     )

@@ -35,8 +35,8 @@ from resources.gpu import Gpu
 from resources.store.artifact import Artifact
 from resources.store.plan import checkpoints_of
 
-# By which huggingface_hub finds a token, and the hub resource the one for reading.
-TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", variable("source_token"))
+# By which huggingface_hub finds a token, the hub resource the one for reading, and a judge its key.
+TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", variable("source_token"), variable("judge_key"))
 
 ROWS, PASSES = "per_device_train_batch_size", "gradient_accumulation_steps"
 LAST_BYTES, LAST_LINES = 20_000, 10  # of a child's stderr that may tell why it ended

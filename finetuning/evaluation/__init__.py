@@ -11,6 +11,7 @@ python_tests       the metric that runs the code in an answer
 confined_python    runs code that nobody has read
 benchmark_tasks    public benchmarks, as lm-eval has them
 benchmark_scores   both models on those
+judged             what a judge found, and how far it is to be trusted
 verdict            whether the tuned model may be published
 tables             its figures in words
 evaluation_report  the report as Markdown and JSON

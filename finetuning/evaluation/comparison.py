@@ -10,10 +10,14 @@ from finetuning.dataset.other_formats import is_text
 from finetuning.evaluation.exam import Exam, outcomes
 from finetuning.evaluation.generation import Question
 from finetuning.evaluation.intervals import Sides, figure_of, gain_interval
+from finetuning.evaluation.judged import Measured, summary
 from finetuning.evaluation.metrics import METRICS, Metric, Outcome, metrics_for
 from finetuning.evaluation.report import Figures, Findings, PublishedFigures, Sample
 from finetuning.evaluation.with_passages import BASE, TUNED, Answers, in_context, uncited
+from finetuning.judge.judge import Judge, Judged
+from finetuning.judge.protocol import Pair
 from finetuning.recipe.evaluation import OF_ANSWERS, EvaluationSpec
+from finetuning.recipe.judge import JUDGE
 from finetuning.recipe.knowledge import ContextSpec
 from finetuning.secrets import find_secret, masked
 
@@ -39,7 +43,12 @@ def compare(metric: Metric, base: Sequence[Outcome], tuned: Sequence[Outcome]) -
 
 
 def evaluate(
-    spec: EvaluationSpec, exam: Exam, base: Path, tuned: Path, asked_with: ContextSpec | None = None
+    spec: EvaluationSpec,
+    exam: Exam,
+    base: Path,
+    tuned: Path,
+    asked_with: ContextSpec | None = None,
+    measured: Measured | None = None,
 ) -> Findings:
     """Return the metrics of base and tuned, and every question with both answers.
 
@@ -48,10 +57,18 @@ def evaluate(
     Args:
         base: the folder of the base model's answers, as `tuned` is of the tuned model's.
         asked_with: how questions were asked, where that was with passages.
+        measured: the judge, where the recipe has one.
+
+    Raises:
+        FinetuningError: the judge refuses, or cannot be reached.
     """
     metrics, said = metrics_for(spec), (outcomes(base), outcomes(tuned))
     main = next(iter(metrics.values()))
-    sides = _compared(said, exam, asked_with)
+    sides, judged = _compared(said, exam, asked_with), None
+    if measured:
+        pairs = pairs_of(exam, *sides)
+        found = measured.judge.decide(pairs, "base beside tuned")
+        sides, judged = with_judgements(sides, found), summary(measured, pairs, found)
     figures = {name: compare(metric, *sides) for name, metric in metrics.items()}
     context = None
     if asked_with:
@@ -59,9 +76,30 @@ def evaluate(
         context = in_context(asked_with, main, exam, answers)
     return Findings(
         rows=len(exam.questions),
-        metrics=with_text_metric(figures, *sides),
+        metrics=with_text_metric(figures, *sides, reads_well=judged is None or judged.carries_verdict),
         samples=samples_of(main, exam, said, sides),
         context=context,
+        judge=judged,
+    )
+
+
+def pairs_of(exam: Exam, first: Sequence[Outcome], second: Sequence[Outcome]) -> list[Pair]:
+    """Return both answers to each question for a judge, without what looks like a secret, or like half of one."""
+    found = []
+    for question, before, after in zip(exam.questions, first, second, strict=True):
+        texts, (*earlier, last) = shown(question, before, after), question.messages
+        found.append(Pair([*earlier, {**last, "content": texts["question"]}], texts["base"], texts["tuned"]))
+    return found
+
+
+def with_judgements(
+    sides: tuple[Sequence[Outcome], Sequence[Outcome]], found: Judged
+) -> tuple[list[Outcome], list[Outcome]]:
+    """Return both sides with the judge's scores: what one of them wins, the other loses."""
+    first, second = (zip(side, found.decisions, strict=True) for side in sides)
+    return (
+        [outcome._replace(judged=1 - one.score) for outcome, one in first],
+        [outcome._replace(judged=one.score) for outcome, one in second],
     )
 
 
@@ -74,24 +112,41 @@ def _compared(
 
 
 def with_text_metric(
-    figures: Mapping[str, Figures], base: Sequence[Outcome], tuned: Sequence[Outcome]
+    figures: Mapping[str, Figures], base: Sequence[Outcome], tuned: Sequence[Outcome], reads_well: bool = True
 ) -> dict[str, Figures]:
-    """Return the figures, with those of chrf where no other metric tells the tuned model's answers from garbage."""
-    if any(figures[name].tuned > 0 for name in OF_ANSWERS if name in figures):
+    """Return the figures, with those of chrf where no other metric tells the tuned model's answers from garbage.
+
+    Args:
+        reads_well: whether the judge's figure, if there is one, tells that.
+    """
+    read = [name for name in OF_ANSWERS if name in figures and (reads_well or name != JUDGE)]
+    if any(figures[name].tuned > 0 for name in read):
         return dict(figures)
     return {**figures, "chrf": compare(METRICS["chrf"], base, tuned)}
 
 
 def compare_with_published(
-    spec: EvaluationSpec, exam: Exam, published: Path, tuned: Path, asked_with: ContextSpec | None = None
+    spec: EvaluationSpec,
+    exam: Exam,
+    published: Path,
+    tuned: Path,
+    asked_with: ContextSpec | None = None,
+    judge: Judge | None = None,
 ) -> dict[str, PublishedFigures]:
     """Return for each metric the figures of published version and tuned model, the gain, and its 95 % interval.
 
     Args:
         published: the folder of the published version's answers, as `tuned` is of the tuned model's.
         asked_with: how questions were asked, where that was with passages. Citations are no part of what is compared.
+        judge: compares the two answers, where the metrics have `judge`.
+
+    Raises:
+        FinetuningError: the judge refuses, or cannot be reached.
     """
     before, after = _compared((outcomes(published), outcomes(tuned)), exam, asked_with)
+    if judge:
+        found = judge.decide(pairs_of(exam, before, after), "published beside tuned")
+        before, after = with_judgements((before, after), found)
     found = {name: compare(metric, before, after) for name, metric in metrics_for(spec).items()}
     return {
         name: PublishedFigures(published=figures.base, **figures.model_dump(exclude={"base"}))

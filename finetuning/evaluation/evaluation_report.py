@@ -18,6 +18,7 @@ import yaml
 
 from finetuning.errors import FinetuningError
 from finetuning.evaluation.intervals import least_gain
+from finetuning.evaluation.judged import judge_in_words
 from finetuning.evaluation.merged_parts import merged_data, merged_from
 from finetuning.evaluation.report import (
     BenchmarkFigures,
@@ -34,6 +35,7 @@ from finetuning.evaluation.with_passages import in_words
 from finetuning.plots import base_beside_tuned, loss_curve
 from finetuning.public_names import public_base, public_drops, public_path, public_source
 from finetuning.recipe.evaluation import UNBOUNDED
+from finetuning.recipe.judge import JUDGE
 from finetuning.recipe.recipe import Recipe
 
 SAMPLES = "samples.parquet"  # of all rows; it stays here, whatever is published
@@ -103,6 +105,7 @@ def write_report(folder: Path, recipe: Recipe, made: Made, found: Findings, verd
         answering=dict(found.answering),
         published=found.published,
         context=found.context,
+        judge=found.judge,
     )
     (folder / "report.json").write_text(json.dumps(report.as_json(), indent=2, allow_nan=False))
     (folder / "report.md").write_text(markdown(recipe, made, found, verdict))
@@ -131,7 +134,7 @@ def require_numbers(found: Findings) -> None:
 
 def markdown(recipe: Recipe, made: Made, found: Findings, verdict: Verdict) -> str:
     """Return the page, with its plots as files beside it."""
-    less_is_better = not next(iter(found.metrics.values())).higher_is_better
+    main, figures = next(iter(found.metrics.items()))
     outcome = OUTCOMES[verdict_in_words(verdict)]
     parts = [
         f"# {recipe.name}: base beside tuned",
@@ -140,11 +143,12 @@ def markdown(recipe: Recipe, made: Made, found: Findings, verdict: Verdict) -> s
         how_it_was_asked(found.rows, found.metrics),
         metrics_table(found.metrics).to_markdown(index=False, disable_numparse=True),
         "![Base beside tuned](metrics.png)",
+        *(["## The judge", *judge_in_words(found.judge)] if found.judge else []),
         *benchmarks(found.benchmarks),
         *(in_words(found.context, found.answering) if found.context else []),
         *beside_published(found.published),
         "## Samples",
-        *samples(found.samples, less_is_better, recipe.evaluation.samples),
+        *samples(found.samples, not figures.higher_is_better, recipe.evaluation.samples, main == JUDGE),
         *what_was_trained(made),
         "## What the evaluation took",
         answering_table(found.answering).to_markdown(index=False),
@@ -260,15 +264,19 @@ def packages(made: Made) -> str:
     return ", ".join(f"{name} {version}" for name, version in sorted(made.versions.items()))
 
 
-def samples(rows: Sequence[Sample], less_is_better: bool = False, shown: int = 3) -> list[str]:
-    """The part of the page on rows that got better, that got worse, and that are still wrong, those furthest first."""
+def samples(rows: Sequence[Sample], less_is_better: bool = False, shown: int = 3, by_judge: bool = False) -> list[str]:
+    """The part of the page on rows that got better, that got worse, and that are still wrong, those furthest first.
+
+    Args:
+        by_judge: whether the scores are a judge's, to whom answers that are alike are no wrong ones.
+    """
     sign = -1 if less_is_better else 1
     gains = [(sign * (row.tuned_score - row.base_score), row) for row in rows]
     best = 0.0 if less_is_better else 1.0
     kinds = {
         "Got better": sorted((x for x in gains if x[0] > 0), key=lambda x: -x[0]),
         "Got worse": sorted((x for x in gains if x[0] < 0), key=lambda x: x[0]),
-        "Stayed wrong": [x for x in gains if x[0] == 0 and x[1].tuned_score != best],
+        "Ties" if by_judge else "Stayed wrong": [x for x in gains if x[0] == 0 and x[1].tuned_score != best],
     }
     return [
         *([] if shown else ["Numbers alone: the recipe says `evaluation.samples: 0`."]),

@@ -176,7 +176,8 @@ def sit(
         Outcome(question.reference, answer.text, answer.stopped, *loss, code)
         for question, answer, loss, code in zip(exam.questions, answers, losses, passed, strict=True)
     ]
-    pd.DataFrame(rows).to_parquet(folder / ANSWERS)
+    # What a judge says is of two models, and stands in the report.
+    pd.DataFrame(rows).drop(columns="judged").to_parquet(folder / ANSWERS)
     tokens = sum(answer.tokens for answer in answers)
     return Answering(
         tokens=tokens,
@@ -196,7 +197,7 @@ def sit_without(
     answers = generate(model, exam.tokenizer, exam.without, spec, progress, name)
     seconds = time.monotonic() - started
     rows = [Outcome(q.reference, a.text, a.stopped) for q, a in zip(exam.without, answers, strict=True)]
-    pd.DataFrame(rows).to_parquet(folder / ANSWERS_WITHOUT)
+    pd.DataFrame(rows).drop(columns="judged").to_parquet(folder / ANSWERS_WITHOUT)
     return round(seconds, 1), sum(answer.tokens for answer in answers)
 
 

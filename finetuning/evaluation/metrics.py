@@ -57,6 +57,8 @@ class Outcome(NamedTuple):
     """The number of these tokens."""
     passed: float = 0.0
     """1 where the code in the answer ran to its end and kept the reference's asserts; 0 where it was not run."""
+    judged: float = 0.5
+    """1 where a judge calls the answer better than the other model's, 0 where it calls that one better; else 0.5."""
 
 
 def each_row_alike(outcome: Outcome) -> float:
@@ -219,6 +221,11 @@ def score_python_tests(outcome: Outcome) -> float:
     return outcome.passed
 
 
+def score_judge(outcome: Outcome) -> float:
+    """1.0 where the judge calls the answer better than the other model's, 0.5 for a tie."""
+    return outcome.judged
+
+
 def perplexity(loss: Any) -> Any:
     """The exponential of a loss, up to 1e100; a model that is worse than that is as bad as one can be."""
     return np.exp(np.minimum(loss, LARGEST))
@@ -253,6 +260,7 @@ METRICS = {
     "rouge-l": Metric(score_rouge_l),
     "chrf": Metric(score_chrf),
     "python-tests": Metric(score_python_tests),
+    "judge": Metric(score_judge),
     "loss": Metric(score_loss, higher_is_better=False, weight=supervised_tokens),
     "perplexity": Metric(score_loss, higher_is_better=False, weight=supervised_tokens, figure=perplexity),
 }

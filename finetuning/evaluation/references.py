@@ -18,6 +18,7 @@ from finetuning.evaluation.metrics import Outcome, final_answer, metrics_for
 from finetuning.evaluation.python_tests import code_of, could_pass
 from finetuning.evaluation.verdict import ROUNDING, most_rules
 from finetuning.recipe.evaluation import OF_ANSWERS, UNBOUNDED, EvaluationSpec, GateSpec, Metric, with_implied
+from finetuning.recipe.judge import JUDGE
 from finetuning.recipe.recipe import Recipe
 from finetuning.secrets import masked
 
@@ -151,7 +152,10 @@ def require_reachable(
     outcomes = [as_answered(spec, reference, tokenizer, whole) for reference in references]
     decisive = tuple(spec.gate) or spec.metrics[:1]
     for name, metric in metrics_for(spec).items():
-        if name in UNBOUNDED or name not in (*decisive, *(asked for asked in spec.metrics if asked in OF_ANSWERS)):
+        if name in (*UNBOUNDED, JUDGE) or name not in (
+            *decisive,
+            *(asked for asked in spec.metrics if asked in OF_ANSWERS),
+        ):
             continue
         scores = [metric.score(outcome) for outcome in outcomes]
         points = scores if metric.higher_is_better else [1 - score for score in scores]

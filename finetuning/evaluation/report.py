@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
+from finetuning.recipe.judge import JUDGE
 from finetuning.record import Record
 
 # What stands for an artifact, or a file's content, in a report that may come from the hub: both become parts of paths.
@@ -158,6 +159,40 @@ class InContext(Part):
     """Which of the four to use, in words."""
 
 
+class JudgeReport(Part):
+    """What a judge made of an exam, and how far it agrees with people; shares are between 0 and 1."""
+
+    name: str
+    asked_agreement: float
+    """The least that the lower end of `agreement_interval` must be, for a verdict."""
+    choices: int
+    """How many human choices it was measured by."""
+    agreement: float | None
+    """The share of these that it agrees with; a tie counts half."""
+    agreement_interval: tuple[float, float] | None
+    """Its 95 % interval."""
+    carries_verdict: Passed
+    pairs: int
+    won: int
+    """Of the tuned model."""
+    lost: int
+    same: int
+    """Pairs of one answer twice, which nobody was asked about: ties."""
+    unclear: int
+    """Pairs of which a reply was no choice: ties."""
+    orders_agree: float | None
+    """The share of the other pairs in which both orders came to the same."""
+    winner_length: float | None
+    """The mean length of answers that won, in characters."""
+    loser_length: float | None
+    longer_won: float | None
+    """The share of decided pairs, of answers that are not as long, in which the longer one won."""
+    questions: int
+    """How many it answered, about human choices and about the exam."""
+    tokens: tuple[int, int]
+    """Read and written for these, as its endpoint counted them."""
+
+
 class Proof(Record):
     """What a report proves, and of which adapter: all that is read of one on the hub, whichever release wrote it."""
 
@@ -184,10 +219,19 @@ class Report(Proof):
     """None where nothing was published, or only this adapter."""
     context: InContext | None = Field(default=None, exclude_if=absent)
     """What passages did for the answers, where the recipe has documents."""
+    judge: JudgeReport | None = Field(default=None, exclude_if=absent)
+    """What the judge made of the answers, where the recipe has one."""
 
     def proof(self) -> Proof:
         """What it proves, without the numbers."""
         return Proof.model_validate(self.model_dump(include=set(Proof.model_fields)))
+
+    @property
+    def scored_against(self) -> str | None:
+        """What scores of the main metric are relative to: judge and base answers; None where it is no judge's."""
+        if self.judge is None or next(iter(self.metrics)) != JUDGE:
+            return None
+        return f"{self.judge.name} against base answers {self.answering['base'].fingerprint}"
 
     @property
     def figures(self) -> Mapping[str, Figures]:
@@ -224,3 +268,5 @@ class Findings:
     """The comparison with the version that is published now; None where there is none."""
     context: InContext | None = None
     """What passages did for the answers; None for a recipe without documents."""
+    judge: JudgeReport | None = None
+    """What a judge made of the answers; None for a recipe without one."""

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from finetuning.evaluation.intervals import Sides, gain_interval
+from finetuning.evaluation.judged import agreement_in_words
 from finetuning.evaluation.report import Report
 from finetuning.evaluation.tables import in_digits
 from finetuning.recipe.evaluation import UNBOUNDED
@@ -103,7 +104,8 @@ def _figures(report: Report) -> dict[str, str]:
         name: f"{_figure(name, figures.tuned)} (base {_figure(name, figures.base)})"
         for name, figures in report.figures.items()
     }
-    return {"verdict": "passed" if report.verdict.passed else "failed", "rows": f"{report.rows:,}", **found}
+    judge = {"judge's agreement with people": agreement_in_words(report.judge)} if report.judge else {}
+    return {"verdict": "passed" if report.verdict.passed else "failed", "rows": f"{report.rows:,}", **found, **judge}
 
 
 def _figure(name: str, figure: float) -> str:
@@ -115,6 +117,8 @@ def _answers(first: Examined, second: Examined, shown: int) -> list[str]:
     title = "## Answers"
     if first.main != second.main:
         return [title, f"Not compared: {first.name} is scored by {first.main}, {second.name} by {second.main}."]
+    if why := not_comparable(first.report, second.report):
+        return [title, f"Not compared: {why}."]
     both = common_rows(first, second)
     if both.empty:
         return [title, "Not compared: no question with the same reference was asked of both."]
@@ -124,6 +128,14 @@ def _answers(first: Examined, second: Examined, shown: int) -> list[str]:
     told = f"{len(other):,} of {len(both):,} answers differ" + (f"; {len(chosen)} of them:" if chosen else ".")
     shown_rows = [_row(first, second, row) for row in chosen]
     return [title, gained(both, first, second, lower), told, *shown_rows]
+
+
+def not_comparable(first: Report, second: Report) -> str | None:
+    """Why a judge's scores of two exams say nothing about each other; None where they do, or are no judge's."""
+    if first.scored_against != second.scored_against:
+        return "a judge's scores say how answers are beside the base's, and these are of another base or judge"
+    untrusted = first.scored_against and not all(one.judge and one.judge.carries_verdict for one in (first, second))
+    return "the judge carries no verdict" if untrusted else None
 
 
 def common_rows(first: Examined, second: Examined) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from finetuning.evaluation.evaluation_report import (
     went_on_from,
     what_it_saw,
 )
+from finetuning.evaluation.judged import judge_in_words
 from finetuning.evaluation.merged_parts import merge_lines
 from finetuning.evaluation.report import Report
 from finetuning.evaluation.tables import tables
@@ -267,6 +268,7 @@ def proof(recipe: Recipe, report: Report) -> Mapping[str, object]:
         "asked": how_it_was_asked(report.rows, report.metrics),
         "has_gate": bool(recipe.evaluation.gate),
         "table": "\n\n".join(tables(report)),
+        "judge": report.judge and "\n\n".join(judge_in_words(report.judge)),
         "samples": recipe.evaluation.samples,
         "quantization": recipe.base_model.quantization,
         "limits": limits(recipe, report),

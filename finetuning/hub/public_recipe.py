@@ -21,6 +21,7 @@ HEAD = """\
 # Check it with `python -m finetuning.recipe validate recipe.yaml`.
 """
 SMOKE = "# A smoke run: cut down to few rows and steps. It is not what the model was meant to be trained by.\n"
+SOME_ENDPOINT = "https://judge.example/v1"
 LOCAL = """\
 # By name alone, since it lay on the machine that trained; write where it lies on yours:
 # {keys}
@@ -68,6 +69,10 @@ def public_recipe(
         if source.files:
             # Files of train and eval often have one name, and the same rows in both would be a mistake.
             local += without_folder(section, "files", place, under="eval/" if stem.startswith("eval") else "")
+    if recipe.evaluation.judge:
+        # It may be an address of a network that is nobody else's.
+        data["evaluation"]["judge"]["endpoint"] = SOME_ENDPOINT
+        local.append("evaluation.judge.endpoint")
     if recipe.knowledge:
         local += _documents(recipe.knowledge, data["knowledge"], revisions)
     text = HEAD.format(adapter=adapter) + SMOKE * recipe.smoke + (LOCAL.format(keys=", ".join(local)) if local else "")

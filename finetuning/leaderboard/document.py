@@ -81,6 +81,8 @@ class Group(Part):
     answer_markers: list[str] = Field(default_factory=list)
     """Words of the recipes after which a final answer stands."""
     with_passages: bool
+    against: str | None = None
+    """Of a judge's scores: the judge, and the base answers that it compared with."""
     rows: int
     """How many all of them were asked."""
     digest: str

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from finetuning.evaluation.judged import agreement_in_words
 from finetuning.evaluation.side_by_side import ASKED, Examined
 from finetuning.leaderboard.document import Costs
 from finetuning.recipe.evaluation import UNBOUNDED
@@ -32,6 +33,8 @@ class Way(NamedTuple):
     max_new_tokens: int
     answer_markers: tuple[str, ...]
     with_passages: bool
+    against: str | None = None
+    """Of a judge's scores: the judge, and the base answers that it compared with."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +56,17 @@ class Entrant:
         """How it was asked."""
         asked = self.examined.sections["evaluation"]
         markers = tuple(asked.get("answer_markers", ()))
-        return Way(self.examined.main, asked["max_new_tokens"], markers, self.examined.report.context is not None)
+        report = self.examined.report
+        with_passages = report.context is not None
+        return Way(self.examined.main, asked["max_new_tokens"], markers, with_passages, report.scored_against)
+
+    @property
+    def why_left_out(self) -> str | None:
+        """Why its scores prove nothing; None where they do."""
+        report = self.examined.report
+        if report.scored_against and report.judge and not report.judge.carries_verdict:
+            return f"its scores are by a judge that carries no verdict ({agreement_in_words(report.judge)})"
+        return None
 
     @cached_property
     def scores(self) -> Mapping[Row, float]:

@@ -24,10 +24,12 @@ def write_leaderboard(
 ) -> Leaderboard:
     """Write leaderboard.md, leaderboard.json, pareto.png and the pages of pairs into `folder`; return the numbers.
 
-    Each model of a group has a page beside the one with the best score.
+    Each model of a group has a page beside the one with the best score. Scores that prove nothing take no part.
     """
-    groups = [group_of(alike) for alike in groups_of(entrants)]
-    board = Leaderboard(groups=groups, left_out=list(left_out), smoke=smoke)
+    reasons = {entrant.name: entrant.why_left_out for entrant in entrants}
+    groups = [group_of(alike) for alike in groups_of([one for one in entrants if not reasons[one.name]])]
+    untrusted = [LeftOut(name=name, why=why) for name, why in reasons.items() if why]
+    board = Leaderboard(groups=groups, left_out=[*left_out, *untrusted], smoke=smoke)
     by_name = {entrant.name: entrant for entrant in entrants}
     if panels := panels_of(groups):
         (folder / PLOT).write_bytes(score_by_size(panels))

@@ -52,9 +52,10 @@ def title_of(group: Group) -> str:
     less = "" if group.higher_is_better else " (less is better)"
     markers = f" after {listed(group.answer_markers)}" if group.answer_markers else ""
     passages = ", with passages" if group.with_passages else ""
+    against = f" by {group.against}" if group.against else ""
+    rows = f"{counted(group.rows, 'row')} ({group.digest[:6]})"
     return (
-        f"{group.metric}{markers}{less} on {counted(group.rows, 'row')} ({group.digest[:6]}), answers of at most "
-        f"{group.max_new_tokens} tokens{passages}"
+        f"{group.metric}{against}{markers}{less} on {rows}, answers of at most {group.max_new_tokens} tokens{passages}"
     )
 
 

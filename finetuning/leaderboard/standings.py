@@ -34,6 +34,7 @@ def group_of(alike: Alike) -> Group:
         max_new_tokens=alike.way.max_new_tokens,
         answer_markers=list(alike.way.answer_markers),
         with_passages=alike.way.with_passages,
+        against=alike.way.against,
         rows=len(alike.rows),
         digest=alike.digest(),
         error_rate=round(ERROR_RATE, 6),

@@ -15,6 +15,7 @@ variant_rules    what is wrong with the settings that it tries
 training         the section `training`
 resources        the section `resources`
 evaluation       the section `evaluation`
+judge            the section `evaluation.judge`, and what does not go with it
 merge            the section `merge`
 hub              the section `hub`
 feedback         the section `feedback`

@@ -10,6 +10,7 @@ from pydantic import (
     field_validator,
 )
 
+from finetuning.recipe.judge import JUDGE, JudgeSpec
 from finetuning.recipe.mistakes import nearest
 from finetuning.recipe.spec import Count, Spec, Text, listed, no_twins, remakes
 
@@ -29,14 +30,15 @@ Metric = Literal[
     "rouge-l",
     "chrf",
     "python-tests",
+    "judge",
     "loss",
     "perplexity",
 ]
 
 METRICS = get_args(Metric)
 
-# Metrics that compare what an answer says with its reference.
-OF_ANSWERS = ("final-answer", "exact-match", "contains", "rouge-l", "chrf", "python-tests")
+# Metrics that read what an answer says: they compare it with its reference or, the judge, with the other model's.
+OF_ANSWERS = ("final-answer", "exact-match", "contains", "rouge-l", "chrf", "python-tests", JUDGE)
 
 
 def with_implied(metrics: Iterable[str]) -> tuple[str, ...]:
@@ -87,7 +89,9 @@ class EvaluationSpec(Spec):
         "of those that state none, is reported with it. `exact-match`: share of answers that equal the reference word "
         "for word; `contains`: of those that have it in them as whole words. `rouge-l` (English words) and `chrf` "
         "(characters of any language): how much of the reference an answer has. `python-tests`: share of answers whose "
-        "Python code runs to its end, in a confined process, and keeps the asserts of the reference's code. `loss` "
+        "Python code runs to its end, in a confined process, and keeps the asserts of the reference's code. `judge`: "
+        "share of questions in which the model of `evaluation.judge` calls the answer better than the base model's, in "
+        "both orders; ties count half. `loss` "
         "(nats) and `perplexity`: of the supervised tokens of the "
         "same rows, less is better. `chrf` is reported too where the main metric does not look at what answers say, or "
         "no answer of the tuned model scores anything in those that do. "
@@ -99,6 +103,11 @@ class EvaluationSpec(Spec):
         default=(),
         description="Words after which an answer states its final answer, up to the end of the line, beside `####`, "
         "`\\boxed{}` and the English ones that `final-answer` knows: `[Respuesta final, Antwort]`.",
+        json_schema_extra=remakes("evaluation_report", silent_default=True),
+    )
+    judge: JudgeSpec | None = Field(
+        default=None,
+        description="Who compares answers, for the metric `judge`; `null` is nobody.",
         json_schema_extra=remakes("evaluation_report", silent_default=True),
     )
     rows: Count = Field(

@@ -15,6 +15,7 @@ from finetuning.recipe.data_rules import (
     overlap_rules,
     section_of,
 )
+from finetuning.recipe.judge import judge_rules
 from finetuning.recipe.mistakes import KeyPath
 
 WHOLE = {"dpo": "compares whole rows", "kto": "judges whole rows"}
@@ -81,6 +82,7 @@ def contradictions(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     if data.get("merge") is not None and isinstance(name, str) and len(name) > LONGEST_NAME - len("-merged"):
         yield ("hub", "repo"), f"{name!r} with -merged would be longer than the {LONGEST_NAME} characters of the Hub"
     yield from knowledge_rules(data)
+    yield from judge_rules(data)
     yield from overlap_rules(dataset)
     yield from format_rules(dataset, training)
     if training.get("method") in ANSWERS:

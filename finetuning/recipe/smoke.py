@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # Of each source; and of these, where the recipe sets eval rows aside by their share, at least so large a one.
 ROWS, EVAL_ROWS, EVAL_FRACTION = 64, 16, 0.125
 STEPS, STEPS_BETWEEN = 4, 2
-ANSWERS, ANSWER_TOKENS, BENCHMARK_ROWS = 8, 16, 4
+ANSWERS, ANSWER_TOKENS, BENCHMARK_ROWS, CHOICES = 8, 16, 4, 10
 # Standard deviations that a share of a fault may be over its limit, by the luck of so few rows.
 LUCK = 3
 
@@ -141,4 +141,7 @@ def _few_answers(evaluation: "EvaluationSpec") -> Changes:
     }
     if evaluation.benchmarks:
         few["benchmark_rows"] = min(evaluation.benchmark_rows or BENCHMARK_ROWS, BENCHMARK_ROWS)
+    if evaluation.judge:
+        asked = evaluation.judge.model_dump(mode="json", exclude_unset=True)
+        few["judge"] = asked | {"max_choices": min(evaluation.judge.max_choices, CHOICES)}
     return few

@@ -10,6 +10,7 @@ SECRETS = {
     "DAGSTER_PG_PASSWORD": "pg%password/with ä",
     "HF_TOKEN": "hf_RecognisableToken",
     "FINETUNING_SOURCE_TOKEN": "hf_RecognisableSourceToken",
+    "FINETUNING_JUDGE_KEY": "RecognisableJudgeKey",
     "AWS_SECRET_ACCESS_KEY": "RecognisableStorageKey",
     "FINETUNING_WEBHOOK": "http://127.0.0.1:9/services/RecognisableWebhook",
 }

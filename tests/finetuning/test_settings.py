@@ -107,7 +107,7 @@ def test_every_default_is_a_value_that_may_be_written():
 
 
 def test_secrets_and_what_belongs_to_one_machine_are_not_told_to_a_cluster():
-    own = {"webhook", "source_token", "ui", "artifacts_cache", "artifacts_cache_gb", *names_of(Kind.TESTS)}
+    own = {"webhook", "source_token", "judge_key", "ui", "artifacts_cache", "artifacts_cache_gb", *names_of(Kind.TESTS)}
     assert set(names_of()) - set(names_of(Kind.RUN)) == own
     assert set(names_of(Kind.RUN, Kind.FOLDERS)) == {"artifacts", "feedback", "hub_state", "recipes"}
 

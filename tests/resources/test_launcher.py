@@ -208,7 +208,9 @@ def test_children_use_as_many_threads_as_there_are_cores_unless_told(monkeypatch
     assert child_environment()["OMP_NUM_THREADS"] == "3"
 
 
-@pytest.mark.parametrize("name", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "FINETUNING_SOURCE_TOKEN"])
+@pytest.mark.parametrize(
+    "name", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "FINETUNING_SOURCE_TOKEN", "FINETUNING_JUDGE_KEY"]
+)
 def test_a_child_that_trains_has_no_token_of_a_hub(monkeypatch, tmp_path, name):
     from huggingface_hub import get_token
 

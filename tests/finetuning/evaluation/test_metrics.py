@@ -134,7 +134,7 @@ def test_every_metric_that_a_recipe_may_name_is_here_and_says_which_way_is_bette
 
 def test_every_metric_gives_a_perfect_answer_its_best_score():
     reference = "1 + 1 = 2\n#### 2"
-    perfect = Outcome(reference, reference, stopped=True, passed=1.0)
+    perfect = Outcome(reference, reference, stopped=True, passed=1.0, judged=1.0)
     for name, metric in METRICS.items():
         best = 1.0 if metric.higher_is_better else 0.0
         assert metric.score(perfect) == pytest.approx(best), name

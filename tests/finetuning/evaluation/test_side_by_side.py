@@ -1,6 +1,7 @@
 """Two exams side by side: what differs, and what one gained over the other on the same rows."""
 
 import doctest
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 from finetuning.evaluation import side_by_side as module
 from finetuning.evaluation.report import Answering, Figures, Report, Verdict
 from finetuning.evaluation.side_by_side import Examined, common_rows, side_by_side
+from tests.judges import judge_report
 
 ANSWERING = Answering(tokens=1, seconds=1.0, tokens_per_second=1.0, peak_memory_mb=1)
 
@@ -91,3 +93,20 @@ def test_the_answers_that_differ_most_are_shown_as_they_are():
     assert "### rows.jsonl:3" in page and "rows.jsonl:2" not in page
     assert "````text\n```\n# no heading\n```\n````" in page
     assert "half" not in page
+
+
+def judged(name, agreement=0.9, base="b" * 16, carries=True):
+    one = examined(name, [1.0] * 30 + [0.5] * 10 if name == "b" else [0.5] * 40, "judge")
+    found = judge_report(agreement, carries)
+    took = {"base": ANSWERING.model_copy(update={"fingerprint": base}), "tuned": ANSWERING}
+    return replace(one, report=one.report.model_copy(update={"judge": found, "answering": took}))
+
+
+def test_a_judges_scores_are_compared_where_they_are_beside_the_same_base_answers_alone():
+    assert "**b is better** on the 40 rows" in side_by_side(judged("a"), judged("b"), 0)
+    page = side_by_side(judged("a"), judged("b", base="c" * 16), 0)
+    assert "Not compared: a judge's scores say how answers are beside the base's" in page
+    page = side_by_side(judged("a"), judged("b", agreement=0.7, carries=False), 0)
+    assert "Not compared: the judge carries no verdict." in page
+    assert "fake: 90.0% (80.0% to 95.0%) of 40 choices, carries the verdict" in page
+    assert "fake: 70.0% (60.0% to 75.0%) of 40 choices, carries no verdict" in page

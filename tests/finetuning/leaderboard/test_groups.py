@@ -1,8 +1,12 @@
 """Which exams are compared: those of the same rows, asked in the same way."""
 
+from dataclasses import replace
+
 from finetuning.evaluation.report import InContext, Retrieval
 from finetuning.leaderboard.groups import groups_of
-from tests.finetuning.leaderboard.made import entrant
+from finetuning.leaderboard.leaderboard import write_leaderboard
+from tests.finetuning.leaderboard.made import TOOK, entrant
+from tests.judges import judge_report
 
 SCORES = [1.0, 0.0] * 10
 QUESTIONS = [f"question {row}" for row in range(20)]
@@ -65,3 +69,23 @@ def test_losses_over_other_tokens_are_not_compared():
 def test_a_row_that_was_asked_twice_counts_once():
     (group,) = groups_of([entrant("a", [1.0, 0.0, 1.0], questions=["x", "y", "x"])])
     assert [row.question for row in group.rows] == ["x", "y"]
+
+
+def judged(name, base="b" * 16, carries=True):
+    one = entrant(name, SCORES, "judge")
+    took = {"base": TOOK.model_copy(update={"fingerprint": base}), "tuned": TOOK}
+    report = one.examined.report.model_copy(update={"judge": judge_report(carries=carries), "answering": took})
+    return replace(one, examined=replace(one.examined, report=report))
+
+
+def test_a_judges_scores_are_compared_beside_the_same_base_answers_alone():
+    (both, alone) = groups_of([judged("a"), judged("b"), judged("c", base="c" * 16)])
+    assert [one.name for one in both.entrants] == ["a", "b"] and [one.name for one in alone.entrants] == ["c"]
+    assert both.way.against == f"fake against base answers {'b' * 16}"
+
+
+def test_scores_of_a_judge_that_carries_no_verdict_are_left_out(tmp_path):
+    board = write_leaderboard(tmp_path, [judged("a"), judged("b", carries=False), entrant("c", SCORES)])
+    assert [one.name for group in board.groups for one in group.models] == ["a", "c"]
+    assert [one.name for one in board.left_out] == ["b"] and "carries no verdict" in board.left_out[0].why
+    assert "by fake against base answers" in (tmp_path / "leaderboard.md").read_text()

@@ -114,6 +114,16 @@ CHANGED: dict[str, Any] = {
     "resources.strategy": "fsdp",
     "evaluation.metrics": ["exact-match", "python-tests"],
     "evaluation.answer_markers": ["Antwort"],
+    "evaluation.judge": {"endpoint": "https://lab.test/v1", "name": "other"},
+    "evaluation.judge.endpoint": "https://other.test/v1",
+    "evaluation.judge.name": "other",
+    "evaluation.judge.choices": "others",
+    "evaluation.judge.max_choices": 20,
+    "evaluation.judge.agreement": 0.7,
+    "evaluation.judge.max_requests": 900,
+    "evaluation.judge.max_tokens": 4000,
+    "evaluation.judge.temperature": None,
+    "evaluation.judge.parallel": 1,
     "evaluation.rows": 7,
     "evaluation.max_new_tokens": 7,
     "evaluation.batch_size": 7,
@@ -166,10 +176,12 @@ CHANGED: dict[str, Any] = {
 DEV = {"dataset": {"sources": [{"hub": "lab/sums"}], "dev": {"fraction": 0.1}}}
 DOCUMENTS = {"knowledge": {"documents": [{"hub": "lab/manuals"}]}}
 TIES = {"adapters": {"sums": 0.5, "differences": 0.5}, "combination_type": "dare_ties", "density": 0.7}
+JUDGE = {"evaluation": {"metrics": ["judge"], "judge": {"endpoint": "https://lab.test/v1", "name": "fake"}}}
 # What else is so before and after, where a key asks for it.
 GIVEN: dict[str, dict[str, Any]] = {
     **{key: DOCUMENTS for key in CHANGED if key.startswith(("knowledge.", "context"))},
     **{key: DEV | {"variants": {"grid": {"lora.r": [4, 8]}}} for key in CHANGED if key.startswith("variants.")},
+    **{key: JUDGE for key in CHANGED if key.startswith("evaluation.judge")},
     "variants": DEV,
     "dataset.dev.fraction": DEV,
     "variants.list": DEV | {"variants": {"list": [{"lora.r": 4}, {"lora.r": 8}]}},

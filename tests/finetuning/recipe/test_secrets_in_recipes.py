@@ -32,6 +32,8 @@ PLACES = {
     "a chat template that is not there": "base_model: {repo: a/b, chat_template: '@.jinja'}",
     "a tracker": "training: {report_to: '@'}",
     "trackers": "training: {report_to: ['@']}",
+    "a judge's address": "evaluation: {metrics: [judge], judge: {endpoint: '@', name: fake}}",
+    "a judge's name that is a list": "evaluation: {metrics: [judge], judge: {endpoint: 'https://a/v1', name: ['@']}}",
     "markers": "evaluation: {answer_markers: '@'}",
     "a summary that is a list": "summary: ['@']",
     "a summary": "summary: 'of @'",

@@ -128,9 +128,7 @@ class Endpoint:
 
     def _begin(self) -> str:
         """Wait until a request may be sent, and count it; return the name of the limit of tokens."""
-        with self._lock:
-            wait = self._resume - time.monotonic()
-        if wait > 0:
+        while (wait := self._resume - time.monotonic()) > 0:  # another thread may have been asked to wait longer
             time.sleep(wait)
         with self._lock:
             if self.sent >= self._spec.max_requests:

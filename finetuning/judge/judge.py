@@ -11,14 +11,15 @@ from finetuning.errors import FinetuningError
 from finetuning.judge.endpoint import SHOWN, Endpoint
 from finetuning.judge.ledger import Judgement, Ledger
 from finetuning.judge.protocol import Decision, Message, Pair, choice_in, digest_of, question
-from finetuning.judge.refusals import KEY
+from finetuning.judge.refusals import KEY, QuestionRefused
 from finetuning.progress import Progress
 from finetuning.recipe.judge import JudgeSpec
 from finetuning.recipe.recipe import Recipe
 from finetuning.settings import Settings
 
 LETTERS = 4  # of a token, about
-LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+MOST_REFUSED = 8  # questions, before one was answered
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class Judged(NamedTuple):
@@ -74,7 +75,7 @@ class Judge:
         key = Settings.read("judge_key").judge_key
         self._endpoint = Endpoint(spec, key, first_wait)
         address = urlsplit(spec.endpoint)
-        if key and address.scheme == "http" and address.netloc.partition(":")[0] not in LOOPBACK:
+        if key and address.scheme == "http" and address.hostname not in LOOPBACK:
             progress.log(f"evaluation.judge.endpoint: {KEY} goes to {spec.endpoint} in clear; write https:// if it can")
 
     def __enter__(self) -> "Judge":
@@ -101,7 +102,7 @@ class Judge:
             missing = {key: messages for key, messages in found.items() if key not in ledger.known}
             self._say(what, len(pairs), len(found), missing)
             if missing:
-                self._ask(missing, ledger, what)
+                self._ask(missing, ledger, what, answered=len(missing) < len(found))
             known = {key: ledger.known[key] for key in found}
         decisions = [
             Decision(known[own[0]].choice, known[own[1]].choice) if own else Decision("tie", "tie", is_same=True)
@@ -125,16 +126,43 @@ class Judge:
             f"{len(missing) * self.spec.max_tokens:,} to write"
         )
 
-    def _ask(self, missing: Mapping[str, list[Message]], ledger: Ledger, what: str) -> None:
-        """Ask several questions at once, and keep each reply as it comes; the first failure ends it."""
+    def _ask(self, missing: Mapping[str, list[Message]], ledger: Ledger, what: str, answered: bool) -> None:
+        """Ask several questions at once, and keep each reply as it comes.
+
+        After the first failure no more are asked, and what is under way is kept. A question that is refused while
+        others are not is kept as one that has no choice.
+
+        Args:
+            answered: whether any was answered before.
+        """
+        failure, refused = None, dict[str, QuestionRefused]()
         with closing(_Threads(self.spec.parallel)) as threads:
-            waiting = {threads.submit(self._endpoint.ask, messages): key for key, messages in missing.items()}
+            waiting = {threads.submit(self._pay, ledger, *one): one[0] for one in missing.items()}
             for number, future in enumerate(as_completed(waiting), start=1):
-                reply = future.result()
-                choice = choice_in(reply.text)
-                said = self._endpoint.without_key(reply.text)[:SHOWN] if choice == "unclear" else ""
-                ledger.keep(Judgement(asked=waiting[future], choice=choice, tokens=reply.tokens, reply=said))
-                self._progress.update(f"judge: {what}: {number:,}/{len(missing):,} questions asked")
+                error = None if future.cancelled() else future.exception()
+                if isinstance(error, QuestionRefused):
+                    refused[waiting[future]] = error
+                    error = error if not answered and len(refused) == MOST_REFUSED else None
+                elif error is None and not future.cancelled():
+                    answered = True
+                    self._progress.update(f"judge: {what}: {number:,}/{len(missing):,} questions asked")
+                if error:
+                    failure = failure or error
+                    for other in waiting:
+                        other.cancel()
+        if refused and not answered:
+            failure = failure or next(iter(refused.values()))
+        if failure:
+            raise failure
+        for key, error in refused.items():
+            ledger.keep(Judgement(asked=key, choice="unclear", tokens=(0, 0), reply=error.said))
+
+    def _pay(self, ledger: Ledger, key: str, messages: list[Message]) -> None:
+        """Ask one question, and keep the reply before this thread asks the next one."""
+        reply = self._endpoint.ask(messages)
+        choice = choice_in(reply.text)
+        said = self._endpoint.without_key(reply.text)[:SHOWN] if choice == "unclear" else ""
+        ledger.keep(Judgement(asked=key, choice=choice, tokens=reply.tokens, reply=said))
 
 
 class _Threads(ThreadPoolExecutor):

@@ -4,6 +4,7 @@ asked.jsonl: {"asked": "5f0c…", "choice": "A", "tokens": [412, 1]}
 """
 
 import os
+import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -37,6 +38,7 @@ class Ledger:
     def __init__(self, folder: Path, progress: Progress) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path, self._progress = folder / FILE, progress
+        self._writing = threading.Lock()
         self._lock, self.known = FileLock(folder / LOCK), dict[str, Judgement]()
 
     def __enter__(self) -> Self:
@@ -57,9 +59,9 @@ class Ledger:
         self._lock.release()
 
     def keep(self, judgement: Judgement) -> None:
-        """Write a judgement to the disk."""
+        """Write a judgement to the disk; several threads may."""
         # What a process that was killed left of a line ends there.
-        with self.path.open("ab") as file:
+        with self._writing, self.path.open("ab") as file:
             file.write(b"\n" + judgement.model_dump_json(exclude_defaults=True).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())

@@ -1,14 +1,23 @@
 """What a judge's endpoint refused, or how it could not be reached, as messages for people. None of them has the key."""
 
-from collections.abc import Callable
-
 from finetuning.errors import FinetuningError, InfrastructureError, TransientError
 from finetuning.recipe.judge import JudgeSpec
 from finetuning.settings import variable
 
 KEY = variable("judge_key")
 PLACE = "evaluation.judge"
-Said = Callable[[bytes], str]
+
+
+class QuestionRefused(FinetuningError):
+    """One question that the endpoint does not take: it is too long for the model, or against the house's rules.
+
+    Where it takes no question at all, the recipe is wrong.
+    """
+
+    def __init__(self, told: str, said: str) -> None:
+        super().__init__(told)
+        self.said = said
+        """The beginning of what the endpoint said."""
 
 
 def unreachable(spec: JudgeSpec, error: Exception, tries: int) -> FinetuningError:
@@ -49,9 +58,8 @@ def refused(spec: JudgeSpec, status: int, said: str, has_key: bool) -> Finetunin
             "the address that it sends to in evaluation.judge.endpoint."
         )
     advice = "write temperature: null" if "temperature" in said else "check evaluation.judge"
-    return FinetuningError(
-        f"{PLACE}: {spec.endpoint} refuses the question to {spec.name!r} ({status}: {said}); {advice}."
-    )
+    told = f"{PLACE}: {spec.endpoint} refuses the question to {spec.name!r} ({status}: {said}); {advice}."
+    return QuestionRefused(told, said) if status in (400, 413, 422) else FinetuningError(told)
 
 
 def no_api(spec: JudgeSpec, said: str) -> FinetuningError:

@@ -1,15 +1,24 @@
 """Many pairs in both orders: what a judge decides, what it may cost, and that nothing is paid for twice."""
 
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
 import pytest
 
 from finetuning.errors import FinetuningError, TransientError
 from finetuning.judge.judge import Judge, require_budget
 from finetuning.judge.protocol import Decision, Pair
 from finetuning.progress import Progress
+from finetuning.recipe.judge import JudgeSpec
 from finetuning.recipe.loading import load_file
 from tests.finetuning.recipe.short_recipe import with_sections, write
 from tests.judges import Said, judging, prefers
+from tests.waiting import until
 
+ROOT = Path(__file__).resolve().parents[3]
 KEY = "judge-key-0123456789"
 
 
@@ -119,3 +128,74 @@ def test_an_exam_that_may_cost_more_than_the_recipe_allows_is_refused_unasked(tm
     require_budget(recipe, choices=50, rows=100)
     with pytest.raises(FinetuningError, match=r"max_requests: 500, and the exam may need 502, for both orders"):
         require_budget(recipe, choices=51, rows=100)
+
+
+def test_what_is_under_way_when_another_question_fails_is_kept(decide):
+    gone, late = threading.Event(), threading.Event()
+
+    def one_fails(asked):
+        if not gone.is_set():
+            gone.set()
+            return Said(status=401)
+        late.set()
+        return Said("B", seconds=0.3)
+
+    with judging(one_fails) as server:
+        with pytest.raises(FinetuningError, match="the key"):
+            decide(server, pairs(20), parallel=4)
+        before = server.requests
+        server.decide = prefers(len)
+        decide(server, pairs(20))
+    assert late.is_set() and server.requests == 40 + 1, before
+
+
+def test_a_question_that_is_refused_where_others_are_not_has_no_choice_and_is_not_asked_again(decide):
+    whole, too_long = prefers(len), Said(status=400, body=b"maximum context length is 9 tokens")
+    with judging(lambda asked: too_long if "11 + 1" in asked.conversation else whole(asked)) as server:
+        found = decide(server, pairs(12))
+        assert [one.is_clear for one in found.decisions] == [True] * 11 + [False]
+        assert decide(server, pairs(12)) == found and server.requests == 24
+
+
+def test_where_every_question_is_refused_few_are_asked_and_the_recipe_is_wrong(decide):
+    with judging(lambda asked: Said(status=400, body=b"temperature must be 1")) as server:
+        for number in (1, 40):
+            with pytest.raises(FinetuningError, match="write temperature: null"):
+                decide(server, pairs(number), parallel=2)
+    assert server.requests <= 2 + 12
+
+
+ASKING = """
+import sys
+from pathlib import Path
+from finetuning.judge.judge import Judge
+from finetuning.progress import Progress
+from finetuning.recipe.judge import JudgeSpec
+from tests.finetuning.judge.test_judge import pairs
+with Judge(JudgeSpec(endpoint=sys.argv[1], name="fake", parallel=2), Path(sys.argv[2]), Progress(print, "")) as judge:
+    judge.decide(pairs(20), "base beside tuned")
+"""
+
+
+def test_a_run_that_is_killed_pays_again_for_what_was_under_way_at_most(decide, tmp_path):
+    whole = prefers(len)
+    with judging(lambda asked: Said(whole(asked), seconds=0.02)) as server:
+        run = subprocess.Popen([sys.executable, "-c", ASKING, server.url, str(tmp_path / "judgements")], cwd=ROOT)
+        until(lambda: server.requests >= 10 or run.poll() is not None, pause=0.005)
+        run.kill()
+        assert run.wait() == -signal.SIGKILL
+        assert {one.score for one in decide(server, pairs(20)).decisions} == {1.0}
+    assert 40 <= server.requests <= 40 + 2
+
+
+def test_a_key_that_would_go_over_a_network_in_clear_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("FINETUNING_JUDGE_KEY", KEY)
+    for endpoint, told in (
+        ("http://judge.test/v1", True),
+        ("https://judge.test/v1", False),
+        ("http://127.0.0.1:8000/v1", False),
+        ("http://[::1]:8000/v1", False),
+    ):
+        lines = []
+        with Judge(JudgeSpec(endpoint=endpoint, name="fake"), tmp_path, Progress(lines.append, "")):
+            assert bool(lines) == told and KEY not in str(lines)

@@ -41,7 +41,7 @@ HOW_IT_RAN = ("processes", *PASSES, "weights_written_out")
     tags={"gpu": "used"},
     owners=OWNERS,
     pool=GPU_POOL,
-    code_version="5",
+    code_version="6",
 )
 @explained()
 def lora_adapter(

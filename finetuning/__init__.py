@@ -7,6 +7,7 @@ chat           conversations, tokens and labels
 checks         what is checked before training
 base_model     the frozen weights
 lora           the adapter
+fused          layers that compute in fewer steps while they are trained
 variants       which of several settings an adapter is trained with
 training       the training, as a process that may be killed and goes on
 memory         what training will need of the memory, and what would fit

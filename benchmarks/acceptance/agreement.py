@@ -15,9 +15,8 @@ from benchmarks.acceptance.findings import Device, Findings, run
 from benchmarks.acceptance.tiny import rows
 from finetuning.base_model import varlen
 from finetuning.base_model.rows_apart import keeps_rows_apart
-from finetuning.lora.products import fuse_products
+from finetuning.fused.layers import fuse_layers
 from finetuning.recipe.base_model import KEEP_ROWS_APART
-from finetuning.training.norms import fuse_norms
 from finetuning.training.supervised_loss import loss_in_tiles, read_by, supervised_loss
 from resources.gpu import detect, obstacle
 
@@ -81,8 +80,7 @@ def layers_in_training(findings: Findings, device: str) -> None:
     adapter = LoraConfig(r=8, lora_dropout=0.2, target_modules="all-linear", init_lora_weights=False)
     # The same weights twice: model_of begins with a seed.
     theirs, ours = (get_peft_model(model_of("sdpa", device, torch.float32), adapter).train() for _ in range(2))
-    fuse_products(ours, on_cpu=False)
-    fuse_norms(ours)
+    fuse_layers(ours, on_cpu=False)
     ids, found = torch.randint(0, 512, (2, 64), device=device), []
     for each in (theirs, ours):
         torch.manual_seed(2)

@@ -5,7 +5,6 @@ targets     the layers that it goes to, and whether it can
 start       an adapter to go on from
 merging     adapters of other recipes as one
 embeddings  training of the rows of new tokens
-products    the adapter's products in training
 loading     loads a base model with an adapter
 checks      whether an adapter is whole, and changes something
 """

@@ -13,7 +13,7 @@ from torch.nn import Dropout, LayerNorm
 from torch.nn.functional import layer_norm
 from transformers.activations import NewGELUActivation
 
-from finetuning.training.norms import is_rms_norm
+from finetuning.fused.norms import is_rms_norm
 
 
 def as_on_gpu(model: Any, mixed: str | None) -> None:
@@ -59,7 +59,7 @@ def _gelu_with_cubes_in_float32(hidden: torch.Tensor) -> torch.Tensor:
 
 
 def _in_one_kernel(norm: Any, hidden: torch.Tensor) -> torch.Tensor:
-    """A GPU has a kernel for the whole of a root-mean-square norm (`finetuning.training.norms`)."""
+    """A GPU has a kernel for the whole of a root-mean-square norm (`finetuning.fused.norms`)."""
     if not norm.training or hidden.dtype != norm.weight.dtype:
         return type(norm).forward(norm, hidden)
     return RmsNorm.apply(hidden, norm.weight)  # pyright: ignore[reportReturnType]

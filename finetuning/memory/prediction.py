@@ -14,8 +14,9 @@ from peft import PeftModel
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedConfig
 
+from finetuning.fused.layers import fuse_others
+from finetuning.fused.products import fuse_products
 from finetuning.lora.config import trains_head
-from finetuning.lora.products import fuse_products
 from finetuning.memory.gpu_layers import as_on_gpu
 from finetuning.memory.savings import with_settings
 from finetuning.memory.shapes import (
@@ -31,7 +32,6 @@ from finetuning.memory.shapes import (
 from finetuning.recipe.recipe import Recipe
 from finetuning.training.attention import attention_backend
 from finetuning.training.layers import layers_of
-from finetuning.training.norms import fuse_norms
 from finetuning.training.supervised_loss import CHUNK_BYTES
 
 MIB = 2**20
@@ -134,8 +134,7 @@ def predict(
         return quantized_dora(recipe, config, device, length, supervised, tokens)
     # On a GPU, sdpa runs a flash kernel wherever it gets no mask.
     model = adapted_model(recipe, config, FLASH if (device, kernel) == ("cuda", "sdpa") else kernel, tokens)
-    if device == "cuda":
-        fuse_norms(model)  # which are found by trial, for which shapes alone would not do
+    fuse_others(model, on_cpu=device == "cpu", compiles=False)
     with FakeTensorMode(allow_non_fake_inputs=True):
         leave_meta(model)
         lasting = lasting_parts(model, recipe, device)

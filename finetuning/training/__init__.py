@@ -15,7 +15,6 @@ preferences        DPO: the loss of preferences
 judgements         KTO: the loss of answers that are judged good or bad
 judged_rows        the rows of KTO, each with another row's answer
 attention          which attention kernel is used
-norms              root-mean-square norms in one kernel
 layers             the layers that a model is a stack of
 sharding           a base model divided among processes (FSDP)
 callback           progress, saves and early stopping, step by step

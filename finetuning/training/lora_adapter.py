@@ -16,9 +16,9 @@ from finetuning.base_model.loading import keep_trainable_on_cpu, layers_in_4_bit
 from finetuning.base_model.loftq import start_from_factors
 from finetuning.base_model.rows_apart import require_rows_apart
 from finetuning.errors import InfrastructureError
+from finetuning.fused.layers import fuse_layers
 from finetuning.lora.config import keep_master_weights, lora_config, trains_head
 from finetuning.lora.embeddings import adapt_head, give_rows
-from finetuning.lora.products import fuse_products
 from finetuning.lora.start import go_on, restore
 from finetuning.lora.targets import require_targets
 from finetuning.out_of_memory import is_out_of_memory
@@ -30,7 +30,6 @@ from finetuning.training.curves import Curves
 from finetuning.training.interruption import Interrupted, Interruption, Watchdog
 from finetuning.training.job import REWARDS, BatchSize, TooLarge, TrainingJob
 from finetuning.training.judgements import JudgementTrainer
-from finetuning.training.norms import fuse_norms
 from finetuning.training.peak_memory import peak_memory, peak_reserved
 from finetuning.training.preferences import PreferenceTrainer
 from finetuning.training.rows import require_rows_for, tokens_of, train_rows, watched
@@ -130,9 +129,7 @@ def _train(
     if is_started:
         restore(adapted, job.lora)
     leave_casts_to_autocast(trainer)
-    fuse_products(adapted, on_cpu(job))
-    if not on_cpu(job):
-        fuse_norms(adapted)
+    fuse_layers(adapted, on_cpu(job))
     if job.lora.init_lora_weights == "loftq":
         start_from_factors(adapted, job.base_model)
     # These take a part out of the base model's weights; the difference from the start fits the model as it was.

@@ -11,6 +11,8 @@ Where a program asks for a number, which shapes do not have, it is given one: th
 import sys
 from collections import Counter as Tally
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod
 from types import FrameType
 from typing import Any
@@ -74,6 +76,16 @@ class Counter(TorchDispatchMode):
         self.exchanged: defaultdict[str, Tally[str]] = defaultdict(Tally)
         """Bytes that they are about: of what is reduced, or of all that is gathered."""
         self._known = WeakIdKeyDictionary()
+        self._is_within_one = False
+
+    @contextmanager
+    def in_one_kernel(self) -> Iterator[None]:
+        """Start no kernels within the block, whose operations are steps of one."""
+        self._is_within_one = True
+        try:
+            yield
+        finally:
+            self._is_within_one = False
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, name = kwargs or {}, function._schema.name.split("::")[-1]
@@ -135,6 +147,8 @@ class Counter(TorchDispatchMode):
 
     def note_kernel(self, name: str, args: Any, kwargs: Any, result: Any) -> None:
         """Count a kernel, what it reads and makes, and the matrix product that it is."""
+        if self._is_within_one:
+            return
         self.kernels[self.phase] += 1
         if name == "gemm_4bit":  # which writes the weights out first, and two kernels earlier their scales
             self.kernels[self.phase] += 3

@@ -158,7 +158,8 @@ def test_weights_that_are_written_out_are_predicted_to_a_twentieth_as_well(h100,
 @pytest.fixture
 def layers_as_they_come(monkeypatch):
     """Let layers keep what peft's and transformers' own keep, as litgpt's do."""
-    monkeypatch.setattr("finetuning.memory.prediction.fuse_products", lambda *_, **__: None)
+    for name in ("fuse_products", "fuse_others"):
+        monkeypatch.setattr(f"finetuning.memory.prediction.{name}", lambda *_, **__: None)
     monkeypatch.setattr("finetuning.memory.gpu_layers.is_rms_norm", lambda kind: False)
 
 

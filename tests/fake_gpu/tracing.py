@@ -16,14 +16,14 @@ from trl import pack_dataset
 
 from finetuning.base_model import varlen
 from finetuning.base_model.loading import layers_in_4_bits, write_out
+from finetuning.fused.layers import fuse_others
+from finetuning.fused.products import fuse_products
 from finetuning.lora.config import keep_master_weights, trains_head
-from finetuning.lora.products import fuse_products
 from finetuning.memory import shapes
 from finetuning.tokens import NOT_SUPERVISED
 from finetuning.training import settings
 from finetuning.training.job import BatchSize, TrainingJob, TrainingTask
 from finetuning.training.lora_adapter import leave_casts_to_autocast, trainer_class
-from finetuning.training.norms import fuse_norms
 from finetuning.training.settings import is_sharded, leaves_padding_out, sft_config
 from finetuning.training.sharding import shard
 from tests.conftest import train_tiny_tokenizer
@@ -53,7 +53,7 @@ def traced(training: Training) -> Trace:
     recipe = training.recipe
     model = shapes.adapted_model(recipe, training.config, recipe.base_model.attention[0], [])
     if training.fuses:
-        fuse_norms(model)
+        fuse_others(model, on_cpu=False, compiles=True)
     counter = Counter(max(training.lengths), padded=len({*training.lengths}) > 1)
     phases = Phases(counter)
     with tempfile.TemporaryDirectory() as folder, first_of(training.processes), counted(counter, model):

@@ -11,7 +11,7 @@ from transformers import AutoConfig, Gemma2Config, MistralConfig
 
 from finetuning.base_model.loading import keep_trainable_on_cpu, load_model
 from finetuning.lora.config import keep_master_weights, lora_config
-from finetuning.lora.products import fuse_products
+from finetuning.fused.products import fuse_products
 from finetuning.memory.gpu_layers import as_on_gpu
 from finetuning.memory.shapes import (
     LARGE,

@@ -9,7 +9,7 @@ from transformers.models.gpt_oss.modeling_gpt_oss import GptOssRMSNorm
 from transformers.models.mistral.modeling_mistral import MistralRMSNorm
 from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextRMSNorm, Qwen3NextRMSNormGated
 
-from finetuning.training.norms import fuse_norms, is_rms_norm
+from finetuning.fused.norms import fuse_norms, is_rms_norm
 
 
 @pytest.mark.parametrize("kind", [MistralRMSNorm, GptOssRMSNorm])

@@ -10,7 +10,7 @@ from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from peft import LoraConfig, get_peft_model
 from torch.autograd.graph import saved_tensors_hooks
 
-from finetuning.lora.products import CHANCES, fuse_products, kept_of
+from finetuning.fused.products import CHANCES, fuse_products, kept_of
 
 ROWS, INPUTS, OUTPUTS, RANK = (3, 10), 128, 192, 8
 LAYERS = {

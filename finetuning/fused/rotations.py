@@ -1,0 +1,103 @@
+"""The positions of queries and keys (rotary embeddings, Su et al. 2021), as Llama and most others write them.
+
+x · cos + (−second half of x, first half of x) · sin
+
+transformers does so in five steps, whose results it makes anew; here there are three on a CPU, and a kernel on a GPU. The
+backward pass turns the gradient back.
+"""
+
+from functools import cache, partial
+from types import FunctionType
+from typing import Any
+
+import torch
+
+from finetuning.fused.compiled import one_kernel
+
+NAME = "apply_rotary_pos_emb"  # of the function in transformers' modules
+
+
+def fuse_rotations(model: torch.nn.Module, compiles: bool) -> None:
+    """Let each attention layer turn queries and keys so while it is trained; one that turns otherwise stays as it is."""
+    for module in model.modules():
+        forward: Any = type(module).forward
+        if NAME not in getattr(getattr(forward, "__code__", None), "co_names", ()):
+            continue
+        if is_rotation(given := forward.__globals__.get(NAME)):
+            own: Any = module
+            own.forward = partial(_forward, module, _with_rotation(forward, given, compiles))
+
+
+def _forward(layer: Any, fused: Any, *args: Any, **settings: Any) -> Any:
+    """The layer's output."""
+    return (fused if layer.training else type(layer).forward)(layer, *args, **settings)
+
+
+@cache
+def _with_rotation(forward: Any, given: Any, compiles: bool) -> FunctionType:
+    """The function with another rotation; that of transformers' module, which others read too, stays as it is."""
+    steps = (one_kernel(turned), one_kernel(turned_back)) if compiles else (turned, turned_back)
+    names = {**forward.__globals__, NAME: partial(_rotate, given, steps)}
+    made = FunctionType(forward.__code__, names, forward.__name__, forward.__defaults__, forward.__closure__)
+    made.__kwdefaults__ = forward.__kwdefaults__
+    return made
+
+
+def _rotate(
+    given: Any,
+    steps: tuple[Any, Any],
+    q: torch.Tensor,
+    k: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    unsqueeze_dim: int = 1,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Queries and keys (rows, heads, length, width), turned by cosine and sine (rows, length, width)."""
+    if not q.dtype == k.dtype == cos.dtype == sin.dtype:
+        return given(q, k, cos, sin, unsqueeze_dim)
+    cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
+    q, k = (_Turned.apply(x, cos, sin, steps) for x in (q, k))  # pyright: ignore[reportAssignmentType]
+    return q, k
+
+
+class _Turned(torch.autograd.Function):
+    """Queries or keys, turned; kept are cosine and sine, which all layers share."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, steps: tuple[Any, Any]) -> Any:
+        ctx.back = steps[1]
+        ctx.save_for_backward(cos, sin)
+        return steps[0](x, cos, sin)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        return ctx.back(gradients[0], *ctx.saved_tensors), None, None, None
+
+
+def turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """`x` (…, width), each half with the other one: the first loses what the second gains."""
+    out, half = x * cos, x.shape[-1] // 2
+    out[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
+    out[..., half:].addcmul_(x[..., :half], sin[..., half:])
+    return out
+
+
+def turned_back(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """The same by the transposed matrix."""
+    out, half = x * cos, x.shape[-1] // 2
+    out[..., :half].addcmul_(x[..., half:], sin[..., half:])
+    out[..., half:].addcmul_(x[..., :half], sin[..., :half], value=-1)
+    return out
+
+
+@cache
+def is_rotation(function: Any) -> bool:
+    """Whether the function turns queries and keys so, by trial."""
+    q, k = (torch.linspace(-1, 2, 2 * heads * 3 * 4).view(2, heads, 3, 4) for heads in (2, 1))
+    cos, sin = torch.linspace(0.1, 1, 24).view(2, 3, 4), torch.linspace(-1, 0.5, 24).view(2, 3, 4)
+    try:
+        found = function(q, k, cos, sin)
+        expected = [turned(x, cos.unsqueeze(1), sin.unsqueeze(1)) for x in (q, k)]
+        return all(torch.allclose(one, other) for one, other in zip(found, expected, strict=True))
+    except (AttributeError, RuntimeError, TypeError, ValueError):
+        return False

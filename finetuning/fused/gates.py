@@ -2,8 +2,8 @@
 
 down(f(gate x) · up x)
 
-For the backward pass transformers keeps the gate, f of it, and the other factor; here f is computed again. On a GPU each
-way is one kernel.
+For the backward pass transformers keeps the gate, f of it, and the other factor; here f is computed again. On a GPU
+each way is one kernel.
 """
 
 from collections.abc import Callable

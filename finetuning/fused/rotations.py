@@ -2,8 +2,8 @@
 
 x · cos + (−second half of x, first half of x) · sin
 
-transformers does so in five steps, whose results it makes anew; here there are three on a CPU, and a kernel on a GPU. The
-backward pass turns the gradient back.
+transformers does so in five steps, each with a result of its own; here there are three on a CPU, and one kernel on a
+GPU. The backward pass turns the gradient back.
 """
 
 from functools import cache, partial
@@ -18,7 +18,7 @@ NAME = "apply_rotary_pos_emb"  # of the function in transformers' modules
 
 
 def fuse_rotations(model: torch.nn.Module, compiles: bool) -> None:
-    """Let each attention layer turn queries and keys so while it is trained; one that turns otherwise stays as it is."""
+    """Let attention layers turn queries and keys so while they are trained; those that turn otherwise stay so."""
     for module in model.modules():
         forward: Any = type(module).forward
         if NAME not in getattr(getattr(forward, "__code__", None), "co_names", ()):

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(bool(obstacle()), reason=str(obstacle()))
 # are, twice forward and once backward.
 WAITS = 4
 # Of a layer of Mistral-7B in 4 bits, forward and backward, without its attention's and optimizer's own.
-KERNELS = 218
+KERNELS = 193
 SHORT = {"chat.max_length": 512, "training.per_device_train_batch_size": 2, "training.gradient_accumulation_steps": 1}
 PADDED = (512, 300)  # tokens of the rows of a pass
 

@@ -21,9 +21,7 @@ SIZES: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 96}
 
 def layer_of(activation: str = "silu") -> torch.nn.Module:
     torch.manual_seed(0)
-    kind, config = (
-        (GemmaMLP, GemmaConfig(**SIZES)) if "gelu" in activation else (LlamaMLP, LlamaConfig(**SIZES))
-    )
+    kind, config = (GemmaMLP, GemmaConfig(**SIZES)) if "gelu" in activation else (LlamaMLP, LlamaConfig(**SIZES))
     layer: Any = kind(config)
     layer.act_fn = ACT2FN[activation]
     return layer.train()

@@ -98,7 +98,12 @@ def test_what_turns_otherwise_stays_as_it_is():
     assert is_rotation(modeling_llama.apply_rotary_pos_emb) and is_rotation(modeling_falcon.apply_rotary_pos_emb)
     for module in (modeling_gpt_oss, modeling_glm):  # neighbours or parts of them, and halves of another layout
         assert not is_rotation(module.apply_rotary_pos_emb)
-    sizes = {"num_hidden_layers": 1, "num_local_experts": 2, "num_experts_per_tok": 1, "layer_types": ["full_attention"]}
+    sizes = {
+        "num_hidden_layers": 1,
+        "num_local_experts": 2,
+        "num_experts_per_tok": 1,
+        "layer_types": ["full_attention"],
+    }
     model = AutoModelForCausalLM.from_config(GptOssConfig(**(SIZES | sizes), head_dim=8))
     fuse_rotations(model, compiles=False)
     assert not fused(model)

@@ -10,8 +10,8 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from transformers import AutoConfig, Gemma2Config, MistralConfig
 
 from finetuning.base_model.loading import keep_trainable_on_cpu, load_model
-from finetuning.lora.config import keep_master_weights, lora_config
 from finetuning.fused.products import fuse_products
+from finetuning.lora.config import keep_master_weights, lora_config
 from finetuning.memory.gpu_layers import as_on_gpu
 from finetuning.memory.shapes import (
     LARGE,

@@ -53,7 +53,8 @@ def _rotate(
     unsqueeze_dim: int = 1,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Queries and keys (rows, heads, length, width), turned by cosine and sine (rows, length, width)."""
-    if not q.dtype == k.dtype == cos.dtype == sin.dtype:
+    is_mixed = not q.dtype == k.dtype == cos.dtype == sin.dtype
+    if is_mixed or not q.shape[-1] == k.shape[-1] == cos.shape[-1]:  # some functions turn a part of the width alone
         return given(q, k, cos, sin, unsqueeze_dim)
     cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
     q, k = (_Turned.apply(x, cos, sin, steps) for x in (q, k))  # pyright: ignore[reportAssignmentType]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import FalconConfig, Gemma3TextConfig, GptOssConfig, LlamaConfig, PhiConfig, Qwen3Config
+from transformers import FalconConfig, Gemma3TextConfig, GptOssConfig, LlamaConfig, Phi3Config, PhiConfig, Qwen3Config
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 from transformers.models.falcon import modeling_falcon
 from transformers.models.glm import modeling_glm
@@ -28,6 +28,7 @@ MODELS = {
     "qwen3": Qwen3Config(**SIZES, head_dim=16),
     "gemma3": Gemma3TextConfig(**SIZES, head_dim=16),
     "phi": PhiConfig(**SIZES, partial_rotary_factor=0.5),
+    "phi3": Phi3Config(**SIZES, partial_rotary_factor=0.5),  # whose function turns half of the width itself
     "falcon": FalconConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, vocab_size=64, alibi=False),
 }
 
@@ -88,10 +89,11 @@ def test_turning_back_is_the_transposed_matrix_of_turning():
     assert (turned(x, cos, sin) * y).sum() == pytest.approx(float((x * turned_back(y, cos, sin)).sum()))
 
 
-def test_other_number_formats_are_left_to_transformers():
-    q, k, cos, sin = (torch.randn(1, 2, 3, 4) for _ in range(4))
-    found = _rotate(lambda *_: "theirs", (None, None), q.bfloat16(), k.bfloat16(), cos[:, 0], sin[:, 0])
-    assert found == "theirs"
+@pytest.mark.parametrize(("dtype", "width"), [(torch.bfloat16, 4), (torch.float32, 8)])
+def test_other_number_formats_and_widths_are_left_to_transformers(dtype, width):
+    q = torch.randn(1, 2, 3, width, dtype=dtype)
+    cos = torch.randn(1, 3, 4)
+    assert _rotate(lambda *_: "theirs", (None, None), q, q, cos, cos) == "theirs"
 
 
 def test_what_turns_otherwise_stays_as_it_is():

@@ -114,8 +114,9 @@ def _is_gated(kind: type[torch.nn.Module]) -> bool:
     """Whether layers of that class compute no more and no less than that."""
     layer: Any = kind.__new__(kind)
     torch.nn.Module.__init__(layer)
-    for name in ("gate_proj", "up_proj", "down_proj"):
-        setattr(layer, name, torch.nn.Linear(WIDTH, WIDTH))
+    with torch.random.fork_rng(devices=[]):  # what is drawn here must not move what training draws
+        for name in ("gate_proj", "up_proj", "down_proj"):
+            setattr(layer, name, torch.nn.Linear(WIDTH, WIDTH))
     layer.act_fn = torch.tanh
     x = torch.linspace(-1, 2, 2 * WIDTH).view(2, WIDTH)
     try:

@@ -74,6 +74,14 @@ def test_a_model_that_answers_has_transformers_steps(monkeypatch):
     assert torch.equal(layer(x), theirs(x))
 
 
+def test_a_layer_is_found_without_a_random_number():
+    layer = layer_of()
+    gates._is_gated.cache_clear()
+    before = torch.get_rng_state()
+    fuse_gates(layer, compiles=False)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 class OtherMLP(LlamaMLP):
     """Another formula by the same names."""
 

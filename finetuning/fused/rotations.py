@@ -8,13 +8,22 @@ GPU. The backward pass turns the gradient back.
 
 from functools import cache, partial
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from finetuning.fused.compiled import one_kernel
 
 NAME = "apply_rotary_pos_emb"  # of the function in transformers' modules
+
+
+class Rotation(NamedTuple):
+    """How a layer's queries and keys are turned."""
+
+    forward: Any
+    backward: Any
+    given: Any
+    """The function of transformers, for what these two do not turn."""
 
 
 def fuse_rotations(model: torch.nn.Module, compiles: bool) -> None:
@@ -36,16 +45,15 @@ def _forward(layer: Any, fused: Any, *args: Any, **settings: Any) -> Any:
 @cache
 def _with_rotation(forward: Any, given: Any, compiles: bool) -> FunctionType:
     """The function with another rotation; that of transformers' module, which others read too, stays as it is."""
-    steps = (one_kernel(turned), one_kernel(turned_back)) if compiles else (turned, turned_back)
-    names = {**forward.__globals__, NAME: partial(_rotate, given, steps)}
+    steps = map(one_kernel, (turned, turned_back)) if compiles else (turned, turned_back)
+    names = {**forward.__globals__, NAME: partial(_rotate, Rotation(*steps, given))}
     made = FunctionType(forward.__code__, names, forward.__name__, forward.__defaults__, forward.__closure__)
     made.__kwdefaults__ = forward.__kwdefaults__
     return made
 
 
 def _rotate(
-    given: Any,
-    steps: tuple[Any, Any],
+    rotation: Rotation,
     q: torch.Tensor,
     k: torch.Tensor,
     cos: torch.Tensor,
@@ -55,9 +63,9 @@ def _rotate(
     """Queries and keys (rows, heads, length, width), turned by cosine and sine (rows, length, width)."""
     is_mixed = not q.dtype == k.dtype == cos.dtype == sin.dtype
     if is_mixed or not q.shape[-1] == k.shape[-1] == cos.shape[-1]:  # some functions turn a part of the width alone
-        return given(q, k, cos, sin, unsqueeze_dim)
+        return rotation.given(q, k, cos, sin, unsqueeze_dim)
     cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
-    q, k = (_Turned.apply(x, cos, sin, steps) for x in (q, k))  # pyright: ignore[reportAssignmentType]
+    q, k = (_Turned.apply(x, cos, sin, rotation) for x in (q, k))  # pyright: ignore[reportAssignmentType]
     return q, k
 
 
@@ -65,10 +73,10 @@ class _Turned(torch.autograd.Function):
     """Queries or keys, turned; kept are cosine and sine, which all layers share."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, steps: tuple[Any, Any]) -> Any:
-        ctx.back = steps[1]
+    def forward(ctx: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, rotation: Rotation) -> Any:
+        ctx.back = rotation.backward
         ctx.save_for_backward(cos, sin)
-        return steps[0](x, cos, sin)
+        return rotation.forward(x, cos, sin)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:

@@ -12,7 +12,7 @@ from transformers.models.glm import modeling_glm
 from transformers.models.gpt_oss import modeling_gpt_oss
 from transformers.models.llama import modeling_llama
 
-from finetuning.fused.rotations import NAME, _rotate, fuse_rotations, is_rotation, turned, turned_back
+from finetuning.fused.rotations import NAME, Rotation, _rotate, fuse_rotations, is_rotation, turned, turned_back
 
 SIZES: dict[str, Any] = {
     "hidden_size": 32,
@@ -93,7 +93,7 @@ def test_turning_back_is_the_transposed_matrix_of_turning():
 def test_other_number_formats_and_widths_are_left_to_transformers(dtype, width):
     q = torch.randn(1, 2, 3, width, dtype=dtype)
     cos = torch.randn(1, 3, 4)
-    assert _rotate(lambda *_: "theirs", (None, None), q, q, cos, cos) == "theirs"
+    assert _rotate(Rotation(None, None, lambda *_: "theirs"), q, q, cos, cos) == "theirs"
 
 
 def test_what_turns_otherwise_stays_as_it_is():

@@ -45,8 +45,8 @@ def _forward(layer: Any, fused: Any, *args: Any, **settings: Any) -> Any:
 @cache
 def _with_rotation(forward: Any, given: Any, compiles: bool) -> FunctionType:
     """The function with another rotation; that of transformers' module, which others read too, stays as it is."""
-    steps = map(one_kernel, (turned, turned_back)) if compiles else (turned, turned_back)
-    names = {**forward.__globals__, NAME: partial(_rotate, Rotation(*steps, given))}
+    way, back = (one_kernel(turned), one_kernel(turned_back)) if compiles else (turned, turned_back)
+    names = {**forward.__globals__, NAME: partial(_rotate, Rotation(way, back, given))}
     made = FunctionType(forward.__code__, names, forward.__name__, forward.__defaults__, forward.__closure__)
     made.__kwdefaults__ = forward.__kwdefaults__
     return made

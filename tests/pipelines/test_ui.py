@@ -17,7 +17,8 @@ from playwright.sync_api import FloatRect, expect, sync_playwright
 from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 from finetuning.checks.judgement import CHAT_CHECKS, KNOWLEDGE_CHECKS
-from tests.pipelines.command import World, shipped_instance
+from tests.assets.exam_store import ExamStore
+from tests.pipelines.command import IN_PROCESS, World, shipped_instance
 from tests.pipelines.main_line import ASSETS, FAILS
 from tests.pipelines.test_definitions import BESIDE, EDGES, OBSERVED
 from tests.tiny_models import ZEPHYR, save_tiny_model
@@ -65,6 +66,10 @@ def unproved(base_model: Path) -> dict:
 def world(tmp_path_factory):
     root = tmp_path_factory.mktemp("ui")
     world = World(root, {"FINETUNING_SMOKE": SMOKE}, shipped_instance(root))
+    for name in ("one", "two"):
+        rows = {"sources": [{"generator": "linear-equations", "rows": 8}]}
+        hub = {"repo": name, "license": "mit"}
+        world.write_recipe(name, {"summary": name, "base_model": {"repo": "a/b"}, "dataset": rows, "hub": hub})
     world.write_recipe("unproved", unproved(save_tiny_model("smollm2-135m", root / "tiny-llama", ZEPHYR)))
     return world
 
@@ -213,6 +218,22 @@ def test_figures_are_plotted_over_time(page, succeeded, world, screenshot):
     assert page.locator("canvas").count() > 3
     page.get_by_text("Metadata", exact=True).first.scroll_into_view_if_needed()
     screenshot("plots")
+
+
+def test_the_leaderboard_is_a_page_with_its_plot(page, world, tmp_path):
+    store = ExamStore(world.root / "artifacts")
+    for name, right in (("one", 18), ("two", 2)):
+        store.exam(name, [1.0] * right + [0.0] * (20 - right), r=right)
+    command = ("-m", "dagster", "asset", "materialize", "-m", "pipelines.definitions", "--select", "leaderboard")
+    done = world.warm(*command, "--config-json", IN_PROCESS, FINETUNING_SMOKE="0")
+    assert done.returncode == 0, done.stdout[-4000:]
+    page.goto("assets/leaderboard?view=overview")
+    page.get_by_text("Show Markdown").first.click()
+    expect(page.get_by_text("one is better than two, beyond noise.").first).to_be_visible()
+    plot = page.get_by_role("img").last
+    expect(plot).to_be_visible()
+    assert plot.evaluate("image => image.naturalWidth") > 300
+    page.screenshot(path=tmp_path / "leaderboard.png")
 
 
 def test_a_failed_gate_is_seen_as_failed(page, succeeded, world):

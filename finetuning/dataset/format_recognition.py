@@ -31,10 +31,10 @@ from finetuning.feedback.rows import FORMATS
 from finetuning.recipe.columns import MORE_COLUMNS, OF_A_QUESTION, words_of
 from finetuning.recipe.data_rules import ANSWERS
 from finetuning.recipe.dataset import DatasetSpec, sources
+from finetuning.recipe.method import Method
 from finetuning.recipe.mistakes import nearest
 from finetuning.recipe.source import FORMAT_COLUMNS, SourceSpec
 from finetuning.recipe.spec import in_yaml
-from finetuning.recipe.training import Method
 
 # Formats of one answer to a prompt or to what was said before, which may be judged.
 JUDGED = ("unpaired-preference", "prompt-completion", "messages", "sharegpt")

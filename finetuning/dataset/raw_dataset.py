@@ -25,8 +25,8 @@ from finetuning.dataset.raw_summary import JsonRow, RawSource, RawSummary, Unrea
 from finetuning.errors import FinetuningError
 from finetuning.feedback.rows import rows_of, taken
 from finetuning.recipe.dataset import DatasetSpec, sources
+from finetuning.recipe.method import Method
 from finetuning.recipe.source import SourceSpec
-from finetuning.recipe.training import Method
 from finetuning.secrets import find_secret
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 
 from finetuning.feedback.entries import Entry, arrived, folder_of
 
-FORMATS = {"sft": "messages", "dpo": "preference", "kto": "unpaired-preference"}
+FORMATS = {"sft": "messages", "grpo": "messages", "dpo": "preference", "kto": "unpaired-preference"}
 
 
 def taken(name: str, every: int) -> list[Entry]:
@@ -36,11 +36,11 @@ def rows_of(found: Sequence[Entry], method: str) -> Iterator[dict[str, Any]]:
     """Yield the rows that the method learns from, in the order of the entries.
 
     Args:
-        method: sft, dpo or kto; each has a format of its own (`FORMATS`).
+        method: sft, dpo, kto or grpo; each has a format of its own (`FORMATS`).
     """
     for entry in found:
         good, bad = judged(entry)
-        if method == "sft" and good:
+        if method in ("sft", "grpo") and good:
             # What the model said before is read, and not learned.
             earlier = [m | {"train": False} if m["role"] == "assistant" else m for m in entry.messages]
             yield {"messages": [*earlier, {"role": "assistant", "content": good[0]}]}

@@ -13,6 +13,8 @@ variants         the section `variants`
 trials           the variants that it makes, each as a recipe
 variant_rules    what is wrong with the settings that it tries
 training         the section `training`
+method           those of its keys that say what is learned from
+reward           what answers are rewarded for
 resources        the section `resources`
 evaluation       the section `evaluation`
 judge            the section `evaluation.judge`, and what does not go with it

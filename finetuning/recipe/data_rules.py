@@ -49,11 +49,17 @@ def format_rules(dataset: Mapping[str, Any], training: Mapping[str, Any]) -> Ite
     """What does not go with the format of a source."""
     for place, source in _placed(dataset):
         format = source.get("format")
-        if format == "unpaired-preference" and training.get("method", "sft") == "sft":
+        method = training.get("method", "sft")
+        if format == "unpaired-preference" and method in ("sft", "grpo"):
+            what = "learn the answers that were judged bad too" if method == "sft" else "reward what was judged bad"
             yield (
                 (*place, "format"),
-                "unpaired-preference with training.method: sft, which would learn the answers that were judged bad "
-                "too; write method: kto",
+                f"unpaired-preference with training.method: {method}, which would {what}; write method: kto",
+            )
+        if format == "text" and method == "grpo":
+            yield (
+                (*place, "format"),
+                "text with training.method: grpo, which rewards answers to questions; write method: sft",
             )
         if format == "text" and source.get("system"):
             yield (*place, "system"), "would be ignored: text has no turns and no chat template; leave it out"

@@ -17,6 +17,7 @@ from finetuning.recipe.data_rules import (
 )
 from finetuning.recipe.judge import judge_rules
 from finetuning.recipe.mistakes import KeyPath
+from finetuning.recipe.reward import reward_rules
 
 WHOLE = {"dpo": "compares whole rows", "kto": "judges whole rows"}
 # Keys whose product is the rows of a step, with their defaults.
@@ -85,6 +86,7 @@ def contradictions(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     yield from judge_rules(data)
     yield from overlap_rules(dataset)
     yield from format_rules(dataset, training)
+    yield from reward_rules(data)
     if training.get("method") in ANSWERS:
         yield from _comparison(data)
 
@@ -111,7 +113,7 @@ def _start(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
             ("lora", "init_lora_weights"),
             f"{start} beside lora.from, which says where the adapter starts; leave one of the two out",
         )
-    if method != "sft":
+    if method in ANSWERS:
         yield (
             ("lora", "from"),
             f"an adapter to go on from with training.method: {method}, which compares with the base model as it was; "

@@ -3,23 +3,13 @@
 from typing import Annotated, Literal
 
 from pydantic import (
-    ConfigDict,
     Field,
     ValidationInfo,
     field_validator,
 )
 
-from finetuning.recipe.spec import Count, Spec, listed, remakes
-
-Method = Literal["sft", "dpo", "kto"]
-
-# By trl's names.
-LossType = Literal["sigmoid", "hinge", "ipo", "kto", "apo_zero_unpaired"]
-# The losses of the methods that compare the model with what it was, the default first.
-LOSSES: dict[Method, tuple[LossType, ...]] = {
-    "dpo": ("sigmoid", "hinge", "ipo"),
-    "kto": ("kto", "apo_zero_unpaired"),
-}
+from finetuning.recipe.method import MethodSpec
+from finetuning.recipe.spec import Count, remakes
 
 # By transformers' names.
 Tracker = Literal[
@@ -40,43 +30,9 @@ Tracker = Literal[
 ]
 
 
-class TrainingSpec(Spec):
+class TrainingSpec(MethodSpec):
     """How the adapter is trained, by the names of transformers and trl."""
 
-    model_config = ConfigDict(json_schema_extra=remakes("lora_adapter"))
-
-    method: Method = Field(
-        default="sft",
-        description="`sft` learns to say what the answers say; `dpo` to prefer each row's chosen answer to its "
-        "rejected one (direct preference optimization), from data of the format `preference`; `kto` to say what was "
-        "judged good and not what was judged bad (Kahneman-Tversky optimization), from data of the format "
-        "`unpaired-preference`.",
-        json_schema_extra=remakes("chat_dataset", "lora_adapter"),
-    )
-    beta: Annotated[float, Field(gt=0)] | None = Field(
-        default_factory=lambda data: 0.1 if data.get("method") in LOSSES else None,
-        description="How strongly `dpo` and `kto` hold the model to what it was: 0.1 unless said otherwise, and more "
-        "for less change. `sft` has none.",
-    )
-    loss_type: LossType | None = Field(
-        default_factory=lambda data: next(iter(LOSSES.get(data.get("method", "sft"), ())), None),
-        description="Loss of `dpo`: `sigmoid` unless said otherwise; `hinge` (SLiC) and `ipo` stop pulling a pair "
-        "apart at some distance. Loss of `kto`: `kto` unless said otherwise, which compares an answer's gain with how "
-        "far the model has gone as a whole; `apo_zero_unpaired` with 0. `sft` has none.",
-    )
-    desirable_weight: float = Field(
-        default=1.0,
-        gt=0,
-        description="What the loss of an answer that was judged good counts with `kto`.",
-        json_schema_extra=remakes("lora_adapter", silent_default=True),
-    )
-    undesirable_weight: float = Field(
-        default=1.0,
-        gt=0,
-        description="What the loss of an answer that was judged bad counts with `kto`. Good ones times their weight "
-        "should be 1 to 1.33 times as much as bad ones times theirs.",
-        json_schema_extra=remakes("lora_adapter", silent_default=True),
-    )
     num_train_epochs: float = Field(default=1.0, gt=0, description="Passes over the training rows.")
     max_steps: int = Field(
         default=-1, description="Steps to train for, whatever `num_train_epochs` says; -1 for no such limit."
@@ -184,29 +140,6 @@ class TrainingSpec(Spec):
     seed: int = Field(
         default=42, ge=0, description="Seed of the adapter's start, of dropout, and of the order of rows."
     )
-
-    @field_validator("beta", "loss_type")
-    @classmethod
-    def _settings_of_comparisons(cls, value: float | str | None, info: ValidationInfo) -> float | str | None:
-        method = info.data.get("method")
-        if method == "sft" and value is not None:
-            other = next((other for other, losses in LOSSES.items() if value in losses), "dpo")
-            raise ValueError(
-                f"{value} would be ignored: training.method is sft; leave it out, or write method: {other}"
-            )
-        if method in LOSSES and value is None:
-            raise ValueError(f"null, which {method} cannot do without; leave it out for its default")
-        if isinstance(value, str) and method in LOSSES and value not in LOSSES[method]:
-            raise ValueError(f"{value} is no loss of {method}, which has {listed(LOSSES[method])}")
-        return value
-
-    @field_validator("desirable_weight", "undesirable_weight")
-    @classmethod
-    def _weights_of_judgements(cls, value: float, info: ValidationInfo) -> float:
-        method = info.data.get("method")
-        if value != 1 and method in ("sft", "dpo"):
-            raise ValueError(f"{value:g} would be ignored: training.method is {method}, which judges no answers")
-        return value
 
     @field_validator("max_steps")
     @classmethod

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from finetuning.recipe.lora import LoraSpec
 from finetuning.recipe.mistakes import KeyPath, dotted, mistakes, nearest
 from finetuning.recipe.recipe import Recipe
+from finetuning.recipe.reward import OF_GROUPS
 from finetuning.recipe.rules import contradictions
 from finetuning.recipe.sections import sections
 from finetuning.recipe.spec import Spec, listed, remade_by
@@ -25,6 +26,7 @@ APART = (
     "training.desirable_weight",
     "training.undesirable_weight",
     "training.bf16",
+    *(f"training.{key}" for key in OF_GROUPS),
 )
 SHARED = ("raw_dataset", "chat_dataset", "quantized_base_model")
 

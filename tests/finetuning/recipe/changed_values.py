@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from finetuning.recipe.reward import OF_GROUPS
+
 # Another value for each key than it has above, or in `GIVEN`.
 CHANGED: dict[str, Any] = {
     "summary": "Subtracts",
@@ -71,6 +73,16 @@ CHANGED: dict[str, Any] = {
     "training.loss_type": "ipo",
     "training.desirable_weight": 2.0,
     "training.undesirable_weight": 2.0,
+    "training.reward": {"chrf": 1.0},
+    "training.num_generations": 4,
+    "training.max_completion_length": 64,
+    "training.temperature": 0.7,
+    "training.top_p": 0.9,
+    "training.num_iterations": 2,
+    "training.epsilon": 0.1,
+    "training.epsilon_high": 0.3,
+    "training.scale_rewards": "none",
+    "training.mask_truncated_completions": True,
     "training.num_train_epochs": 2.0,
     "training.max_steps": 9,
     "training.learning_rate": 0.1,
@@ -177,6 +189,7 @@ DEV = {"dataset": {"sources": [{"hub": "lab/sums"}], "dev": {"fraction": 0.1}}}
 DOCUMENTS = {"knowledge": {"documents": [{"hub": "lab/manuals"}]}}
 TIES = {"adapters": {"sums": 0.5, "differences": 0.5}, "combination_type": "dare_ties", "density": 0.7}
 JUDGE = {"evaluation": {"metrics": ["judge"], "judge": {"endpoint": "https://lab.test/v1", "name": "fake"}}}
+REWARDED = {"training": {"method": "grpo", "reward": {"final-answer": 1.0}}}
 # What else is so before and after, where a key asks for it.
 GIVEN: dict[str, dict[str, Any]] = {
     **{key: DOCUMENTS for key in CHANGED if key.startswith(("knowledge.", "context"))},
@@ -208,6 +221,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "training.loss_type": {"training": {"method": "dpo"}},
     "training.desirable_weight": {"training": {"method": "kto"}},
     "training.undesirable_weight": {"training": {"method": "kto"}},
+    **{f"training.{key}": REWARDED for key in OF_GROUPS},
     "training.packing": {"base_model": {"repo": "lab/tiny", "attention": ["flash_attention_2"]}},
     "evaluation.gate.max_score": {"evaluation": {"metrics": ["exact-match", "loss"], "gate": {"loss": {}}}},
 }

@@ -10,6 +10,7 @@ lora           the adapter
 fused          layers that compute in fewer steps while they are trained
 variants       which of several settings an adapter is trained with
 training       the training, as a process that may be killed and goes on
+reinforcement  the training by rewards for the model's own answers
 memory         what training will need of the memory, and what would fit
 evaluation     the exam and the verdict
 judge          a model that says which of two answers is better

@@ -15,6 +15,7 @@ DECIDED_ELSEWHERE = {
     "assets/lora_adapter.py": {"lora_adapter"},
     "finetuning/base_model/varlen.py": {"attend", "by_kernel", "row_by_row"},
     "finetuning/training/trainer.py": {"__init__"},
+    "finetuning/reinforcement/group_trainer.py": {"_get_per_token_logps_and_entropies"},
     "assets/variants.py": {"variants"},
 }
 MOST_UNTYPED = 3  # in 1,000 lines

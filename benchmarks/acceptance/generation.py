@@ -8,7 +8,7 @@ import torch
 from benchmarks.acceptance.findings import Device, Findings, run
 from benchmarks.acceptance.large import large_model
 from finetuning.base_model.loading import answer_on_cpu, load_model
-from finetuning.evaluation.generation import continuations, keep_head_whole, left_padded
+from finetuning.evaluation.generation import Decoding, continuations, keep_head_whole, left_padded
 from finetuning.progress import Progress
 
 PROMPT, NEW = 256, 64  # tokens
@@ -26,9 +26,9 @@ def main(findings: Findings, folder: Path, device: Device, shape: str) -> None:
         with findings.trying(f"{rows} answers together"), keep_head_whole(model), torch.inference_mode():
             prompts = torch.randint(3, size, (rows, 16 if shape == "tiny" else PROMPT)).tolist()
             batch = left_padded(prompts, 0, model.device)
-            continuations(model, batch, NEVER, 2, SILENT, "warm-up")
+            continuations(model, batch, NEVER, Decoding(2), (SILENT, "warm-up"))
             started = time.monotonic()
-            answers = continuations(model, batch, NEVER, NEW, SILENT, "answers")
+            answers = continuations(model, batch, NEVER, Decoding(NEW), (SILENT, "answers"))
             seconds = time.monotonic() - started
             tokens = sum(map(len, answers))
             findings.add(

@@ -136,7 +136,7 @@ class TokenizedRows:
         longest_first = sorted(added_tokens(renderer.tokenizer), key=len, reverse=True)
         self._marks = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         self.sides = 2 if recipe.training.method == "dpo" else 1
-        self.last_alone = recipe.training.method in ("dpo", "kto")
+        self.last_alone = recipe.training.method in ("dpo", "kto", "grpo")
         self.has_feedback = any(source.feedback for source in recipe.dataset.sources)
         self.desirable: list[np.ndarray] = []
         self.texts = Texts()

@@ -52,6 +52,21 @@ class Batch(NamedTuple):
     mask: torch.Tensor
 
 
+@dataclass(frozen=True)
+class Decoding:
+    """How tokens are chosen, `limit` of them at most: the likeliest each time, or drawn at a temperature above 0."""
+
+    limit: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+    def settings(self) -> dict[str, Any]:
+        """The same as `generate` takes it."""
+        if not self.temperature:
+            return {"do_sample": False}
+        return {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": 0}
+
+
 class UntilSomeEnd(StoppingCriteria):
     """Ends a call of `generate` once enough of its rows have ended to be worth leaving; tells `progress` how far it is.
 
@@ -94,7 +109,7 @@ def generate(
             prompts = left_padded([questions[i].prompt_ids for i in batch], pad, model.device)
             what = f"{name}: {start}/{len(order)} rows answered, {len(batch)} at work"
             try:
-                found = continuations(model, prompts, stop, spec.max_new_tokens, progress, what)
+                found = continuations(model, prompts, stop, Decoding(spec.max_new_tokens), (progress, what))
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -124,22 +139,28 @@ def left_padded(prompts: Sequence[Sequence[int]], pad: int, device: Any) -> Batc
     return Batch(ids, mask)
 
 
-def continuations(model: Any, prompts: Batch, stop: int, limit: int, progress: Progress, what: str) -> list[list[int]]:
-    """Return what follows each prompt, to its first stop token (or beyond, with stop tokens), or to `limit` tokens."""
-    ids, mask = prompts
-    width = ids.shape[1]
-    rows, found, cache = list(range(len(ids))), {}, None
+def continuations(
+    model: Any, prompts: Batch, stop: int, decoding: Decoding, told: tuple[Progress, str], cache: Any = None
+) -> list[list[int]]:
+    """Return what follows each prompt, to its first stop token (or beyond, with stop tokens), or to the limit.
+
+    Args:
+        told: how far it is, and of what.
+        cache: what the model keeps of all tokens of the prompts but the last, where it has read them.
+    """
+    (ids, mask), width, limit = prompts, prompts.ids.shape[1], decoding.limit
+    rows, found = list(range(len(ids))), {}
     while rows:
         output = model.generate(
             input_ids=ids,
             attention_mask=mask,
             past_key_values=cache,
             max_new_tokens=width + limit - ids.shape[1],
-            do_sample=False,
             eos_token_id=stop,
             pad_token_id=stop,
-            stopping_criteria=StoppingCriteriaList([UntilSomeEnd(stop, width, progress, what)]),
+            stopping_criteria=StoppingCriteriaList([UntilSomeEnd(stop, width, *told)]),
             return_dict_in_generate=True,
+            **decoding.settings(),
         )
         ids, cache = output.sequences, output.past_key_values
         mask = torch.nn.functional.pad(mask, (0, ids.shape[1] - mask.shape[1]), value=1)

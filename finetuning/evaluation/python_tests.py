@@ -85,15 +85,21 @@ def could_pass(answer: str, reference: str) -> bool:
 
 
 def passes(answers: Sequence[str], references: Sequence[str], progress: Progress, name: str) -> list[float]:
-    """1.0 for each answer whose code runs to its end with the reference's asserts, else 0.0; a few at a time."""
-    found = [0.0] * len(answers)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        programs = {i: program(*pair) for i, pair in enumerate(zip(answers, references, strict=True))}
-        running = {pool.submit(report_of, text): i for i, text in programs.items() if text is not None}
+    """1.0 for each answer whose code runs to its end with the reference's asserts, else 0.0; a few at a time.
+
+    Programs that are the same run once.
+    """
+    programs = [program(*pair) for pair in zip(answers, references, strict=True)]
+    ended: dict[str | None, bool] = {}
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        running = {pool.submit(report_of, text): text for text in dict.fromkeys(programs) if text is not None}
         for number, done in enumerate(as_completed(running)):
             progress.update(f"{name}: code of {number + 1}/{len(running)} answers run")
-            found[running[done]] = float(done.result() == "ended")
-    return found
+            ended[running[done]] = done.result() == "ended"
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return [float(ended.get(text, False)) for text in programs]
 
 
 def report_of(text: str) -> str:

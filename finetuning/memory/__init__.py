@@ -1,6 +1,7 @@
 """What a training will need of the memory, before it starts.
 
 prediction  the peak, by what it is needed for
+drawing     the peak of a training that draws its answers itself
 shapes      the sizes of a model without its data
 gpu_layers  what layers keep on a GPU, without one
 data        what the rows ask for

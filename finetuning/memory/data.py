@@ -26,6 +26,10 @@ def training_data(recipe: Recipe, chat_dataset: Path, base_model: Path) -> Train
     )
     if recipe.training.packing:
         return TrainingData(recipe.chat.max_length, recipe.chat.max_length, new_tokens(*tokenizers))
+    if recipe.training.method == "grpo":
+        drawn = recipe.training.max_completion_length
+        longest = max(map(longest_prompt, files_of(chat_dataset)))
+        return TrainingData(longest + drawn, drawn, new_tokens(*tokenizers))
     columns = ["labels", "rejected_labels"] if recipe.training.method == "dpo" else ["labels"]
     found = [most_in(path, column) for path in files_of(chat_dataset) for column in columns]
     longest, supervised = np.max(found, axis=0)
@@ -43,3 +47,13 @@ def most_in(path: Path, column: str = "labels") -> tuple[int, int]:
             longest = max(longest, int(np.diff(ends).max(initial=0)))
             supervised = max(supervised, int(np.diff(learned[ends]).max(initial=0)))
     return longest, supervised
+
+
+def longest_prompt(path: Path) -> int:
+    """The most tokens of any row in a file before the first one that is supervised."""
+    longest = 0
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        for batch in file.iter_batches(10_000, columns=["labels"]):
+            for labels in batch.column(0).to_numpy(zero_copy_only=False):
+                longest = max(longest, int((np.asarray(labels) != NOT_SUPERVISED).argmax()))
+    return longest

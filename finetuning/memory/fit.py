@@ -175,6 +175,7 @@ def fit_of(
     """
     from transformers import AutoConfig
 
+    from finetuning.memory.drawing import predict_rewarded
     from finetuning.memory.prediction import predict
 
     if recipe.base_model.trust_remote_code:
@@ -182,12 +183,15 @@ def fit_of(
     config, (longest, supervised, new_tokens) = AutoConfig.from_pretrained(model_folder), rows
 
     def needed(changed: Recipe) -> "Prediction":
+        if changed.training.method == "grpo":
+            return predict_rewarded(changed, config, place.device, rows)
         return predict(changed, config, place.device, min(longest, changed.chat.max_length), supervised, new_tokens)
 
     # A divided model's layers are gathered for each use, whichever that is.
     divided = recipe.resources.strategy == "fsdp" and place.processes > 1
     layers = 0 if divided else config.get_text_config().num_hidden_layers
-    writes_out = place.device == "cuda" and not divided
+    # On a CPU it pays where tokens come one at a time.
+    writes_out = (place.device == "cuda" or recipe.training.method == "grpo") and not divided
     share = free() // (1 if place.device == "cuda" else place.processes)
     return fitted(recipe, longest, share, needed, layers, writes_out)
 

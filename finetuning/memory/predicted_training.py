@@ -47,7 +47,16 @@ def settle(job: TrainingJob, path: Path, log: Any) -> tuple[TrainingJob, dict[st
     return TrainingJob.model_validate(found["job"]), {"predicted_memory_mb": found["mib"]}
 
 
+def of_method(job: TrainingJob) -> Any:
+    """Return what a training of the job's method is made of."""
+    if job.training.method != "grpo":
+        return None
+    from finetuning.reinforcement.kind import any_kind_of
+
+    return any_kind_of(job)
+
+
 if __name__ == "__main__":
     if len(sys.argv) > 2:
         end_with(int(sys.argv[2]))
-    sys.exit(main(Path(sys.argv[1]), settle))
+    sys.exit(main(Path(sys.argv[1]), settle, of_method))

@@ -6,7 +6,8 @@ several_processes  starts several that train together
 job                what that process is told, and what it leaves
 summary            how a training went
 settings           the recipe's section as trl's settings
-trainer            trl's trainer with this project's batches, loss and checkpoints
+resumable          a trainer that may be killed, and goes on
+trainer            trl's trainer of rows with this project's batches and loss
 rows               the rows that training reads
 batches            which rows are in which step
 supervised_loss    the loss of the answers' tokens

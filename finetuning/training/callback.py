@@ -13,7 +13,7 @@ from finetuning.errors import FinetuningError
 from finetuning.progress import Progress
 from finetuning.training.interruption import Interrupted, Interruption, Watchdog
 from finetuning.training.job import TrainingJob
-from finetuning.training.trainer import AdapterTrainer, Moment
+from finetuning.training.resumable import Moment, ResumableTrainer
 
 BEST = "best.safetensors"
 
@@ -41,7 +41,7 @@ class TrainingProgress(TrainerCallback):
     def __init__(self, progress: Progress, job: TrainingJob, interruption: Interruption, watchdog: Watchdog) -> None:
         self.progress, self.where, self.spec, self.until = progress, job.where, job.training, job.until
         self.interruption, self.watchdog = interruption, watchdog
-        self.trainer: AdapterTrainer
+        self.trainer: ResumableTrainer
         self.checkpoint: Path | None = None
         # Of the last complete step; None where weights or optimizer are being written.
         self.moment: Moment | None = None
@@ -122,8 +122,9 @@ class TrainingProgress(TrainerCallback):
         elapsed = max(time.monotonic() - self._started, 1e-9)
         left = elapsed / (state.global_step - self._step) * (state.max_steps - state.global_step)
         speed = f"{(state.num_input_tokens_seen - self._tokens) / elapsed:.0f} tokens/s"
-        loss = "" if math.isnan(self._loss) else f"loss {self._loss:.4f} · "
-        self.progress.update(f"step {state.global_step}/{state.max_steps} · {loss}{speed} · {left:.0f} s left")
+        loss = "" if math.isnan(self._loss) else f"loss {self._loss:.4f}"
+        said = " · ".join(part for part in (self.trainer.in_words() or loss, speed, f"{left:.0f} s left") if part)
+        self.progress.update(f"step {state.global_step}/{state.max_steps} · {said}")
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
         """Ends a training of several processes that one of them was told to end."""

@@ -44,6 +44,8 @@ class TrainingTask(BaseModel):
     lora: LoraSpec
     training: TrainingSpec
     max_length: int
+    answer_markers: tuple[str, ...] = ()
+    """Of answers that are rewarded: words after which a final answer stands."""
     strategy: Strategy = "ddp"
     """What each of several processes holds of the base model."""
     batch_size: BatchSize | None = None
@@ -63,6 +65,7 @@ class TrainingTask(BaseModel):
             lora=recipe.lora,
             training=recipe.training,
             max_length=recipe.chat.max_length,
+            answer_markers=recipe.evaluation.answer_markers,
             strategy=recipe.resources.strategy,
         )
 

@@ -2,15 +2,16 @@
 
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
 import torch
+from datasets import Dataset
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import AutoTokenizer
+from trl import SFTConfig
 
 from finetuning.base_model.loading import keep_trainable_on_cpu, layers_in_4_bits, load_model, write_out
 from finetuning.base_model.loftq import start_from_factors
@@ -32,10 +33,11 @@ from finetuning.training.job import REWARDS, BatchSize, TooLarge, TrainingJob
 from finetuning.training.judgements import JudgementTrainer
 from finetuning.training.peak_memory import peak_memory, peak_reserved
 from finetuning.training.preferences import PreferenceTrainer
+from finetuning.training.resumable import ResumableTrainer, Saved, nothing
 from finetuning.training.rows import require_rows_for, tokens_of, train_rows, watched
 from finetuning.training.settings import is_sharded, leaves_padding_out, model_kwargs, on_cpu, processes, sft_config
 from finetuning.training.sharding import shard
-from finetuning.training.trainer import AdapterTrainer, Saved, nothing
+from finetuning.training.trainer import AdapterTrainer
 
 MIB = 2**20
 
@@ -46,12 +48,24 @@ UNPREDICTED = (
 )
 
 
+class Kind(NamedTuple):
+    """What a training of a method is made of, beside what all trainings are."""
+
+    trainer: Callable[..., ResumableTrainer]
+    """Makes the trainer, of the job, of how its steps are cut, and of the settings of all trainers."""
+    config: Callable[[TrainingJob, BatchSize, Any], Any]
+    """Makes trl's settings, for the model."""
+    rows: Callable[[TrainingJob], Dataset]
+    """Reads what is trained on."""
+
+
 def train(
     job: TrainingJob,
     progress: Progress,
     hang: Path | None = None,
     interruption: Interruption | None = None,
     saved: Saved = nothing,
+    kind: Kind | None = None,
 ) -> dict[str, Any]:
     """Train the adapter into `job.output`, with its tokenizer, and return its summary.
 
@@ -62,6 +76,7 @@ def train(
         hang: the file that tells, after the process ended itself because nothing went on, where it was.
         interruption: by which whoever runs this may ask for the end, beside signals.
         saved: is called in every process with each checkpoint, once it is complete.
+        kind: what a training of the job's method is made of; of those that learn from rows alone unless said otherwise.
 
     Raises:
         FinetuningError: the loss is no longer a number, memory ran out, or the disk is full.
@@ -72,7 +87,8 @@ def train(
     size = job.batch_size or BatchSize(spec.per_device_train_batch_size, spec.gradient_accumulation_steps)
     try:
         watchdog = Watchdog(hang or job.checkpoints.with_name("hang.txt"), spec.step_timeout_minutes * 60)
-        return _train(job, progress, size, interruption or Interruption(), watchdog, saved)
+        callback = TrainingProgress(progress, job, interruption or Interruption(), watchdog)
+        return _train(job, size, kind or kind_of(job), callback, saved)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -81,14 +97,8 @@ def train(
         raise TooLarge(size.halved()) from error
 
 
-def _train(
-    job: TrainingJob,
-    progress: Progress,
-    size: BatchSize,
-    interruption: Interruption,
-    watchdog: Watchdog,
-    saved: Saved,
-) -> dict[str, Any]:
+def _train(job: TrainingJob, size: BatchSize, kind: Kind, callback: TrainingProgress, saved: Saved) -> dict[str, Any]:
+    progress, watchdog = callback.progress, callback.watchdog
     progress.update("loading the base model")
     model = load_model(job.base_model, **model_kwargs(job))
     keep_trainable_on_cpu(model)
@@ -105,22 +115,21 @@ def _train(
     is_started = job.lora.start_from is not None
     model = go_on(model, job.lora, new_tokens, job.where) if is_started else model
     curves = Curves(job.checkpoints / "tensorboard")  # which outlives a failure, as checkpoints do
-    callback = TrainingProgress(progress, job, interruption, watchdog)
-    trainer = trainer_class(job)(
+    trainer = kind.trainer(
+        job,
+        size,
         model=model,
-        args=sft_config(job, size, leaves_padding_out(job, size, model)),
-        train_dataset=train_rows(job),
+        args=kind.config(job, size, model),
+        train_dataset=kind.rows(job),
         eval_dataset=tokens_of(watched(job.chat_dataset), job.training.method),
         processing_class=tokenizer,
         peft_config=None if is_started else config,
         callbacks=[callback, *([curves] if "tensorboard" in job.training.report_to else [])],
-        rows_per_step=job.training.per_device_train_batch_size * job.training.gradient_accumulation_steps * processes(),
-        order=job.training.train_sampling_strategy,
         own_head=own_head,
         saved=lambda checkpoint: (curves.flush(), saved(checkpoint)),
         loraplus_lr_ratio=job.training.loraplus_lr_ratio,
-        tokens_per_step=job.training.tokens_per_step,
         kept_layers=job.kept_layers,
+        says=progress,
     )
     callback.trainer = trainer
     adapted: Any = trainer.model
@@ -128,6 +137,7 @@ def _train(
     keep_master_weights(adapted)
     if is_started:
         restore(adapted, job.lora)
+        trainer.keep_start()
     leave_casts_to_autocast(trainer)
     fuse_layers(adapted, on_cpu(job))
     if job.lora.init_lora_weights == "loftq":
@@ -163,7 +173,10 @@ def _train(
     if trainer.is_world_process_zero():
         # peft would add all embeddings, which are as they were but for rows that it saves by themselves.
         adapted.save_pretrained(
-            job.output, save_embedding_layers=False, path_initial_model_for_weight_conversion=start and str(start)
+            job.output,
+            save_embedding_layers=False,
+            selected_adapters=["default"],
+            path_initial_model_for_weight_conversion=start and str(start),
         )
         if (events := job.checkpoints / "tensorboard").exists():
             shutil.copytree(events, job.output / "tensorboard", dirs_exist_ok=True)
@@ -172,19 +185,34 @@ def _train(
     return _summary(trainer, metrics, size) | examined | sharding | written
 
 
-def trainer_class(job: TrainingJob) -> Callable[..., AdapterTrainer]:
-    """What makes the trainer of the recipe's method."""
+def kind_of(job: TrainingJob) -> Kind:
+    """What a training from rows is made of, by the job's method."""
+    return Kind(row_trainer, row_config, train_rows)
+
+
+def row_config(job: TrainingJob, size: BatchSize, model: Any) -> SFTConfig:
+    """The settings of a training from rows."""
+    return sft_config(job, size, leaves_padding_out(job, size, model))
+
+
+def row_trainer(job: TrainingJob, size: BatchSize, **settings: Any) -> AdapterTrainer:
+    """The trainer of the recipe's method."""
     spec = job.training
+    settings |= {
+        "rows_per_step": spec.per_device_train_batch_size * spec.gradient_accumulation_steps * processes(),
+        "order": spec.train_sampling_strategy,
+        "tokens_per_step": spec.tokens_per_step,
+    }
     if spec.method == "sft":
-        return AdapterTrainer
-    settings: dict[str, Any] = spec.model_dump(include={"beta", "loss_type"})
+        return AdapterTrainer(**settings)
+    settings |= spec.model_dump(include={"beta", "loss_type"})
     if spec.method == "dpo":
-        return partial(PreferenceTrainer, **settings)
+        return PreferenceTrainer(**settings)
     settings |= spec.model_dump(include={"desirable_weight", "undesirable_weight"})
-    return partial(JudgementTrainer, max_length=job.max_length, **settings)
+    return JudgementTrainer(max_length=job.max_length, **settings)
 
 
-def _run(job: TrainingJob, trainer: AdapterTrainer, callback: TrainingProgress) -> None:
+def _run(job: TrainingJob, trainer: ResumableTrainer, callback: TrainingProgress) -> None:
     """Make all steps, going on from the newest checkpoint if there is one."""
     # Of several processes, transformers makes the folder in the first one only.
     job.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -211,13 +239,13 @@ def _run(job: TrainingJob, trainer: AdapterTrainer, callback: TrainingProgress) 
     trainer.hand_trainable_on()
 
 
-def reached(trainer: AdapterTrainer, loss: float | None) -> dict[str, Any]:
+def reached(trainer: ResumableTrainer, loss: float | None) -> dict[str, Any]:
     """What a training has come to that goes on another time: `Reached`."""
     state, seconds = trainer.state, round(trainer.progress.seconds, 1)
     return {"step": state.global_step, "steps": state.max_steps, "loss": loss, "seconds": seconds}
 
 
-def _summary(trainer: AdapterTrainer, metrics: dict[str, float], size: BatchSize) -> dict[str, Any]:
+def _summary(trainer: ResumableTrainer, metrics: dict[str, float], size: BatchSize) -> dict[str, Any]:
     state, model = trainer.state, trainer.accelerator.unwrap_model(trainer.model)
     points = [entry for entry in state.log_history if "loss" in entry]
     steps = np.diff([point["step"] for point in points], prepend=0)
@@ -244,6 +272,7 @@ def _summary(trainer: AdapterTrainer, metrics: dict[str, float], size: BatchSize
         "eval_curve": [
             {"step": entry["step"], "loss": entry["eval_loss"]} for entry in state.log_history if "eval_loss" in entry
         ],
+        **trainer.summary(),
     }
 
 
@@ -261,7 +290,7 @@ def _out_of_memory(job: TrainingJob, size: BatchSize, error: Exception) -> str:
     )
 
 
-def leave_casts_to_autocast(trainer: AdapterTrainer) -> None:
+def leave_casts_to_autocast(trainer: ResumableTrainer) -> None:
     """Keep peft from turning an adapter's input into float32 where the trainer computes in mixed precision.
 
     peft knows a GPU's autocast only. On a CPU it would widen what autocast narrows again: the same numbers, with two

@@ -46,10 +46,11 @@ def as_it_is(job: TrainingJob, path: Path, log: Any) -> tuple[TrainingJob, dict[
     return job, {}
 
 
-def main(path: Path, settle: Settle = as_it_is) -> int:
+def main(path: Path, settle: Settle = as_it_is, of_method: Callable[[TrainingJob], Any] = lambda job: None) -> int:
     """Train as the job in that file says, write `summary.json` into its output folder, and return the exit code.
 
-    `settle` may change the job before, and add to its summary; it gets the job, its file and a log.
+    `settle` may change the job before, and add to its summary; it gets the job, its file and a log. `of_method` says
+    what a training of the job's method is made of (`Kind`), where it is none that learns from rows alone.
 
     The code is 0; 3 for a mistake of the user, which `failure.txt` beside the job then explains; 4 for an end that was
     asked for; 5 where the job goes on with the `batch_size` in `batch_size.json` beside it.
@@ -59,16 +60,16 @@ def main(path: Path, settle: Settle = as_it_is) -> int:
     in_dagster = is_first and PipesEnvVarParamsLoader().is_dagster_pipes_process()
     with open_dagster_pipes() if in_dagster else nullcontext() as pipes:
         log = pipes.log if pipes else Lines(say if is_first else lambda line: None)
-        return _train(path, settle, log, is_first)
+        return _train(path, settle, of_method, log, is_first)
 
 
-def _train(path: Path, settle: Settle, log: Any, is_first: bool) -> int:
+def _train(path: Path, settle: Settle, of_method: Callable[[TrainingJob], Any], log: Any, is_first: bool) -> int:
     with Progress(log.info, "loading libraries") as progress:
         try:
             from finetuning.training.lora_adapter import train
 
             job, known = settle(TrainingJob.model_validate_json(path.read_text()), path, log)
-            summary = train(job, progress, path.with_name(HANG)) | known
+            summary = train(job, progress, path.with_name(HANG), kind=of_method(job)) | known
         except TooLarge as error:
             path.with_name(SMALLER).write_text(json.dumps(asdict(error.size)))
             progress.log(str(error))

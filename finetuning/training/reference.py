@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from finetuning.tokens import NOT_SUPERVISED
+from finetuning.training.resumable import Moment
 from finetuning.training.supervised_loss import log_probabilities_in_tiles, supervised_losses
-from finetuning.training.trainer import AdapterTrainer, Moment
+from finetuning.training.trainer import AdapterTrainer
 
 
 class ReferenceTrainer(AdapterTrainer):

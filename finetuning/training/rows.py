@@ -9,7 +9,7 @@ from datasets import Dataset
 from trl import pack_dataset
 
 from finetuning.errors import FinetuningError
-from finetuning.recipe.training import Method
+from finetuning.recipe.method import Method
 from finetuning.training.job import TrainingJob
 
 ALSO_READ: dict[Method, tuple[str, ...]] = {"dpo": ("rejected_input_ids", "rejected_labels"), "kto": ("desirable",)}

@@ -10,11 +10,14 @@ from trl import SFTConfig
 from finetuning.base_model.rows_apart import keeps_rows_apart
 from finetuning.errors import FinetuningError
 from finetuning.recipe.base_model import KEEP_ROWS_APART
+from finetuning.recipe.reward import OF_GROUPS
 from finetuning.training.job import BatchSize, TrainingJob
 from finetuning.training.supervised_loss import hands_on
 
-# Keys of the recipe's section that are this project's own; the others are transformers'.
+# Keys of the recipe's section that are this project's own, or trl's for a method; the others are transformers'.
 OURS = {
+    *OF_GROUPS,
+    "packing",
     "method",
     "beta",
     "loss_type",
@@ -80,6 +83,19 @@ def leaves_padding_out(job: TrainingJob, size: BatchSize, model: Any) -> bool:
 
 def sft_config(job: TrainingJob, size: BatchSize, padding_free: bool = False) -> SFTConfig:
     """The recipe's training settings, and those that are not a matter of taste."""
+    return (UnplacedConfig if is_sharded(job) else SFTConfig)(
+        **shared_settings(job, size),
+        packing=job.training.packing,
+        # Rows come tokenized, with labels, and no longer than chat.max_length.
+        dataset_kwargs={"skip_prepare_dataset": True},
+        max_length=None,
+        padding_free=padding_free,
+        include_num_input_tokens_seen="non_padding",
+    )
+
+
+def shared_settings(job: TrainingJob, size: BatchSize) -> dict[str, Any]:
+    """Those of them that transformers has for all methods."""
     dtype = job.model_kwargs["dtype"]
     settings = job.training.model_dump(exclude=OURS)
     settings |= {"per_device_train_batch_size": size.rows, "gradient_accumulation_steps": size.accumulation}
@@ -87,23 +103,17 @@ def sft_config(job: TrainingJob, size: BatchSize, padding_free: bool = False) ->
     settings |= {"activation_checkpointing": settings["activation_checkpointing"] is not False}
     # A GPU without bfloat16 computes in float16, whatever the recipe wishes.
     settings |= {"bf16": settings["bf16"] and dtype == "bfloat16", "fp16": dtype == "float16"}
-    return (UnplacedConfig if is_sharded(job) else SFTConfig)(
-        **settings,
-        output_dir=str(job.checkpoints),
-        run_name=Path(job.where).stem,  # as trackers show it
-        # Rows come tokenized, with labels, and no longer than chat.max_length.
-        dataset_kwargs={"skip_prepare_dataset": True},
-        max_length=None,
-        padding_free=padding_free,
-        save_strategy="no",
-        report_to=[name for name in trackers(job) if name != "tensorboard"],  # which `Curves` writes
-        disable_tqdm=True,
+    return settings | {
+        "output_dir": str(job.checkpoints),
+        "run_name": Path(job.where).stem,  # as trackers show it
+        "save_strategy": "no",
+        "report_to": [name for name in trackers(job) if name != "tensorboard"],  # which `Curves` writes
+        "disable_tqdm": True,
         # The filter replaces a loss that is not a number by the mean of those before it.
-        logging_nan_inf_filter=False,
-        include_num_input_tokens_seen="non_padding",
-        use_cpu=on_cpu(job),
-        dataloader_pin_memory=not on_cpu(job),
-    )
+        "logging_nan_inf_filter": False,
+        "use_cpu": on_cpu(job),
+        "dataloader_pin_memory": not on_cpu(job),
+    }
 
 
 def trackers(job: TrainingJob) -> list[str]:

@@ -19,12 +19,12 @@ from finetuning.errors import FinetuningError
 from finetuning.training.layers import layers_of
 
 if TYPE_CHECKING:
-    from finetuning.training.trainer import AdapterTrainer
+    from finetuning.training.resumable import ResumableTrainer
 
 MIB = 2**20
 
 
-def shard(trainer: "AdapterTrainer", where: str) -> dict[str, float]:
+def shard(trainer: "ResumableTrainer", where: str) -> dict[str, float]:
     """The MiB of all weights, and of those that this process holds, now that the model is on the trainer's device.
 
     Layers go there one by one, and nothing may refer to their undivided weights, so that the device never holds more

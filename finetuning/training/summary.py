@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from finetuning.record import Record
 
 
@@ -52,6 +54,10 @@ class TrainingSummary(Record):
     reward_rejected: float | None = None
     kl: float | None = None
     """On the eval split, of the methods that compare answers."""
+    reward_curve: list[dict[str, float]] = Field(default_factory=list)
+    """Of answers that are rewarded, on the way: after how many steps (`step`), the mean `reward` and its `spread`, each
+    term by itself (`reward/final-answer`), tokens of an answer (`length`), the share that was `cut_off`, and that of
+    groups with `no_signal`."""
 
 
 class MergedAdapterSummary(Record):

@@ -34,6 +34,28 @@ def supervised_losses(model: Any, head: torch.nn.Module, inputs: dict[str, Any])
         model: the model as it is called; what it does to logits after `head` (scaling, a soft cap) is done here too.
         inputs: `input_ids`, `labels` (rows, length) and what else the model takes.
     """
+    logits, targets, chosen = supervised_logits(model, head, inputs)
+    return CrossEntropy.apply(logits, targets, None), chosen.nonzero()[:, 0]  # pyright: ignore[reportReturnType]
+
+
+def scored_tokens(
+    model: Any, head: torch.nn.Module, inputs: dict[str, Any], temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The log likelihood of each supervised token, and the entropy (nats) of the model there, both (tokens,).
+
+    Args:
+        temperature: by which logits are divided.
+    """
+    logits, targets, _ = supervised_logits(model, head, inputs)
+    entropies = torch.zeros(len(targets), device=logits.device)
+    losses: Any = CrossEntropy.apply(logits if temperature == 1 else logits / temperature, targets, entropies)
+    return -losses, entropies
+
+
+def supervised_logits(
+    model: Any, head: torch.nn.Module, inputs: dict[str, Any]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The logits (tokens, vocabulary) of all supervised tokens, these (tokens,), and where they are, less one place."""
     targets = inputs["labels"][:, 1:]
     chosen = targets != NOT_SUPERVISED
     hook = head.register_forward_pre_hook(lambda module, given: (given[0][:, :-1][chosen][None], *given[1:]))
@@ -41,7 +63,7 @@ def supervised_losses(model: Any, head: torch.nn.Module, inputs: dict[str, Any])
         logits = model(**read_by(model, inputs), use_cache=False).logits[0]
     finally:
         hook.remove()
-    return _CrossEntropy.apply(logits, targets[chosen]), chosen.nonzero()[:, 0]  # pyright: ignore[reportReturnType]
+    return logits, targets[chosen], chosen
 
 
 def loss_in_tiles(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -78,11 +100,14 @@ def hands_on(model: Any) -> bool:
     return any(p.kind is p.VAR_KEYWORD for p in signature(base.base_model.forward).parameters.values())
 
 
-class _CrossEntropy(torch.autograd.Function):
-    """The cross entropy (rows,) of logits (rows, vocabulary) with targets (rows,), in float32."""
+class CrossEntropy(torch.autograd.Function):
+    """The cross entropy (rows,) of logits (rows, vocabulary) with targets (rows,), in float32.
+
+    Where there are `entropies` (rows,), they are filled with those of the logits.
+    """
 
     @staticmethod
-    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor, entropies: torch.Tensor | None) -> torch.Tensor:
         gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
         losses = torch.zeros(len(logits), device=logits.device)
         rows = max(1, CHUNK_BYTES // (4 * logits.shape[1]))
@@ -90,6 +115,8 @@ class _CrossEntropy(torch.autograd.Function):
             part = slice(start, start + rows)
             log_probabilities = logits[part].float().log_softmax(dim=1)
             losses[part] = -log_probabilities.gather(1, targets[part, None])[:, 0]
+            if entropies is not None:
+                entropies[part] = -torch.linalg.vecdot(log_probabilities.exp(), log_probabilities)
             if gradient is not None:
                 probabilities = log_probabilities.exp_()
                 probabilities[torch.arange(len(probabilities), device=logits.device), targets[part]] -= 1
@@ -99,7 +126,7 @@ class _CrossEntropy(torch.autograd.Function):
         return losses
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         # In place: it is as large as the logits, and nobody goes backward twice.
-        return gradient.mul_(gradients[0].to(gradient.dtype)[:, None]), None
+        return gradient.mul_(gradients[0].to(gradient.dtype)[:, None]), None, None

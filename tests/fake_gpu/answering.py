@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from finetuning.evaluation.generation import continuations, keep_head_whole, left_padded
+from finetuning.evaluation.generation import Decoding, continuations, keep_head_whole, left_padded
 from finetuning.memory import shapes
 from tests.fake_gpu.counting import Counter
 from tests.fake_gpu.traces import Answering, Answers
@@ -52,7 +52,7 @@ def answered(asked: Answering) -> Answers:
         model.get_base_model().register_forward_hook(lambda *given: caches.append(given[-1].past_key_values))
         prompts = left_padded([[ASKED] * length for length in asked.prompts], ASKED, "cuda")
         with keep_head_whole(model), torch.no_grad(), suppress(Enough):
-            continuations(model, prompts, STOP, asked.limit, progress, "")  # pyright: ignore[reportArgumentType]
+            continuations(model, prompts, STOP, Decoding(asked.limit), (progress, ""))  # pyright: ignore[reportArgumentType]
         cache = sum(part.nbytes for layer in caches[-1].layers for part in (layer.keys, layer.values))
     products, waits, attention = (
         {phase: dict(counts) for phase, counts in tally.items()}

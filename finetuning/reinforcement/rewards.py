@@ -1,0 +1,101 @@
+"""What an answer is worth: the exam's own metrics, and terms beside them, each between 0 and 1.
+
+final-answer  "… so 9 + 9 = 18.\n#### 18"  against  "…\n#### 18"   is 1.0
+length        the same, in 14 tokens of 96                         is 0.85
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from finetuning.chat.answers import split_thought
+from finetuning.chat.template import before_answer, stop_token
+from finetuning.evaluation.generation import answer_of
+from finetuning.evaluation.metrics import Outcome, metrics_for
+from finetuning.evaluation.python_tests import passes
+from finetuning.progress import Progress
+from finetuning.recipe.evaluation import EvaluationSpec
+from finetuning.training.job import TrainingJob
+
+CODE = "python-tests"
+# The metric of the exam that a term is the opposite of.
+OPPOSITES = {"format": "unclear"}
+SILENT = Progress(lambda line: None, "")
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An answer that was drawn: what the exam reads of it, and how many tokens it has."""
+
+    outcome: Outcome
+    tokens: int
+
+
+class Rewards:
+    """Scores answers by each term of a recipe's reward.
+
+    Args:
+        weights: of the terms.
+        limit: most tokens of an answer.
+        markers: words of the recipe after which a final answer stands.
+    """
+
+    def __init__(
+        self, weights: Mapping[Any, float], tokenizer: PreTrainedTokenizerBase, limit: int, markers: Sequence[str] = ()
+    ) -> None:
+        self.weights, self.tokenizer, self.limit = dict(weights), tokenizer, limit
+        self.stop, self.mark = stop_token(tokenizer), before_answer(tokenizer)
+        metrics = tuple(OPPOSITES.get(name, name) for name in weights if name != "length")
+        spec = EvaluationSpec.model_construct(metrics=metrics, answer_markers=tuple(markers))
+        self.metrics = metrics_for(spec)
+
+    @classmethod
+    def of(cls, job: TrainingJob, tokenizer: PreTrainedTokenizerBase) -> "Rewards":
+        """Those of a job."""
+        spec = job.training
+        return Rewards(spec.reward, tokenizer, spec.max_completion_length, job.answer_markers)
+
+    def functions(self) -> list[Callable[..., list[float | None]]]:
+        """The terms in their order as trl calls them, each by its own name."""
+        return [self._function(name) for name in self.weights]
+
+    def _function(self, name: str) -> Callable[..., list[float | None]]:
+        def scored(**given: Any) -> list[float | None]:
+            return self._term(name, **given)
+
+        scored.__name__ = name
+        return scored
+
+    def _term(
+        self,
+        name: str,
+        *,
+        completion_ids: Sequence[list[int]],
+        reference: Sequence[str],
+        log_metric: Callable[[str, float], None],
+        **given: Any,
+    ) -> list[float | None]:
+        answers = [self.answered(ids, wanted) for ids, wanted in zip(completion_ids, reference, strict=True)]
+        scores = self.scores(name, answers)
+        # What is no number says nothing of an answer; trl leaves it out of its group.
+        log_metric(f"rewards/{name}/no_number", sum(not math.isfinite(score) for score in scores) / len(scores))
+        return [score if math.isfinite(score) else None for score in scores]
+
+    def answered(self, ids: list[int], reference: str) -> Answered:
+        """What the exam would read of an answer in tokens."""
+        answer = answer_of(self.tokenizer, ids, self.stop, self.mark)
+        return Answered(Outcome(reference, split_thought(answer.text)[1], answer.stopped), answer.tokens)
+
+    def scores(self, name: str, answers: Sequence[Answered]) -> list[float]:
+        """The score of each answer by one term."""
+        if name == "length":
+            return [1 - min(answer.tokens, self.limit) / self.limit for answer in answers]
+        outcomes = [answer.outcome for answer in answers]
+        if name == CODE:
+            texts, references = ([getattr(o, part) for o in outcomes] for part in ("answer", "reference"))
+            return passes(texts, references, SILENT, "training")
+        score = self.metrics[OPPOSITES.get(name, name)].score
+        return [1 - score(outcome) if name in OPPOSITES else score(outcome) for outcome in outcomes]

@@ -1,0 +1,106 @@
+"""Rewards: the exam's own scores of what was drawn, and which rows can be rewarded at all."""
+
+import math
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from transformers import AutoTokenizer
+
+from finetuning.errors import FinetuningError
+from finetuning.evaluation.metrics import METRICS, Metric, Outcome
+from finetuning.reinforcement.checks import require_rewards
+from finetuning.reinforcement.rewards import Answered, Rewards
+from tests.finetuning.recipe.test_reward import recipe
+from tests.finetuning.reinforcement.group_jobs import tiny_model
+
+REFERENCE = "5\n#### 5"
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return AutoTokenizer.from_pretrained(tiny_model(tmp_path_factory.mktemp("tiny")))
+
+
+def answered(text, reference=REFERENCE, stopped=True, tokens=10):
+    return Answered(Outcome(reference, text, stopped), tokens)
+
+
+TEXTS = ["#### 5", "5\n#### 5", "#### 6", "who knows", "", "#### 5\n#### 6"]
+
+
+@pytest.mark.parametrize("name", ["final-answer", "exact-match", "contains", "rouge-l", "chrf", "stop-rate"])
+def test_the_reward_is_the_very_score_of_the_exam(tokenizer, name):
+    found = Rewards({name: 1.0}, tokenizer, 20).scores(name, [answered(text) for text in TEXTS])
+    assert found == [METRICS[name].score(Outcome(REFERENCE, text, True)) for text in TEXTS]
+
+
+def test_format_is_1_for_a_final_answer_right_or_wrong_and_length_falls_with_tokens(tokenizer):
+    rewards = Rewards({"format": 1.0, "length": 1.0}, tokenizer, 20)
+    assert rewards.scores("format", [answered(text) for text in TEXTS]) == [1, 1, 1, 0, 0, 1]
+    assert rewards.scores("length", [answered("", tokens=n) for n in (0, 5, 20, 21)]) == [1, 0.75, 0, 0]
+
+
+def test_an_answer_is_read_as_the_exam_reads_it_up_to_its_stop_token(tokenizer):
+    rewards = Rewards({"chrf": 1.0}, tokenizer, 20)
+    ids = tokenizer("<think>\nTwice.\n</think>\n\n#### 5", add_special_tokens=False)["input_ids"]
+    found = rewards.answered([*ids, rewards.stop], REFERENCE)
+    assert (found.outcome.answer, found.outcome.stopped, found.tokens) == ("#### 5", True, len(ids) + 1)
+    assert not rewards.answered(ids, REFERENCE).outcome.stopped
+
+
+def test_the_recipes_own_words_before_an_answer_count(tokenizer):
+    rewards = Rewards({"final-answer": 1.0}, tokenizer, 20, ["Respuesta"])
+    assert rewards.scores("final-answer", [answered("Respuesta: 5")]) == [1.0]
+
+
+def test_a_score_that_is_no_number_says_nothing_and_is_counted(tokenizer):
+    rewards, counted = Rewards({"chrf": 1.0}, tokenizer, 20), {}
+    rewards.metrics["chrf"] = Metric(lambda outcome: math.nan if "6" in outcome.answer else 0.5)
+    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("#### 5", "#### 6")]
+    (function,) = rewards.functions()
+    found = function(completion_ids=ids, reference=[REFERENCE] * 2, log_metric=counted.__setitem__, prompts=[])
+    assert found == [0.5, None] and counted == {"rewards/chrf/no_number": 0.5}
+    assert function.__name__ == "chrf"
+
+
+def test_code_that_cheats_ends_early_or_hangs_is_worth_nothing(tokenizer):
+    reference = "```python\ndef twice(x):\n    return 2 * x\n\nassert twice(2) == 4\n```"
+    tried = {
+        "right": "def twice(x):\n    return x + x",
+        "wrong": "def twice(x):\n    return x",
+        "leaves before the asserts": "import os\nos._exit(0)",
+        "asks for the end": "import sys\nsys.exit(0)",
+        "equals everything": "def twice(x):\n    raise SystemExit",
+        "starts a process": "import subprocess\nsubprocess.run(['true'])",
+    }
+    rewards = Rewards({"python-tests": 1.0}, tokenizer, 20)
+    answers = [answered(f"```python\n{code}\n```", reference) for code in tried.values()]
+    found = dict(zip(tried, rewards.scores("python-tests", answers), strict=True))
+    assert found == {name: float(name == "right") for name in tried}
+
+
+def written(folder, references):
+    rows = [
+        {"place": f"a:{i}", "messages": [{"role": "assistant", "content": text}]} for i, text in enumerate(references)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "train.parquet")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("reward", "references", "message"),
+    [
+        (["final-answer"], ["#### 5", "no number"], "1 of 2 train rows state no final answer.*a:1: 'no number'"),
+        (["python-tests"], ["```python\nx = 1\n```"] * 2, "2 of 2 train rows have no `assert`"),
+        (["chrf"], ["5"], "a step draws 16 answers to 2 questions, and the train split has 1 rows"),
+    ],
+)
+def test_rows_that_no_answer_could_be_right_for_are_found_before_training(tmp_path, reward, references, message):
+    asked = recipe({"reward": reward, "per_device_train_batch_size": 16})
+    with pytest.raises(FinetuningError, match=message):
+        require_rewards(asked, written(tmp_path, references), 1)
+
+
+def test_rows_that_can_be_rewarded_pass(tmp_path):
+    require_rewards(recipe(), written(tmp_path, ["#### 5", "<think>\nhm\n</think>\n\n#### 6"]), 1)

@@ -7,8 +7,11 @@ from finetuning.recipe.recipe import Recipe
 from resources.store.artifact import Artifact, Log
 
 
-def require_use(recipe: Recipe, chat_dataset: Artifact, base_model: Artifact, log: Log) -> None:
-    """Check that what is made of these can be examined and, where the recipe asks for it, merged.
+def require_use(recipe: Recipe, chat_dataset: Artifact, base_model: Artifact, log: Log, processes: int = 1) -> None:
+    """Check that what is made of these can be examined and, where the recipe asks for it, rewarded or merged.
+
+    Args:
+        processes: how many train together.
 
     Raises:
         FinetuningError: it cannot, or one of the two was changed since it was made.
@@ -42,3 +45,7 @@ def require_use(recipe: Recipe, chat_dataset: Artifact, base_model: Artifact, lo
         require_budget(recipe, len(human_choices(recipe)), len(references))
     if "python-tests" in spec.metrics:
         require_confinement(recipe.file)
+    if recipe.training.method == "grpo":
+        from finetuning.reinforcement.checks import require_rewards
+
+        require_rewards(recipe, chat_dataset.path, processes)

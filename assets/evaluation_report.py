@@ -15,6 +15,7 @@ from assets.publishing_lock import knows, version_to_beat
 from finetuning.errors import FinetuningError
 from finetuning.evaluation.benchmark_tasks import tasks_revision
 from finetuning.evaluation.report import Findings, JudgeReport, Report
+from finetuning.evaluation.rewarded import with_reward
 from finetuning.evaluation.verdict import of_smoke_run, read_report, verdict_in_words
 from finetuning.recipe.recipe import Recipe
 from finetuning.recipe.sections import sections
@@ -146,6 +147,11 @@ def report_on(recipe: Recipe, line: Line, found: Findings, folder: Path) -> Repo
         places = (line.chat_dataset.path, line.retrieval_index.path, line.documents.path)
         found = replace(found, samples=without_secrets_of(found.samples, *places))
     verdict = verdict_on(spec, found, in_context)
+    if curve := line.lora_adapter.summary.get("reward_curve"):
+        main = spec.metrics[0]
+        begun = found.start.metrics.get(main) if found.start and found.start.metrics else None
+        gain, before = (begun, "where it started") if begun else (found.metrics[main], "the base model")
+        verdict = with_reward(verdict, curve, (main, gain), before)
     verdict = of_smoke_run(verdict) if recipe.smoke else verdict
     return write_report(folder, recipe, line.made(), found, verdict)
 

@@ -13,8 +13,9 @@ from assets.lineage import Line
 from finetuning.errors import FinetuningError
 from finetuning.evaluation.benchmark_tasks import Benchmark, load_benchmarks, tasks_revision
 from finetuning.evaluation.python_tests import require_confinement
-from finetuning.evaluation.report import Answering, BenchmarkFigures, Findings, Published
+from finetuning.evaluation.report import Answering, BenchmarkFigures, Findings, Published, Started
 from finetuning.progress import Progress
+from finetuning.public_names import public_path
 from finetuning.recipe.recipe import Recipe
 from finetuning.recipe.sections import sections
 from finetuning.recipe.spec import Made
@@ -71,9 +72,12 @@ class Examination:
             asked_with = self.line.asked_with()
             found = evaluate(self.recipe.evaluation, exam, base.path, self.folder, asked_with, measured)
             published = self._beside_published(exam, connection, head, progress, measured)
+            start = self._beside_start(exam, progress)
             scores = self._benchmarks(exam, benchmarks, progress) if benchmarks else {}
         asked = base.read(Answering).model_copy(update={"fingerprint": base.fingerprint})
-        return replace(found, benchmarks=scores, answering={"base": asked, "tuned": tuned}, published=published)
+        return replace(
+            found, benchmarks=scores, answering={"base": asked, "tuned": tuned}, published=published, start=start
+        )
 
     def _judge(self, progress: Progress) -> AbstractContextManager["Judge | None"]:
         """The recipe's judge, if it has one, with all that it was asked by exams of this store."""
@@ -112,8 +116,12 @@ class Examination:
 
         return answer
 
-    def _plan(self, exam: "Exam", asset: Made, head: Head | None = None) -> Plan:
-        """The artifact of a model's answers: the base's own, for all adapters that are asked the same, or a head's."""
+    def _plan(self, exam: "Exam", asset: Made, adapter: tuple[str, str] | None = None) -> Plan:
+        """The artifact of a model's answers: the base's own, for all adapters that are asked the same, or an adapter's.
+
+        Args:
+            adapter: its fingerprint, and what tells its content.
+        """
         from finetuning.evaluation.exam import measures_loss, runs_code
 
         spec = self.recipe.evaluation
@@ -127,10 +135,10 @@ class Examination:
                 "code": runs_code(spec),
                 # Answers of one kernel, or of one machine, are not compared with those of another.
                 "model_kwargs": self.gpu.model_kwargs(self.recipe.base_model),
-                **({"adapter": head.commit} if head else {}),
+                **({"adapter": adapter[1]} if adapter else {}),
             },
             inputs=[self.line.quantized_base_model],
-            beside=(asset, str(head.adapter) if head else self.line.quantized_base_model.fingerprint),
+            beside=(asset, adapter[0] if adapter else self.line.quantized_base_model.fingerprint),
         )
 
     def _beside_published(
@@ -168,7 +176,7 @@ class Examination:
                 return self._answers(exam, self._candidate("published", Path(adapter)), progress)(out)
 
         try:
-            answers = self._plan(exam, "published_answers", head).obtain(write)
+            answers = self._plan(exam, "published_answers", (str(head.adapter), head.commit)).obtain(write)
         except FinetuningError as error:
             raise type(error)(
                 f"{self.recipe.file}: the version that is published now ({head.repo_id} at {head.commit}) cannot be "
@@ -179,6 +187,27 @@ class Examination:
         asked_with = self.line.asked_with()
         compared = compare_with_published(spec, exam, answers.path, self.folder, asked_with, judge)
         return known.model_copy(update={"metrics": compared})
+
+    def _beside_start(self, exam: "Exam", progress: Progress) -> Started | None:
+        """Compare with the adapter that was rewarded further; None for other methods, and where there was none."""
+        begun = self.line.lora_adapter.resolved.get("lora_from")
+        if begun is None or self.recipe.training.method != "grpo":
+            return None
+        known = Started(source=public_path(begun["source"]), revision=begun["revision"])
+        if begun["kind"] != "partition":
+            return known.model_copy(update={"why": "only the adapter of a recipe is answered for once more"})
+        adapter = self.artifacts.find("lora_adapter", begun["source"], begun["revision"], self.context.log.info)
+        if adapter is None:
+            return known.model_copy(update={"why": "it is gone"})
+        from finetuning.evaluation.comparison import compare_with_start
+        from finetuning.evaluation.judged import without_judge
+
+        candidate = self._candidate("start", adapter.path)
+        plan = self._plan(exam, "published_answers", (adapter.fingerprint, begun["weights"]))
+        answers = plan.obtain(self._answers(exam, candidate, progress))
+        return known.model_copy(
+            update={"metrics": compare_with_start(without_judge(self.recipe.evaluation), answers.path, self.folder)}
+        )
 
     def _benchmarks(
         self, exam: "Exam", benchmarks: dict[str, Benchmark], progress: Progress

@@ -67,6 +67,11 @@ def lora_adapter(
     require(judge(chat.raw_checks | chat.checks, recipe))
     merge = merged_adapters(recipe, artifacts, chat_dataset, quantized_base_model, context.log.info)
     start = starting_adapter(recipe, artifacts, hub, quantized_base_model, context.log.info)
+    if recipe.training.method == "grpo" and launcher.is_ray():
+        raise FinetuningError(
+            f"{recipe.file}: training.method: grpo draws its answers where it trains, which a Ray cluster "
+            "(FINETUNING_LAUNCHER: ray) was not taught. Train with FINETUNING_LAUNCHER=local."
+        )
     if start and launcher.is_ray():
         raise FinetuningError(
             f"{recipe.file}: lora.from: a training on a Ray cluster (FINETUNING_LAUNCHER: ray) starts anew: its nodes "
@@ -76,7 +81,7 @@ def lora_adapter(
     begun = variants and begun_training(variants, artifacts, [chat_dataset, quantized_base_model], context.log.info)
 
     def write(folder):
-        require_use(recipe, chat_dataset, quantized_base_model, context.log.info)
+        require_use(recipe, chat_dataset, quantized_base_model, context.log.info, processes)
         if merge:
             return merge.write(chat_dataset, quantized_base_model, folder)
         inputs: dict[Literal["chat_dataset", "base_model"], Artifact] = {
@@ -110,7 +115,7 @@ def lora_adapter(
 
 def metadata_of(artifact: Artifact) -> dict:
     """What the UI shows of a training, or of the adapters that were merged."""
-    from finetuning.plots import as_markdown, loss_curve
+    from finetuning.plots import as_markdown, loss_curve, reward_curve
 
     serve = f"`make serve RECIPE={artifact.partition}` serves it beside its base at <http://127.0.0.1:{ASSISTANT_PORT}>"
     served = {"assistant": dg.MetadataValue.md(serve)}
@@ -130,14 +135,18 @@ def metadata_of(artifact: Artifact) -> dict:
     unit = "nats per supervised token"
     if summary.reward_accuracy is not None:
         unit = "preference"
+    elif summary.reward_curve:
+        unit = "of the reward"
     elif summary.reward_chosen is not None or summary.reward_rejected is not None:
         unit = "judged answer"
     picture = loss_curve(summary.curve, summary.eval_loss, summary.eval_curve, unit)
+    rewards = reward_curve(summary.reward_curve) if summary.reward_curve else None
     return {
         **({} if summary.peak_reserved_mb is None else {"peak_reserved_mb": summary.peak_reserved_mb}),
         **{key: getattr(summary, key) for key in (*shown, *MEMORY, "attention", "device", "dtype", *HOW_IT_RAN)},
         **({"goes_on_from": f"{begun['source']} at {begun['revision']}"} if begun else {}),
         "attention_passed_over": dg.MetadataValue.json(summary.passed_over),
         "loss_curve": dg.MetadataValue.md(as_markdown(picture, "Loss curve")),
+        **({"reward_curve": dg.MetadataValue.md(as_markdown(rewards, "Reward curve"))} if rewards else {}),
         **served,
     }

@@ -1,6 +1,7 @@
 """Pictures for report and UI, as PNG bytes; kept small because the UI stores them in its event log."""
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any, NamedTuple, Protocol
@@ -60,6 +61,21 @@ def loss_curve(
         axes.plot([point["step"] for point in eval_curve], [point["loss"] for point in eval_curve], "o", color=INK)
     axes.axhline(eval_loss, color=INK, linestyle="--", linewidth=1, label=f"eval, after training: {eval_loss:.3f}")
     axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+    return _png(figure)
+
+
+def reward_curve(points: Sequence[Mapping[str, float]]) -> bytes:
+    """Reward by step with each of its terms, and the share of groups that had no signal."""
+    figure, axes = _figure("Reward while training", "step", "mean over the answers of a step")
+    steps = [point["step"] for point in points]
+    terms = [name for name in points[0] if name.startswith("reward/")]
+    for name in terms if len(terms) > 1 else ():
+        label = name.removeprefix("reward/")
+        axes.plot(steps, [point.get(name, math.nan) for point in points], linewidth=1, label=label)
+    axes.plot(steps, [point["reward"] for point in points], color=TUNED, label="reward")
+    silent = [point["no_signal"] for point in points]
+    axes.plot(steps, silent, color=BASE, linestyle="--", linewidth=1, label="groups without a signal")
     axes.legend(frameon=False)
     return _png(figure)
 

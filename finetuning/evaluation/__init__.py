@@ -13,6 +13,7 @@ benchmark_tasks    public benchmarks, as lm-eval has them
 benchmark_scores   both models on those
 judged             what a judge found, and how far it is to be trusted
 verdict            whether the tuned model may be published
+rewarded           whether the exam rose with what was rewarded
 tables             its figures in words
 evaluation_report  the report as Markdown and JSON
 merged_parts       what pages say of an adapter that others were merged into

@@ -154,6 +154,16 @@ def compare_with_published(
     }
 
 
+def compare_with_start(spec: EvaluationSpec, start: Path, tuned: Path) -> dict[str, Figures]:
+    """Return for each metric the figures of the adapter that training went on from (as `base`) and of the tuned model.
+
+    Args:
+        start: the folder of the answers of the former, as `tuned` is of the tuned model's.
+    """
+    before, after = outcomes(start), outcomes(tuned)
+    return {name: compare(metric, before, after) for name, metric in metrics_for(spec).items()}
+
+
 def samples_of(
     main: Metric,
     exam: Exam,

@@ -27,12 +27,13 @@ from finetuning.evaluation.report import (
     Published,
     Report,
     Sample,
+    Started,
     Verdict,
 )
 from finetuning.evaluation.tables import answering_table, benchmarks_table, metrics_table
 from finetuning.evaluation.verdict import verdict_in_words
 from finetuning.evaluation.with_passages import in_words
-from finetuning.plots import base_beside_tuned, loss_curve
+from finetuning.plots import base_beside_tuned, loss_curve, reward_curve
 from finetuning.public_names import public_base, public_drops, public_path, public_source
 from finetuning.recipe.evaluation import UNBOUNDED
 from finetuning.recipe.judge import JUDGE
@@ -92,6 +93,8 @@ def write_report(folder: Path, recipe: Recipe, made: Made, found: Findings, verd
     if not made.merge:
         curve = loss_curve(training["curve"], training["eval_loss"], training["eval_curve"])
         (folder / "loss.png").write_bytes(curve)
+    if rewards := training.get("reward_curve"):
+        (folder / "reward.png").write_bytes(reward_curve(rewards))
     rows = pd.DataFrame(list(found.samples))
     (rows if found.context else rows.drop(columns="asked", errors="ignore")).to_parquet(folder / SAMPLES)
     report = Report(
@@ -104,6 +107,7 @@ def write_report(folder: Path, recipe: Recipe, made: Made, found: Findings, verd
         benchmarks=dict(found.benchmarks),
         answering=dict(found.answering),
         published=found.published,
+        start=found.start,
         context=found.context,
         judge=found.judge,
     )
@@ -147,6 +151,7 @@ def markdown(recipe: Recipe, made: Made, found: Findings, verdict: Verdict) -> s
         *benchmarks(found.benchmarks),
         *(in_words(found.context, found.answering) if found.context else []),
         *beside_published(found.published),
+        *beside_start(found.start),
         "## Samples",
         *samples(found.samples, not figures.higher_is_better, recipe.evaluation.samples, main == JUDGE),
         *what_was_trained(made),
@@ -176,6 +181,16 @@ def beside_published(published: Published | None) -> list[str]:
         return [*parts, f"It was not compared: {published.why}."]
     table = metrics_table(published.metrics)
     return [*parts, table.to_markdown(index=False, disable_numparse=True)]
+
+
+def beside_start(start: Started | None) -> list[str]:
+    """The part of the page on the adapter that was rewarded further; none where there was none."""
+    if start is None:
+        return []
+    parts = ["## Beside where it started", f"Base is here the adapter {start.source} at `{start.revision}`."]
+    if start.metrics is None:
+        return [*parts, f"It was not compared: {start.why}."]
+    return [*parts, metrics_table(start.metrics).to_markdown(index=False, disable_numparse=True)]
 
 
 def how_it_was_asked(rows: int, metrics: Mapping[str, Figures]) -> str:
@@ -215,6 +230,7 @@ def what_was_trained(made: Made) -> list[str]:
         *([f"It goes on from {went_on_from(made.start)}. Base is the model without either."] if made.start else []),
         *([f"{made.choice} {UNCHOSEN}"] if made.choice else []),
         "![Loss while training](loss.png)",
+        *(["![Reward while training](reward.png)"] if trained.get("reward_curve") else []),
         "### Data",
         *what_it_saw(made),
         *settings,

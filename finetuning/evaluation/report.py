@@ -97,6 +97,16 @@ class Published(Part):
     metrics: dict[str, PublishedFigures] | None = Field(default=None, exclude_if=absent)
 
 
+class Started(Part):
+    """The adapter that training went on from: how the tuned model compares with it, or as `why` what forbids it."""
+
+    source: str
+    revision: str
+    why: str | None = Field(default=None, exclude_if=absent)
+    metrics: dict[str, Figures] | None = Field(default=None, exclude_if=absent)
+    """Where `base` is the adapter that it went on from."""
+
+
 class Answering(Record):
     """What it took one model to answer."""
 
@@ -217,6 +227,8 @@ class Report(Proof):
     """By model: base and tuned."""
     published: Published | None = None
     """None where nothing was published, or only this adapter."""
+    start: Started | None = Field(default=None, exclude_if=absent)
+    """The adapter that was rewarded further; None for other methods, and where there was none before."""
     context: InContext | None = Field(default=None, exclude_if=absent)
     """What passages did for the answers, where the recipe has documents."""
     judge: JudgeReport | None = Field(default=None, exclude_if=absent)
@@ -266,6 +278,8 @@ class Findings:
     """What it took base and tuned model to answer, by model."""
     published: Published | None = None
     """The comparison with the version that is published now; None where there is none."""
+    start: Started | None = None
+    """The comparison with the adapter that was rewarded further; None where there is none."""
     context: InContext | None = None
     """What passages did for the answers; None for a recipe without documents."""
     judge: JudgeReport | None = None

@@ -33,10 +33,13 @@ from finetuning.public_names import public_base
 from finetuning.recipe.base_model import QuantizationSpec
 from finetuning.recipe.lora import LoraSpec
 from finetuning.recipe.recipe import Recipe
+from finetuning.recipe.spec import listed
 
 METHODS = {
     "sft": "supervised, on the assistant's answers alone",
     "dpo": "direct preference optimization of chosen over rejected answers (DPO, beta {beta:g}, {loss_type} loss)",
+    "grpo": "by rewards for its own answers ({reward}), {num_generations} to a question (group relative policy "
+    "optimization, GRPO, {loss_type} loss)",
     "kto": "towards answers that were judged good and away from bad ones (KTO, beta {beta:g}, {loss_type} loss)",
 }
 # By the names that https://hf.co/metrics has. The others are this project's own.
@@ -78,7 +81,9 @@ def method_of(recipe: Recipe, made: Made) -> str:
     texts = made.chat.get("text_rows", 0)
     if recipe.training.method == "sft" and texts:
         return ON_TEXT[texts < made.chat["train_rows"]]
-    return METHODS[recipe.training.method].format(**recipe.training.model_dump())
+    settings = recipe.training.model_dump()
+    settings["reward"] = listed(f"{name} {weight:g}" for name, weight in recipe.training.reward.items())
+    return METHODS[recipe.training.method].format(**settings)
 
 
 def adapter_header(recipe: Recipe, repo_id: str, base_repo: str, report: Report, made: Made) -> ModelCardData:

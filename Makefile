@@ -17,6 +17,9 @@ help: ## Print this list
 demo: $(INSTALLED) ## Take RECIPE (smollm2-135m) from raw data to a published, evaluated adapter
 	@echo "models and data are read from $${FINETUNING_SOURCE_HUB:-https://huggingface.co} (FINETUNING_SOURCE_HUB)," \
 	  "and models published to $${FINETUNING_HUB:-local} (FINETUNING_HUB)"
+	@for start in $$($(BIN)/python -m pipelines.starts $(RECIPE)); do \
+	  echo "dg launch --assets '+key:\"lora_adapter\"' --partition $$start   # $(RECIPE) goes on from it"; \
+	  $(BIN)/dg launch --assets '+key:"lora_adapter"' --partition $$start || exit $$?; done
 	@echo "dg launch --job main_line --partition $(RECIPE)"
 	@$(BIN)/dg launch --job main_line --partition $(RECIPE); code=$$?; \
 	  $(BIN)/python -m pipelines.results $(RECIPE) --after $$code

@@ -11,6 +11,7 @@ notices          posts failed runs and failed verdicts to a webhook
 rollback         the job that makes an earlier version the published one again
 retention        the job that removes artifacts that nothing refers to
 outcomes         what became of a run, and which kind of trouble it had
+starts           which adapters a recipe goes on from that are not there yet
 results          prints what a run came to, and exits with a code that says it
 compare          puts two exams side by side
 code_location    starts a code location, and the runs again that were lost with the one before

@@ -99,7 +99,9 @@ OTHERS: dict[str, tuple[type[PreTrainedConfig], dict]] = {
 
 
 # Recipes whose base model another recipe has too.
-SAME_MODEL = {"smollm2-135m-manuals": "smollm2-135m", "smollm2-135m-sweep": "smollm2-135m"}
+SAME_MODEL = dict.fromkeys(
+    ("smollm2-135m-grpo", "smollm2-135m-manuals", "smollm2-135m-start", "smollm2-135m-sweep"), "smollm2-135m"
+)
 
 
 def save_native_model(recipe: str, folder: Path) -> Path:

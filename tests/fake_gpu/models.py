@@ -59,7 +59,9 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_hidden_layers": 18,
     },
     "smollm2-135m": SMOLLM2,
+    "smollm2-135m-grpo": SMOLLM2,
     "smollm2-135m-manuals": SMOLLM2,
+    "smollm2-135m-start": SMOLLM2,
     "smollm2-135m-sweep": SMOLLM2,
     "llama-3.2-3b": {
         "vocab_size": 128256,

@@ -23,7 +23,9 @@ NAMES = [
     "qwen3-4b-thinking",
     "qwen3-4b-tools",
     "smollm2-135m",
+    "smollm2-135m-grpo",
     "smollm2-135m-manuals",
+    "smollm2-135m-start",
     "smollm2-135m-sweep",
     "smollm3-3b",
     "zephyr-7b-beta",
@@ -112,6 +114,13 @@ def test_gemma_2b_packs_with_a_kernel_that_keeps_rows_apart():
     assert (recipe.lora.r, recipe.lora.lora_alpha, recipe.training.learning_rate) == (6, 8, 2.0e-5)
     assert (recipe.training.packing, recipe.base_model.attention) == (True, ("flash_attention_2", "varlen"))
     assert recipe.chat.max_length == 3072
+
+
+def test_what_is_rewarded_goes_on_from_rows_that_are_no_part_of_its_exam():
+    start, rewarded = (recipes.load_file(ROOT / "recipes" / f"smollm2-135m-{name}.yaml") for name in ("start", "grpo"))
+    assert rewarded.lora.start_from == start.name
+    assert (rewarded.dataset, rewarded.chat) == (start.dataset, start.chat)
+    assert (rewarded.base_model, rewarded.evaluation) == (start.base_model, start.evaluation)
 
 
 def test_smollm2_keeps_at_least_128_rows_for_evaluation():

@@ -18,6 +18,10 @@ training_comparison       compares the records
 training_loss             the loss of each side's adapter on the same rows
 training_rate             how fast this machine multiplies matrices
 training_profile          the command that shows where the time of a step goes
+reinforcement             the command that measures training by rewards on a CPU
+reinforcement_ours        this project's side of it
+reinforcement_trl         trl's side
+reinforcement_jobs        what its processes are told, and what they leave
 gpu                       the command that measures training on a GPU
 gpu_ours                  this project's side of it
 gpu_trl                   trl's side

@@ -20,10 +20,12 @@ from finetuning.fused.layers import fuse_others
 from finetuning.fused.products import fuse_products
 from finetuning.lora.config import keep_master_weights, trains_head
 from finetuning.memory import shapes
+from finetuning.memory.savings import with_settings
+from finetuning.progress import Progress
 from finetuning.tokens import NOT_SUPERVISED
 from finetuning.training import settings
 from finetuning.training.job import BatchSize, TrainingJob, TrainingTask
-from finetuning.training.lora_adapter import leave_casts_to_autocast, trainer_class
+from finetuning.training.lora_adapter import leave_casts_to_autocast, row_trainer
 from finetuning.training.settings import is_sharded, leaves_padding_out, sft_config
 from finetuning.training.sharding import shard
 from tests.conftest import train_tiny_tokenizer
@@ -138,8 +140,8 @@ class Phases(TrainerCallback):
 
 def trainer_of(training: Training, model: Any, folder: Path, phases: Phases) -> Any:
     """The trainer as `finetuning.training.lora_adapter` makes it, on rows of such lengths."""
-    recipe, spec = training.recipe, training.recipe.training
-    kernel = recipe.base_model.attention[0]
+    recipe = with_settings(training.recipe, {"training.train_sampling_strategy": "sequential"})
+    kernel, spec = recipe.base_model.attention[0], recipe.training
     job = TrainingJob(
         **TrainingTask.of(recipe).model_dump(),
         chat_dataset=folder,
@@ -152,19 +154,19 @@ def trainer_of(training: Training, model: Any, folder: Path, phases: Phases) -> 
     args.max_steps, args.report_to, args.dataloader_pin_memory = STEPS, [], False
     args.ddp_find_unused_parameters = False  # which are found in numbers: one collective more, of four bytes for each
     rows = rows_of(training.lengths, training.supervised, spec.method)
-    trainer = trainer_class(job)(
+    trainer: Any = row_trainer(
+        job,
+        size,
         model=model,
         args=args,
         train_dataset=pack_dataset(rows, recipe.chat.max_length, "bfd") if spec.packing else rows,
         eval_dataset=rows_of([max(training.lengths)], training.supervised, spec.method),
         processing_class=train_tiny_tokenizer(),
         callbacks=[phases],
-        rows_per_step=spec.per_device_train_batch_size * spec.gradient_accumulation_steps * training.processes,
-        order="sequential",
         own_head=trains_head(model, recipe.lora, []),
         loraplus_lr_ratio=spec.loraplus_lr_ratio,
-        tokens_per_step=spec.tokens_per_step,
         kept_layers=training.kept_layers,
+        says=Progress(lambda line: None, ""),
     )
     keep_master_weights(trainer.model)
     leave_casts_to_autocast(trainer)

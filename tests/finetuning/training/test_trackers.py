@@ -34,15 +34,12 @@ class Told(TrainerCallback):
 def test_the_evaluation_after_the_last_step_comes_before_the_end(tmp_path, monkeypatch, until):
     tiny, told = save_tiny_model("smollm2-135m", tmp_path / "tiny"), Told()
     data(tmp_path, tiny)
-    made = lora_adapter.trainer_class
+    made = lora_adapter.row_trainer
 
-    def with_tracker(job):
-        def trainer(callbacks, **settings):
-            return made(job)(callbacks=[told, *callbacks], **settings)
+    def with_tracker(job, size, callbacks, **settings):
+        return made(job, size, callbacks=[told, *callbacks], **settings)
 
-        return trainer
-
-    monkeypatch.setattr(lora_adapter, "trainer_class", with_tracker)
+    monkeypatch.setattr(lora_adapter, "row_trainer", with_tracker)
     train(job_of(tmp_path, tiny, training={"logging_steps": 1}, until=until), Progress(lambda line: None, ""))
     steps = 2 if until is None else 1
     assert told.events == ["begin", *["loss"] * steps, "eval_loss", "end"]

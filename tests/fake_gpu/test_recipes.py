@@ -37,7 +37,11 @@ def traced(h100):
     return cache(lambda name: h100(training_of(load(name))))
 
 
-@pytest.fixture(params=sorted(find()))
+# Answers that are drawn, and what they are worth, are numbers, which shapes do not have.
+TRACED = [name for name in sorted(find()) if load(name).training.method != "grpo"]
+
+
+@pytest.fixture(params=TRACED)
 def trace(request, traced) -> tuple[Recipe, Trace]:
     return load(request.param), traced(request.param)
 

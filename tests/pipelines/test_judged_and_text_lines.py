@@ -82,7 +82,7 @@ def test_one_command_takes_judged_answers_to_a_published_adapter(world, recipe, 
 @pytest.mark.long("the whole line once more")
 def test_one_command_takes_text_to_a_published_adapter(world, recipe, monkeypatch):
     rows = [{"text": f"### Human: {prompt(n)}### Assistant: It is {n}, and so it goes on."} for n in range(48)]
-    longer = {"training": recipe["training"] | {"max_steps": 40}, "hub": {"repo": "tiny-text", "license": "mit"}}
+    longer = {"training": recipe["training"] | {"max_steps": 80}, "hub": {"repo": "tiny-text", "license": "mit"}}
     changes = {"dataset": dataset_of(world, "text", rows), **longer}
     world.write_recipe("text", recipe | changes)
     run = world.materialize_warm("text")

@@ -157,15 +157,21 @@ def score_by_size(panels: Mapping[str, Sequence[Placed]]) -> bytes:
             )
         front = sorted((one.size_mb, one.score) for one in placed if one.is_on_front)
         axes.plot(*zip(*front, strict=True), color=TUNED, linewidth=1)
-        sizes = [one.size_mb for one in placed]
-        if max(sizes) > 4 * min(sizes) > 0:
-            axes.set_xscale("log")
-        axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.margins(x=0.25)
+        scale_sizes(axes, [one.size_mb for one in placed])
         axes.set_title(title, loc="left", color=INK, pad=10)
         axes.set_xlabel("MiB of base model and adapter")
         axes.spines[["top", "right"]].set_visible(False)
     return _png(figure)
+
+
+def scale_sizes(axes: Any, sizes: Sequence[float]) -> None:
+    """Number an axis of sizes in MiB, with as many digits as tell one number from the next."""
+    if max(sizes) > 4 * min(sizes) > 0:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+    else:
+        axes.ticklabel_format(axis="x", style="plain", useOffset=False)
 
 
 def _figure(title: str, x: str, y: str):

@@ -220,7 +220,7 @@ def test_figures_are_plotted_over_time(page, succeeded, world, screenshot):
     screenshot("plots")
 
 
-def test_the_leaderboard_is_a_page_with_its_plot(page, world, tmp_path):
+def test_the_leaderboard_is_a_page_with_its_plot(page, world):
     store = ExamStore(world.root / "artifacts")
     for name, right in (("one", 18), ("two", 2)):
         store.exam(name, [1.0] * right + [0.0] * (20 - right), r=right)
@@ -233,7 +233,6 @@ def test_the_leaderboard_is_a_page_with_its_plot(page, world, tmp_path):
     plot = page.get_by_role("img").last
     expect(plot).to_be_visible()
     assert plot.evaluate("image => image.naturalWidth") > 300
-    page.screenshot(path=tmp_path / "leaderboard.png")
 
 
 def test_a_failed_gate_is_seen_as_failed(page, succeeded, world):

@@ -3,10 +3,12 @@
 import json
 
 import pytest
+from matplotlib.figure import Figure
 
 from finetuning.leaderboard.document import Leaderboard, LeftOut
 from finetuning.leaderboard.leaderboard import write_leaderboard
 from finetuning.leaderboard.page import choice
+from finetuning.plots import scale_sizes
 from tests.finetuning.leaderboard.made import entrant
 
 
@@ -74,6 +76,18 @@ def test_one_exam_alone_is_said_to_be_alone_and_drawn(tmp_path):
     page = page_of(tmp_path, entrant("a", right(36)))
     assert "1 exam in force, in 1 group." in page and "### Beside" not in page
     assert (tmp_path / "pareto.png").exists()
+
+
+@pytest.mark.parametrize("sizes", [(1.0, 1.0), (97.2, 97.6), (97.2, 140.0), (50.0, 900.0)])
+def test_no_size_is_on_the_axis_of_the_plot_twice(sizes):
+    figure = Figure()
+    axes = figure.subplots()
+    axes.margins(x=0.25)
+    axes.plot(sizes, (0.1, 0.9), "o")
+    scale_sizes(axes, sizes)
+    figure.draw_without_rendering()  # which writes the labels
+    shown = [text for label in axes.get_xticklabels() if (text := label.get_text())]
+    assert shown and len({*shown}) == len(shown)
 
 
 def test_of_unknown_sizes_there_is_no_plot(tmp_path):

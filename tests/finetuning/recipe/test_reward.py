@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from finetuning.recipe.recipe import Recipe
+from finetuning.recipe.reward import OF_GROUPS
 from finetuning.recipe.sections import sections
 from finetuning.recipe.training import TrainingSpec
 
@@ -32,6 +33,10 @@ def test_a_list_weighs_all_terms_by_1_and_defaults_are_trls():
         0.2,
         "group",
     )
+
+
+def test_keys_of_groups_have_the_defaults_that_mean_nothing_was_said():
+    assert {name: TrainingSpec.model_fields[name].default for name in OF_GROUPS} == OF_GROUPS
 
 
 WRONG = {

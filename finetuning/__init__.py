@@ -31,6 +31,7 @@ paths          a path of this machine, or the id of a repo
 durable        files that are written whole, and stay when the process dies
 plots          pictures for report and UI
 out_of_memory  whether memory ran out, as each library says it
+garbage        how often Python looks for objects that nothing refers to
 progress       lines that tell how far a long piece of work is
 public_names   what a published page may call things
 secrets        text that looks like a key or password

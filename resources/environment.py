@@ -1,7 +1,8 @@
-"""The variables that libraries read once, when they are first imported, in a process and its children."""
+"""What is set before any library is imported: the variables that they read once, in a process and its children."""
 
 import os
 
+from finetuning.garbage import look_rarely
 from finetuning.settings import ROOT, text_of
 from resources.hub import environment_of_libraries
 
@@ -16,7 +17,8 @@ ENVIRONMENT = {
 
 
 def prepare_libraries() -> None:
-    """Set them, but for what the user has set."""
+    """Set them, but for what the user has set, and import libraries in less time."""
+    look_rarely()
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     os.environ.update(environment_of_libraries(text_of("source_hub"), text_of("hub")))

@@ -9,7 +9,6 @@ import gc
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 
@@ -35,6 +34,7 @@ from finetuning.dataset.format_recognition import recognise_all
 from finetuning.dataset.raw_folder import read_sources
 from finetuning.dataset.unread import unread_by_source
 from finetuning.errors import FinetuningError
+from finetuning.garbage import looking_at_new
 from finetuning.knowledge.retriever import Retriever
 from finetuning.knowledge.rows import Contexts, documents_of_exam
 from finetuning.recipe.columns import OF_KNOWLEDGE
@@ -108,7 +108,7 @@ def write_chat(
             with (
                 TokenizedRows(folder, recipe, renderer, dropped, findings, contexts is not None) as rows,
                 EarlierAnswers(folder, recipe.chat.max_length, findings) as earlier,
-                _rare_collection(),
+                looking_at_new(),
             ):
                 for batch, tokens, before in _tokenized(
                     renderer, batches(raw_folder, recipe, formats, renderer, dropped, contexts)
@@ -183,20 +183,6 @@ def _tokenized(renderer: Renderer, found: Iterable[Batch]) -> Iterator[tuple[Bat
                 yield first, tokens.result(), before and before.result()
         for batch, tokens, before in waiting:
             yield batch, tokens.result(), before and before.result()
-
-
-@contextmanager
-def _rare_collection() -> Iterator[None]:
-    """Turn off the automatic search for cycles of objects: rows make none, and millions of other objects."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-        if was_enabled:
-            gc.enable()
 
 
 def _record(decided: Split, path: Path, dropped: FindingsTable, findings: FindingsTable) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from dagster_pipes import PipesEnvVarParamsLoader, open_dagster_pipes
 
 from finetuning.errors import FinetuningError
+from finetuning.garbage import importing, look_rarely
 from finetuning.progress import Progress
 from finetuning.training.interruption import Interrupted, end_with
 from finetuning.training.job import (
@@ -57,6 +58,7 @@ def main(path: Path, settle: Settle = as_it_is, of_method: Callable[[TrainingJob
     """
     # Of several processes, the first one speaks for all.
     is_first = os.environ.get("RANK", "0") == "0"
+    look_rarely()
     in_dagster = is_first and PipesEnvVarParamsLoader().is_dagster_pipes_process()
     with open_dagster_pipes() if in_dagster else nullcontext() as pipes:
         log = pipes.log if pipes else Lines(say if is_first else lambda line: None)
@@ -66,7 +68,8 @@ def main(path: Path, settle: Settle = as_it_is, of_method: Callable[[TrainingJob
 def _train(path: Path, settle: Settle, of_method: Callable[[TrainingJob], Any], log: Any, is_first: bool) -> int:
     with Progress(log.info, "loading libraries") as progress:
         try:
-            from finetuning.training.lora_adapter import train
+            with importing():
+                from finetuning.training.lora_adapter import train
 
             job, known = settle(TrainingJob.model_validate_json(path.read_text()), path, log)
             summary = train(job, progress, path.with_name(HANG), kind=of_method(job)) | known

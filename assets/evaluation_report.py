@@ -39,7 +39,7 @@ SHORT = 10.0  # seconds that an evaluation waits for a hub that is out; publishi
     tags={"gpu": "used", "hub": "read"},
     owners=OWNERS,
     pool=GPU_POOL,
-    code_version="8",
+    code_version="9",
     check_specs=[
         dg.AssetCheckSpec(
             "verdict",

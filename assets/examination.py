@@ -12,7 +12,7 @@ import dagster as dg
 from assets.lineage import Line
 from finetuning.errors import FinetuningError
 from finetuning.evaluation.benchmark_tasks import Benchmark, load_benchmarks, tasks_revision
-from finetuning.evaluation.python_tests import require_confinement
+from finetuning.evaluation.python_tests import CODE_RULES, require_confinement
 from finetuning.evaluation.report import Answering, BenchmarkFigures, Findings, Published, Started
 from finetuning.progress import Progress
 from finetuning.public_names import public_path
@@ -132,7 +132,7 @@ class Examination:
                 "chat_template": self.line.chat_dataset.resolved["chat_template"],
                 "rows": exam.digest(),
                 "loss": measures_loss(spec),
-                "code": runs_code(spec),
+                "code": runs_code(spec) and CODE_RULES,
                 # Answers of one kernel, or of one machine, are not compared with those of another.
                 "model_kwargs": self.gpu.model_kwargs(self.recipe.base_model),
                 **({"adapter": adapter[1]} if adapter else {}),

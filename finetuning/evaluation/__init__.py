@@ -9,6 +9,7 @@ with_passages      what passages did for the answers
 intervals          how sure a gain is
 python_tests       the metric that runs the code in an answer
 confined_python    runs code that nobody has read
+bent_tests         code that would keep any asserts
 benchmark_tasks    public benchmarks, as lm-eval has them
 benchmark_scores   both models on those
 judged             what a judge found, and how far it is to be trusted

@@ -2,10 +2,10 @@
 
 It is run by its path, without the environment's packages, and imports nothing of this project:
 
-    python -S -s -P finetuning/evaluation/confined_python.py REPORT_FD < program.py
+    (echo WORD; cat program.py) | python -S -s -P finetuning/evaluation/confined_python.py REPORT_FD
 
-What reaches the file descriptor REPORT_FD is `ended`, once the program and its threads ran to their end, or
-`unconfined: ` and why this machine cannot confine it.
+What reaches the file descriptor REPORT_FD is `WORD ended`, once the program and its threads ran to their end, or
+`WORD unconfined: ` and why this machine cannot confine it. The program, which may write there too, has no such word.
 
 Sources: https://docs.kernel.org/userspace-api/landlock.html, https://man7.org/linux/man-pages/man3/seccomp_init.3.html
 """
@@ -152,7 +152,7 @@ def confine_calls() -> None:
 
 def main() -> None:
     """Run the program from standard input in confinement, write how it ended to REPORT_FD, and end the process."""
-    report, program = int(sys.argv[1]), sys.stdin.buffer.read()
+    report, word, program = int(sys.argv[1]), sys.stdin.buffer.readline().strip(), sys.stdin.buffer.read()
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in range(3):
         os.dup2(nothing, descriptor)
@@ -162,7 +162,7 @@ def main() -> None:
         confine_files()
         confine_calls()
     except Unconfined as reason:
-        os.write(report, f"unconfined: {reason}".encode())
+        os.write(report, word + f" unconfined: {reason}".encode())
         os._exit(1)
     try:
         exec(compile(program, "answer.py", "exec"), {"__name__": "__main__"})
@@ -171,7 +171,7 @@ def main() -> None:
                 thread.join()
     except BaseException:  # SystemExit too; Python itself would wait for the threads
         os._exit(1)
-    os.write(report, b"ended")
+    os.write(report, word + b" ended")
     os._exit(0)
 
 

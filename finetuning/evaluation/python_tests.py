@@ -8,8 +8,11 @@ Nobody has read that code. It runs in a process of its own that Landlock and sec
 
 import ast
 import contextlib
+import math
 import os
 import re
+import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -17,11 +20,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
+from typing import Literal
 
 from finetuning.errors import InfrastructureError
+from finetuning.evaluation.bent_tests import bends
 from finetuning.progress import Progress
 
 CHILD = Path(__file__).with_name("confined_python.py")
+CODE_RULES = 2  # by which the answers of a base model were scored that are found again; a change needs another number
 SECONDS = 10  # on the clock
 FOLDER = 2**26  # bytes of all files that a program has at one time
 LOOKED_AT_EVERY = 0.05  # seconds
@@ -29,6 +35,10 @@ BLOCK = re.compile(
     r"^[ \t]*```[ \t]*(?P<language>[\w+-]*)[^\n]*\n(?P<code>.*?)(?:^[ \t]*```|\Z)", re.MULTILINE | re.DOTALL
 )
 PYTHON = ("python", "py", "python3")
+
+Ending = Literal["passed", "failed", "bent", "slow", "unknown"]
+"""Of code: it ran to its end with all asserts; it did not; it would keep any asserts, and was not run (`bent_tests`);
+it was ended after `SECONDS`; or what it would do was not waited for."""
 
 
 def code_of(text: str) -> str | None:
@@ -85,28 +95,52 @@ def could_pass(answer: str, reference: str) -> bool:
 
 
 def passes(answers: Sequence[str], references: Sequence[str], progress: Progress, name: str) -> list[float]:
-    """1.0 for each answer whose code runs to its end with the reference's asserts, else 0.0; a few at a time.
+    """1.0 for each answer whose code runs to its end with the reference's asserts, else 0.0; a few at a time."""
+    return [float(end == "passed") for end in endings(answers, references, progress, name)]
 
-    Programs that are the same run once.
+
+def endings(
+    answers: Sequence[str], references: Sequence[str], progress: Progress, name: str, seconds: float = math.inf
+) -> list[Ending]:
+    """How the code of each answer ended, with the asserts of its reference; a few at a time.
+
+    Programs that are the same run once. `seconds` are for all of them together: what has not ended then is `unknown`.
     """
-    programs = [program(*pair) for pair in zip(answers, references, strict=True)]
-    ended: dict[str | None, bool] = {}
+    pairs = list(zip(answers, references, strict=True))
+    programs = [program(*pair) for pair in pairs]
+    ended: dict[str | None, Ending] = {None: "failed"}
+    for text, (answer, reference) in zip(programs, pairs, strict=True):
+        if text not in ended and bends(code_of(answer) or "", code_of(reference) or ""):
+            ended[text] = "bent"
+    last = time.monotonic() + seconds
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
-        running = {pool.submit(report_of, text): text for text in dict.fromkeys(programs) if text is not None}
+        running = {pool.submit(_ending, text, last): text for text in dict.fromkeys(programs) if text not in ended}
         for number, done in enumerate(as_completed(running)):
             progress.update(f"{name}: code of {number + 1}/{len(running)} answers run")
-            ended[running[done]] = done.result() == "ended"
+            ended[running[done]] = done.result()
     finally:
         pool.shutdown(cancel_futures=True)
-    return [float(ended.get(text, False)) for text in programs]
+    return [ended[text] for text in programs]
 
 
-def report_of(text: str) -> str:
-    """What the confined child says of a program: `ended`, `unconfined: …`, or nothing where it did not come so far."""
+def _ending(text: str | None, last: float) -> Ending:
+    if time.monotonic() > last:
+        return "unknown"
+    report = report_of(text or "", last)
+    return "passed" if report == "ended" else report if report in ("slow", "unknown") else "failed"
+
+
+def report_of(text: str, last: float = math.inf) -> str:
+    """What the confined child says of a program: `ended`, `unconfined: …`, or nothing where it did not come so far.
+
+    `slow` for one that took too long, and `unknown` where it was still at it at `last`, by this process's clock.
+    """
     read, write = os.pipe()
     with TemporaryDirectory() as folder, TemporaryFile() as given, os.fdopen(read, "rb") as report:
-        given.write(text.encode(errors="replace"))
+        # By a word that the program is not told, it cannot say that it has ended.
+        word = secrets.token_hex(16)
+        given.write(f"{word}\n".encode() + text.encode(errors="replace"))
         given.seek(0)
         process = subprocess.Popen(
             [sys.executable, "-S", "-s", "-P", str(CHILD), str(write)],
@@ -119,18 +153,24 @@ def report_of(text: str) -> str:
             env={"PYTHONHASHSEED": "0"},
         )
         os.close(write)
-        _wait(process, Path(folder))
-        return report.read(1000).decode(errors="replace")
+        late = _wait(process, Path(folder), last)
+        said = report.read(1000).decode(errors="replace")
+        return late or (said.removeprefix(f"{word} ") if said.startswith(f"{word} ") else "")
 
 
-def _wait(process: subprocess.Popen, folder: Path) -> None:
-    """Wait until the process has ended; kill it once it takes too long, or writes too much."""
-    last = time.monotonic() + SECONDS
+def _wait(process: subprocess.Popen, folder: Path, last: float) -> str:
+    """Wait until the process has ended; kill it once it takes too long, which is told, or writes too much."""
+    slow = time.monotonic() + SECONDS
     while process.poll() is None:
-        if time.monotonic() > last or size_of(folder) > FOLDER:
+        late = "slow" if time.monotonic() > slow else "unknown" if time.monotonic() > last else ""
+        if late or size_of(folder) > FOLDER:
             process.kill()
+            process.wait()
+            return late
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(LOOKED_AT_EVERY)
+    # The kernel ends what has computed for too long.
+    return "slow" if process.returncode == -signal.SIGKILL else ""
 
 
 def size_of(folder: Path) -> int:

@@ -15,7 +15,7 @@ from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
 
 from finetuning.evaluation.generation import Decoding
 from finetuning.reinforcement.prompts import GroupBatches, PromptRows
-from finetuning.reinforcement.rewards import Rewards
+from finetuning.reinforcement.rewards import TOLD_OF_CODE, Rewards
 from finetuning.reinforcement.sampling import draw
 from finetuning.reinforcement.shared_prompts import packed, reads_once, scored
 from finetuning.tokens import NOT_SUPERVISED
@@ -265,7 +265,8 @@ class GroupTrainer(ResumableTrainer, GRPOTrainer):
     def summary(self) -> State:
         """The curve of rewards: for each point the step, each term by itself, and what `SHOWN` names."""
         names = SHOWN | {f"rewards/{name}/mean": f"reward/{name}" for name in self.rewards.weights}
-        names |= {f"rewards/{name}/no_number": f"no_number/{name}" for name in self.rewards.weights}
+        for told in ("no_number", *TOLD_OF_CODE):
+            names |= {f"rewards/{name}/{told}": f"{told}/{name}" for name in self.rewards.weights}
         points = [entry for entry in self.state.log_history if "reward" in entry]
         return {
             "reward_curve": [

@@ -5,6 +5,7 @@ length        the same, in 14 tokens of 96                         is 0.85
 """
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +16,16 @@ from finetuning.chat.answers import split_thought
 from finetuning.chat.template import before_answer, stop_token
 from finetuning.evaluation.generation import answer_of
 from finetuning.evaluation.metrics import Outcome, metrics_for
-from finetuning.evaluation.python_tests import passes
+from finetuning.evaluation.python_tests import SECONDS, Ending, endings
 from finetuning.progress import Progress
 from finetuning.recipe.evaluation import EvaluationSpec
 from finetuning.training.job import TrainingJob
 
 CODE = "python-tests"
+# Of code that was not waited for, nothing is known.
+WORTH: Mapping[Ending, float] = {"passed": 1.0, "unknown": math.nan}
+TOLD_OF_CODE: tuple[Ending, ...] = ("slow", "bent")  # shares of the answers, in the curve
+SLOW = 1 / 8  # share of a step's programs that may take all of their time
 # The metric of the exam that a term is the opposite of.
 OPPOSITES = {"format": "unclear"}
 SILENT = Progress(lambda line: None, "")
@@ -79,7 +84,13 @@ class Rewards:
         **given: Any,
     ) -> list[float | None]:
         answers = [self.answered(ids, wanted) for ids, wanted in zip(completion_ids, reference, strict=True)]
-        scores = self.scores(name, answers)
+        if name == CODE:
+            ends = endings_of(answers)
+            scores = [WORTH.get(end, 0.0) for end in ends]
+            for told in TOLD_OF_CODE:
+                log_metric(f"rewards/{name}/{told}", ends.count(told) / len(ends))
+        else:
+            scores = self.scores(name, answers)
         # What is no number says nothing of an answer; trl leaves it out of its group.
         log_metric(f"rewards/{name}/no_number", sum(not math.isfinite(score) for score in scores) / len(scores))
         return [score if math.isfinite(score) else None for score in scores]
@@ -95,7 +106,13 @@ class Rewards:
             return [1 - min(answer.tokens, self.limit) / self.limit for answer in answers]
         outcomes = [answer.outcome for answer in answers]
         if name == CODE:
-            texts, references = ([getattr(o, part) for o in outcomes] for part in ("answer", "reference"))
-            return passes(texts, references, SILENT, "training")
+            return [WORTH.get(end, 0.0) for end in endings_of(answers)]
         score = self.metrics[OPPOSITES.get(name, name)].score
         return [1 - score(outcome) if name in OPPOSITES else score(outcome) for outcome in outcomes]
+
+
+def endings_of(answers: Sequence[Answered]) -> list[Ending]:
+    """How the code of answers ended; `unknown` for what was not waited for, where too many took long."""
+    texts, references = ([getattr(a.outcome, part) for a in answers] for part in ("answer", "reference"))
+    seconds = SECONDS * (1 + SLOW * len(answers) / (os.cpu_count() or 1))
+    return endings(texts, references, SILENT, "training", seconds)

@@ -21,6 +21,7 @@ from finetuning.evaluation.python_tests import (
     asserts_of,
     code_of,
     could_pass,
+    endings,
     passes,
     program,
     report_of,
@@ -219,8 +220,15 @@ def test_nobody_is_called(secret):
 def test_an_endless_program_ends_in_time(code, monkeypatch):
     monkeypatch.setattr(python_tests, "SECONDS", 1)
     started = time.monotonic()
-    assert passed(code) == [0.0]
+    assert endings([f"```python\n{code}\n```"], [""], SILENT, "base") == ["slow"]
     assert time.monotonic() - started < 4
+
+
+def test_what_all_programs_take_together_is_bounded_and_the_rest_is_unknown():
+    slow = [f"```python\nimport time\ntime.sleep(60 + {number})\n```" for number in range(40)]
+    started = time.monotonic()
+    found = endings(["```python\nx = 1\n```", *slow], [""] * 41, SILENT, "base", seconds=2)
+    assert found == ["passed", *["unknown"] * 40] and time.monotonic() - started < 6
 
 
 def test_a_thread_that_never_ends_ends_with_the_program(monkeypatch):

@@ -80,6 +80,25 @@ def test_code_that_cheats_ends_early_or_hangs_is_worth_nothing(tokenizer):
     assert found == {name: float(name == "right") for name in tried}
 
 
+def test_code_that_is_slow_bent_or_not_waited_for_is_counted_and_the_last_of_these_says_nothing(tokenizer, monkeypatch):
+    monkeypatch.setattr("finetuning.reinforcement.rewards.SECONDS", 2)  # and a half, for all of them
+    reference = "```python\ndef twice(x):\n    return 2 * x\n\nassert twice(2) == 4\n```"
+    texts = [
+        "```python\ndef twice(x):\n    return 2 * x\n```",
+        "```python\nclass E:\n    def __eq__(self, o):\n        return True\n\ntwice = lambda x: E()\n```",
+        *(f"```python\nimport time\ntime.sleep(60 + {number})\n```" for number in range(6)),
+    ]
+    ids, counted = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts], {}
+    (function,) = Rewards({"python-tests": 1.0}, tokenizer, 900).functions()
+    found = function(completion_ids=ids, reference=[reference] * 8, log_metric=counted.__setitem__, prompts=[])
+    assert found == [1.0, 0.0, *[None] * 6]
+    assert counted == {
+        "rewards/python-tests/slow": 0.0,
+        "rewards/python-tests/bent": 1 / 8,
+        "rewards/python-tests/no_number": 6 / 8,
+    }
+
+
 def written(folder, references):
     rows = [
         {"place": f"a:{i}", "messages": [{"role": "assistant", "content": text}]} for i, text in enumerate(references)

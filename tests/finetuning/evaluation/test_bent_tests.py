@@ -83,8 +83,8 @@ def test_what_only_looks_like_it_does_not_bend(name):
 
 def test_who_writes_where_the_end_is_told_has_not_ended():
     speaks = (
-        "import os\nfor place in range(64):\n    try:\n        os.write(place, b'ended')\n"
+        "import os\nfor place in range(1000):\n    try:\n        os.write(place, b'ended')\n"
         "    except OSError:\n        pass\n"
     )
-    answers = [f"```python\n{speaks}{end}\n```" for end in ("os._exit(0)", "1 / 0", TWICE)]
-    assert endings(answers, [f"```python\n{EQUAL}\n```"] * 3, SILENT, "base") == ["failed", "failed", "failed"]
+    answers = [f"```python\n{speaks}{end}\n```" for end in ("os._exit(0)", "1 / 0")]
+    assert endings(answers, [f"```python\n{EQUAL}\n```"] * 2, SILENT, "base") == ["failed", "failed"]

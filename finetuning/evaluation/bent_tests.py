@@ -49,7 +49,7 @@ def bends(code: str, reference: str) -> bool:
         return True
     modules = _modules(whole)
     touched = {"builtins", "__builtins__", *(modules[name] for name in used & set(modules))}
-    return bool(_changed(answer) & touched)
+    return bool((_changed(answer) - _changed(whole)) & touched)
 
 
 def _answered_by(asserts: list[ast.Assert], asked: list[ast.AST]) -> frozenset[str]:

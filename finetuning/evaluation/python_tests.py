@@ -190,7 +190,8 @@ def require_confinement(where: str) -> None:
     """
     report = report_of("")
     if report != "ended":
-        reason = report.removeprefix("unconfined: ") or f"{CHILD.name} did not run"
+        said = report.startswith("unconfined: ")
+        reason = report.removeprefix("unconfined: ") if said else f"{CHILD.name} did not run to its end"
         raise InfrastructureError(
             f"{where}: evaluation.metrics: python-tests runs code that a model wrote, and this machine cannot confine "
             f"it: {reason}. Take it out of evaluation.metrics, or run where both are there: {sys.platform} with "

@@ -60,6 +60,10 @@ HONEST = {
     "another name of Python's own": ("input = 3\n" + TWICE, EQUAL),
     "a module that is not asked": ("import sys\nsys.tracebacklimit = 0\n" + TWICE, EQUAL),
     "an attribute of its own object": ("class C: pass\nc = C()\nc.x = 2\ntwice = lambda x: c.x * x", NEAR),
+    "a module that the reference sets too": (
+        "import math\nmath.tau = 6\n" + TWICE,
+        NEAR.replace("import math\n", "import math\nmath.tau = 6\n"),
+    ),
     "no asserts": (ALWAYS.format("__eq__"), TWICE),
     "no Python": ("= =", EQUAL),
     "no Python in the reference": (ALWAYS.format("__eq__"), "= ="),

@@ -286,6 +286,14 @@ def test_a_machine_that_can_not_confine_runs_nothing(monkeypatch, tmp_path):
     assert not ran.exists()
 
 
+def test_a_child_that_comes_to_no_end_is_not_taken_for_what_keeps_it_from_confining(monkeypatch, tmp_path):
+    (tmp_path / "confined_python.py").write_text("import time\ntime.sleep(60)")
+    monkeypatch.setattr(python_tests, "CHILD", tmp_path / "confined_python.py")
+    monkeypatch.setattr(python_tests, "SECONDS", 1)
+    with pytest.raises(FinetuningError, match=r"cannot confine it: confined_python\.py did not run to its end"):
+        require_confinement("recipes/tiny.yaml")
+
+
 def test_this_machine_can_confine():
     require_confinement("recipes/tiny.yaml")
 

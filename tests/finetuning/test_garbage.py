@@ -59,14 +59,13 @@ def test_circles_that_a_block_makes_are_found_in_it():
 
 
 def test_what_was_imported_stays_out_of_every_look_after_other_blocks_too():
-    before = gc.get_freeze_count()
     with importing():
-        pass
-    frozen = gc.get_freeze_count()
-    assert frozen > before
+        imported = Circle()
     with looking_at_new():
-        pass
-    assert gc.get_freeze_count() == frozen
+        new = Circle()
+    looked_through = {id(each) for each in gc.get_objects()}
+    assert id(new) in looked_through
+    assert id(imported) not in looked_through
 
 
 def test_where_nothing_was_imported_so_a_block_keeps_nothing_out():

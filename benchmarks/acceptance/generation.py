@@ -8,7 +8,8 @@ import torch
 from benchmarks.acceptance.findings import Device, Findings, run
 from benchmarks.acceptance.large import large_model
 from finetuning.base_model.loading import answer_on_cpu, load_model
-from finetuning.evaluation.generation import Decoding, continuations, keep_head_whole, left_padded
+from finetuning.evaluation.decoding import Decoding
+from finetuning.evaluation.generation import continuations, keep_head_whole, left_padded
 from finetuning.progress import Progress
 
 PROMPT, NEW = 256, 64  # tokens

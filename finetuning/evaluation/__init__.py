@@ -2,6 +2,8 @@
 
 exam               both models answer the same rows
 generation         greedy answers to many prompts at once
+decoding           how the next token is chosen
+roomy_cache        what is kept of the tokens so far, with room for more
 metrics            scores of answers
 references         whether any answer could be right
 comparison         base and tuned answers beside each other

@@ -15,6 +15,8 @@ from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCrit
 from finetuning.chat.template import before_answer, stop_token
 from finetuning.chat.tokenization import added_tokens
 from finetuning.errors import InfrastructureError
+from finetuning.evaluation.decoding import Decoding
+from finetuning.evaluation.roomy_cache import give_room
 from finetuning.out_of_memory import is_out_of_memory
 from finetuning.progress import Progress
 from finetuning.recipe.evaluation import EvaluationSpec
@@ -50,21 +52,6 @@ class Batch(NamedTuple):
 
     ids: torch.Tensor
     mask: torch.Tensor
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How tokens are chosen, `limit` of them at most: the likeliest each time, or drawn at a temperature above 0."""
-
-    limit: int
-    temperature: float = 0.0
-    top_p: float = 1.0
-
-    def settings(self) -> dict[str, Any]:
-        """The same as `generate` takes it."""
-        if not self.temperature:
-            return {"do_sample": False}
-        return {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": 0}
 
 
 class UntilSomeEnd(StoppingCriteria):
@@ -151,11 +138,13 @@ def continuations(
     (ids, mask), width, limit = prompts, prompts.ids.shape[1], decoding.limit
     rows, found = list(range(len(ids))), {}
     while rows:
+        give_room(cache)
         output = model.generate(
             input_ids=ids,
             attention_mask=mask,
             past_key_values=cache,
-            max_new_tokens=width + limit - ids.shape[1],
+            # The model makes the cache itself: after one token there is one to give room to.
+            max_new_tokens=1 if cache is None else width + limit - ids.shape[1],
             eos_token_id=stop,
             pad_token_id=stop,
             stopping_criteria=StoppingCriteriaList([UntilSomeEnd(stop, width, *told)]),

@@ -13,7 +13,7 @@ from trl import GRPOTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
 
-from finetuning.evaluation.generation import Decoding
+from finetuning.evaluation.decoding import Decoding
 from finetuning.reinforcement.prompts import GroupBatches, PromptRows
 from finetuning.reinforcement.rewards import TOLD_OF_CODE, Rewards
 from finetuning.reinforcement.sampling import draw

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from transformers import DynamicCache, GenerationConfig
 
-from finetuning.evaluation.generation import Batch, Decoding, continuations, keep_head_whole, left_padded
+from finetuning.evaluation.decoding import Decoding
+from finetuning.evaluation.generation import Batch, continuations, keep_head_whole, left_padded
 from finetuning.progress import Progress
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from finetuning.evaluation.generation import Decoding, continuations, keep_head_whole, left_padded
+from finetuning.evaluation.decoding import Decoding
+from finetuning.evaluation.generation import continuations, keep_head_whole, left_padded
 from finetuning.memory import shapes
 from tests.fake_gpu.counting import Counter
 from tests.fake_gpu.traces import Answering, Answers

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetuning.chat.template import stop_token
-from finetuning.evaluation.generation import Decoding
+from finetuning.evaluation.decoding import Decoding
 from finetuning.reinforcement.prompts import GroupBatches
 from finetuning.reinforcement.sampling import draw
 from finetuning.training.batches import StepBatches

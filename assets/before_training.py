@@ -1,13 +1,22 @@
 """What is asked before a training is paid for: whether what follows it could only fail."""
 
+from assets.judging import judging_artifacts
 from finetuning.evaluation.benchmark_tasks import load_benchmarks, require_benchmark_rows
 from finetuning.evaluation.python_tests import require_confinement
 from finetuning.progress import Progress
 from finetuning.recipe.recipe import Recipe
+from resources.artifacts import Artifacts
 from resources.store.artifact import Artifact, Log
 
 
-def require_use(recipe: Recipe, chat_dataset: Artifact, base_model: Artifact, log: Log, processes: int = 1) -> None:
+def require_use(
+    recipe: Recipe,
+    artifacts: Artifacts,
+    chat_dataset: Artifact,
+    base_model: Artifact,
+    log: Log,
+    processes: int = 1,
+) -> None:
     """Check that what is made of these can be examined and, where the recipe asks for it, rewarded or merged.
 
     Args:
@@ -43,6 +52,7 @@ def require_use(recipe: Recipe, chat_dataset: Artifact, base_model: Artifact, lo
         from finetuning.judge.judge import require_budget
 
         require_budget(recipe, len(human_choices(recipe)), len(references))
+        judging_artifacts(recipe, artifacts, log)
     if "python-tests" in spec.metrics:
         require_confinement(recipe.file)
     if recipe.training.method == "grpo":

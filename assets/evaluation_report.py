@@ -8,6 +8,7 @@ import dagster as dg
 from assets.examination import Examination
 from assets.exams import EXAM, beside_the_one_before
 from assets.failures import explained
+from assets.judging import judging_artifacts, revision_of_model
 from assets.lineage import Line
 from assets.materialized import materialized, page_of
 from assets.partitions import GPU_POOL, OWNERS, RECIPES
@@ -78,7 +79,9 @@ def evaluation_report(
     if recipe.evaluation.judge:
         from finetuning.judge.choices import human_choices, revision_of
 
+        judging = judging_artifacts(recipe, artifacts, context.log.info)
         measured_by = {"choices": revision_of(human_choices(recipe))}
+        measured_by |= {"judge": revision_of_model(judging)} if judging else {}
     plan = artifacts.plan(
         context,
         sections=sections(recipe, "evaluation_report"),

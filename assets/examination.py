@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from assets.judging import judge_of
 from assets.lineage import Line
 from finetuning.errors import FinetuningError
 from finetuning.evaluation.benchmark_tasks import Benchmark, load_benchmarks, tasks_revision
@@ -81,12 +82,9 @@ class Examination:
 
     def _judge(self, progress: Progress) -> AbstractContextManager["Judge | None"]:
         """The recipe's judge, if it has one, with all that it was asked by exams of this store."""
-        spec = self.recipe.evaluation.judge
-        if spec is None:
+        if self.recipe.evaluation.judge is None:
             return nullcontext()
-        from finetuning.judge.judge import Judge, folder_name
-
-        return Judge(spec, self.artifacts.home("judgements", folder_name(spec)), progress)
+        return judge_of(self.recipe, self.artifacts, self.gpu, progress)
 
     def _measured(self, judge: "Judge", rows: int) -> "Measured":
         """The judge beside what people preferred, once it is known that the exam keeps to its limit of requests."""

@@ -81,7 +81,7 @@ def lora_adapter(
     begun = variants and begun_training(variants, artifacts, [chat_dataset, quantized_base_model], context.log.info)
 
     def write(folder):
-        require_use(recipe, chat_dataset, quantized_base_model, context.log.info, processes)
+        require_use(recipe, artifacts, chat_dataset, quantized_base_model, context.log.info, processes)
         if merge:
             return merge.write(chat_dataset, quantized_base_model, folder)
         inputs: dict[Literal["chat_dataset", "base_model"], Artifact] = {

@@ -70,7 +70,7 @@ def variants(
     trials.inputs |= {"chat_dataset": chat_dataset, "base_model": quantized_base_model}
 
     def write(folder: Path) -> VariantsSummary:
-        require_use(recipe, chat_dataset, quantized_base_model, context.log.info)
+        require_use(recipe, artifacts, chat_dataset, quantized_base_model, context.log.info)
         found = race(len(trials.tried), spec, trials.train, trials.may_go_on)
         if found.winner is None:
             raise FinetuningError(

@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from finetuning.evaluation.report import JudgeReport
+from finetuning.judge.judge import Judge, judge_endpoint
+from finetuning.progress import Progress
 from finetuning.recipe.judge import JudgeSpec
 
 
@@ -115,6 +118,11 @@ class JudgeServer:
     def stop(self) -> None:
         self._http.shutdown()
         self._http.server_close()
+
+
+def judge_by(spec: JudgeSpec, folder: Path, progress: Progress, first_wait: float = 0.01) -> Judge:
+    """The judge behind that endpoint, with the key of the environment."""
+    return Judge(spec, judge_endpoint(spec, progress.log, first_wait), folder, progress)
 
 
 @contextmanager

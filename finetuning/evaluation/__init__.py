@@ -14,6 +14,7 @@ confined_python    runs code that nobody has read
 bent_tests         code that would keep any asserts
 benchmark_tasks    public benchmarks, as lm-eval has them
 benchmark_scores   both models on those
+judging_model      a model on this machine that compares answers
 judged             what a judge found, and how far it is to be trusted
 verdict            whether the tuned model may be published
 rewarded           whether the exam rose with what was rewarded

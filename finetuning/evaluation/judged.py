@@ -64,7 +64,7 @@ def summary(measured: Measured, pairs: Sequence[Pair], found: Judged) -> JudgeRe
     clear = [one for _, one in asked if one.is_clear]
     spec = measured.judge.spec
     return JudgeReport(
-        name=spec.name,
+        name=measured.judge.asker.name,
         asked_agreement=spec.agreement,
         choices=measured.choices,
         agreement=measured.agreement,

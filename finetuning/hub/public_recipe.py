@@ -69,7 +69,9 @@ def public_recipe(
         if source.files:
             # Files of train and eval often have one name, and the same rows in both would be a mistake.
             local += without_folder(section, "files", place, under="eval/" if stem.startswith("eval") else "")
-    if recipe.evaluation.judge:
+    if recipe.evaluation.judge and recipe.evaluation.judge.endpoint is None:
+        local.append("evaluation.judge.name")
+    elif recipe.evaluation.judge:
         # It may be an address of a network that is nobody else's.
         data["evaluation"]["judge"]["endpoint"] = SOME_ENDPOINT
         local.append("evaluation.judge.endpoint")

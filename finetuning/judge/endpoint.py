@@ -11,6 +11,7 @@ import random
 import re
 import threading
 import time
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
@@ -19,6 +20,7 @@ import httpx2
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from finetuning.errors import InfrastructureError
+from finetuning.judge.asker import Reply
 from finetuning.judge.protocol import Message
 from finetuning.judge.refusals import KEY, busy, no_api, over_budget, refused, unreachable
 from finetuning.recipe.judge import JudgeSpec
@@ -54,13 +56,6 @@ class _Completion(_Lenient):
     usage: _Usage | None = None
 
 
-class Reply(NamedTuple):
-    """What the model said, and the tokens that it read and wrote."""
-
-    text: str
-    tokens: tuple[int, int]
-
-
 class Answer(NamedTuple):
     """What came back over HTTP."""
 
@@ -83,10 +78,13 @@ class Endpoint:
         """
         if not (key.isascii() and key.isprintable()) or key != key.strip():
             raise InfrastructureError(f"{KEY}: it has characters that no key has, such as a line's end; set it again.")
+        if spec.endpoint is None:
+            raise ValueError("evaluation.judge.endpoint is null: a model on this machine has no address")
         self._spec, self._key, self._first_wait = spec, key, first_wait
+        self.name, self.where = spec.name, spec.endpoint
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         # Certificates take a second to read, and plain HTTP has none.
-        verify, timeout = spec.endpoint.startswith("https://"), httpx2.Timeout(SECONDS, connect=20.0)
+        verify, timeout = self.where.startswith("https://"), httpx2.Timeout(SECONDS, connect=20.0)
         self._client = httpx2.Client(headers=headers, timeout=timeout, verify=verify)
         self._lock, self._resume, self._limit = threading.Lock(), 0.0, "max_tokens"
         self.sent = 0
@@ -95,6 +93,10 @@ class Endpoint:
     def close(self) -> None:
         """Give up the connections."""
         self._client.close()
+
+    def at_work(self) -> AbstractContextManager[None]:
+        """It is there at any time."""
+        return nullcontext()
 
     def ask(self, messages: list[Message]) -> Reply:
         """Return what the model replies.
@@ -154,7 +156,7 @@ class Endpoint:
         headers = {"Content-Type": "application/json"}
         until, body = time.monotonic() + SECONDS, bytearray()
         with self._client.stream(
-            "POST", f"{spec.endpoint}/chat/completions", content=content, headers=headers
+            "POST", f"{self.where}/chat/completions", content=content, headers=headers
         ) as response:
             for part in response.iter_bytes():
                 body += part

@@ -1,6 +1,6 @@
 """Asks a judge about many pairs of answers, each in both orders, within what the recipe allows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from finetuning.errors import FinetuningError
+from finetuning.judge.asker import Asker
 from finetuning.judge.endpoint import SHOWN, Endpoint
 from finetuning.judge.ledger import Judgement, Ledger
 from finetuning.judge.protocol import Decision, Message, Pair, choice_in, digest_of, question
@@ -32,9 +33,26 @@ class Judged(NamedTuple):
     """Read and written for these."""
 
 
-def folder_name(spec: JudgeSpec) -> str:
+def folder_name(asker: Asker) -> str:
     """The name of the folder with this judge's judgements."""
-    return digest_of([spec.endpoint, spec.name])[:16]
+    return digest_of([asker.where, asker.name])[:16]
+
+
+def judge_endpoint(spec: JudgeSpec, log: Callable[[str], None], first_wait: float = 1.0) -> Endpoint:
+    """The endpoint that the recipe names, with the key of this machine.
+
+    Args:
+        first_wait: seconds before a second try.
+
+    Raises:
+        InfrastructureError: the key is none.
+    """
+    key = Settings.read("judge_key").judge_key
+    found = Endpoint(spec, key, first_wait)
+    address = urlsplit(found.where)
+    if key and address.scheme == "http" and address.hostname not in LOOPBACK:
+        log(f"evaluation.judge.endpoint: {KEY} goes to {found.where} in clear; write https:// if it can")
+    return found
 
 
 def require_budget(recipe: Recipe, choices: int, rows: int) -> None:
@@ -61,28 +79,19 @@ def require_budget(recipe: Recipe, choices: int, rows: int) -> None:
 class Judge:
     """A judge, with all that it was ever asked."""
 
-    def __init__(self, spec: JudgeSpec, folder: Path, progress: Progress, first_wait: float = 1.0) -> None:
+    def __init__(self, spec: JudgeSpec, asker: Asker, folder: Path, progress: Progress) -> None:
         """Ask nothing yet.
 
         Args:
             folder: where its judgements are kept, for other exams too.
-            first_wait: seconds before a second try.
-
-        Raises:
-            InfrastructureError: the key is none.
         """
-        self.spec, self._folder, self._progress = spec, folder, progress
-        key = Settings.read("judge_key").judge_key
-        self._endpoint = Endpoint(spec, key, first_wait)
-        address = urlsplit(spec.endpoint)
-        if key and address.scheme == "http" and address.hostname not in LOOPBACK:
-            progress.log(f"evaluation.judge.endpoint: {KEY} goes to {spec.endpoint} in clear; write https:// if it can")
+        self.spec, self.asker, self._folder, self._progress = spec, asker, folder, progress
 
     def __enter__(self) -> "Judge":
         return self
 
     def __exit__(self, *of: object) -> None:
-        self._endpoint.close()
+        self.asker.close()
 
     def decide(self, pairs: Sequence[Pair], what: str) -> Judged:
         """Say what it will take, ask what was never asked, and return the decisions.
@@ -102,7 +111,8 @@ class Judge:
             missing = {key: messages for key, messages in found.items() if key not in ledger.known}
             self._say(what, len(pairs), len(found), missing)
             if missing:
-                self._ask(missing, ledger, what, answered=len(missing) < len(found))
+                with self.asker.at_work():
+                    self._ask(missing, ledger, what, answered=len(missing) < len(found))
             known = {key: ledger.known[key] for key in found}
         decisions = [
             Decision(known[own[0]].choice, known[own[1]].choice) if own else Decision("tie", "tie", is_same=True)
@@ -118,9 +128,9 @@ class Judge:
     def _say(self, what: str, pairs: int, questions: int, missing: Mapping[str, list[Message]]) -> None:
         """Log what will be asked, and what that costs at most, before it is."""
         letters = sum(len(message["content"]) for messages in missing.values() for message in messages)
-        left = self.spec.max_requests - self._endpoint.sent
+        left = self.spec.max_requests - self.asker.sent
         self._progress.log(
-            f"judge {self.spec.name} at {self.spec.endpoint}: {what}: {pairs:,} pairs, {questions:,} questions, "
+            f"judge {self.asker.name} at {self.asker.where}: {what}: {pairs:,} pairs, {questions:,} questions, "
             f"{questions - len(missing):,} of them asked before. Now {len(missing):,} requests (of {left:,} that are "
             f"left, for tries again too), about {letters // LETTERS:,} tokens to read and at most "
             f"{len(missing) * self.spec.max_tokens:,} to write"
@@ -159,9 +169,9 @@ class Judge:
 
     def _pay(self, ledger: Ledger, key: str, messages: list[Message]) -> None:
         """Ask one question, and keep the reply before this thread asks the next one."""
-        reply = self._endpoint.ask(messages)
+        reply = self.asker.ask(messages)
         choice = choice_in(reply.text)
-        said = self._endpoint.without_key(reply.text)[:SHOWN] if choice == "unclear" else ""
+        said = self.asker.without_key(reply.text)[:SHOWN] if choice == "unclear" else ""
         ledger.keep(Judgement(asked=key, choice=choice, tokens=reply.tokens, reply=said))
 
 

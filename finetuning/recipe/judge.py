@@ -20,12 +20,16 @@ class JudgeSpec(Spec):
 
     model_config = ConfigDict(json_schema_extra=remakes("evaluation_report"))
 
-    endpoint: Text = Field(
+    endpoint: Text | None = Field(
+        default=None,
         description="Address of an API that is OpenAI's or like it: `https://api.openai.com/v1`, or a server of your "
         "own such as `http://127.0.0.1:8000/v1`. Questions and answers of the exam are sent there, and the human "
-        "choices."
+        "choices. `null` is a model on this machine.",
     )
-    name: Text = Field(description="The model's name there, of a dated version if it has one.")
+    name: Text = Field(
+        description="The model's name there, of a dated version if it has one. Without an endpoint: the recipe whose "
+        "tuned model judges, or `RECIPE/base` for its base model, whose artifacts are there."
+    )
     choices: Text | None = Field(
         default=None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$",
@@ -58,7 +62,9 @@ class JudgeSpec(Spec):
 
     @field_validator("endpoint")
     @classmethod
-    def _is_an_address(cls, value: str) -> str:
+    def _is_an_address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         if not ENDPOINT.fullmatch(value):
             raise ValueError(
                 f"{harmless(value)!r} is not the address of an API: write https://HOST/v1, with no password and no "
@@ -77,7 +83,8 @@ def judge_rules(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     if asks and not given:
         yield (
             ("evaluation", asks[0]),
-            "judge, and nothing says who that is; write evaluation.judge: {endpoint: https://HOST/v1, name: MODEL}",
+            "judge, and nothing says who that is; write evaluation.judge: {endpoint: https://HOST/v1, name: MODEL}, or "
+            "{name: RECIPE/base} for a model on this machine",
         )
     if given and not asks:
         yield (

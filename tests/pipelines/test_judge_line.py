@@ -95,3 +95,32 @@ def test_an_exam_that_was_broken_off_goes_on_paying_for_nothing_twice_and_the_ke
     address = server.url.encode()
     published = [path for path in (tmp_path / "hub").rglob("*") if path.is_file() and address in path.read_bytes()]
     assert published == []
+
+
+def test_a_base_model_on_this_machine_judges_and_what_cannot_is_told_before_the_training(tmp_path, recipe, base_model):
+    for number in range(CHOICES):
+        choose(tmp_path / "feedback", number)
+    world = World(tmp_path, environment={"FINETUNING_FEEDBACK": str(tmp_path / "feedback")})
+    recipe["base_model"]["repo"] = str(base_model)
+    recipe = changed(recipe, "training", max_steps=2)
+    for name, told in (
+        ("tiny", "evaluation.judge.name: tiny is the model that is examined, which would judge itself"),
+        (
+            "tinny/base",
+            "without an endpoint it is a recipe, or RECIPE/base, and there is no recipe 'tinny'",
+        ),
+    ):
+        world.write_recipe("tiny", changed(recipe, "evaluation", metrics=["judge"], judge={"name": name}))
+        refused = world.materialize_warm("tiny")
+        assert refused.returncode != 0 and told in refused.stdout and "lora_adapter" not in world.artifacts("tiny")
+
+    world.write_recipe(
+        "tiny", changed(recipe, "evaluation", metrics=["judge"], judge={"name": "tiny/base", "max_tokens": 4})
+    )
+    done = world.materialize_warm("tiny")
+    found = report_of(world)["judge"]
+    base = world.folder("quantized_base_model", "tiny").name
+    assert found["name"].startswith(f"tiny/base (quantized_base_model/{base}, chat_dataset/")
+    assert found["choices"] == CHOICES and found["questions"] >= 2 * CHOICES
+    # Random weights agree with nobody.
+    assert done.returncode != 0 and "carries no verdict" in done.stdout

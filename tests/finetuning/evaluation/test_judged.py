@@ -15,12 +15,11 @@ from finetuning.evaluation.generation import Question
 from finetuning.evaluation.intervals import Sides, gain_interval
 from finetuning.evaluation.judged import agreement_of, judge_in_words, measure, verdict_on
 from finetuning.evaluation.metrics import METRICS, Outcome
-from finetuning.judge.judge import Judge
 from finetuning.judge.protocol import Decision, Pair
 from finetuning.progress import Progress
 from finetuning.recipe.evaluation import EvaluationSpec
 from tests.finetuning.evaluation.test_evaluation_report import MADE, TOOK, recipe_of
-from tests.judges import judging, prefers
+from tests.judges import judge_by, judging, prefers
 
 ROWS, SILENT = 20, Progress(lambda line: None, "")
 EXAM = Exam(
@@ -51,7 +50,7 @@ def examined(server, folder, spec, human, better=15):
     long, short = [f"{n} and more of it" for n in range(ROWS)], [f"{n}" for n in range(ROWS)]
     base = answers(folder / "base", [*short[:better], *long[better:-1], "same"])
     tuned = answers(folder / "tuned", [*long[:better], *short[better:-1], "same"])
-    with Judge(spec.judge, folder / "judgements", SILENT) as judge:
+    with judge_by(spec.judge, folder / "judgements", SILENT) as judge:
         measured = measure(judge, human)
         found = evaluate(spec, EXAM, base, tuned, None, measured)
         beside = compare_with_published(spec, EXAM, base, tuned, None, judge) if measured.carries_verdict else None

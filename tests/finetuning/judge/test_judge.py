@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from finetuning.errors import FinetuningError, TransientError
-from finetuning.judge.judge import Judge, require_budget
+from finetuning.judge.judge import require_budget
 from finetuning.judge.protocol import Decision, Pair
 from finetuning.progress import Progress
 from finetuning.recipe.judge import JudgeSpec
 from finetuning.recipe.loading import load_file
 from tests.finetuning.recipe.short_recipe import with_sections, write
-from tests.judges import Said, judging, prefers
+from tests.judges import Said, judge_by, judging, prefers
 from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -33,7 +33,7 @@ def decide(tmp_path, monkeypatch):
 
     def ask(server, asked, lines=None, **spec):
         progress = Progress((lines if lines is not None else []).append, "")
-        with Judge(server.spec(**spec), tmp_path / "judgements", progress, first_wait=0.01) as judge:
+        with judge_by(server.spec(**spec), tmp_path / "judgements", progress) as judge:
             return judge.decide(asked, "base beside tuned")
 
     return ask
@@ -168,11 +168,12 @@ def test_where_every_question_is_refused_few_are_asked_and_the_recipe_is_wrong(d
 ASKING = """
 import sys
 from pathlib import Path
-from finetuning.judge.judge import Judge
 from finetuning.progress import Progress
 from finetuning.recipe.judge import JudgeSpec
 from tests.finetuning.judge.test_judge import pairs
-with Judge(JudgeSpec(endpoint=sys.argv[1], name="fake", parallel=2), Path(sys.argv[2]), Progress(print, "")) as judge:
+from tests.judges import judge_by
+spec = JudgeSpec(endpoint=sys.argv[1], name="fake", parallel=2)
+with judge_by(spec, Path(sys.argv[2]), Progress(print, "")) as judge:
     judge.decide(pairs(20), "base beside tuned")
 """
 
@@ -197,5 +198,5 @@ def test_a_key_that_would_go_over_a_network_in_clear_is_told(tmp_path, monkeypat
         ("http://[::1]:8000/v1", False),
     ):
         lines = []
-        with Judge(JudgeSpec(endpoint=endpoint, name="fake"), tmp_path, Progress(lines.append, "")):
+        with judge_by(JudgeSpec(endpoint=endpoint, name="fake"), tmp_path, Progress(lines.append, "")):
             assert bool(lines) == told and KEY not in str(lines)

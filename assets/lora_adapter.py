@@ -14,7 +14,6 @@ from assets.partitions import GPU_POOL, OWNERS, RECIPES
 from assets.starting_adapter import starting_adapter
 from finetuning.chat.chat_summary import ChatSummary
 from finetuning.checks.judgement import judge, require
-from finetuning.errors import FinetuningError
 from finetuning.recipe.sections import sections
 from finetuning.recipe.smoke import load_for_run
 from finetuning.training.checkpoints import adopt
@@ -67,16 +66,6 @@ def lora_adapter(
     require(judge(chat.raw_checks | chat.checks, recipe))
     merge = merged_adapters(recipe, artifacts, chat_dataset, quantized_base_model, context.log.info)
     start = starting_adapter(recipe, artifacts, hub, quantized_base_model, context.log.info)
-    if recipe.training.method == "grpo" and launcher.is_ray():
-        raise FinetuningError(
-            f"{recipe.file}: training.method: grpo draws its answers where it trains, which a Ray cluster "
-            "(FINETUNING_LAUNCHER: ray) was not taught. Train with FINETUNING_LAUNCHER=local."
-        )
-    if start and launcher.is_ray():
-        raise FinetuningError(
-            f"{recipe.file}: lora.from: a training on a Ray cluster (FINETUNING_LAUNCHER: ray) starts anew: its nodes "
-            "do not have the adapter. Train with FINETUNING_LAUNCHER=local."
-        )
     trained = start.recipe if start else recipe
     begun = variants and begun_training(variants, artifacts, [chat_dataset, quantized_base_model], context.log.info)
 
@@ -93,7 +82,7 @@ def lora_adapter(
 
             place = place_of(artifacts, folder)
             training = RayTraining(trained, TrainingTask.of(trained), inputs, processes, gpu.require, place)
-            train_on_cluster(context, training, folder)
+            train_on_cluster(context, training, folder, start.folder if start else None)
             known = {}
         else:
             if begun:

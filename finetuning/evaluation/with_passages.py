@@ -17,7 +17,7 @@ from finetuning.evaluation.intervals import Sides, gain_interval
 from finetuning.evaluation.metrics import METRICS, Metric, Outcome
 from finetuning.evaluation.report import Answering, Contestant, InContext, Pair, Retrieval, Sample
 from finetuning.evaluation.verdict import side_of_zero
-from finetuning.knowledge.context import citations_in, cited, refuses, without_citations_beside
+from finetuning.knowledge.context import as_compared, cites_right, refuses
 from finetuning.knowledge.documents import with_secrets
 from finetuning.knowledge.passages import passages_in
 from finetuning.recipe.knowledge import ContextSpec
@@ -48,22 +48,13 @@ class Side:
 
 
 def uncited(outcomes: Sequence[Outcome], exam: Exam, spec: ContextSpec) -> list[Outcome]:
-    """The outcomes with answers and references as they are compared: without the numbers of passages.
-
-    A reference is as its row has it: what `cited` added is taken off, and no other bracket. Rows that name no document
-    have no citations.
-    """
+    """The outcomes with answers and references as they are compared: without the numbers of passages."""
     rows = zip(outcomes, exam.golden, exam.ranks, strict=True)
     return [_uncited(outcome, golden, rank, spec) for outcome, golden, rank in rows]
 
 
 def _uncited(outcome: Outcome, golden: Sequence[int], rank: int | None, spec: ContextSpec) -> Outcome:
-    if rank is None and outcome.reference != spec.refusal:
-        return outcome
-    reference = outcome.reference
-    if golden and spec.citations:
-        reference = reference.removesuffix(cited("", golden[0]))
-    answer = without_citations_beside(outcome.answer, reference, spec.passages)
+    answer, reference = as_compared(outcome.answer, outcome.reference, golden, rank, spec)
     return outcome._replace(answer=answer, reference=reference)
 
 
@@ -125,12 +116,7 @@ def _contestant(side: Side, scores: np.ndarray, refused: np.ndarray, exam: Exam,
         return found
     shown = np.array([bool(places) for places in exam.golden])
     to_be_found = np.array([rank is not None for rank in exam.ranks])
-    cites = np.array(
-        [
-            not set(places).isdisjoint(citations_in(text, spec.passages))
-            for text, places in zip(side.said, exam.golden, strict=True)
-        ]
-    )
+    cites = np.array([cites_right(text, places, spec) for text, places in zip(side.said, exam.golden, strict=True)])
     wrong = (scores == 0) & to_be_found
     # Of graded scores none is simply wrong.
     is_graded = bool(((scores > 0) & (scores < 1)).any())

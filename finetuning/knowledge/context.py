@@ -3,6 +3,7 @@
 "Which?" -> "Answer the question from these passages alone …\\n\\n[1] Reset\\nPress …\\n\\nQuestion: Which?"
 """
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -131,6 +132,37 @@ def without_citations_beside(answer: str, expected: str, shown: int) -> str:
     if expected and answer.startswith(expected) and not without_citations(f"x{answer[len(expected) :]}", shown)[1:]:
         return expected
     return without_citations(answer, shown)
+
+
+def as_compared(
+    answer: str, reference: str, golden: Sequence[int], rank: int | None, spec: ContextSpec
+) -> tuple[str, str]:
+    """Return an answer and its reference as they are compared: without the numbers of passages.
+
+    A reference is as its row has it: what `cited` added is taken off, and no other bracket. Rows that name no document
+    have no citations.
+
+    Args:
+        golden: the places of the passages that have the answer, among those that were shown.
+        rank: where the first of these was found; None where there is none to be found.
+
+    >>> as_compared("18 months [1]", "18 months [2]", [2], 1, ContextSpec())
+    ('18 months', '18 months')
+    """
+    if rank is None and reference != spec.refusal:
+        return answer, reference
+    if golden and spec.citations:
+        reference = reference.removesuffix(cited("", golden[0]))
+    return without_citations_beside(answer, reference, spec.passages), reference
+
+
+def cites_right(answer: str, golden: Sequence[int], spec: ContextSpec) -> float:
+    """Return 1 where an answer names a passage that has it, else 0; no number where none was shown.
+
+    >>> cites_right("18 months [2]", [2, 3], ContextSpec()), cites_right("18 months", [2], ContextSpec())
+    (1.0, 0.0)
+    """
+    return float(not set(golden).isdisjoint(citations_in(answer, spec.passages))) if golden else math.nan
 
 
 def _numbers(run: str) -> list[int]:

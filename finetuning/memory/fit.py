@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from finetuning.errors import FinetuningError
-from finetuning.memory.free import free_memory
+from finetuning.memory.free import free_memory, gpu_memory
 from finetuning.memory.rows import TrainingData
 from finetuning.memory.savings import Settings, settings_that_fit, with_settings
 from finetuning.recipe.mistakes import as_yaml
@@ -193,6 +193,8 @@ def fit_of(
     # On a CPU it pays where tokens come one at a time.
     writes_out = (place.device == "cuda" or recipe.training.method == "grpo") and not divided
     share = free() // (1 if place.device == "cuda" else place.processes)
+    if recipe.training.use_vllm:
+        share -= int(recipe.training.vllm_gpu_memory_utilization * gpu_memory())
     return fitted(recipe, longest, share, needed, layers, writes_out)
 
 

@@ -1,4 +1,4 @@
-"""The memory that is free now."""
+"""The memory that is there, and that is free now."""
 
 import psutil
 
@@ -11,3 +11,10 @@ def free_memory() -> int:
         free, _ = torch.cuda.mem_get_info()
         return free
     return psutil.virtual_memory().available
+
+
+def gpu_memory() -> int:
+    """Return the bytes of this process's GPU; 0 where it has none."""
+    import torch
+
+    return torch.cuda.mem_get_info()[1] if torch.cuda.is_available() else 0

@@ -27,8 +27,8 @@ def knowledge_rules(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
         return
     if "context" in data and data["context"] is None:
         yield ("context",), "null, so that no passage would ever be shown; leave it out, or knowledge"
-    if method != "sft":
-        yield ("knowledge",), f"with training.method: {method}, which learns no passages; write sft"
+    if method not in ("sft", "grpo"):
+        yield ("knowledge",), f"with training.method: {method}, which learns no passages; write sft, or grpo"
     metrics = section_of(data, "evaluation").get("metrics")
     named = metrics if isinstance(metrics, list) else []
     if "python-tests" in named or (named and named[0] not in OF_PASSAGES):

@@ -69,7 +69,7 @@ class MethodSpec(Spec):
         "row's: `final-answer`, `exact-match`, `contains`, `rouge-l`, `chrf`, `python-tests`; one of them has to be "
         "there. Terms beside them: `stop-rate`, 1 for an answer that ends by itself; `format`, 1 for one that states a "
         "final answer, right or wrong; `length`, 1 for an empty answer and 0 for one of `max_completion_length` "
-        "tokens.",
+        "tokens; `citations`, with `knowledge`, 1 for one that names a passage that has it.",
         json_schema_extra=remakes("lora_adapter", silent_default=True),
     )
     num_generations: int = Field(
@@ -124,6 +124,17 @@ class MethodSpec(Spec):
     mask_truncated_completions: bool = Field(
         default=False,
         description="Learn nothing from answers of `grpo` that were cut off at `max_completion_length`.",
+        json_schema_extra=remakes("lora_adapter", silent_default=True),
+    )
+    use_vllm: bool = Field(
+        default=False,
+        description="Draw the answers of `grpo` by vLLM, where it is installed (the extra `vllm`). It has a "
+        "copy of the model of its own, which is given the weights of each step.",
+        json_schema_extra=remakes("lora_adapter", silent_default=True),
+    )
+    vllm_gpu_memory_utilization: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.3,
+        description="Share of a GPU's memory that vLLM takes, for that copy and for what it keeps of tokens.",
         json_schema_extra=remakes("lora_adapter", silent_default=True),
     )
 

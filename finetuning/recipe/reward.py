@@ -11,9 +11,20 @@ from finetuning.recipe.mistakes import KeyPath, nearest
 from finetuning.recipe.spec import listed
 
 RewardTerm = Literal[
-    "final-answer", "exact-match", "contains", "rouge-l", "chrf", "python-tests", "stop-rate", "format", "length"
+    "final-answer",
+    "exact-match",
+    "contains",
+    "rouge-l",
+    "chrf",
+    "python-tests",
+    "stop-rate",
+    "format",
+    "length",
+    "citations",
 ]
 TERMS = get_args(RewardTerm)
+CITATIONS: RewardTerm = "citations"
+VLLM_SHARE = "vllm_gpu_memory_utilization"
 # Keys that `grpo` alone has, with their defaults.
 OF_GROUPS: Mapping[str, Any] = {
     "reward": {},
@@ -26,6 +37,8 @@ OF_GROUPS: Mapping[str, Any] = {
     "epsilon_high": None,
     "scale_rewards": "group",
     "mask_truncated_completions": False,
+    "use_vllm": False,
+    "vllm_gpu_memory_utilization": 0.3,
 }
 # Keys that other methods have, and why `grpo` has none of them.
 NOT_OF_GROUPS = {
@@ -62,8 +75,6 @@ def _refusal(name: str) -> str:
         return "is measured on the reference, and says nothing of an answer; write final-answer or chrf"
     if name in LESS_IS_BETTER:
         return f"is better the less there is of it; write format for `unclear`, stop-rate for `empty`, not {name}"
-    if name == "citations":
-        return "comes with passages, which grpo has none of; write contains or chrf"
     return f"is no term of a reward; there are {listed(TERMS)}{nearest(name, TERMS)}"
 
 
@@ -92,7 +103,9 @@ def reward_rules(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     for key, why in NOT_OF_GROUPS.items():
         if training.get(key):
             yield ("training", key), f"{training[key]} with method: grpo, which {why}; leave it out"
+    yield from _of_vllm(training, data)
     yield from _groups(training, data)
+    yield from _of_passages(set(map(str, reward)) if isinstance(reward, (list, Mapping)) else set(), data)
     yield from _of_sections(data)
 
 
@@ -129,6 +142,34 @@ def _divisor(number: int) -> int:
     """The number of answers of a group nearest to 8 of which so many are a multiple."""
     fitting = [size for size in range(2, number + 1) if number % size == 0] or [2]
     return min(fitting, key=lambda size: abs(size - 8))
+
+
+def _of_vllm(training: Mapping[str, Any], data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    """What does not go with answers that vLLM draws, and what goes with these alone."""
+    default = OF_GROUPS[VLLM_SHARE]
+    if not training.get("use_vllm") and training.get(VLLM_SHARE, default) != default:
+        yield ("training", VLLM_SHARE), f"{training[VLLM_SHARE]} would be ignored: use_vllm is false; leave it out"
+    base: Mapping[str, Any] = data["base_model"] if isinstance(data.get("base_model"), Mapping) else {}
+    if training.get("use_vllm") and base.get("quantization", "nf4") is not None:
+        yield (
+            ("training", "use_vllm"),
+            "true, and the base model is quantized: each step's adapter would be rounded into it before answers are "
+            "drawn; write base_model.quantization: null, or leave use_vllm out",
+        )
+
+
+def _of_passages(terms: set[str], data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    """Terms that only answers with passages have, or only those without."""
+    context: Mapping[str, Any] = data["context"] if isinstance(data.get("context"), Mapping) else {}
+    if data.get("knowledge") is None and CITATIONS in terms:
+        yield (
+            ("training", "reward"),
+            f"{CITATIONS}, and there are no passages to cite; leave it out, or add knowledge",
+        )
+    elif context.get("citations") is False and CITATIONS in terms:
+        yield ("training", "reward"), f"{CITATIONS} with context.citations: false; leave one of them out"
+    if data.get("knowledge") is not None and "python-tests" in terms:
+        yield ("training", "reward"), "python-tests with knowledge, which would run citations too; write another term"
 
 
 def _of_sections(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:

@@ -6,5 +6,6 @@ checks          whether answers to them can be rewarded
 sampling        answers that are drawn, several to a question
 shared_prompts  the likelihoods of several answers to a question, which is read once
 rewards         what an answer is worth
+vllm            answers that vLLM draws
 group_trainer   trl's trainer of such groups, that may be killed
 """

@@ -35,6 +35,7 @@ SHOWN = {
     "frac_reward_zero_std": "no_signal",
     "kl": "kl",
     "entropy": "entropy",
+    "sampling/sampling_logp_difference/mean": "mismatch",
 }
 
 
@@ -97,7 +98,9 @@ class GroupTrainer(ResumableTrainer, GRPOTrainer):
         return prompts, None, {}  # which are tokens already
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **settings: Any) -> Any:
-        """Answers to the prompts, and no likelihoods of theirs: the model that draws them is the one that learns."""
+        """Answers to the prompts, and their likelihoods where vLLM draws them, not the model that learns."""
+        if self.use_vllm:
+            return super()._generate_single_turn(prompt_ids, *args, **settings)
         model: Any = self.accelerator.unwrap_model(self.model)
         decoding = Decoding(self.settings.max_completion_length, self.temperature, self.top_p)
         step, found = f"step {self.state.global_step + 1}/{self.state.max_steps}", []

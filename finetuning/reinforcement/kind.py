@@ -7,13 +7,20 @@ from trl import GRPOConfig
 from finetuning.reinforcement.group_trainer import GroupTrainer
 from finetuning.reinforcement.prompts import prompt_rows
 from finetuning.reinforcement.rewards import Rewards
+from finetuning.reinforcement.vllm import require_vllm, vllm_settings
 from finetuning.training.job import BatchSize, TrainingJob
 from finetuning.training.lora_adapter import Kind, kind_of
 from finetuning.training.settings import shared_settings
 
 
 def any_kind_of(job: TrainingJob) -> Kind:
-    """What a training of the job's method is made of, `grpo` too."""
+    """What a training of the job's method is made of, `grpo` too.
+
+    Raises:
+        InfrastructureError: vLLM is to draw the answers, and is not installed.
+    """
+    if job.training.use_vllm:
+        require_vllm(job.where)
     return Kind(group_trainer, grpo_config, prompt_rows) if job.training.method == "grpo" else kind_of(job)
 
 
@@ -37,6 +44,7 @@ def grpo_config(job: TrainingJob, size: BatchSize, model: Any) -> GRPOConfig:
     return GRPOConfig(
         **shared_settings(job, size),
         **spec.model_dump(include={*names, *more}),
+        **vllm_settings(job, model),
         reward_weights=list(spec.reward.values()),
         top_k=0,
     )

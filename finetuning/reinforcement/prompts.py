@@ -1,7 +1,7 @@
 """The questions that answers are drawn to, and which of them are in which step.
 
 {"input_ids": [12, 7, 40, 9, 2], "labels": [-100, -100, -100, 9, 2], "messages": […]}
--> {"prompt": [12, 7, 40], "reference": "#### 5"}
+-> {"prompt": [12, 7, 40], "reference": "#### 5", "golden": None, "rank": None}
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,12 +19,15 @@ from finetuning.tokens import NOT_SUPERVISED
 from finetuning.training.batches import StepBatches
 from finetuning.training.job import TrainingJob
 
+# Of a question that was asked with passages: the places of those that have the answer, and where the first was found.
+PASSAGES = ("golden", "rank")
+
 
 def prompt_rows(job: TrainingJob) -> Dataset:
     """The train split, with what its rows' answers say."""
-    return Dataset.from_parquet(  # pyright: ignore[reportReturnType] # one split, and no stream
-        str(job.chat_dataset / "train.parquet"), columns=["input_ids", "labels", "messages"]
-    )
+    file = job.chat_dataset / "train.parquet"
+    columns = ["input_ids", "labels", "messages", *(name for name in PASSAGES if name in pq.read_schema(file).names)]
+    return Dataset.from_parquet(str(file), columns=columns)  # pyright: ignore[reportReturnType] # one split, no stream
 
 
 def references(chat_dataset: Path) -> Iterator[tuple[str, str]]:
@@ -48,7 +51,8 @@ class PromptRows(torch.utils.data.Dataset[Mapping[str, Any]]):
     def __getitem__(self, number: int) -> Mapping[str, Any]:
         row = self.rows[number]
         said = row["messages"][-1]["content"] or ""
-        return {"prompt": prompt_of(row), "reference": split_thought(said)[1]}
+        passages = {name: row.get(name) for name in PASSAGES}
+        return {"prompt": prompt_of(row), "reference": split_thought(said)[1], **passages}
 
 
 def prompt_of(row: Any) -> list[int]:

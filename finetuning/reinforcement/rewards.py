@@ -16,9 +16,12 @@ from finetuning.chat.answers import split_thought
 from finetuning.chat.template import before_answer, stop_token
 from finetuning.evaluation.generation import answer_of
 from finetuning.evaluation.metrics import Outcome, metrics_for
-from finetuning.evaluation.python_tests import SECONDS, Ending, endings
+from finetuning.evaluation.python_tests import SECONDS, Ending, endings, require_confinement
+from finetuning.knowledge.context import as_compared, cites_right
 from finetuning.progress import Progress
 from finetuning.recipe.evaluation import EvaluationSpec
+from finetuning.recipe.knowledge import ContextSpec
+from finetuning.recipe.reward import CITATIONS
 from finetuning.training.job import TrainingJob
 
 CODE = "python-tests"
@@ -28,6 +31,7 @@ TOLD_OF_CODE: tuple[Ending, ...] = ("slow", "bent")  # shares of the answers, in
 SLOW = 1 / 8  # share of a step's programs that may take all of their time
 # The metric of the exam that a term is the opposite of.
 OPPOSITES = {"format": "unclear"}
+NO_METRICS = ("length", CITATIONS)
 SILENT = Progress(lambda line: None, "")
 
 
@@ -37,6 +41,8 @@ class Answered:
 
     outcome: Outcome
     tokens: int
+    cites: float = math.nan
+    """1 where it names the passage that it is from, else 0; no number where it was shown none."""
 
 
 class Rewards:
@@ -46,22 +52,34 @@ class Rewards:
         weights: of the terms.
         limit: most tokens of an answer.
         markers: words of the recipe after which a final answer stands.
+        context: what is asked with passages.
     """
 
     def __init__(
-        self, weights: Mapping[Any, float], tokenizer: PreTrainedTokenizerBase, limit: int, markers: Sequence[str] = ()
+        self,
+        weights: Mapping[Any, float],
+        tokenizer: PreTrainedTokenizerBase,
+        limit: int,
+        markers: Sequence[str] = (),
+        context: ContextSpec | None = None,
     ) -> None:
-        self.weights, self.tokenizer, self.limit = dict(weights), tokenizer, limit
+        self.weights, self.tokenizer, self.limit, self.context = dict(weights), tokenizer, limit, context
         self.stop, self.mark = stop_token(tokenizer), before_answer(tokenizer)
-        metrics = tuple(OPPOSITES.get(name, name) for name in weights if name != "length")
+        metrics = tuple(OPPOSITES.get(name, name) for name in weights if name not in NO_METRICS)
         spec = EvaluationSpec.model_construct(metrics=metrics, answer_markers=tuple(markers))
         self.metrics = metrics_for(spec)
 
     @classmethod
     def of(cls, job: TrainingJob, tokenizer: PreTrainedTokenizerBase) -> "Rewards":
-        """Those of a job."""
+        """Those of a job.
+
+        Raises:
+            FinetuningError: code is rewarded, and cannot be confined on this machine.
+        """
         spec = job.training
-        return Rewards(spec.reward, tokenizer, spec.max_completion_length, job.answer_markers)
+        if CODE in spec.reward:
+            require_confinement(job.where)  # which may be another one than that of the step: a cluster's node
+        return Rewards(spec.reward, tokenizer, spec.max_completion_length, job.answer_markers, job.context)
 
     def functions(self) -> list[Callable[..., list[float | None]]]:
         """The terms in their order as trl calls them, each by its own name."""
@@ -80,10 +98,14 @@ class Rewards:
         *,
         completion_ids: Sequence[list[int]],
         reference: Sequence[str],
+        golden: Sequence[list[int] | None] | None = None,
+        rank: Sequence[int | None] | None = None,
         log_metric: Callable[[str, float], None],
         **given: Any,
     ) -> list[float | None]:
-        answers = [self.answered(ids, wanted) for ids, wanted in zip(completion_ids, reference, strict=True)]
+        none = [None] * len(completion_ids)
+        rows = zip(completion_ids, reference, golden or none, rank or none, strict=True)
+        answers = [self.answered(ids, wanted, places or (), found) for ids, wanted, places, found in rows]
         if name == CODE:
             ends = endings_of(answers)
             scores = [WORTH.get(end, 0.0) for end in ends]
@@ -95,15 +117,26 @@ class Rewards:
         log_metric(f"rewards/{name}/no_number", sum(not math.isfinite(score) for score in scores) / len(scores))
         return [score if math.isfinite(score) else None for score in scores]
 
-    def answered(self, ids: list[int], reference: str) -> Answered:
-        """What the exam would read of an answer in tokens."""
+    def answered(self, ids: list[int], reference: str, golden: Sequence[int] = (), rank: int | None = None) -> Answered:
+        """What the exam would read of an answer in tokens.
+
+        Args:
+            golden: the places of the passages that have the answer, of those that were shown.
+            rank: where the first of these was found; None where there is none to be found.
+        """
         answer = answer_of(self.tokenizer, ids, self.stop, self.mark)
-        return Answered(Outcome(reference, split_thought(answer.text)[1], answer.stopped), answer.tokens)
+        said, cites = split_thought(answer.text)[1], math.nan
+        if self.context:
+            cites = cites_right(said, golden, self.context)
+            said, reference = as_compared(said, reference, golden, rank, self.context)
+        return Answered(Outcome(reference, said, answer.stopped), answer.tokens, cites)
 
     def scores(self, name: str, answers: Sequence[Answered]) -> list[float]:
         """The score of each answer by one term."""
         if name == "length":
             return [1 - min(answer.tokens, self.limit) / self.limit for answer in answers]
+        if name == CITATIONS:
+            return [answer.cites for answer in answers]
         outcomes = [answer.outcome for answer in answers]
         if name == CODE:
             return [WORTH.get(end, 0.0) for end in endings_of(answers)]

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from finetuning.errors import FinetuningError
+from finetuning.recipe.knowledge import ContextSpec
 from finetuning.recipe.lora import LoraSpec
 from finetuning.recipe.recipe import Recipe
 from finetuning.recipe.resources import Strategy
@@ -46,6 +47,8 @@ class TrainingTask(BaseModel):
     max_length: int
     answer_markers: tuple[str, ...] = ()
     """Of answers that are rewarded: words after which a final answer stands."""
+    context: ContextSpec | None = None
+    """Of answers that are rewarded: what they were asked with, where that was with passages."""
     strategy: Strategy = "ddp"
     """What each of several processes holds of the base model."""
     batch_size: BatchSize | None = None
@@ -66,6 +69,7 @@ class TrainingTask(BaseModel):
             training=recipe.training,
             max_length=recipe.chat.max_length,
             answer_markers=recipe.evaluation.answer_markers,
+            context=recipe.context,
             strategy=recipe.resources.strategy,
         )
 

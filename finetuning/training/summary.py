@@ -56,8 +56,9 @@ class TrainingSummary(Record):
     """On the eval split, of the methods that compare answers."""
     reward_curve: list[dict[str, float]] = Field(default_factory=list)
     """Of answers that are rewarded, on the way: after how many steps (`step`), the mean `reward` and its `spread`, each
-    term by itself (`reward/final-answer`), tokens of an answer (`length`), the share that was `cut_off`, and that of
-    groups with `no_signal`."""
+    term by itself (`reward/final-answer`), tokens of an answer (`length`), the share that was `cut_off`, that of groups
+    with `no_signal`, and of answers that vLLM drew their `mismatch`: by how much the logarithms of a token's likelihood
+    there and here differ, in the mean."""
 
 
 class MergedAdapterSummary(Record):

@@ -30,6 +30,7 @@ from ray.exceptions import RayError
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from finetuning.errors import CrashError, InfrastructureError, of_kind
+from finetuning.lora.start import CONFIG, WEIGHTS
 from finetuning.recipe.resources import ResourcesSpec
 from finetuning.training.job import SECONDS_TO_END, BatchSize
 from resources.artifacts import Artifacts
@@ -55,23 +56,33 @@ ENVIRONMENT = {
 }
 
 
-def train_on_cluster(context: dg.AssetExecutionContext, training: RayTraining, folder: Path) -> None:
+def train_on_cluster(
+    context: dg.AssetExecutionContext, training: RayTraining, folder: Path, start: Path | None = None
+) -> None:
     """Train in workers of the cluster that RAY_ADDRESS names, and leave the adapter in `folder`.
+
+    Args:
+        start: the folder with the adapter that it goes on from, which travels to the workers.
 
     Raises:
         FinetuningError: there is no cluster, it is too small, or a worker said what was wrong.
     """
-    while smaller := train_once(context, training, folder):
+    while smaller := train_once(context, training, folder, start):
         context.log.warning(f"out of memory: going on with {smaller.rows} rows a pass")
         training = replace(training, task=training.task.model_copy(update={"batch_size": smaller}))
 
 
-def train_once(context: dg.AssetExecutionContext, training: RayTraining, folder: Path) -> BatchSize | None:
+def train_once(
+    context: dg.AssetExecutionContext, training: RayTraining, folder: Path, start: Path | None
+) -> BatchSize | None:
     """Return None once the adapter is there; the size to go on with where memory ran out."""
     with cluster():
         need = needed(training.recipe.resources)
         require_room(need, training.workers)
         context.log.info(f"asking the Ray cluster for {asked(need, training.workers)}")
+        if start:
+            files = {path.name: path.read_bytes() for path in (start / CONFIG, start / WEIGHTS)}
+            training = replace(training, start=ray.put(files))
         here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
         board = ray.remote(Board).options(num_cpus=0, label_selector=here).remote()
         # In a process of Ray's, so that this one keeps its signals and can be ended at any moment.

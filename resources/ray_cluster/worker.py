@@ -25,6 +25,7 @@ from ray.exceptions import RayError
 
 from finetuning.errors import FAULT, FinetuningError, InfrastructureError
 from finetuning.memory.fit import Placement, predicted, told
+from finetuning.memory.predicted_training import of_method
 from finetuning.memory.savings import with_settings
 from finetuning.progress import Progress
 from finetuning.recipe.recipe import Recipe
@@ -70,6 +71,8 @@ class RayTraining:
     require: str
     """The setting of `Gpu`."""
     place: Place
+    start: Any = None
+    """The adapter that it goes on from, as a reference of Ray's to its files by name; None where it starts anew."""
 
 
 class Log:
@@ -159,7 +162,7 @@ def train_here(training: RayTraining, board: Any, folder: Path, step: int) -> No
             settle(training, board, log, gpu, found["chat_dataset"], found["base_model"])
         settings = settled(board)
         job = TrainingJob(
-            **dict(settings.task),
+            **dict(with_start(settings.task, training.start, folder / "start")),
             chat_dataset=found["chat_dataset"],
             base_model=found["base_model"],
             model_kwargs=gpu.model_kwargs(training.recipe.base_model),
@@ -171,11 +174,22 @@ def train_here(training: RayTraining, board: Any, folder: Path, step: int) -> No
             board.say.remote(
                 "warning", f"{socket.gethostname()}: a worker had hung, and ended itself. It was in:\n{doing}"
             )
-        summary = train(job, progress, hang, interruption, reports)
+        summary = train(job, progress, hang, interruption, reports, of_method(job))
     if first:
         (job.output / "summary.json").write_text(json.dumps(summary | dict(settings.summary)))
     adapter = ray.train.Checkpoint.from_directory(job.output) if first else None
     ray.train.report({FINISHED: True}, checkpoint=adapter, checkpoint_dir_name=ADAPTER)
+
+
+def with_start(task: TrainingTask, start: Any, folder: Path) -> TrainingTask:
+    """Return the task with the adapter that it goes on from in that folder, on this node."""
+    if start is None:
+        return task
+    files: Any = ray.get(start)
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return task.model_copy(update={"lora": task.lora.model_copy(update={"start_from": str(folder)})})
 
 
 def lies_at(training: RayTraining, artifact: Artifact, log: Log) -> Path:

@@ -114,6 +114,24 @@ def test_an_edit_of_one_document_remakes_what_is_made_of_it_and_embeds_one_passa
     assert world.artifacts("pumps")["retrieval_index"]["summary"]["embedded"] == 1
 
 
+def test_answers_are_rewarded_for_what_they_say_and_for_the_passage_that_they_name(world, recipe):
+    rewarded = {
+        "method": "grpo",
+        "reward": {"chrf": 1.0, "citations": 0.5},
+        "num_generations": 2,
+        "max_completion_length": 8,
+        "per_device_train_batch_size": 4,
+        "max_steps": 2,
+        "logging_steps": 1,
+    }
+    world.write_recipe("rewarded", changed(recipe, "hub", repo="rewarded-pumps") | {"training": rewarded})
+    run = world.materialize_warm("rewarded", select="*lora_adapter")
+    assert run.returncode == 0, run.stdout[-3000:]
+    curve = world.artifacts("rewarded")["lora_adapter"]["summary"]["reward_curve"]
+    assert [point["step"] for point in curve] == [1, 2]
+    assert all({"reward/chrf", "reward/citations", "no_number/citations"} <= set(point) for point in curve)
+
+
 def test_what_is_known_and_was_edited_since_the_training_publishes_nothing(world, recipe):
     # A smoke run publishes whatever its verdict says.
     smoke = {"FINETUNING_SMOKE": "1"}

@@ -64,11 +64,3 @@ def test_the_curve_is_in_the_summary_and_what_memory_it_takes_was_predicted(worl
     summary = world.artifacts("second")["lora_adapter"]["summary"]
     assert [point["step"] for point in summary["reward_curve"]] == list(range(1, 9))
     assert summary["predicted_memory_mb"] > 500
-
-
-def test_it_is_trained_on_no_ray_cluster(world, run, recipe):
-    again = changed(recipe, "hub", repo="again") | {"training": REWARDED | {"learning_rate": 2.0e-2}}
-    world.write_recipe("again", again)
-    refused = world.materialize_warm("again", FINETUNING_LAUNCHER="ray")
-    assert refused.returncode == 1
-    assert "training.method: grpo draws its answers where it trains" in refused.stdout

@@ -83,6 +83,8 @@ CHANGED: dict[str, Any] = {
     "training.epsilon_high": 0.3,
     "training.scale_rewards": "none",
     "training.mask_truncated_completions": True,
+    "training.use_vllm": True,
+    "training.vllm_gpu_memory_utilization": 0.5,
     "training.num_train_epochs": 2.0,
     "training.max_steps": 9,
     "training.learning_rate": 0.1,
@@ -189,6 +191,7 @@ DEV = {"dataset": {"sources": [{"hub": "lab/sums"}], "dev": {"fraction": 0.1}}}
 DOCUMENTS = {"knowledge": {"documents": [{"hub": "lab/manuals"}]}}
 TIES = {"adapters": {"sums": 0.5, "differences": 0.5}, "combination_type": "dare_ties", "density": 0.7}
 JUDGE = {"evaluation": {"metrics": ["judge"], "judge": {"endpoint": "https://lab.test/v1", "name": "fake"}}}
+WHOLE = {"repo": "lab/tiny", "quantization": None}
 REWARDED = {"training": {"method": "grpo", "reward": {"final-answer": 1.0}}}
 # What else is so before and after, where a key asks for it.
 GIVEN: dict[str, dict[str, Any]] = {
@@ -222,6 +225,11 @@ GIVEN: dict[str, dict[str, Any]] = {
     "training.desirable_weight": {"training": {"method": "kto"}},
     "training.undesirable_weight": {"training": {"method": "kto"}},
     **{f"training.{key}": REWARDED for key in OF_GROUPS},
+    "training.use_vllm": REWARDED | {"base_model": WHOLE},
+    "training.vllm_gpu_memory_utilization": {
+        "base_model": WHOLE,
+        "training": REWARDED["training"] | {"use_vllm": True},
+    },
     "training.packing": {"base_model": {"repo": "lab/tiny", "attention": ["flash_attention_2"]}},
     "evaluation.gate.max_score": {"evaluation": {"metrics": ["exact-match", "loss"], "gate": {"loss": {}}}},
 }

@@ -35,6 +35,12 @@ def test_a_list_weighs_all_terms_by_1_and_defaults_are_trls():
     )
 
 
+def test_vllm_draws_where_the_base_model_is_not_quantized():
+    base = {"repo": "lab/tiny", "quantization": None}
+    spec = recipe({"use_vllm": True, "vllm_gpu_memory_utilization": 0.5}, base_model=base).training
+    assert spec.use_vllm and spec.vllm_gpu_memory_utilization == 0.5
+
+
 def test_keys_of_groups_have_the_defaults_that_mean_nothing_was_said():
     assert {name: TrainingSpec.model_fields[name].default for name in OF_GROUPS} == OF_GROUPS
 
@@ -43,7 +49,7 @@ WRONG = {
     "a word that is no metric": ({"reward": ["finl-answer"]}, "nearest is final-answer"),
     "a metric of references": ({"reward": ["perplexity"]}, "measured on the reference"),
     "less of it is better": ({"reward": ["unclear"]}, "write format for `unclear`"),
-    "citations": ({"reward": ["citations"]}, "comes with passages"),
+    "citations of nothing": ({"reward": ["contains", "citations"]}, "there are no passages to cite"),
     "twice": ({"reward": ["chrf", "chrf"]}, "chrf is there twice"),
     "no weight": ({"reward": {"chrf": 0}}, "0 is no weight"),
     "a word as weight": ({"reward": {"chrf": "much"}}, "'much' is no weight"),
@@ -59,6 +65,8 @@ WRONG = {
         {"on_oom": "halve-batch", "per_device_train_batch_size": 24},
         "write a power of 2",
     ),
+    "vLLM and 4 bits": ({"use_vllm": True}, "write base_model.quantization: null"),
+    "a share of no vLLM": ({"vllm_gpu_memory_utilization": 0.5}, "use_vllm is false"),
     "another method's loss": ({"loss_type": "ipo"}, "ipo is no loss of grpo, which has dapo, grpo, dr_grpo, bnpo"),
     "another method's weight": ({"undesirable_weight": 2.0}, "training.method is grpo, which judges no answers"),
 }
@@ -96,7 +104,6 @@ OTHER_SECTIONS = {
         },
         "draws its answers row by row",
     ),
-    "documents": ({"knowledge": {"documents": [{"hub": "lab/manuals"}]}}, "learns no passages"),
 }
 
 
@@ -105,6 +112,30 @@ def test_other_sections_that_do_not_go_with_it_are_said(name):
     sections, message = OTHER_SECTIONS[name]
     with pytest.raises(ValidationError, match=message):
         recipe(**sections)
+
+
+KNOWLEDGE = {
+    "knowledge": {"documents": [{"hub": "lab/manuals"}]},
+    "dataset": {"sources": [{"hub": "lab/sums"}], "eval": {"sources": [{"hub": "lab/exam"}]}},
+    "evaluation": {"metrics": ["contains"]},
+}
+
+
+def test_of_answers_with_passages_citations_are_a_term():
+    assert recipe({"reward": {"contains": 1, "citations": 0.5}}, **KNOWLEDGE).training.reward["citations"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("reward", "context", "message"),
+    [
+        (["citations"], {}, "citations alone, by which no answer is right"),
+        (["contains", "citations"], {"citations": False}, "citations with context.citations: false"),
+        (["contains", "python-tests"], {}, "would run citations too"),
+    ],
+)
+def test_what_answers_with_passages_cannot_be_rewarded_for_is_said(reward, context, message):
+    with pytest.raises(ValidationError, match=message):
+        recipe({"reward": reward}, **KNOWLEDGE, context=context)
 
 
 @pytest.mark.parametrize("key", [{"reward": ["chrf"]}, {"num_generations": 4}, {"temperature": 0.5}, {"top_p": 0.9}])

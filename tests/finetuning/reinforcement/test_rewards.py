@@ -1,6 +1,7 @@
 """Rewards: the exam's own scores of what was drawn, and which rows can be rewarded at all."""
 
 import math
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,6 +10,8 @@ from transformers import AutoTokenizer
 
 from finetuning.errors import FinetuningError
 from finetuning.evaluation.metrics import METRICS, Metric, Outcome
+from finetuning.evaluation.with_passages import uncited
+from finetuning.recipe.knowledge import ContextSpec
 from finetuning.reinforcement.checks import require_rewards
 from finetuning.reinforcement.rewards import Answered, Rewards
 from tests.finetuning.recipe.test_reward import recipe
@@ -52,6 +55,36 @@ def test_an_answer_is_read_as_the_exam_reads_it_up_to_its_stop_token(tokenizer):
 def test_the_recipes_own_words_before_an_answer_count(tokenizer):
     rewards = Rewards({"final-answer": 1.0}, tokenizer, 20, ["Respuesta"])
     assert rewards.scores("final-answer", [answered("Respuesta: 5")]) == [1.0]
+
+
+CONTEXT = ContextSpec()
+# What was said, the reference, where the passages with the answer are, and what of it is compared and how it cites.
+WITH_PASSAGES = {
+    "the right passage": ("18 months [2]", "18 months [2]", [2], 1, 1.0),
+    "one of two right passages": ("18 months [3]", "18 months [2]", [2, 3], 1, 1.0),
+    "another passage": ("18 months [1]", "18 months [2]", [2], 1, 0.0),
+    "a passage that was not shown": ("18 months [9]", "18 months [2]", [2], 1, 0.0),
+    "no passage": ("18 months", "18 months [2]", [2], 1, 0.0),
+    "none was shown that has it": ("18 months [1]", "The documents do not say.", [], 0, math.nan),
+    "a row of no document": ("argv[1]", "argv[1]", [], None, math.nan),
+}
+
+
+@pytest.mark.parametrize("name", WITH_PASSAGES)
+def test_answers_with_passages_are_compared_and_cite_as_in_the_exam(tokenizer, name):
+    said, reference, golden, rank, cites = WITH_PASSAGES[name]
+    rewards = Rewards({"exact-match": 1.0, "citations": 1.0}, tokenizer, 20, context=CONTEXT)
+    ids = tokenizer(said, add_special_tokens=False)["input_ids"]
+    found = rewards.answered([*ids, rewards.stop], reference, golden, rank)
+    exam = SimpleNamespace(golden=[golden], ranks=[rank])
+    (outcome,) = uncited([Outcome(reference, said, True)], exam, CONTEXT)
+    assert found.outcome == outcome
+    assert rewards.scores("citations", [found]) == pytest.approx([cites], nan_ok=True)
+    counted = {}
+    given = {"completion_ids": [ids], "reference": [reference], "golden": [golden], "rank": [rank]}
+    _, of_citations = rewards.functions()
+    assert of_citations(**given, log_metric=counted.__setitem__) == [None if math.isnan(cites) else cites]
+    assert counted == {"rewards/citations/no_number": float(math.isnan(cites))}
 
 
 def test_a_score_that_is_no_number_says_nothing_and_is_counted(tokenizer):

@@ -63,6 +63,8 @@ def row(draw: random.Random) -> dict[str, list[int]]:
 class Training:
     """A job on the disk, and the process that does it."""
 
+    MODULE = "finetuning.training.process"
+
     def __init__(self, folder: Path, inputs: Path, lora: dict[str, Any] | None = None, **training: Any) -> None:
         self.folder, self.output, self.checkpoints = folder, folder / "artifact", folder / "checkpoints"
         self.job = {
@@ -86,7 +88,7 @@ class Training:
         self.output.mkdir(parents=True)
         (self.folder / FAILURE).unlink(missing_ok=True)
         (self.folder / "job.json").write_text(json.dumps(self.job))
-        command = [*(before or (sys.executable, "-m")), "finetuning.training.process", str(self.folder / "job.json")]
+        command = [*(before or (sys.executable, "-m")), self.MODULE, str(self.folder / "job.json")]
         # What it says is there at once, so that a test may wait for it.
         surroundings = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
         if warm and (server := WarmServer.training(surroundings)):

@@ -23,8 +23,8 @@ PLAIN, DROPOUT = {"lora_dropout": 0.0}, {"lora_dropout": 0.1}
 class OnCluster:
     """A training of two workers, and the store that it reads from."""
 
-    def __init__(self, folder, inputs, root=None, lora=PLAIN, resources=None, workers=2, **training):
-        self.folder = folder
+    def __init__(self, folder, inputs, root=None, lora=PLAIN, resources=None, workers=2, start=None, **training):
+        self.folder, self.start = folder, start
         folder.mkdir(exist_ok=True)
         self.log = logging.getLogger(str(folder))
         self.log.setLevel(logging.INFO)
@@ -72,7 +72,7 @@ class OnCluster:
         return self.planned(asset, {"source": str(source)}).obtain(write)
 
     def write(self, folder):
-        train_on_cluster(SimpleNamespace(log=self.log), self.training, folder)
+        train_on_cluster(SimpleNamespace(log=self.log), self.training, folder, self.start)
         return json.loads((folder / "summary.json").read_text())
 
     def run(self):

@@ -4,6 +4,7 @@ FINETUNING_RAY=1 asks for what takes minutes.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 from finetuning.errors import FinetuningError, InfrastructureError
 from resources.launcher import Launcher
 from resources.ray_cluster.training import train_on_cluster
+from tests.finetuning.reinforcement.test_several_processes import HALVES, Rewarded, make_questions
 from tests.finetuning.training.test_lost_training import ADAPTER, Training, make_inputs
 from tests.ray_cluster import ray_cluster
 from tests.resources.ray_cluster.network import other_network
@@ -130,6 +132,28 @@ def test_workers_that_divide_the_base_model_go_on_where_one_was_killed_and_end_a
     assert artifact.summary["eval_loss"] == local.summary()["eval_loss"]
     assert artifact.summary["eval_loss"] < artifact.summary["eval_curve"][-2]["loss"]
     assert (artifact.path / ADAPTER).read_bytes() == (local.output / ADAPTER).read_bytes()
+
+
+@LONG
+def test_one_by_rewards_goes_on_from_an_adapter_and_where_it_was_killed(cluster, tmp_path):
+    inputs = make_questions(tmp_path)
+    first = Rewarded(tmp_path / "first", inputs, **HALVES)
+    first.finish()
+    start = tmp_path / "start"  # on this machine alone, and gone once it has travelled
+    shutil.copytree(first.output, start)
+    settings = {**HALVES, "seed": 7}
+    local = Rewarded(tmp_path / "local", inputs, lora={**DROPOUT, "from": str(start)}, **settings)
+    assert local.start(*Launcher().start(2), OMP_NUM_THREADS="1").wait(PATIENCE) == 0, local.words()[-3000:]
+    disturbed = OnCluster(tmp_path / "ray", inputs, lora={**DROPOUT, "from": str(start)}, start=start, **settings)
+    with while_it_trains(disturbed):
+        until(lambda: disturbed.saved() >= 3)
+        shutil.rmtree(start)
+        cluster.nodes[-1].kill()
+        cluster.join()
+    artifact = disturbed.made()
+    assert "the workers were started again" in disturbed.words()
+    assert (artifact.path / ADAPTER).read_bytes() == (local.output / ADAPTER).read_bytes()
+    assert artifact.summary["reward_curve"] == local.summary()["reward_curve"]
 
 
 @LONG

@@ -10,21 +10,26 @@ from random import Random
 VERSION = 1
 
 VARIABLES = "xyzabnt"
+BARE = 0.4  # share of solutions of the split `mixed` that say the value alone
 COEFFICIENTS = [number for number in range(-3, 4) if number]
 
 
-def generate(rows: int, seed: int) -> Iterator[dict[str, str]]:
+def generate(rows: int, seed: int, split: str = "train") -> Iterator[dict[str, str]]:
     """`rows` problems with their solutions, no two alike; the same seed gives the same rows in the same order.
+
+    Of the split `mixed` a share of `BARE` solutions, drawn, is the last line alone; the problems are the same.
 
     Numbers are small enough for a small model to learn the arithmetic: the unknown is in [1, 9], its coefficients add
     up to at most 3, and no number is negative before the equals sign. Some 50,000 different problems exist.
     """
-    random = Random(seed)
+    random, worked = Random(seed), Random(seed + 1)
     seen: set[str] = set()
     while len(seen) < rows:
         row = _equation(random)
         if row["Problem"] not in seen:
             seen.add(row["Problem"])
+            if split == "mixed" and worked.random() < BARE:
+                row["Solution"] = row["Solution"].rpartition("\n")[2]
             yield row
 
 

@@ -128,7 +128,7 @@ def read(
                 f"{where}.rows: {source.rows}, and product-manuals has {most} questions. Write fewer."
             )
     else:
-        generated = linear_equations.generate(source.rows or 0, seed)
+        generated = linear_equations.generate(source.rows or 0, seed, source.split)
     return (row_item(str(source.generator), number, row) for number, row in enumerate(generated, 1))
 
 

@@ -36,6 +36,7 @@ FORMAT_COLUMNS: dict[str, tuple[str, ...]] = {format: tuple(json.loads(row)) for
 
 
 # The keys of a source of which one says where its rows come from.
+SPLITS = {"product-manuals": ("train", "test"), "linear-equations": ("train", "mixed")}
 ORIGINS = ("hub", "files", "feedback", "generator")
 
 
@@ -74,7 +75,8 @@ class SourceSpec(Spec):
     )
     split: Text = Field(
         default="train",
-        description="Split of a Hub data set, or of `product-manuals`: train or test.",
+        description="Split of a Hub data set; of `product-manuals`: train or test; of `linear-equations`: train or, "
+        "with two in five solutions that say the value alone, mixed.",
         json_schema_extra=remakes("raw_dataset"),
     )
     revision: Text = Field(
@@ -147,9 +149,9 @@ class SourceSpec(Spec):
     def _only_of_a_hub_source(cls, value: str | None, info: ValidationInfo) -> str | None:
         default = cls.model_fields[info.field_name or ""].default
         elsewhere = info.data.get("files") or info.data.get("feedback") or info.data.get("generator")
-        if info.field_name == "split" and elsewhere == "product-manuals":
-            if value not in ("train", "test"):
-                raise ValueError(f"{value!r} is no split of product-manuals; write train or test")
+        if info.field_name == "split" and elsewhere in SPLITS:
+            if value not in SPLITS[elsewhere]:
+                raise ValueError(f"{value!r} is no split of {elsewhere}; write {' or '.join(SPLITS[elsewhere])}")
             return value
         if value != default and elsewhere and not info.data.get("hub"):
             raise ValueError(f"{value!r} would be ignored: only a hub source has a {info.field_name}; leave it out")

@@ -19,7 +19,11 @@ CHOICES = 10
 
 @pytest.fixture(scope="module")
 def base_model(tmp_path_factory):
-    return talkative(save_tiny_model("smollm2-135m", tmp_path_factory.mktemp("base") / "tiny-llama", ZEPHYR))
+    return talkative(
+        save_tiny_model(
+            "smollm2-135m", tmp_path_factory.mktemp("base") / "tiny-llama", ZEPHYR, max_position_embeddings=2048
+        )
+    )
 
 
 def choose(folder, number):
@@ -110,14 +114,16 @@ def test_a_base_model_on_this_machine_judges_and_what_cannot_is_told_before_the_
             "without an endpoint it is a recipe, or RECIPE/base, and there is no recipe 'tinny'",
         ),
     ):
-        world.write_recipe("tiny", changed(recipe, "evaluation", metrics=["judge"], judge={"name": name}))
+        world.write_recipe("tiny", changed(recipe, "evaluation", metrics=["judge"], gate={}, judge={"name": name}))
         refused = world.materialize_warm("tiny")
-        assert refused.returncode != 0 and told in refused.stdout and "lora_adapter" not in world.artifacts("tiny")
+        assert refused.returncode != 0 and told in refused.stdout, refused.stdout[-3000:]
+        assert "lora_adapter" not in world.artifacts("tiny")
 
     world.write_recipe(
-        "tiny", changed(recipe, "evaluation", metrics=["judge"], judge={"name": "tiny/base", "max_tokens": 4})
+        "tiny", changed(recipe, "evaluation", metrics=["judge"], gate={}, judge={"name": "tiny/base", "max_tokens": 4})
     )
     done = world.materialize_warm("tiny")
+    assert "evaluation_report" in world.artifacts("tiny"), done.stdout[-3000:]
     found = report_of(world)["judge"]
     base = world.folder("quantized_base_model", "tiny").name
     assert found["name"].startswith(f"tiny/base (quantized_base_model/{base}, chat_dataset/")

@@ -4,7 +4,7 @@ from itertools import islice
 
 import pytest
 
-from finetuning.dataset.linear_equations import generate
+from finetuning.dataset.linear_equations import BARE, generate
 
 PROBLEM = re.compile(r"Solve for ([xyzabnt]): (-?\d+) ([+-]) (\d+) = (-?\d+) ([+-]) ([1-9])\1 ([+-]) ([1-9])\1 \.")
 ROWS = list(generate(2000, seed=7))
@@ -66,3 +66,13 @@ def test_the_seed_decides_the_rows():
 @pytest.mark.parametrize("rows", [0, 1])
 def test_as_many_rows_as_asked_for(rows):
     assert len(list(generate(rows, seed=1))) == rows
+
+
+def test_of_the_split_mixed_some_solutions_say_the_value_alone():
+    mixed = list(generate(2000, seed=7, split="mixed"))
+    assert [row["Problem"] for row in mixed] == [row["Problem"] for row in ROWS]
+    bare = [row["Solution"] == whole["Solution"].splitlines()[-1] for row, whole in zip(mixed, ROWS, strict=True)]
+    assert sum(bare) / len(bare) == pytest.approx(BARE, abs=0.04)
+    for row, whole, alone in zip(mixed, ROWS, bare, strict=True):
+        assert alone or row == whole
+    assert list(generate(2000, seed=7, split="mixed")) == mixed != list(generate(2000, seed=8, split="mixed"))

@@ -37,6 +37,8 @@ JOB = "locations/pipelines.definitions/jobs/main_line"
 IN_ONE_PROCESS = "execution: {config: {in_process: {}}}\n"  # which saves their start, and proves that config is taken
 SECONDS = 240  # that a page of a busy machine may take
 RUN_SECONDS = 2400 if SCREENSHOTS else 1200
+COLUMNS = {"question": "Problem", "answer": "Solution"}
+EQUATIONS = {"generator": "linear-equations", "format": "question-answer", "columns": COLUMNS}
 USUAL = {"width": 1400, "height": 900}
 # The smallest rectangle with all assets and groups in it, and a margin (pixels).
 AROUND_THE_GRAPH = """() => {
@@ -49,12 +51,10 @@ AROUND_THE_GRAPH = """() => {
 
 def unproved(base_model: Path) -> dict:
     """A recipe whose gate no model can pass that two steps were spent on."""
-    columns = {"question": "Problem", "answer": "Solution"}
-    rows = {"generator": "linear-equations", "format": "question-answer", "columns": columns, "rows": 32}
     return {
         "summary": "A tiny model that learns nothing much",
         "base_model": {"repo": str(base_model)},
-        "dataset": {"sources": [rows], "eval": {"fraction": 0.25}},
+        "dataset": {"sources": [EQUATIONS | {"rows": 32}], "eval": {"fraction": 0.25}},
         "lora": {"r": 4},
         "training": {"max_steps": 2, "per_device_train_batch_size": 2},
         "evaluation": {"metrics": ["exact-match"], "rows": 6, "max_new_tokens": 64, "gate": FAILS},
@@ -67,7 +67,7 @@ def world(tmp_path_factory):
     root = tmp_path_factory.mktemp("ui")
     world = World(root, {"FINETUNING_SMOKE": SMOKE}, shipped_instance(root))
     for name in ("one", "two"):
-        rows = {"sources": [{"generator": "linear-equations", "rows": 8}]}
+        rows = {"sources": [EQUATIONS | {"rows": 8}]}
         hub = {"repo": name, "license": "mit"}
         world.write_recipe(name, {"summary": name, "base_model": {"repo": "a/b"}, "dataset": rows, "hub": hub})
     world.write_recipe("unproved", unproved(save_tiny_model("smollm2-135m", root / "tiny-llama", ZEPHYR)))
@@ -233,6 +233,24 @@ def test_the_leaderboard_is_a_page_with_its_plot(page, world):
     plot = page.get_by_role("img").last
     expect(plot).to_be_visible()
     assert plot.evaluate("image => image.naturalWidth") > 300
+
+
+def test_partitions_that_are_chosen_in_the_dialog_are_filled_by_a_backfill(page, world):
+    page.goto("assets/raw_dataset?view=partitions")
+    page.get_by_role("button", name="Materialize").first.click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text("Select a partition or create one").click()
+    for name in ("one", "two"):
+        page.keyboard.press("Control+A")
+        page.keyboard.type(name)
+        page.locator(f'[role=menuitem] [data-tooltip="{name}"]').click()
+    page.keyboard.press("Escape")
+    expect(dialog.get_by_text("2 partitions", exact=True)).to_be_visible()
+    dialog.get_by_role("button", name="Launch backfill").click()
+    folder = world.root / "artifacts" / ("" if SCREENSHOTS else "smoke") / "raw_dataset"
+    until(lambda: all((folder / name / "current.json").exists() for name in ("one", "two")))
+    page.goto("runs?view=backfills")
+    expect(page.get_by_text("2 partitions").first).to_be_visible()
 
 
 def test_a_failed_gate_is_seen_as_failed(page, succeeded, world):

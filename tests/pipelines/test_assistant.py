@@ -165,7 +165,14 @@ def test_the_server_says_where_it_is_and_ends_when_it_is_told_to(world):
 def test_ctrl_c_ends_the_server_without_a_traceback(world):
     command = [sys.executable, "-m", "resources.assistant", "serve", "tiny", "--port", "0"]
     with subprocess.Popen(
-        command, cwd=ROOT, env=world.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=ROOT,
+        env=world.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # What a shell put into the background ignores Ctrl-C, and so do its children, until the server asks for it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdout
         said = ""

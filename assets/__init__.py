@@ -9,6 +9,7 @@ quantized_base_model   the frozen weights that adapters are trained on
 variants               which of several settings the adapter is trained with
 lora_adapter           what training adds to the base model
 evaluation_report      base and tuned model beside each other, and the verdict
+judging                the judge of a recipe, behind an API or on this machine
 leaderboard            the exams of all recipes beside each other
 published_repo         adapter, card, recipe and report on the hub
 merged_model           base model and adapter as one model

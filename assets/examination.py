@@ -203,9 +203,9 @@ class Examination:
         candidate = self._candidate("start", adapter.path)
         plan = self._plan(exam, "published_answers", (adapter.fingerprint, begun["weights"]))
         answers = plan.obtain(self._answers(exam, candidate, progress))
-        return known.model_copy(
-            update={"metrics": compare_with_start(without_judge(self.recipe.evaluation), answers.path, self.folder)}
-        )
+        spec = without_judge(self.recipe.evaluation)
+        figures = compare_with_start(spec, exam, answers.path, self.folder, self.line.asked_with())
+        return known.model_copy(update={"metrics": figures})
 
     def _benchmarks(
         self, exam: "Exam", benchmarks: dict[str, Benchmark], progress: Progress

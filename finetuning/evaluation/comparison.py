@@ -154,13 +154,16 @@ def compare_with_published(
     }
 
 
-def compare_with_start(spec: EvaluationSpec, start: Path, tuned: Path) -> dict[str, Figures]:
+def compare_with_start(
+    spec: EvaluationSpec, exam: Exam, start: Path, tuned: Path, asked_with: ContextSpec | None = None
+) -> dict[str, Figures]:
     """Return for each metric the figures of the adapter that training went on from (as `base`) and of the tuned model.
 
     Args:
         start: the folder of the answers of the former, as `tuned` is of the tuned model's.
+        asked_with: how questions were asked, where that was with passages. Citations are no part of what is compared.
     """
-    before, after = outcomes(start), outcomes(tuned)
+    before, after = _compared((outcomes(start), outcomes(tuned)), exam, asked_with)
     return {name: compare(metric, before, after) for name, metric in metrics_for(spec).items()}
 
 

@@ -3,7 +3,6 @@
 Its prompts are rendered as those of an exam, and its replies are greedy: the same question has the same reply.
 """
 
-import gc
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -13,6 +12,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
+from finetuning.base_model.loading import freeing_models
 from finetuning.chat.rendering import Renderer
 from finetuning.chat.segments import Conversation
 from finetuning.dataset.row_faults import RowDropped
@@ -85,12 +85,11 @@ class JudgingModel:
     @contextmanager
     def at_work(self) -> Iterator[None]:
         """Keep the machine's GPU for the model within the block, after which it is out of memory."""
-        with self._exclusive():
+        with self._exclusive(), freeing_models():
             try:
                 yield
             finally:
                 self._loaded = None
-                gc.collect()
 
     def close(self) -> None:
         """Nothing is held."""

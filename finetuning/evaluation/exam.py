@@ -22,7 +22,7 @@ from finetuning.errors import FinetuningError
 from finetuning.evaluation.generation import Question, generate
 from finetuning.evaluation.metrics import Outcome
 from finetuning.evaluation.python_tests import passes
-from finetuning.evaluation.references import Reference, exam_rows, require_answerable
+from finetuning.evaluation.references import ASKED, exam_rows, references_of, require_answerable
 from finetuning.evaluation.report import Answering
 from finetuning.lora.loading import load_side
 from finetuning.progress import Progress
@@ -88,16 +88,16 @@ def exam_of(spec: EvaluationSpec, chat_dataset: Path, trust_remote_code: bool = 
     """
     tokenizer = AutoTokenizer.from_pretrained(chat_dataset / "tokenizer", trust_remote_code=trust_remote_code)
     questions = questions_of(chat_dataset, tokenizer, spec.rows, spec.max_new_tokens)
-    references = [Reference(question.place, question.reference) for question in questions]
-    require_answerable(spec, references, whole=True)  # how long they are was looked at before the training
+    # How long they are was looked at before the training.
+    require_answerable(spec, references_of(chat_dataset, spec.rows, with_thoughts=False), whole=True)
     table = exam_rows(chat_dataset, spec.rows, "input_ids", "labels")
     exam = Exam(tokenizer, questions, table["input_ids"].to_pylist(), table["labels"].to_pylist())
-    if "asked" not in pq.read_schema(chat_dataset / "eval.parquet").names:
+    if ASKED not in pq.read_schema(chat_dataset / "eval.parquet").names:
         return exam
     shown = exam_rows(chat_dataset, spec.rows, "golden", "rank")
     return replace(
         exam,
-        without=questions_of(chat_dataset, tokenizer, spec.rows, spec.max_new_tokens, asked="asked"),
+        without=questions_of(chat_dataset, tokenizer, spec.rows, spec.max_new_tokens, asked=ASKED),
         golden=shown["golden"].to_pylist(),
         ranks=shown["rank"].to_pylist(),
     )

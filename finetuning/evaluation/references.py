@@ -1,7 +1,7 @@
 """What answers are compared with, and whether any answer could be right by it: asked before anything is trained."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SHOWN = 80  # characters of a reference
+ASKED = "asked"  # the column with a row's conversation without its passages
 # Why the whole of a reference may score nothing.
 READS = {
     "rouge-l": "it reads letters a to z and digits alone",
@@ -43,11 +44,14 @@ class Reference(NamedTuple):
     """Whether it is no answer but a text, the second half of which a model is to write."""
     thought: str = ""
     """What the model learns to write before it, in its tags."""
+    cites: str = ""
+    """What it learns to write after it, to name a passage, and is not compared."""
 
     @property
     def said(self) -> str:
         """All that a model writes that answers so."""
-        return f"<think>\n{self.thought}\n</think>\n\n{self.text}" if self.thought else self.text
+        thought = f"<think>\n{self.thought}\n</think>\n\n" if self.thought else ""
+        return f"{thought}{self.text}{self.cites}"
 
     def shown(self) -> str:
         """Its place and beginning, for a message."""
@@ -57,18 +61,35 @@ class Reference(NamedTuple):
 def references_of(chat_dataset: Path, rows: int, with_thoughts: bool = True) -> list[Reference]:
     """The references of the first `rows` conversations of the eval split, which are those of the exam.
 
-    What was thought before an answer, between its tags, is no part of it.
+    What was thought before an answer, between its tags, is no part of it, nor is the passage that it names.
 
     Args:
         with_thoughts: whether that is learned, so that it is written before an answer.
     """
+    asked = {ASKED} & set(pq.read_schema(chat_dataset / "eval.parquet").names)
     found = []
-    for row in exam_rows(chat_dataset, rows, "place").to_pylist():
+    for row in exam_rows(chat_dataset, rows, "place", *asked).to_pylist():
         answer = row["messages"][-1]
-        thought, text = split_thought(answer["content"] or "")
+        plain, cites = without_passage(answer["content"] or "", row.get(ASKED))
+        thought, text = split_thought(plain)
         thought = answer.get("reasoning_content") or thought if with_thoughts else ""
-        found.append(Reference(row["place"], text, is_text(row["messages"]), thought))
+        found.append(Reference(row["place"], text, is_text(row["messages"]), thought, cites))
     return found
+
+
+def without_passage(answer: str, asked: Sequence[Mapping[str, Any]] | None) -> tuple[str, str]:
+    """A row's answer as it is without passages, and what names one after it.
+
+    Args:
+        asked: the row's conversation without passages; None where it was asked with none.
+
+    >>> without_passage("18 [2]", [{"content": "How many?"}, {"content": "18"}]), without_passage("a[1]", None)
+    (('18', ' [2]'), ('a[1]', ''))
+    """
+    if asked is None:
+        return answer, ""
+    plain = asked[-1]["content"] or ""
+    return plain, "" if plain == answer else answer.removeprefix(plain.rstrip())
 
 
 def exam_rows(chat_dataset: Path, rows: int, *columns: str) -> pa.Table:
@@ -177,7 +198,7 @@ def as_answered(
     """What a model would make of a row that said the reference, thought and all, and ended where answers end."""
     most, said = spec.max_new_tokens, reference.said
     cut = said if whole else first_tokens(said, most, tokenizer)
-    answer = split_thought(cut)[1] if reference.thought else cut
+    answer = (split_thought(cut)[1] if reference.thought else cut).removesuffix(reference.cites)
     # The stop token is one of an answer's.
     stopped = whole or first_tokens(said, most - 1, tokenizer) == said
     passed = "python-tests" in spec.metrics and could_pass(answer, reference.text)

@@ -33,9 +33,10 @@ def require_rewards(recipe: Recipe, chat_dataset: Path, processes: int) -> None:
         )
     if "final-answer" in spec.reward:
         markers = recipe.evaluation.answer_markers
+        refusal = recipe.context.refusal if recipe.context else None
         _require(
             recipe,
-            [reference for reference in found if final_answer(reference.text, markers) is None],
+            [one for one in found if one.text != refusal and final_answer(one.text, markers) is None],
             len(found),
             "final-answer: {} of {} train rows state no final answer, so that no answer to them would be right; the "
             "first is {}. End them with `#### ` and the answer, name the words before it in evaluation.answer_markers, "

@@ -15,6 +15,7 @@ import torch
 from datasets import Dataset
 
 from finetuning.chat.answers import split_thought
+from finetuning.evaluation.references import ASKED
 from finetuning.tokens import NOT_SUPERVISED
 from finetuning.training.batches import StepBatches
 from finetuning.training.job import TrainingJob
@@ -31,11 +32,12 @@ def prompt_rows(job: TrainingJob) -> Dataset:
 
 
 def references(chat_dataset: Path) -> Iterator[tuple[str, str]]:
-    """The place of each row of the train split, and what its answer says."""
+    """The place of each row of the train split, and what its answer says but for the passage that it names."""
     with pq.ParquetFile(chat_dataset / "train.parquet", pre_buffer=False) as file:
-        for batch in file.iter_batches(1_000, columns=["place", "messages"]):
+        said = ASKED if ASKED in file.schema_arrow.names else "messages"
+        for batch in file.iter_batches(1_000, columns=["place", said]):
             for row in batch.to_pylist():
-                yield row["place"], row["messages"][-1]["content"] or ""
+                yield row["place"], row[said][-1]["content"] or ""
 
 
 class PromptRows(torch.utils.data.Dataset[Mapping[str, Any]]):

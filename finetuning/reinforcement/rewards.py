@@ -17,7 +17,7 @@ from finetuning.chat.template import before_answer, stop_token
 from finetuning.evaluation.generation import answer_of
 from finetuning.evaluation.metrics import Outcome, metrics_for
 from finetuning.evaluation.python_tests import SECONDS, Ending, endings, require_confinement
-from finetuning.knowledge.context import as_compared, cites_right
+from finetuning.knowledge.context import as_compared, cites_right, refuses
 from finetuning.progress import Progress
 from finetuning.recipe.evaluation import EvaluationSpec
 from finetuning.recipe.knowledge import ContextSpec
@@ -32,6 +32,8 @@ SLOW = 1 / 8  # share of a step's programs that may take all of their time
 # The metric of the exam that a term is the opposite of.
 OPPOSITES = {"format": "unclear"}
 NO_METRICS = ("length", CITATIONS)
+# Terms that read a final answer. Where passages do not say it, what says so is right.
+OF_FINAL_ANSWERS = ("final-answer", "format")
 SILENT = Progress(lambda line: None, "")
 
 
@@ -141,7 +143,13 @@ class Rewards:
         if name == CODE:
             return [WORTH.get(end, 0.0) for end in endings_of(answers)]
         score = self.metrics[OPPOSITES.get(name, name)].score
-        return [1 - score(outcome) if name in OPPOSITES else score(outcome) for outcome in outcomes]
+        found = [1 - score(outcome) if name in OPPOSITES else score(outcome) for outcome in outcomes]
+        if name in OF_FINAL_ANSWERS and (context := self.context):  # a refusal states none
+            rows = zip(outcomes, found, strict=True)
+            found = [
+                float(refuses(o.answer, context)) if o.reference == context.refusal else score for o, score in rows
+            ]
+        return found
 
 
 def endings_of(answers: Sequence[Answered]) -> list[Ending]:

@@ -117,7 +117,7 @@ def test_an_edit_of_one_document_remakes_what_is_made_of_it_and_embeds_one_passa
 def test_answers_are_rewarded_for_what_they_say_and_for_the_passage_that_they_name(world, recipe):
     rewarded = {
         "method": "grpo",
-        "reward": {"chrf": 1.0, "citations": 0.5},
+        "reward": {"final-answer": 1.0, "citations": 0.5},
         "num_generations": 2,
         "max_completion_length": 8,
         "per_device_train_batch_size": 4,
@@ -129,7 +129,7 @@ def test_answers_are_rewarded_for_what_they_say_and_for_the_passage_that_they_na
     assert run.returncode == 0, run.stdout[-3000:]
     curve = world.artifacts("rewarded")["lora_adapter"]["summary"]["reward_curve"]
     assert [point["step"] for point in curve] == [1, 2]
-    assert all({"reward/chrf", "reward/citations", "no_number/citations"} <= set(point) for point in curve)
+    assert all({"reward/final-answer", "reward/citations", "no_number/citations"} <= set(point) for point in curve)
 
 
 def test_what_is_known_and_was_edited_since_the_training_publishes_nothing(world, recipe):

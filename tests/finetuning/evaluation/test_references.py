@@ -8,6 +8,7 @@ from transformers import AutoTokenizer
 from finetuning.errors import FinetuningError
 from finetuning.evaluation.intervals import least_rows
 from finetuning.evaluation.references import (
+    as_answered,
     Reference,
     by_data,
     references_of,
@@ -286,3 +287,17 @@ def test_texts_are_examined_where_there_is_no_conversation(tmp_path):
     found = references_of(tmp_path, 3)
     assert [reference.is_text for reference in found] == [True, True]
     assert by_data(EvaluationSpec(), found)[0] == "perplexity"
+
+
+def test_what_names_a_passage_is_written_and_not_compared(tmp_path):
+    whole, plain = [asked("18 [2]"), asked("argv[1]")], [asked("18"), asked("argv[1]")]
+    exam_of_rows(tmp_path, whole, asked=plain)
+    found = references_of(tmp_path, 2)
+    assert [(reference.text, reference.said) for reference in found] == [("18", "18 [2]"), ("argv[1]", "argv[1]")]
+    spec = EvaluationSpec(metrics=("final-answer", "exact-match"))
+    require_answerable(spec, found[:1] * 6)
+    assert by_data(EvaluationSpec(), found[:1])[0] == "final-answer"
+    # Its tokens count where answers end.
+    tight = EvaluationSpec(metrics=("stop-rate",), max_new_tokens=2)
+    assert not as_answered(tight, found[0], None, whole=False).stopped
+    assert as_answered(tight, found[0], None, whole=False).answer == "18"

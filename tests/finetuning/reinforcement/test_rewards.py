@@ -87,6 +87,14 @@ def test_answers_with_passages_are_compared_and_cite_as_in_the_exam(tokenizer, n
     assert counted == {"rewards/citations/no_number": float(math.isnan(cites))}
 
 
+@pytest.mark.parametrize("name", ["final-answer", "format"])
+def test_where_passages_do_not_say_it_a_refusal_is_right_and_a_final_answer_is_not(tokenizer, name):
+    rewards = Rewards({name: 1.0}, tokenizer, 20, context=CONTEXT)
+    texts = [CONTEXT.refusal, f"I looked. {CONTEXT.refusal}", "#### 5"]
+    assert rewards.scores(name, [answered(text, CONTEXT.refusal) for text in texts]) == [1, 1, 0]
+    assert rewards.scores(name, [answered(text, "#### 5") for text in texts]) == [0, 0, 1]
+
+
 def test_a_score_that_is_no_number_says_nothing_and_is_counted(tokenizer):
     rewards, counted = Rewards({"chrf": 1.0}, tokenizer, 20), {}
     rewards.metrics["chrf"] = Metric(lambda outcome: math.nan if "6" in outcome.answer else 0.5)
@@ -132,9 +140,11 @@ def test_code_that_is_slow_bent_or_not_waited_for_is_counted_and_the_last_of_the
     }
 
 
-def written(folder, references):
+def written(folder, references, **columns):
     rows = [
-        {"place": f"a:{i}", "messages": [{"role": "assistant", "content": text}]} for i, text in enumerate(references)
+        {"place": f"a:{i}", "messages": [{"role": "assistant", "content": text}]}
+        | {name: values[i] for name, values in columns.items()}
+        for i, text in enumerate(references)
     ]
     pq.write_table(pa.Table.from_pylist(rows), folder / "train.parquet")
     return folder
@@ -156,3 +166,14 @@ def test_rows_that_no_answer_could_be_right_for_are_found_before_training(tmp_pa
 
 def test_rows_that_can_be_rewarded_pass(tmp_path):
     require_rewards(recipe(), written(tmp_path, ["#### 5", "<think>\nhm\n</think>\n\n#### 6"]), 1)
+
+
+def test_what_names_a_passage_and_a_refusal_are_no_missing_final_answers(tmp_path):
+    dataset = {"sources": [{"files": ["a.jsonl"]}], "eval": {"sources": [{"files": ["b.jsonl"]}]}}
+    asked = recipe(dataset=dataset, knowledge={"documents": [{"files": ["*.md"]}]})
+    said = [asked.context.refusal, "18 [2]"]
+    plain = [[{"role": "assistant", "content": text}] for text in (said[0], "18")]
+    require_rewards(asked, written(tmp_path, said, asked=plain), 1)
+    plain[1][0]["content"] = "many"
+    with pytest.raises(FinetuningError, match="1 of 2 train rows state no final answer.*a:1: 'many'"):
+        require_rewards(asked, written(tmp_path, said, asked=plain), 1)

@@ -24,6 +24,7 @@ RewardTerm = Literal[
 ]
 TERMS = get_args(RewardTerm)
 CITATIONS: RewardTerm = "citations"
+HOTTEST = 2.0  # temperature of vLLM
 VLLM_SHARE = "vllm_gpu_memory_utilization"
 # Keys that `grpo` alone has, with their defaults.
 OF_GROUPS: Mapping[str, Any] = {
@@ -155,6 +156,13 @@ def _of_vllm(training: Mapping[str, Any], data: Mapping[str, Any]) -> Iterator[t
             ("training", "use_vllm"),
             "true, and the base model is quantized: each step's adapter would be rounded into it before answers are "
             "drawn; write base_model.quantization: null, or leave use_vllm out",
+        )
+    temperature = training.get("temperature")
+    if training.get("use_vllm") and isinstance(temperature, (int, float)) and temperature > HOTTEST:
+        yield (
+            ("training", "temperature"),
+            f"{temperature:g}, and use_vllm is true: vLLM draws by {HOTTEST:g} at most; write less, or leave use_vllm "
+            "out",
         )
 
 

@@ -18,6 +18,7 @@ from finetuning.reinforcement.prompts import GroupBatches, PromptRows
 from finetuning.reinforcement.rewards import TOLD_OF_CODE, Rewards
 from finetuning.reinforcement.sampling import draw
 from finetuning.reinforcement.shared_prompts import packed, reads_once, scored
+from finetuning.reinforcement.vllm import draw_as_here
 from finetuning.tokens import NOT_SUPERVISED
 from finetuning.training.attention import attention_backend
 from finetuning.training.batches import EpochLoader, Order, StepBatches
@@ -56,6 +57,8 @@ class GroupTrainer(ResumableTrainer, GRPOTrainer):
         self.without_signal: torch.Tensor | None = None
         super().__init__(reward_funcs=rewards.functions(), **settings)
         self.eos_token_ids = [rewards.stop]
+        if self.use_vllm:
+            draw_as_here(self.vllm_generation, rewards.stop)
         on_cpu = self.args.device.type == "cpu"
         self.shares_prompts = on_cpu and own_head and reads_once(self.accelerator.unwrap_model(self.model))
         pad: Any = self._tokenizer.pad_token_id

@@ -17,10 +17,10 @@ def any_kind_of(job: TrainingJob) -> Kind:
     """What a training of the job's method is made of, `grpo` too.
 
     Raises:
-        InfrastructureError: vLLM is to draw the answers, and is not installed.
+        FinetuningError: vLLM is to draw the answers, and cannot.
     """
     if job.training.use_vllm:
-        require_vllm(job.where)
+        require_vllm(job)
     return Kind(group_trainer, grpo_config, prompt_rows) if job.training.method == "grpo" else kind_of(job)
 
 

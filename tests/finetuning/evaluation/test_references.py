@@ -8,8 +8,8 @@ from transformers import AutoTokenizer
 from finetuning.errors import FinetuningError
 from finetuning.evaluation.intervals import least_rows
 from finetuning.evaluation.references import (
-    as_answered,
     Reference,
+    as_answered,
     by_data,
     references_of,
     require_answerable,

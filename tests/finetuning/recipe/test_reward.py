@@ -96,6 +96,13 @@ OTHER_SECTIONS = {
         {"dataset": {"sources": [{"hub": "lab/sums", "format": "unpaired-preference"}], "eval": {"fraction": 0.1}}},
         "would reward what was judged bad",
     ),
+    "too hot for vLLM": (
+        {
+            "base_model": {"repo": "lab/tiny", "quantization": None},
+            "training": {"method": "grpo", "reward": ["chrf"], "use_vllm": True, "temperature": 2.5},
+        },
+        "vLLM draws by 2 at most",
+    ),
     "cut references": ({"chat": {"over_length": "truncate"}}, "whose references would be cut"),
     "packing": (
         {

@@ -175,5 +175,5 @@ def test_what_names_a_passage_and_a_refusal_are_no_missing_final_answers(tmp_pat
     plain = [[{"role": "assistant", "content": text}] for text in (said[0], "18")]
     require_rewards(asked, written(tmp_path, said, asked=plain), 1)
     plain[1][0]["content"] = "many"
-    with pytest.raises(FinetuningError, match="1 of 2 train rows state no final answer.*a:1: 'many'"):
+    with pytest.raises(FinetuningError, match=r"1 of 2 train rows state no final answer.*a:1: 'many'"):
         require_rewards(asked, written(tmp_path, said, asked=plain), 1)

@@ -35,8 +35,9 @@ FORMAT_ROWS: dict[Format, str] = {
 FORMAT_COLUMNS: dict[str, tuple[str, ...]] = {format: tuple(json.loads(row)) for format, row in FORMAT_ROWS.items()}
 
 
-# The keys of a source of which one says where its rows come from.
+# The splits of each generator.
 SPLITS = {"product-manuals": ("train", "test"), "linear-equations": ("train", "mixed")}
+# The keys of a source of which one says where its rows come from.
 ORIGINS = ("hub", "files", "feedback", "generator")
 
 

@@ -59,15 +59,6 @@ def test_it_holds_what_the_plain_one_holds(change):
         grow(caches, 1)
 
 
-def test_what_was_given_to_attention_before_is_not_written_over_by_what_was_taken_back():
-    _, cache = both()
-    more = torch.ones(3, 2, 1, 4)
-    keys, _ = cache.update(more, more, 0)
-    cache.layers[0].reorder_cache(torch.tensor([0, 1, 2]))
-    cache.update(2 * more, 2 * more, 0)
-    assert torch.equal(keys[..., -1:, :], more)
-
-
 def test_a_new_token_moves_nothing_where_there_is_room():
     _, cache = both()
     more = torch.ones(3, 2, 1, 4)

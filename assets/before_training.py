@@ -52,7 +52,9 @@ def require_use(
         from finetuning.judge.judge import require_budget
 
         require_budget(recipe, len(human_choices(recipe)), len(references))
-        judging_artifacts(recipe, artifacts, log)
+        if judging := judging_artifacts(recipe, artifacts, log):
+            judging.require_room()
+            judging.verify()
     if "python-tests" in spec.metrics:
         require_confinement(recipe.file)
     if recipe.training.method == "grpo":

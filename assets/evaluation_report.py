@@ -8,7 +8,7 @@ import dagster as dg
 from assets.examination import Examination
 from assets.exams import EXAM, beside_the_one_before
 from assets.failures import explained
-from assets.judging import judging_artifacts, revision_of_model
+from assets.judging import judging_artifacts
 from assets.lineage import Line
 from assets.materialized import materialized, page_of
 from assets.partitions import GPU_POOL, OWNERS, RECIPES
@@ -76,12 +76,12 @@ def evaluation_report(
         references = references_of(line.chat_dataset.path, recipe.evaluation.rows)
         examined = with_metrics(recipe, references, context.log.info)
         by_data = {"metrics": list(examined.evaluation.metrics)}
+    judging = judging_artifacts(recipe, artifacts, context.log.info)
     if recipe.evaluation.judge:
         from finetuning.judge.choices import human_choices, revision_of
 
-        judging = judging_artifacts(recipe, artifacts, context.log.info)
         measured_by = {"choices": revision_of(human_choices(recipe))}
-        measured_by |= {"judge": revision_of_model(judging)} if judging else {}
+        measured_by |= {"judge": judging.revision} if judging else {}
     plan = artifacts.plan(
         context,
         sections=sections(recipe, "evaluation_report"),
@@ -92,7 +92,7 @@ def evaluation_report(
         head = published_now(context, recipe, artifacts, connection, lora_adapter)
 
         def write(folder):
-            exam = Examination(context, artifacts, gpu, examined, line, folder)
+            exam = Examination(context, artifacts, gpu, examined, line, folder, judging)
             found = exam.hold(connection, head)
             return report_on(examined, line, found, folder)
 

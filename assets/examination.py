@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.judging import judge_of
+from assets.judging import JudgingArtifacts, judge_of
 from assets.lineage import Line
 from finetuning.errors import FinetuningError
 from finetuning.evaluation.benchmark_tasks import Benchmark, load_benchmarks, tasks_revision
@@ -44,6 +44,8 @@ class Examination:
     line: Line
     folder: Path
     """Where the tuned model's answers are left."""
+    judging: JudgingArtifacts | None = None
+    """The model on this machine that judges, if one does."""
 
     def hold(self, connection: HubConnection, head: Head | None) -> Findings:
         """Return what base, tuned and published model (`head`, where there is one) came to.
@@ -84,7 +86,7 @@ class Examination:
         """The recipe's judge, if it has one, with all that it was asked by exams of this store."""
         if self.recipe.evaluation.judge is None:
             return nullcontext()
-        return judge_of(self.recipe, self.artifacts, self.gpu, progress)
+        return judge_of(self.recipe, self.judging, self.artifacts, self.gpu, progress)
 
     def _measured(self, judge: "Judge", rows: int) -> "Measured":
         """The judge beside what people preferred, once it is known that the exam keeps to its limit of requests."""

@@ -1,9 +1,10 @@
 """The judge of a recipe, if it has one: behind an API, or the model of a recipe on this machine."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from finetuning.errors import FinetuningError
-from finetuning.recipe.judge import JudgeSpec
+from finetuning.recipe.judge import BASE
 from finetuning.recipe.loading import find
 from finetuning.recipe.mistakes import nearest
 from finetuning.recipe.recipe import Recipe
@@ -16,79 +17,133 @@ if TYPE_CHECKING:
     from finetuning.progress import Progress
     from resources.gpu import Gpu
 
-BASE = "base"
 WHERE = "evaluation.judge.name"
+MIB = 1 << 20
 
 
-def judging_artifacts(recipe: Recipe, artifacts: Artifacts, log: Log) -> dict[str, Artifact]:
-    """The artifacts of the model on this machine that judges, by asset, whole; none where no such model does.
+@dataclass(frozen=True)
+class JudgingArtifacts:
+    """What a recipe left of the model that judges on this machine."""
+
+    where: str
+    """File and key that name it."""
+    recipe: Recipe
+    base_model: Artifact
+    chat_dataset: Artifact
+    """Of which its tokenizer is read."""
+    adapter: Artifact | None
+
+    @property
+    def revision(self) -> str:
+        """What tells one model that judges from another: the content of its weights, and how it is asked."""
+        weights = [artifact for artifact in (self.adapter, self.base_model) if artifact]
+        told = [f"{artifact.asset} {artifact.content}" for artifact in weights]
+        return ", ".join([*told, f"chat template {self.chat_dataset.resolved['chat_template']}"])
+
+    def verify(self) -> None:
+        """Check that each file is what was written.
+
+        Raises:
+            FinetuningError: one is not.
+        """
+        for artifact in (self.adapter, self.base_model, self.chat_dataset):
+            if artifact:
+                artifact.verify()
+
+    def require_room(self) -> None:
+        """Check that this machine can have the weights in memory at all.
+
+        Raises:
+            FinetuningError: it cannot.
+        """
+        import psutil
+
+        from finetuning.memory.free import gpu_memory
+
+        room, takes = gpu_memory() or psutil.virtual_memory().total, self.base_model.bytes
+        if takes > room:
+            raise FinetuningError(
+                f"{self.where}: the weights of {self.recipe.name} take {takes // MIB:,} MiB, and there are "
+                f"{room // MIB:,} MiB in all, so that the exam could only fail. Name a smaller model."
+            )
+
+
+def judging_artifacts(recipe: Recipe, artifacts: Artifacts, log: Log) -> JudgingArtifacts | None:
+    """The artifacts of the model on this machine that judges, as they are in force; None where no such model does.
 
     Raises:
-        FinetuningError: there is no such recipe, it is the one that is examined, or its artifacts are not there.
+        FinetuningError: there is no such recipe, it is the one that is examined or learned what it would be measured
+            by, or its artifacts are not there.
     """
     spec = recipe.evaluation.judge
     if spec is None or spec.endpoint is not None:
-        return {}
-    name, is_base = named(spec)
-    known = find()
+        return None
+    where = f"{recipe.file}: {WHERE}"
+    (name, is_base), known = spec.on_this_machine(), find()
     if name not in known:
         raise FinetuningError(
-            f"{recipe.file}: {WHERE}: without an endpoint it is a recipe, or RECIPE/base, and there is no recipe "
-            f"{name!r}; recipes are {', '.join(known)}{nearest(name, known)}."
+            f"{where}: without an endpoint it is a recipe, or RECIPE/{BASE}, and there is no recipe {name!r}; recipes "
+            f"are {', '.join(known)}{nearest(name, known)}. For a model behind an API write evaluation.judge.endpoint."
         )
-    if name == recipe.name and not is_base:
-        raise FinetuningError(
-            f"{recipe.file}: {WHERE}: {name} is the model that is examined, which would judge itself. Write "
-            f"{name}/{BASE}, or name another recipe."
-        )
+    its = load_for_run(name)
     if is_base:
-        found = {asset: artifacts.held(asset, name, log) for asset in ("quantized_base_model", "chat_dataset")}
-    else:
-        line = artifacts.lineage(artifacts.held("lora_adapter", name, log), log)
-        found = {asset: line[asset] for asset in ("lora_adapter", "quantized_base_model", "chat_dataset")}
-    for artifact in found.values():
-        artifact.verify()
-    return found
+        made = ("quantized_base_model", "chat_dataset")
+        base_model, chat_dataset = (artifacts.held(asset, name, log) for asset in made)
+        return JudgingArtifacts(where, its, base_model, chat_dataset, None)
+    if name == recipe.name:
+        raise FinetuningError(
+            f"{where}: {name} is the model that is examined, which would judge itself. Write {name}/{BASE}, or name "
+            "another recipe."
+        )
+    _require_measure(where, name, recipe)
+    line = artifacts.lineage(artifacts.held("lora_adapter", name, log), log)
+    return JudgingArtifacts(where, its, line["quantized_base_model"], line["chat_dataset"], line["lora_adapter"])
 
 
-def named(spec: JudgeSpec) -> tuple[str, bool]:
-    """The recipe that a judge without an endpoint names, and whether its base model judges."""
-    name, _, side = spec.name.partition("/")
-    return (name, True) if side == BASE else (spec.name, False)
+def _require_measure(where: str, name: str, recipe: Recipe) -> None:
+    """Check that what people preferred, by which the judge is measured, is nothing that it learned."""
+    from finetuning.judge.choices import feedback_learned, feedback_of
+
+    measure = feedback_of(recipe)
+    for learned, said in feedback_learned(name):
+        if said == measure:
+            raise FinetuningError(
+                f"{where}: {learned} learned from the feedback {measure!r}, by which {name} would be measured as a "
+                "judge: that it agrees with what it was shown proves nothing. Name other feedback in "
+                f"evaluation.judge.choices, or {name}/{BASE}."
+            )
 
 
-def revision_of_model(judging: dict[str, Artifact]) -> str:
-    """What tells one model that judges from another."""
-    return ", ".join(f"{asset}/{artifact.fingerprint}" for asset, artifact in judging.items())
-
-
-def judge_of(recipe: Recipe, artifacts: Artifacts, gpu: "Gpu", progress: "Progress") -> "Judge":
+def judge_of(
+    recipe: Recipe, judging: JudgingArtifacts | None, artifacts: Artifacts, gpu: "Gpu", progress: "Progress"
+) -> "Judge":
     """The recipe's judge, with all that it was asked by exams of this store.
 
+    Args:
+        judging: the model on this machine that it is; None for one behind an API.
+
     Raises:
-        FinetuningError: the model is not there, or the key is none.
+        FinetuningError: the model was changed since it was made, or the key is none.
     """
     from finetuning.judge.judge import Judge, folder_name, judge_endpoint
 
     spec = recipe.evaluation.judge
     if spec is None:
         raise ValueError(f"{recipe.file} has no judge")
-    if spec.endpoint is not None:
+    if judging is None:
         asker = judge_endpoint(spec, progress.log)
         return Judge(spec, asker, artifacts.home("judgements", folder_name(asker)), progress)
     from finetuning.evaluation.judging_model import JudgingModel, JudgingWeights
 
-    judging = judging_artifacts(recipe, artifacts, progress.log)
-    its = load_for_run(named(spec)[0])
-    kwargs = gpu.model_kwargs(its.base_model)
-    adapter = judging.get("lora_adapter")
+    judging.verify()
+    kwargs = gpu.model_kwargs(judging.recipe.base_model)
     weights = JudgingWeights(
-        source=revision_of_model(judging),
-        base_model=judging["quantized_base_model"].path,
-        adapter=adapter and adapter.path,
-        tokenizer=judging["chat_dataset"].path / "tokenizer",
+        source=judging.revision,
+        base_model=judging.base_model.path,
+        adapter=judging.adapter and judging.adapter.path,
+        tokenizer=judging.chat_dataset.path / "tokenizer",
         model_kwargs=kwargs,
-        mixed_precision=its.training.bf16 or kwargs["dtype"] != "bfloat16",
+        mixed_precision=judging.recipe.training.bf16 or kwargs["dtype"] != "bfloat16",
     )
     model = JudgingModel(spec, weights, progress, lambda: gpu.exclusive(progress.log))
     return Judge(spec, model, artifacts.home("judgements", folder_name(model)), progress)

@@ -16,12 +16,13 @@ from finetuning.base_model.loading import freeing_models
 from finetuning.chat.rendering import Renderer
 from finetuning.chat.segments import Conversation
 from finetuning.dataset.row_faults import RowDropped
-from finetuning.errors import FinetuningError
+from finetuning.errors import FinetuningError, InfrastructureError
 from finetuning.evaluation.generation import Question, generate
 from finetuning.judge.asker import Reply
 from finetuning.judge.protocol import Message
 from finetuning.judge.refusals import QuestionRefused, over_budget
 from finetuning.lora.loading import load_side
+from finetuning.out_of_memory import is_out_of_memory
 from finetuning.progress import Progress
 from finetuning.recipe.evaluation import EvaluationSpec
 from finetuning.recipe.judge import JudgeSpec
@@ -71,7 +72,8 @@ class JudgingModel:
             if self.sent >= self._spec.max_requests:
                 raise over_budget(self._spec)
             self.sent += 1
-            model, tokenizer, renderer = self._loaded = self._loaded or self._load(messages)
+            with self._memory("it was loaded"):
+                model, tokenizer, renderer = self._loaded = self._loaded or self._load(messages)
             prompt_ids = self._prompt(renderer, messages)
             context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
             if context and len(prompt_ids) + self._spec.max_tokens > context:
@@ -79,7 +81,8 @@ class JudgingModel:
                 raise QuestionRefused(f"evaluation.judge: {self._spec.name} cannot take the question: {said}.", said)
             asked = [Question("", messages, prompt_ids, "")]
             exam = EvaluationSpec(max_new_tokens=self._spec.max_tokens, batch_size=1)
-            (answer,) = generate(model, tokenizer, asked, exam, Progress(lambda line: None, ""), self._spec.name)
+            with self._memory(f"{len(prompt_ids):,} tokens were judged"):
+                (answer,) = generate(model, tokenizer, asked, exam, Progress(lambda line: None, ""), self._spec.name)
         return Reply(answer.text, (len(prompt_ids), answer.tokens))
 
     @contextmanager
@@ -90,6 +93,21 @@ class JudgingModel:
                 yield
             finally:
                 self._loaded = None
+
+    @contextmanager
+    def _memory(self, what: str) -> Iterator[None]:
+        """Say whose memory ran out within the block."""
+        try:
+            yield
+        except Exception as error:
+            cause = error.__cause__ if isinstance(error, FinetuningError) else error  # `generate` names its own key
+            if cause is None or not is_out_of_memory(cause):
+                raise
+            raise InfrastructureError(
+                f"evaluation.judge.name: memory ran out while {what}: {self._spec.name} is too large for this machine "
+                f"({cause}). What was judged is kept and not asked again: name a smaller model, or "
+                "free memory."
+            ) from error
 
     def close(self) -> None:
         """Nothing is held."""

@@ -18,7 +18,7 @@ from finetuning.errors import FinetuningError
 from finetuning.feedback.rows import revision_of
 from finetuning.knowledge.documents import as_source, collections
 from finetuning.recipe.dataset import sources
-from finetuning.recipe.loading import find, load
+from finetuning.recipe.loading import adapters_named, load
 from finetuning.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -28,7 +28,9 @@ DIGITS = 16
 
 
 def recipe_version(name: str, adapter_of: Callable[[str], str | None]) -> str:
-    """A hash of what the recipe means, defaults filled in, and the adapters of other recipes that it is made from.
+    """A hash of what the recipe means, defaults filled in, and the adapters of other recipes that it needs.
+
+    It is made from these, or judged by one.
 
     Args:
         adapter_of: gives the fingerprint of the adapter in force of another recipe; None where there is none.
@@ -37,15 +39,11 @@ def recipe_version(name: str, adapter_of: Callable[[str], str | None]) -> str:
         FinetuningError: it is wrong, or gone.
     """
     recipe = load(name)
-    adapters = [f"{other}@{adapter_of(other)}" for other in adapters_named(recipe)]
+    judge = recipe.evaluation.judge
+    judging, is_base = judge.on_this_machine() if judge and judge.endpoint is None else ("", True)
+    needed = [*adapters_named(recipe), *([] if is_base else [judging])]
+    adapters = [f"{other}@{adapter_of(other)}" for other in needed]
     return ", ".join([_hash(made_from(recipe)), *adapters])
-
-
-def adapters_named(recipe: Recipe) -> list[str]:
-    """The other recipes whose adapters this one merges, or goes on from."""
-    lora = recipe.lora
-    named = [*lora.merge.adapters] if lora.merge else [lora.start_from] if lora.start_from else []
-    return [name for name in named if name in find()]
 
 
 def made_from(recipe: Recipe) -> dict[str, Any]:

@@ -4,9 +4,13 @@
 -> one pair, of which the second answer is the better one
 """
 
+from collections.abc import Iterator
+
 from finetuning.chat.answers import split_thought
 from finetuning.feedback.entries import Entry, entries, folder_of
 from finetuning.judge.protocol import Pair, digest_of
+from finetuning.recipe.dataset import sources
+from finetuning.recipe.loading import adapters_named, load
 from finetuning.recipe.recipe import Recipe
 
 BATCH = 10
@@ -16,6 +20,19 @@ def feedback_of(recipe: Recipe) -> str:
     """The name of the feedback by which the recipe's judge is measured."""
     named = recipe.evaluation.judge.choices if recipe.evaluation.judge else None
     return named or (recipe.feedback.name if recipe.feedback else None) or recipe.name
+
+
+def feedback_learned(name: str) -> Iterator[tuple[str, str]]:
+    """Each feedback that a recipe's adapter learned from, and the recipe: it, or one that it goes on from or merges."""
+    waiting, seen = [name], set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        recipe = load(name)
+        waiting += adapters_named(recipe)
+        yield from ((name, source.feedback) for source, _ in sources(recipe.dataset).values() if source.feedback)
 
 
 def human_choices(recipe: Recipe) -> list[Pair]:

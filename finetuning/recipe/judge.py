@@ -11,8 +11,12 @@ from finetuning.recipe.mistakes import KeyPath, harmless
 from finetuning.recipe.spec import Count, Spec, Text, remakes
 
 JUDGE = "judge"
+BASE = "base"  # of RECIPE/base, a recipe's base model
 # The address of OpenAI's API, to which /chat/completions is added: no password in it and no query.
 ENDPOINT = re.compile(r"https?://[^\s/@?#]+(/[^\s@?#]*)?")
+
+# Keys of a judge behind an API, and why a model on this machine has none of them.
+NOT_HERE = {"temperature": "replies by what is most likely", "parallel": "is asked one question at a time"}
 
 
 class JudgeSpec(Spec):
@@ -74,6 +78,15 @@ class JudgeSpec(Spec):
             raise ValueError(f"{value!r}: leave /chat/completions out, which is added; write what is before it")
         return value.rstrip("/")
 
+    def on_this_machine(self) -> tuple[str, bool]:
+        """The recipe whose model judges where there is no endpoint, and whether that is its base model.
+
+        >>> JudgeSpec(name="phi-2/base").on_this_machine(), JudgeSpec(name="phi-2").on_this_machine()
+        (('phi-2', True), ('phi-2', False))
+        """
+        name, _, side = self.name.rpartition("/")
+        return (name, True) if name and side == BASE else (self.name, False)
+
 
 def judge_rules(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     """The place of each contradiction between a judge and what asks for one, and what to do about it."""
@@ -91,6 +104,14 @@ def judge_rules(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
             ("evaluation", JUDGE),
             "would be ignored: neither evaluation.metrics nor gate names it; write metrics: [judge], or leave it out",
         )
+    spec = section_of(evaluation, JUDGE)
+    for key in NOT_HERE if spec and spec.get("endpoint") is None else ():
+        if spec.get(key, default := JudgeSpec.model_fields[key].default) not in (None, default):
+            yield (
+                ("evaluation", JUDGE, key),
+                f"{spec[key]} would be ignored: a model on this machine {NOT_HERE[key]}; leave it out, or write "
+                "endpoint",
+            )
     if asks and data.get("knowledge") is not None:
         yield (
             ("evaluation", asks[0]),

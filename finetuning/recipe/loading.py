@@ -90,3 +90,10 @@ def load_file(path: Path) -> Recipe:
         if not found:
             return recipe
     raise RecipeError("\n".join(mistake.text(path) for mistake in sorted(found, key=lambda mistake: mistake.line)))
+
+
+def adapters_named(recipe: Recipe) -> list[str]:
+    """The other recipes whose adapters this one merges, or goes on from."""
+    lora = recipe.lora
+    named = [*lora.merge.adapters] if lora.merge else [lora.start_from] if lora.start_from else []
+    return [name for name in named if name in find()]

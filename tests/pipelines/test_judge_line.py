@@ -125,8 +125,9 @@ def test_a_base_model_on_this_machine_judges_and_what_cannot_is_told_before_the_
     done = world.materialize_warm("tiny")
     assert "evaluation_report" in world.artifacts("tiny"), done.stdout[-3000:]
     found = report_of(world)["judge"]
-    base = world.folder("quantized_base_model", "tiny").name
-    assert found["name"].startswith(f"tiny/base (quantized_base_model/{base}, chat_dataset/")
+    assert re.fullmatch(r"tiny/base \(quantized_base_model [0-9a-f]{16}, chat template [\w-]+\)", found["name"]), found[
+        "name"
+    ]
     assert found["choices"] == CHOICES and found["questions"] >= 2 * CHOICES
     # Random weights agree with nobody.
     assert done.returncode != 0 and "carries no verdict" in done.stdout

@@ -6,9 +6,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
+import torch
 from transformers import PreTrainedModel
 
-from finetuning.errors import FinetuningError
+from finetuning.errors import FinetuningError, InfrastructureError
 from finetuning.evaluation import judging_model
 from finetuning.evaluation.judged import measure
 from finetuning.evaluation.judging_model import JudgingModel, JudgingWeights
@@ -102,6 +103,21 @@ def test_a_failure_leaves_no_model_behind(source, tmp_path):
         judge.decide(CHOICES, "human choices")
     assert exclusive.held == 0 and models() == before
     assert len((tmp_path / "asked.jsonl").read_text().split("\n\n")) == 5, "what was judged is kept"
+
+
+@pytest.mark.parametrize("where", ["load_side", "generate"])
+def test_where_memory_runs_out_the_judge_is_named_and_not_the_batch_of_the_exam(source, monkeypatch, where):
+    def no_memory(*asked):
+        error = torch.OutOfMemoryError("CUDA out of memory")
+        if where == "load_side":
+            raise error
+        raise InfrastructureError("evaluation.batch_size: lower it") from error
+
+    monkeypatch.setattr(judging_model, where, no_memory)
+    _, model = model_of(source)
+    told = r"^evaluation\.judge\.name: memory ran out .* tiny is too large for this machine \(CUDA out of memory\)"
+    with model.at_work(), pytest.raises(InfrastructureError, match=told):
+        model.ask(question(CHOICES[0], False))
 
 
 def test_a_question_that_is_too_long_for_it_is_no_choice_and_the_others_are_asked(source, tmp_path):

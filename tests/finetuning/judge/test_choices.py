@@ -1,9 +1,10 @@
 """What people preferred becomes pairs, in whole tens."""
 
 import pytest
+import yaml
 
 from finetuning.feedback.entries import keep, parsed
-from finetuning.judge.choices import human_choices, revision_of
+from finetuning.judge.choices import feedback_learned, human_choices, revision_of
 from finetuning.recipe.loading import load_file
 from tests.finetuning.recipe.short_recipe import with_sections, write
 
@@ -44,3 +45,14 @@ def test_the_last_ones_are_taken_of_the_feedback_that_the_recipe_names(said, tmp
     found = human_choices(recipe(tmp_path, ", choices: other, max_choices: 5"))
     assert [pair.second for pair in found] == ["15", "16", "17", "18", "19"]
     assert len(human_choices(recipe(tmp_path, sections="\nfeedback: {name: other}"))) == 20
+
+
+def test_what_a_recipe_learned_of_feedback_is_what_those_that_it_goes_on_from_learned_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("FINETUNING_RECIPES", str(tmp_path))
+    text = write(tmp_path, with_sections("lora: {from: first}\n")).read_text()
+    (tmp_path / "second.yaml").write_text(text)
+    learned = {"sources": [{"feedback": "said"}, {"feedback": "heard"}], "eval": {"sources": [{"hub": "lab/exam"}]}}
+    first = yaml.safe_load(text) | {"dataset": learned}
+    (tmp_path / "first.yaml").write_text(yaml.safe_dump({key: first[key] for key in first if key != "lora"}))
+    assert [*feedback_learned("second")] == [("first", "said"), ("first", "heard")]
+    assert [*feedback_learned("phi-2")] == []

@@ -44,11 +44,21 @@ def test_a_judge_has_defaults_that_bound_it(tmp_path):
             "evaluation.judge.agreement",
         ),
         ("metrics: [judge], judge: {endpoint: 'https://lab.test/v1', name: fake, key: abc}", "evaluation.judge.key"),
+        (
+            "metrics: [judge], judge: {name: phi-2/base, temperature: 0.5}",
+            "evaluation.judge.temperature: 0.5 would be ignored: a model on this machine replies by",
+        ),
+        ("metrics: [judge], judge: {name: phi-2, parallel: 8}", "evaluation.judge.parallel: 8 would be ignored"),
     ],
 )
 def test_what_is_wrong_is_said_with_what_to_write(tmp_path, evaluation, told):
     said = "\n".join(mistakes_of(recipe(tmp_path, evaluation)))
     assert told in said and "hunter2" not in said, said
+
+
+def test_a_judge_on_this_machine_is_a_recipes_model(tmp_path):
+    given = "metrics: [judge], judge: {endpoint: null, name: phi-2/base, temperature: 0.0, parallel: 4}"
+    assert load_file(recipe(tmp_path, given)).evaluation.judge.on_this_machine() == ("phi-2", True)
 
 
 def test_answers_with_passages_have_no_judge(tmp_path):

@@ -124,9 +124,14 @@ def test_answers_are_rewarded_for_what_they_say_and_for_the_passage_that_they_na
         "max_steps": 2,
         "logging_steps": 1,
     }
-    world.write_recipe("rewarded", changed(recipe, "hub", repo="rewarded-pumps") | {"training": rewarded})
-    run = world.materialize_warm("rewarded", select="*lora_adapter")
-    assert run.returncode == 0, run.stdout[-3000:]
+    further = {"training": rewarded, "lora": {"from": "pumps"}}
+    world.write_recipe("rewarded", changed(recipe, "hub", repo="rewarded-pumps") | further)
+    begun = world.materialize_warm("pumps", select="*lora_adapter")
+    assert begun.returncode == 0, begun.stdout[-3000:]
+    run = world.materialize_warm("rewarded")
+    assert set(world.artifacts("rewarded")) == ASSETS - {"published_repo"} | KNOWLEDGE, run.stdout[-3000:]
+    report = json.loads((world.folder("evaluation_report", "rewarded") / "report.json").read_text())
+    assert report["start"]["source"] == "pumps" and "exact-match" in report["start"]["metrics"]
     curve = world.artifacts("rewarded")["lora_adapter"]["summary"]["reward_curve"]
     assert [point["step"] for point in curve] == [1, 2]
     assert all({"reward/final-answer", "reward/citations", "no_number/citations"} <= set(point) for point in curve)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from finetuning.evaluation.comparison import compare_with_published, evaluate
+from finetuning.evaluation.comparison import compare_with_published, compare_with_start, evaluate
 from finetuning.evaluation.exam import ANSWERS, ANSWERS_WITHOUT, Exam
 from finetuning.evaluation.generation import Question
 from finetuning.evaluation.metrics import METRICS, Outcome
@@ -90,9 +90,10 @@ def scored(reference, answer, golden=(), rank=None):
             for file in (ANSWERS, ANSWERS_WITHOUT):
                 pd.DataFrame([Outcome(reference, answer, True)]).to_parquet(Path(folder) / name / file)
         findings = evaluate(SPEC, asked, Path(folder) / BASE, Path(folder) / TUNED, ContextSpec())
-        published = compare_with_published(SPEC, asked, Path(folder) / BASE, Path(folder) / TUNED, ContextSpec())
+        both = (asked, Path(folder) / BASE, Path(folder) / TUNED, ContextSpec())
+        published, start = compare_with_published(SPEC, *both), compare_with_start(SPEC, *both)
     said = {one.score for one in findings.context.contestants.values()}
-    (score,) = said | {findings.samples[0].base_score, published["exact-match"].tuned}
+    (score,) = said | {findings.samples[0].base_score, published["exact-match"].tuned, start["exact-match"].tuned}
     return score
 
 

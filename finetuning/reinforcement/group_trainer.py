@@ -174,7 +174,7 @@ class GroupTrainer(ResumableTrainer, GRPOTrainer):
         likelihoods = torch.zeros(len(input_ids), logits_to_keep, device=input_ids.device)
         entropies = torch.zeros_like(likelihoods)
         if not len(counted):
-            return likelihoods + self._no_gradient(), entropies, None
+            return likelihoods + self._no_gradient(), entropies.fill_(torch.nan), None  # which no mean counts
         found: list[tuple[torch.Tensor, torch.Tensor]] = []
         for rows in counted.split(batch_size or len(counted)):
             with self.accelerator.autocast():

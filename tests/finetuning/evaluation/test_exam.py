@@ -9,12 +9,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetuning.errors import FinetuningError
 from finetuning.evaluation.comparison import compare, scores_of
-from finetuning.evaluation.exam import Exam, losses_of, measures_loss
+from finetuning.evaluation.exam import Exam, exam_of, losses_of, measures_loss
 from finetuning.evaluation.generation import Question
 from finetuning.evaluation.intervals import figure_of
 from finetuning.evaluation.metrics import METRICS, Outcome
 from finetuning.progress import Progress
 from finetuning.recipe.evaluation import EvaluationSpec
+from tests.finetuning.reinforcement.group_jobs import questions, rows_of
 from tests.tiny_models import ZEPHYR, save_tiny_model
 
 SILENT = Progress(lambda line: None, "")
@@ -89,3 +90,21 @@ def test_other_rows_or_other_tokens_are_another_exam(exam):
     other = Exam(rows.tokenizer, rows.questions, rows.input_ids, [rows.labels[0], rows.labels[1], [-100] * 7])
     assert rows.digest() == same.digest()
     assert len({rows.digest(), fewer.digest(), other.digest()}) == 3
+
+
+def test_rows_that_no_answer_could_be_right_for_are_no_exam_and_a_citation_is_no_part_of_one(tmp_path):
+    tiny = save_tiny_model("smollm2-135m", tmp_path / "tiny", ZEPHYR)
+    spec = EvaluationSpec(metrics=("final-answer",))
+
+    def examined(answer, plain):
+        rows = rows_of(AutoTokenizer.from_pretrained(tiny), [answer] * 4)
+        asked = [[row["messages"][0], {"role": "assistant", "content": plain}] for row in rows]
+        shown = {"tools": None, "golden": [2], "rank": 1}
+        rows = [row | shown | {"place": f"rows:{i}", "asked": asked[i]} for i, row in enumerate(rows)]
+        questions(tmp_path, tiny, rows)
+        return exam_of(spec, tmp_path)
+
+    with pytest.raises(FinetuningError, match="4 of 4 references state no final answer"):
+        examined("many [2]", "many")
+    exam = examined("18 [2]", "18")
+    assert exam.golden == [[2]] * 4 and {question.reference for question in exam.without} == {"18"}

@@ -37,6 +37,12 @@ CASES = {
         "reward hacking: the reward rose .* while the exam fell",
     ),
     "neither rose": (curve(0.3, 0.3), gain(-0.1, 0.1), True, "the reward did not rise beyond its noise"),
+    "the exam fell, and the reward rose within its noise": (
+        curve(0.3, 0.305),
+        gain(-0.3, -0.1),
+        True,
+        "did not rise beyond its noise",
+    ),
     "less is better": (curve(0.3, 0.7), gain(-0.3, -0.1, higher=False), True, "and the exam with it"),
     "the exam fell for another reason": (curve(0.3, 0.3), gain(-0.3, -0.1), True, "did not rise beyond its noise"),
 }

@@ -2,10 +2,12 @@
 
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
 from datasets import Dataset
+from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
@@ -13,6 +15,7 @@ from finetuning.base_model.loading import load_model
 from finetuning.lora.config import lora_config
 from finetuning.progress import Progress
 from finetuning.recipe.lora import LoraSpec
+from finetuning.reinforcement import group_trainer
 from finetuning.reinforcement.group_trainer import GroupTrainer, at_the_left
 from finetuning.reinforcement.rewards import Rewards
 from finetuning.training.checkpoints import adopt, keep
@@ -43,6 +46,7 @@ ARGUMENTS = {
     "gradient_accumulation_steps": 4,
     "top_k": 0,
 }
+ALONE = "each answer read by itself"
 
 
 class OfTable:
@@ -116,11 +120,14 @@ KINDS = {
     },
     "learned from twice": {"num_iterations": 2, "max_steps": 4, "epsilon": 0.05, "epsilon_high": 0.1},
     "cut off": {"mask_truncated_completions": True},
+    ALONE: {"temperature": 1.5},
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_losses_and_gradients_are_those_of_trls_own_trainer(tiny, tmp_path, kind):
+def test_losses_and_gradients_are_those_of_trls_own_trainer(tiny, tmp_path, kind, monkeypatch):
+    if kind == ALONE:
+        monkeypatch.setattr(group_trainer, "reads_once", lambda model: False)
     tokenizer = AutoTokenizer.from_pretrained(tiny)
     own = {
         "rewards": Rewards({"chrf": 1.0, "length": 0.5}, tokenizer, 12),
@@ -140,6 +147,9 @@ def test_losses_and_gradients_are_those_of_trls_own_trainer(tiny, tmp_path, kind
             "completions/mean_length",
         ):
             assert mine.get(name) == pytest.approx(other.get(name), abs=1e-5), name
+        if kind != "cut off":  # trl counts 0 for a pass whose answers are all cut off
+            # Of a group without a signal no entropy is known.
+            assert mine["entropy"] == pytest.approx(other["entropy"], rel=0.05)
         assert mine["loss"] == pytest.approx(other["loss"], abs=1e-5)
         assert mine["frac_reward_zero_std"] == 0.25
     moved = max((weights[name] - expected[name]).abs().max() for name in weights)
@@ -220,6 +230,37 @@ def test_one_whose_answers_are_held_to_where_it_started_does_too(folder, whole, 
     assert one["reward_curve"] == two["reward_curve"]
 
 
+def test_what_was_counted_before_it_was_ended_is_in_the_curve(folder, tmp_path):
+    seldom = {"max_steps": 4, "logging_steps": 2}
+    one = trained(folder, folder / "tiny", seldom, output=tmp_path / "one")
+    with pytest.raises(Interrupted):
+        trained(folder, folder / "tiny", seldom, EndsAt("step 2/4: 0/8", 5), output=tmp_path / "two")
+    two = trained(folder, folder / "tiny", seldom, output=tmp_path / "two")
+    assert [point["step"] for point in one["reward_curve"]] == [2, 4] and two["reward_curve"] == one["reward_curve"]
+
+
+def test_answers_are_drawn_without_the_dropout_that_they_are_learned_with(folder, tmp_path, monkeypatch):
+    seen, draw = [], group_trainer.draw
+
+    def drawn(model, *asked):
+        seen.append([module.training for module in model.modules()])
+        return draw(model, *asked)
+
+    monkeypatch.setattr(group_trainer, "draw", drawn)
+    trained(folder, folder / "tiny", {"max_steps": 2}, output=tmp_path / "a")
+    assert len(seen) == 2 and not any(map(any, seen))
+
+
+def test_divergence_is_measured_from_the_very_numbers_that_training_goes_on_from(tiny):
+    model = get_peft_model(load_model(tiny), LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+    model.add_adapter("ref", model.peft_config["default"])  # as trl does, of numbers that it may have rounded
+    GroupTrainer.keep_start(SimpleNamespace(model=model))
+    own, kept = ({n.replace(f".{side}.", "."): p for n, p in model.named_parameters() if f".{side}." in n}
+        for side in ("default", "ref"))  # fmt: skip
+    assert own and all(torch.equal(own[name], kept[name]) for name in own)
+    assert all(own[name].data_ptr() != kept[name].data_ptr() for name in own)
+
+
 def test_smaller_passes_draw_fewer_answers_at_once_and_make_the_same_groups(folder, tmp_path):
     said = []
 
@@ -251,6 +292,7 @@ def test_steps_without_any_signal_change_nothing_and_are_counted(folder, tmp_pat
     all_wrong = {"reward": ["exact-match"], "max_steps": 2}
     summary = trained(tmp_path, folder / "tiny", all_wrong, output=tmp_path / "a")
     assert [point["no_signal"] for point in summary["reward_curve"]] == [1, 1]
+    assert not any("entropy" in point for point in summary["reward_curve"]), "nothing was read, so none is known"
     assert summary["train_loss"] == 0
 
 

@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from finetuning.reinforcement.shared_prompts import packed, reads_once, scored
-from tests.tiny_models import save_tiny_model
+from tests.tiny_models import save_tiny_model, talkative
 
 PROMPTS = [[5, 6, 7, 8], [5, 6, 7, 8], [9, 10], [5, 6, 7, 8]]
 ANSWERS = [[20, 21, 22], [30], [40, 41], [50, 51, 52, 53]]
@@ -61,3 +61,15 @@ def test_the_likelihoods_are_those_of_each_answer_alone(tmp_path, name, temperat
 )
 def test_a_model_that_cannot_read_so_is_read_answer_by_answer(tmp_path, name, kernel):
     assert not reads_once(model_of(name, tmp_path, kernel))
+
+
+def test_a_model_that_takes_no_notice_of_the_places_that_it_is_told_is_found_by_trying_it(tmp_path):
+    folder = talkative(save_tiny_model("smollm2-135m", tmp_path))
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    assert reads_once(model)
+
+    def in_a_row(module, args, read):
+        return args, read | {"position_ids": torch.arange(read["input_ids"].shape[1])[None]}
+
+    model.register_forward_pre_hook(in_a_row, with_kwargs=True)
+    assert not reads_once(model)

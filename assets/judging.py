@@ -82,7 +82,7 @@ def judging_artifacts(recipe: Recipe, artifacts: Artifacts, log: Log) -> Judging
     (name, is_base), known = spec.on_this_machine(), find()
     if name not in known:
         raise FinetuningError(
-            f"{where}: without an endpoint it is a recipe, or RECIPE/{BASE}, and there is no recipe {name!r}; recipes "
+            f"{where}: without an endpoint it is a recipe, or RECIPE/base, and there is no recipe {name!r}; recipes "
             f"are {', '.join(known)}{nearest(name, known)}. For a model behind an API write evaluation.judge.endpoint."
         )
     its = load_for_run(name)

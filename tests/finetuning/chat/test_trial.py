@@ -19,7 +19,8 @@ TURNS = [{"role": "user", "content": "a magic word"}, {"role": "assistant", "con
 @pytest.mark.parametrize("condition", ["messages|length > 9", "'magic' in messages[0].content"])
 @pytest.mark.parametrize(("does", "told"), [(LOOPS, "did not end within"), (DOUBLES, "GiB of memory")])
 def test_what_a_template_does_with_some_rows_alone_is_bound_as_well(tiny_tokenizer, monkeypatch, condition, does, told):
-    monkeypatch.setattr(trial, "ROWS_SECONDS", 0.5)
+    # Where memory is to run out, no slow machine runs out of time before it.
+    monkeypatch.setattr(trial, "ROWS_SECONDS", 0.5 if does == LOOPS else 60)
     monkeypatch.setattr(trial, "INTERVAL", 0.1)
     monkeypatch.setattr(trial, "ROWS_MEMORY", 1 << 29)
     monkeypatch.setattr(tiny_tokenizer, "chat_template", TEMPLATE % (condition, does))

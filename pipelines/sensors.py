@@ -57,7 +57,7 @@ def result(
     job=main_line,
     minimum_interval_seconds=MINUTE // 2,
     description="Starts a run for each recipe with `schedule: true` whose content changed, or an adapter that it "
-    "merges or goes on from, and for each new one.",
+    "merges, goes on from or is judged by, and for each new one.",
 )
 def recipe_changed(context: dg.SensorEvaluationContext, artifacts: Artifacts) -> dg.SensorResult:
     """Look at the recipes as validated: a wrong one is left alone until it is right."""

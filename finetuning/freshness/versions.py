@@ -18,7 +18,7 @@ from finetuning.errors import FinetuningError
 from finetuning.feedback.rows import revision_of
 from finetuning.knowledge.documents import as_source, collections
 from finetuning.recipe.dataset import sources
-from finetuning.recipe.loading import adapters_named, load
+from finetuning.recipe.loading import adapters_named, find, load
 from finetuning.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -39,11 +39,17 @@ def recipe_version(name: str, adapter_of: Callable[[str], str | None]) -> str:
         FinetuningError: it is wrong, or gone.
     """
     recipe = load(name)
-    judge = recipe.evaluation.judge
-    judging, is_base = judge.on_this_machine() if judge and judge.endpoint is None else ("", True)
-    needed = [*adapters_named(recipe), *([] if is_base else [judging])]
-    adapters = [f"{other}@{adapter_of(other)}" for other in needed]
+    adapters = [f"{other}@{adapter_of(other)}" for other in [*adapters_named(recipe), *judge_named(recipe)]]
     return ", ".join([_hash(made_from(recipe)), *adapters])
+
+
+def judge_named(recipe: Recipe) -> list[str]:
+    """The other recipe whose adapter judges this one, if one does."""
+    judge = recipe.evaluation.judge
+    if judge is None or judge.endpoint is not None:
+        return []
+    name, is_base = judge.on_this_machine()
+    return [name] if name in find() and not is_base else []
 
 
 def made_from(recipe: Recipe) -> dict[str, Any]:

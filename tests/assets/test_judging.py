@@ -117,6 +117,6 @@ def test_a_recipe_is_another_one_once_its_judge_is(world):
     before = recipe_version("examined", adapters.get)
     adapters["tuned"] = "2"
     assert recipe_version("examined", adapters.get) != before
-    for judge in ("name: tuned/base", "endpoint: 'https://lab.test/v1', name: tuned"):
+    for judge in ("name: tuned/base", "name: lab/model", "endpoint: 'https://lab.test/v1', name: tuned"):
         world.examined(judge)
         assert "@" not in recipe_version("examined", adapters.get)
